@@ -1,0 +1,128 @@
+//! What a shard asks to be written: the difference between two commits.
+//!
+//! Everything in an [`Outbox`] goes into one Kafka transaction; its view writes
+//! follow the commit (rule V1).
+
+use std::sync::Arc;
+
+use super::event::{DeadLetter, DeviceId, Timestamp};
+use super::snapshot::Entry;
+use super::status::{Cause, Connectivity, HeartbeatState, Status};
+
+/// What one shard asks to be written since the last time it was asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outbox {
+    /// Changelog entries; the last of a key holds.
+    pub changelog: Vec<Entry>,
+    /// Status changes, in order.
+    pub changes: Vec<StatusChange>,
+    /// Records that could not be used.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Writes to the view, to follow the commit.
+    pub view: Vec<ViewWrite>,
+}
+
+impl Outbox {
+    /// Whether there is nothing that Kafka must be told besides offsets.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changelog.is_empty()
+            && self.changes.is_empty()
+            && self.dead_letters.is_empty()
+            && self.view.is_empty()
+    }
+}
+
+/// One change of a device's status or connectivity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusChange {
+    /// Whose.
+    pub device: DeviceId,
+    /// The fleet it belongs to, if any.
+    pub fleet: Option<Arc<str>>,
+    /// The organization it belongs to, if any.
+    pub organization: Option<Arc<str>>,
+    /// Counts this device's changes from 1, without gaps.
+    pub version: u64,
+    /// What it was; absent in the first change.
+    pub previous: Option<(Status, Connectivity)>,
+    /// What it is; absent when the device was deleted.
+    pub current: Option<(Status, Connectivity)>,
+    /// The instant that made the status true.
+    pub since: Timestamp,
+    /// The instant that made the connectivity true.
+    pub connectivity_since: Timestamp,
+    /// The fact or deadline that made it.
+    pub cause: Cause,
+    /// At `since`.
+    pub heartbeat_state: HeartbeatState,
+    /// The last one known.
+    pub last_heartbeat: Option<Timestamp>,
+    /// Whether any session counts.
+    pub vpn_connected: bool,
+    /// Percent of the configuration or update in progress.
+    pub progress: Option<u8>,
+}
+
+/// One write to the view. `sequence` counts the shard's view writes (rule V2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewWrite {
+    /// With the shard's epoch, the token of the write.
+    pub sequence: u64,
+    /// What to write.
+    pub body: ViewBody,
+}
+
+/// What a view write says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ViewBody {
+    /// A device as it is now.
+    Device(Box<DeviceView>),
+    /// The device was deleted (rule V3).
+    DeviceDeleted {
+        /// Whose hash to empty.
+        device: DeviceId,
+        /// Which fleet's member sets to leave.
+        fleet: Option<Arc<str>>,
+    },
+    /// How many devices of a fleet have each status, in this partition:
+    /// absolute, in the order of [`Status::ALL`]. Devices of no fleet are
+    /// counted under the empty name.
+    FleetCounts {
+        /// The fleet.
+        fleet: Arc<str>,
+        /// Devices by status.
+        counts: [u64; Status::ALL.len()],
+    },
+}
+
+/// All that the view shows of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceView {
+    /// Whose.
+    pub device: DeviceId,
+    /// Its status.
+    pub status: Status,
+    /// Its connectivity.
+    pub connectivity: Connectivity,
+    /// What made the status true.
+    pub since: Timestamp,
+    /// What made the connectivity true.
+    pub connectivity_since: Timestamp,
+    /// State of the heartbeat.
+    pub heartbeat: HeartbeatState,
+    /// The last heartbeat.
+    pub last_heartbeat: Option<Timestamp>,
+    /// Whether any VPN session counts.
+    pub vpn_connected: bool,
+    /// Percent of what is in progress.
+    pub progress: Option<u8>,
+    /// Its fleet.
+    pub fleet: Option<Arc<str>>,
+    /// The fleet whose member sets it was last written to, if another.
+    pub previous_fleet: Option<Arc<str>>,
+    /// The number of its last change.
+    pub version: u64,
+    /// Whether this write goes with a change, of which `ds:changes` is told.
+    pub changed: bool,
+}

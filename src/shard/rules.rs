@@ -1,0 +1,58 @@
+//! The numbers that statuses depend on, from the configuration.
+
+/// The numbers that statuses and the clock depend on (DESIGN sections 1, 3, 4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// How many poll intervals a heartbeat counts for, at least 1.
+    pub tolerance: f64,
+    /// The shortest poll interval that is believed, in milliseconds.
+    pub minimum_ms: i64,
+    /// How long after a missed poll the device is Offline, in milliseconds.
+    pub grace_ms: i64,
+    /// The poll interval of devices of which none is known, in milliseconds.
+    pub default_poll_interval_ms: i64,
+    /// How much later than its event a record may be, in milliseconds (rule T2).
+    pub slack_ms: i64,
+    /// Heartbeats younger than this are replayed by a restore and need not be
+    /// written, in milliseconds (rule R2).
+    pub replay_window_ms: i64,
+    /// How far a record stamped by its sender may jump ahead, in milliseconds
+    /// (rule T3).
+    pub max_clock_jump_ms: i64,
+    /// How long closed sessions and deletions are remembered, in milliseconds.
+    pub tombstone_retention_ms: i64,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            tolerance: 1.5,
+            minimum_ms: 10 * 60_000,
+            grace_ms: 15_000,
+            default_poll_interval_ms: 15 * 60_000,
+            slack_ms: 2_000,
+            replay_window_ms: 30 * 60_000,
+            max_clock_jump_ms: 5 * 60_000,
+            tombstone_retention_ms: 24 * 3_600_000,
+        }
+    }
+}
+
+impl Rules {
+    /// A stable hash of what statuses depend on: kept beside the committed
+    /// offsets, so that a start with other rules is known for one (rule C2).
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let numbers = [
+            self.tolerance.to_bits(),
+            self.minimum_ms.cast_unsigned(),
+            self.grace_ms.cast_unsigned(),
+            self.default_poll_interval_ms.cast_unsigned(),
+        ];
+        for byte in numbers.into_iter().flat_map(u64::to_le_bytes) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        hash
+    }
+}
