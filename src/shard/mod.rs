@@ -1,11 +1,15 @@
 //! One partition's state machine: pure, single-threaded, deterministic.
 
+pub mod clock;
 pub mod event;
+pub mod merge;
 pub mod outbox;
 pub mod rules;
 pub mod snapshot;
 pub mod status;
+pub mod timer;
 
+pub use clock::Now;
 pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
     Input, Queued, ScopeEvent, Settings, Timestamp,
