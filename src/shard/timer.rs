@@ -1,0 +1,708 @@
+//! The timer wheel (rule T7): which row is due next, for tens of millions of
+//! rows, at a cost per entry that does not depend on how many there are.
+//!
+//! A hierarchical wheel after tokio's: slots of 1 ms, above them slots of 64 ms,
+//! of 4 s, 4 min, 5 h, 12 days and 50 days, by the highest digit in which an
+//! entry's time differs from the wheel's. When time comes to a coarse slot, its
+//! entries go down into finer ones. Unlike tokio's it has no removal, hands out
+//! at most what it is asked for, and goes down in steps too: ten million
+//! entries due in the same slot delay nobody.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use super::event::Timestamp;
+
+/// Rows by the time at which they are due.
+///
+/// There is no removal. An entry that no longer holds is told by its owner,
+/// who knows where the row is filed now.
+#[derive(Clone, Debug)]
+pub struct Wheel {
+    /// The next millisecond to hand out; everything before has been. All
+    /// entries of the slots are due at it or later.
+    next_ms: i64,
+    /// Filed when their time had already come: handed out first.
+    overdue: VecDeque<(u32, Timestamp)>,
+    /// One bit a slot, whether it holds anything: the slots of a level begin
+    /// at `LEVELS[level].first_slot`, which is a multiple of 64.
+    occupied: [u64; SLOTS / 64],
+    /// One bit a level, whether any of its slots holds anything.
+    levels: u32,
+    /// The first chunk of each slot.
+    slots: Box<[ChunkId; SLOTS]>,
+    chunks: Chunks,
+    /// Due after the last slot ends, in the year 2109.
+    beyond: BTreeMap<Timestamp, Vec<u32>>,
+    /// How many entries there are.
+    len: usize,
+}
+
+/// A level: its slots are `1 << shift` ms long, and there are `1 << bits`.
+struct Level {
+    shift: u32,
+    bits: u32,
+    first_slot: usize,
+}
+
+/// An entry holds the low 32 bits of its time, so that no slot may be longer
+/// than 2^32 ms: hence the short sixth level and the long last one.
+const LEVELS: [Level; 7] = [
+    Level { shift: 0, bits: 6, first_slot: 0 },
+    Level { shift: 6, bits: 6, first_slot: 64 },
+    Level { shift: 12, bits: 6, first_slot: 128 },
+    Level { shift: 18, bits: 6, first_slot: 192 },
+    Level { shift: 24, bits: 6, first_slot: 256 },
+    Level { shift: 30, bits: 2, first_slot: 320 },
+    Level { shift: 32, bits: 10, first_slot: 384 },
+];
+const SLOTS: usize = 384 + 1024;
+
+/// The end of the last slot.
+const HORIZON_MS: i64 = 1 << 42;
+
+/// An entry goes down at most six times, and mostly twice; going down is much
+/// less work than what its owner does with it.
+const MOVES_PER_BUDGET: usize = 4;
+
+impl Level {
+    /// The slot of a time, within the level.
+    fn slot_of(&self, ms: i64) -> usize {
+        (ms >> self.shift) as usize & ((1 << self.bits) - 1)
+    }
+
+    /// The words of [`Wheel::occupied`] that hold the level's bits.
+    fn words(&self) -> Range<usize> {
+        self.first_slot / 64..(self.first_slot + (1 << self.bits)).div_ceil(64)
+    }
+
+    /// The start of a slot, in the round in which `ms` is.
+    fn start_of(&self, slot: usize, ms: i64) -> i64 {
+        let above = self.shift + self.bits;
+        (ms >> above << above) | ((slot as i64) << self.shift)
+    }
+}
+
+impl Wheel {
+    /// An empty wheel for which everything up to `position` is past.
+    #[must_use]
+    pub fn new(position: Timestamp) -> Wheel {
+        Wheel {
+            next_ms: position.0.saturating_add(1).max(0),
+            overdue: VecDeque::new(),
+            occupied: [0; SLOTS / 64],
+            levels: 0,
+            slots: Box::new([ChunkId::NONE; SLOTS]),
+            chunks: Chunks::default(),
+            beyond: BTreeMap::new(),
+            len: 0,
+        }
+    }
+
+    /// Files a row. At or before the position, it is due at the next advance.
+    pub fn file(&mut self, row: u32, at: Timestamp) {
+        self.len += 1;
+        if at.0 < self.next_ms {
+            self.overdue.push_back((row, at));
+        } else if at.0 >= HORIZON_MS {
+            self.beyond.entry(at).or_default().push(row);
+        } else {
+            self.place(row, at.0);
+        }
+    }
+
+    /// Hands to `due` up to `budget` entries that are due at or before `to`, as
+    /// (row, filed at): those overdue first, then the earliest first. Returns
+    /// how many.
+    ///
+    /// The work is bounded by the budget also where entries only move from
+    /// coarse slots to finer ones, so that fewer than `budget`, even none, does
+    /// not mean that this was all: that is so once [`Wheel::position`] is at
+    /// `to`.
+    pub fn advance(
+        &mut self,
+        to: Timestamp,
+        budget: usize,
+        due: &mut Vec<(u32, Timestamp)>,
+    ) -> usize {
+        let mut left = budget;
+        let mut moves = budget.saturating_mul(MOVES_PER_BUDGET);
+        while left > 0
+            && let Some(entry) = self.overdue.pop_front()
+        {
+            due.push(entry);
+            left -= 1;
+        }
+        if self.overdue.is_empty() {
+            // Restores and stalls can leave a large one behind.
+            if self.overdue.capacity() > 1024 {
+                self.overdue = VecDeque::new();
+            }
+            while self.next_ms <= to.0 && self.step(to.0, &mut left, &mut moves, due) {}
+        }
+        let handed = budget - left;
+        self.len -= handed;
+        handed
+    }
+
+    /// The time through which everything has been handed out (rule C2): never
+    /// the target of an advance while entries due by then remain.
+    #[must_use]
+    pub fn position(&self) -> Timestamp {
+        Timestamp(self.next_ms.saturating_sub(1))
+    }
+
+    /// A time before which nothing is due; at or before the position if
+    /// something is overdue. `None`: there are no entries.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        if !self.overdue.is_empty() {
+            return Some(self.position());
+        }
+        if self.arrived_level().is_some() {
+            return Some(Timestamp(self.next_ms));
+        }
+        match self.earliest_slot() {
+            Some((_, _, start_ms)) => Some(Timestamp(start_ms)),
+            None => self.beyond.keys().next().copied(),
+        }
+    }
+
+    /// How many entries there are, those that no longer hold among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Does the next piece of work up to `to_ms`. `false`: there is none left,
+    /// or no budget for it.
+    fn step(
+        &mut self,
+        to_ms: i64,
+        left: &mut usize,
+        moves: &mut usize,
+        due: &mut Vec<(u32, Timestamp)>,
+    ) -> bool {
+        if let Some(level) = self.arrived_level() {
+            return self.go_down(level, moves);
+        }
+        let Some((level, slot, start_ms)) = self.earliest_slot() else {
+            return self.hand_out_beyond(to_ms, left, due);
+        };
+        if start_ms > to_ms {
+            self.next_ms = to_ms.saturating_add(1);
+            return false;
+        }
+        // Everything before the earliest slot has been handed out.
+        self.next_ms = start_ms;
+        if level > 0 {
+            return true;
+        }
+        while *left > 0
+            && let Some(entry) = self.chunks.pop(&mut self.slots[slot])
+        {
+            due.push((entry.row, Timestamp(start_ms)));
+            *left -= 1;
+        }
+        if !self.slots[slot].is_none() {
+            return false;
+        }
+        self.vacate(0, slot);
+        self.next_ms = start_ms + 1;
+        true
+    }
+
+    /// Files an entry of the slots: `at_ms` is neither past nor beyond.
+    fn place(&mut self, row: u32, at_ms: i64) {
+        let differing = (at_ms ^ self.next_ms) as u64;
+        // Its highest bit tells the level; `| 1` puts "none" into level 0.
+        let level = match 63 - (differing | 1).leading_zeros() {
+            bit @ 0..30 => bit / 6,
+            30..32 => 5,
+            _ => 6,
+        } as usize;
+        let slot = LEVELS[level].first_slot + LEVELS[level].slot_of(at_ms);
+        self.chunks.push(&mut self.slots[slot], Entry { row, low: at_ms as u32 });
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.levels |= 1 << level;
+    }
+
+    /// The level above the finest with entries in the very slot that time has
+    /// come to: they go down before anything is handed out. Entries are placed
+    /// there only while it lies ahead.
+    fn arrived_level(&self) -> Option<usize> {
+        if self.levels >> 1 == 0 {
+            return None;
+        }
+        (1..LEVELS.len()).find(|&level| {
+            let slot = LEVELS[level].first_slot + LEVELS[level].slot_of(self.next_ms);
+            self.occupied[slot / 64] >> (slot % 64) & 1 == 1
+        })
+    }
+
+    /// Moves entries of the slot that time has come to into finer ones.
+    /// `false`: there was no budget for all of them.
+    fn go_down(&mut self, level: usize, moves: &mut usize) -> bool {
+        let Level { shift, first_slot, .. } = LEVELS[level];
+        let slot = first_slot + LEVELS[level].slot_of(self.next_ms);
+        let start_ms = self.next_ms >> shift << shift;
+        while *moves > 0
+            && let Some(entry) = self.chunks.pop(&mut self.slots[slot])
+        {
+            let within = i64::from(entry.low) & ((1 << shift) - 1);
+            self.place(entry.row, start_ms | within);
+            *moves -= 1;
+        }
+        if !self.slots[slot].is_none() {
+            return false;
+        }
+        self.vacate(level, slot);
+        true
+    }
+
+    /// The earliest slot that holds anything, and its start: the first of the
+    /// finest level that has any, since coarser levels begin where it ends.
+    fn earliest_slot(&self) -> Option<(usize, usize, i64)> {
+        if self.levels == 0 {
+            return None;
+        }
+        let level = self.levels.trailing_zeros() as usize;
+        let place = LEVELS.get(level)?;
+        let word = place.words().find(|&word| self.occupied[word] != 0)?;
+        let slot = word * 64 + self.occupied[word].trailing_zeros() as usize;
+        Some((level, slot, place.start_of(slot - place.first_slot, self.next_ms)))
+    }
+
+    /// Notes that a slot is empty.
+    fn vacate(&mut self, level: usize, slot: usize) {
+        self.occupied[slot / 64] &= !(1 << (slot % 64));
+        if self.occupied[LEVELS[level].words()].iter().all(|&word| word == 0) {
+            self.levels &= !(1 << level);
+        }
+    }
+
+    /// All slots are empty: hands out what lies beyond them, or is done.
+    fn hand_out_beyond(
+        &mut self,
+        to_ms: i64,
+        left: &mut usize,
+        due: &mut Vec<(u32, Timestamp)>,
+    ) -> bool {
+        let Some(mut first) = self.beyond.first_entry().filter(|entry| entry.key().0 <= to_ms)
+        else {
+            self.next_ms = to_ms.saturating_add(1);
+            return false;
+        };
+        let at = *first.key();
+        self.next_ms = at.0;
+        while *left > 0
+            && let Some(row) = first.get_mut().pop()
+        {
+            due.push((row, at));
+            *left -= 1;
+        }
+        if !first.get().is_empty() {
+            return false;
+        }
+        first.remove();
+        self.next_ms = at.0.saturating_add(1);
+        // At the end of all time `next_ms` cannot pass `to_ms`.
+        self.next_ms > at.0
+    }
+}
+
+/// One filed row. The time's high bits are those of its slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    row: u32,
+    low: u32,
+}
+
+/// The place of a chunk; also that of the next free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ChunkId(u32);
+
+impl ChunkId {
+    const NONE: ChunkId = ChunkId(u32::MAX);
+
+    fn is_none(self) -> bool {
+        self == ChunkId::NONE
+    }
+}
+
+const CHUNK_ENTRIES: usize = 31;
+const PAGE_CHUNKS: usize = 64;
+
+/// A few entries of one slot, 256 bytes: so that slots grow without moving what
+/// they hold, and what one gives up another takes.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    entries: [Entry; CHUNK_ENTRIES],
+    len: u32,
+    /// The slot's next chunk, which is full; or the next free one.
+    next: ChunkId,
+}
+
+/// All chunks of a wheel, in pages that never move.
+#[derive(Clone, Debug)]
+struct Chunks {
+    pages: Vec<Box<[Chunk]>>,
+    free: ChunkId,
+}
+
+impl Default for Chunks {
+    fn default() -> Chunks {
+        Chunks { pages: Vec::new(), free: ChunkId::NONE }
+    }
+}
+
+impl Chunks {
+    fn get(&mut self, id: ChunkId) -> &mut Chunk {
+        &mut self.pages[id.0 as usize / PAGE_CHUNKS][id.0 as usize % PAGE_CHUNKS]
+    }
+
+    /// Puts an entry into the slot that begins with `first`.
+    fn push(&mut self, first: &mut ChunkId, entry: Entry) {
+        if first.is_none() || self.get(*first).len as usize == CHUNK_ENTRIES {
+            if self.free.is_none() {
+                self.add_page();
+            }
+            let id = self.free;
+            let next = *first;
+            let chunk = self.get(id);
+            let free = chunk.next;
+            chunk.next = next;
+            chunk.len = 0;
+            self.free = free;
+            *first = id;
+        }
+        let chunk = self.get(*first);
+        chunk.entries[chunk.len as usize] = entry;
+        chunk.len += 1;
+    }
+
+    /// Takes an entry out of the slot that begins with `first`.
+    fn pop(&mut self, first: &mut ChunkId) -> Option<Entry> {
+        if first.is_none() {
+            return None;
+        }
+        let (id, free) = (*first, self.free);
+        let chunk = self.get(id);
+        chunk.len -= 1;
+        let entry = chunk.entries[chunk.len as usize];
+        if chunk.len == 0 {
+            *first = chunk.next;
+            chunk.next = free;
+            self.free = id;
+        }
+        Some(entry)
+    }
+
+    fn add_page(&mut self) {
+        let first = (self.pages.len() * PAGE_CHUNKS) as u32;
+        let page = (0..PAGE_CHUNKS as u32).map(|index| Chunk {
+            entries: [Entry::default(); CHUNK_ENTRIES],
+            len: 0,
+            next: if index + 1 < PAGE_CHUNKS as u32 {
+                ChunkId(first + index + 1)
+            } else {
+                ChunkId::NONE
+            },
+        });
+        self.pages.push(page.collect());
+        self.free = ChunkId(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const T0: i64 = 1_760_000_000_000;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp(T0 + ms)
+    }
+
+    /// Advances with so large a budget that everything due comes at once.
+    fn all_due(wheel: &mut Wheel, to: Timestamp) -> Vec<(u32, Timestamp)> {
+        let mut due = Vec::new();
+        while wheel.position() < to {
+            wheel.advance(to, 1_000_000, &mut due);
+        }
+        due
+    }
+
+    #[test]
+    fn a_timer_fires_in_its_millisecond_and_not_before() {
+        for delay_ms in [1, 2, 63, 64, 65, 4095, 4096, 1_365_000, 907_200_000, 40_000_000_000] {
+            let mut wheel = Wheel::new(at(0));
+            wheel.file(7, at(delay_ms));
+            assert_eq!(all_due(&mut wheel, at(delay_ms - 1)), []);
+            assert_eq!(wheel.position(), at(delay_ms - 1));
+            assert_eq!(all_due(&mut wheel, at(delay_ms)), [(7, at(delay_ms))]);
+            assert!(wheel.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_new_shard_whose_clock_stands_at_the_epoch_files_rows_of_today() {
+        let mut wheel = Wheel::new(Timestamp::MIN);
+        wheel.file(1, at(60_000));
+        wheel.file(2, at(30_000));
+        assert!(wheel.next_due().unwrap() <= at(30_000));
+        assert_eq!(all_due(&mut wheel, at(0)), []);
+        assert_eq!(all_due(&mut wheel, at(60_000)), [(2, at(30_000)), (1, at(60_000))]);
+    }
+
+    #[test]
+    fn what_is_filed_too_late_fires_at_the_next_advance_with_its_own_time() {
+        let mut wheel = Wheel::new(at(100));
+        wheel.file(1, at(150));
+        wheel.file(2, at(100));
+        wheel.file(3, Timestamp::MIN);
+        let mut due = Vec::new();
+        assert_eq!(wheel.next_due(), Some(at(100)));
+        assert_eq!(wheel.advance(at(100), 10, &mut due), 2);
+        assert_eq!(due, [(2, at(100)), (3, Timestamp::MIN)]);
+        assert_eq!(wheel.position(), at(100));
+    }
+
+    #[test]
+    fn a_position_never_covers_what_the_budget_left_behind() {
+        let mut wheel = Wheel::new(at(0));
+        for row in 0..3 {
+            wheel.file(row, at(10));
+        }
+        wheel.file(3, at(11));
+        let mut due = Vec::new();
+        assert_eq!(wheel.advance(at(1_000), 2, &mut due), 2);
+        assert_eq!(wheel.position(), at(9), "one row of that millisecond is still here");
+        assert_eq!(wheel.advance(at(1_000), 1, &mut due), 1);
+        assert_eq!(wheel.position(), at(10));
+        assert_eq!(wheel.advance(at(1_000), 1, &mut due), 1);
+        assert!(wheel.position() <= at(1_000));
+        assert_eq!(wheel.advance(at(1_000), 1, &mut due), 0);
+        assert_eq!(wheel.position(), at(1_000));
+    }
+
+    #[test]
+    fn a_row_filed_again_while_its_millisecond_is_handed_out_is_not_lost() {
+        let mut wheel = Wheel::new(at(0));
+        wheel.file(1, at(10));
+        wheel.file(2, at(10));
+        let mut due = Vec::new();
+        wheel.advance(at(10), 1, &mut due);
+        wheel.file(3, at(10));
+        wheel.advance(at(10), 10, &mut due);
+        let mut rows: Vec<u32> = due.iter().map(|&(row, _)| row).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [1, 2, 3]);
+        assert_eq!(wheel.position(), at(10));
+    }
+
+    #[test]
+    fn a_crowd_due_in_one_coarse_slot_moves_within_the_budget_of_each_turn() {
+        const CROWD: u32 = 200_000;
+        let mut wheel = Wheel::new(at(0));
+        for row in 0..CROWD {
+            wheel.file(row, at(1_365_000 + i64::from(row % 200)));
+        }
+        let in_slots_below = |wheel: &Wheel, level: usize| -> usize {
+            (0..LEVELS[level].first_slot)
+                .map(|slot| {
+                    let mut count = 0;
+                    let mut id = wheel.slots[slot];
+                    while !id.is_none() {
+                        let chunk = &wheel.chunks.pages[id.0 as usize / PAGE_CHUNKS]
+                            [id.0 as usize % PAGE_CHUNKS];
+                        count += chunk.len as usize;
+                        id = chunk.next;
+                    }
+                    count
+                })
+                .sum()
+        };
+        let (mut due, mut turns, to) = (Vec::new(), 0, at(1_500_000));
+        let mut before = in_slots_below(&wheel, 3);
+        while wheel.position() < to {
+            let handed = wheel.advance(to, 1_000, &mut due);
+            assert!(handed <= 1_000);
+            let now = in_slots_below(&wheel, 3);
+            assert!(now <= before + 4_000, "too many went down in one turn");
+            before = now;
+            turns += 1;
+        }
+        assert_eq!(due.len(), CROWD as usize);
+        assert!(due.is_sorted_by_key(|&(_, at)| at));
+        assert!(turns <= 400, "took {turns} turns");
+    }
+
+    #[test]
+    fn an_entry_takes_eight_bytes_and_its_room_is_used_again() {
+        assert_eq!(size_of::<Chunk>(), 256);
+        let mut wheel = Wheel::new(at(0));
+        for round in 0..5 {
+            for row in 0..100_000 {
+                wheel.file(row, at(round * 2_000_000 + i64::from(row) * 10 + 1));
+            }
+            assert_eq!(all_due(&mut wheel, at((round + 1) * 2_000_000)).len(), 100_000);
+        }
+        let bytes = wheel.chunks.pages.len() * PAGE_CHUNKS * size_of::<Chunk>();
+        assert!(bytes <= 100_000 * 9 + SLOTS * size_of::<Chunk>(), "{bytes} bytes");
+    }
+
+    #[test]
+    fn times_beyond_the_wheel_and_at_the_end_of_time_fire_too() {
+        let mut wheel = Wheel::new(at(0));
+        wheel.file(1, Timestamp(i64::MAX));
+        wheel.file(2, Timestamp(HORIZON_MS));
+        wheel.file(3, Timestamp(HORIZON_MS - 1));
+        let mut due = Vec::new();
+        wheel.advance(Timestamp(HORIZON_MS), 10, &mut due);
+        assert_eq!(due, [(3, Timestamp(HORIZON_MS - 1)), (2, Timestamp(HORIZON_MS))]);
+        assert_eq!(wheel.position(), Timestamp(HORIZON_MS));
+        wheel.file(4, Timestamp(HORIZON_MS + 5));
+        due.clear();
+        wheel.advance(Timestamp(i64::MAX), 10, &mut due);
+        assert_eq!(due, [(4, Timestamp(HORIZON_MS + 5)), (1, Timestamp(i64::MAX))]);
+        wheel.advance(Timestamp(i64::MAX), 10, &mut due);
+        assert!(wheel.is_empty());
+        let mut before_the_epoch = Wheel::new(Timestamp(i64::MIN));
+        before_the_epoch.file(1, Timestamp(i64::MIN));
+        assert_eq!(before_the_epoch.advance(Timestamp::MIN, 1, &mut due), 1);
+    }
+
+    /// What is done to a wheel.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Files an entry so long after the target of the last advance.
+        File(i64),
+        /// Advances by so much, with this budget.
+        Advance(i64, usize),
+    }
+
+    fn delays() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            4 => -100..100i64,
+            4 => 0..5_000i64,
+            4 => 0..2_000_000i64,
+            2 => 0..20_000_000_000i64,
+            1 => 0..(1i64 << 43),
+            // Edges of slots.
+            3 => (0..42u32, -1..=1i64).prop_map(|(bit, off)| (1i64 << bit) + off),
+        ]
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => delays().prop_map(Step::File),
+            1 => (delays(), prop_oneof![0..3usize, 0..200usize])
+                .prop_map(|(delay, budget)| Step::Advance(delay.max(0), budget)),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        /// The wheel against a sorted map that hands out everything in order.
+        #[test]
+        fn the_wheel_equals_a_sorted_map(
+            start in prop_oneof![Just(0), Just(T0), (1i64 << 36) - 3..(1 << 36), 0..HORIZON_MS],
+            steps in steps(),
+        ) {
+            let mut wheel = Wheel::new(Timestamp(start));
+            // (time, row) of what is filed; apart, what was filed too late.
+            let mut model: BTreeMap<(i64, u32), ()> = BTreeMap::new();
+            let mut overdue: Vec<(i64, u32)> = Vec::new();
+            let mut target = start;
+            let mut steps = steps;
+            // In the end everything comes out.
+            steps.extend((0..40).map(|bit| Step::Advance(1 << bit, 100)));
+            steps.extend((0..10_000).map(|_| Step::Advance(1 << 44, 100)));
+            for (row, step) in (0..).zip(steps) {
+                match step {
+                    Step::File(delay) => {
+                        let at = target.saturating_add(delay);
+                        if at <= wheel.position().0 {
+                            overdue.push((at, row));
+                        } else {
+                            model.insert((at, row), ());
+                        }
+                        wheel.file(row, Timestamp(at));
+                    }
+                    Step::Advance(delay, budget) => {
+                        target = target.saturating_add(delay);
+                        let position = wheel.position();
+                        let mut due = Vec::new();
+                        let handed = wheel.advance(Timestamp(target), budget, &mut due);
+                        prop_assert_eq!(handed, due.len());
+                        prop_assert!(handed <= budget);
+                        let late = overdue.len().min(budget);
+                        for ((at, row), got) in overdue.drain(..late).zip(&due) {
+                            prop_assert_eq!(*got, (row, Timestamp(at)));
+                        }
+                        let on_time = &due[late..];
+                        prop_assert!(on_time.is_sorted_by_key(|&(_, at)| at));
+                        for &(row, at) in on_time {
+                            prop_assert!(at.0 <= target, "early");
+                            prop_assert!(model.remove(&(at.0, row)).is_some(), "not filed so");
+                            // Nothing later comes before something earlier.
+                            if let Some((&(first, _), ())) = model.first_key_value() {
+                                prop_assert!(first >= at.0);
+                            }
+                        }
+                        prop_assert!(wheel.position() >= position, "went back");
+                        prop_assert!(wheel.position().0 <= target.max(start));
+                    }
+                }
+                prop_assert_eq!(wheel.len(), model.len() + overdue.len());
+                let earliest = model.keys().next().map(|&(at, _)| at);
+                if let Some(earliest) = earliest {
+                    prop_assert!(wheel.position().0 < earliest, "passed one that is left");
+                }
+                match wheel.next_due() {
+                    None => prop_assert!(wheel.is_empty()),
+                    Some(bound) if overdue.is_empty() => {
+                        prop_assert!(bound > wheel.position());
+                        prop_assert!(earliest.is_some_and(|earliest| bound.0 <= earliest));
+                    }
+                    Some(bound) => prop_assert!(bound <= wheel.position()),
+                }
+                if wheel.is_empty() && matches!(wheel.next_due(), None) && row > 10_000 {
+                    break;
+                }
+            }
+            prop_assert!(wheel.is_empty());
+        }
+
+        /// Small budgets hand out the same as one large one, however often.
+        #[test]
+        fn a_budget_delays_but_changes_nothing(
+            delays in prop::collection::vec(1..10_000_000i64, 1..300),
+            budget in 1..20usize,
+        ) {
+            let (mut wheel, mut due) = (Wheel::new(at(0)), Vec::new());
+            for (row, &delay) in (0..).zip(&delays) {
+                wheel.file(row, at(delay));
+            }
+            let mut whole = all_due(&mut wheel.clone(), at(10_000_000));
+            let mut turns = 0;
+            while wheel.position() < at(10_000_000) {
+                wheel.advance(at(10_000_000), budget, &mut due);
+                turns += 1;
+                prop_assert!(turns <= 10 * delays.len() + 10, "does not get on");
+            }
+            due.sort_unstable();
+            whole.sort_unstable();
+            prop_assert_eq!(due, whole);
+        }
+    }
+}
