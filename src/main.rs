@@ -1,1 +1,3 @@
+//! The `device-status` program.
+
 fn main() {}

@@ -1,15 +1,39 @@
 //! One partition's state machine: pure, single-threaded, deterministic.
+//!
+//! What is offered to a [`Shard`] waits in the merge of the three inputs
+//! (`merge.rs`) until its turn; a turn applies records (`apply.rs`), fires
+//! timers and settles rows (`settle.rs`) at most up to a budget; each row that
+//! was touched is judged (`judge.rs`), and what differs from what it last
+//! emitted goes to the outbox (`write.rs`). Nothing is emitted before
+//! [`Shard::start`], which ends the restore (`restore.rs`).
 
+mod apply;
 pub mod clock;
+mod device;
 pub mod event;
+mod facts;
+mod judge;
+mod look;
 pub mod merge;
 pub mod outbox;
+#[cfg(test)]
+mod properties;
+mod restore;
 pub mod rules;
+mod scope;
+mod settle;
 pub mod snapshot;
 pub mod status;
+mod table;
+#[cfg(test)]
+mod tests;
 pub mod timer;
+mod write;
+
+use std::collections::{BTreeMap, VecDeque};
 
 pub use clock::Now;
+pub use device::session_fingerprint;
 pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
     Input, Queued, ScopeEvent, Settings, Timestamp,
@@ -18,3 +42,308 @@ pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
 pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Status};
+
+use clock::Clock;
+use merge::Merge;
+use scope::Scopes;
+use settle::Settling;
+use table::Table;
+use timer::Wheel;
+use write::Pending;
+
+/// How far an event may carry the judging of its row past the clock (rule T5),
+/// in milliseconds: the limit keeps an input that cannot be read from expiring
+/// anybody through another input's events.
+const JUDGED_AHEAD_MS: i64 = 10_000;
+
+/// Records between two looks at the wheel within a turn.
+const RECORDS_BETWEEN_TIMERS: usize = 256;
+
+/// Everything about one partition number across the three inputs.
+#[derive(Debug)]
+pub struct Shard {
+    partition: i32,
+    rules: Rules,
+    table: Table,
+    scopes: Scopes,
+    /// Rows by their next deadline (rule T7).
+    wheel: Wheel,
+    /// What has been read, and what time that makes it.
+    watermarks: Clock,
+    /// The clock (rule T2) as it was last computed.
+    clock: Timestamp,
+    merge: Merge,
+    phase: Phase,
+    /// The next offset to commit of each input.
+    positions: [i64; 3],
+    /// What the next outbox holds, other than facts.
+    pending: Pending,
+    /// Devices by status, of all fleets.
+    status_counts: [u64; Status::ALL.len()],
+    /// The owner's epoch (rule C7).
+    epoch: u64,
+    /// Counts view writes (rule V2).
+    sequence: u64,
+    /// The greatest epoch in the changelog.
+    last_epoch: Option<u64>,
+    /// The greatest clock in the changelog (rule R5).
+    greatest_clock: Option<Timestamp>,
+    /// Where the replay of heartbeats began, until all that was due at the
+    /// restored clock has been done (rule R2).
+    replay_from_held: Option<Timestamp>,
+    /// Rows that the view may not have seen (rule V5).
+    view_dirty: VecDeque<u32>,
+    /// The next row of a rewrite of the whole view (rule V4).
+    rewrite_next: Option<u32>,
+    /// Deletions that were written to the view, by sequence (rule V3).
+    unacknowledged: BTreeMap<u64, u32>,
+    /// Of each such row, the latest of these writes.
+    unacknowledged_rows: BTreeMap<u32, u64>,
+    /// Entries just handed out by the wheel.
+    due: Vec<(u32, Timestamp)>,
+}
+
+/// What the shard is doing.
+#[derive(Debug)]
+enum Phase {
+    /// Taking over the changelog; nothing is applied or emitted.
+    Restoring,
+    /// Settling rows; nothing else is applied or fired (rules J7, R3).
+    Settling(Settling),
+    /// Applying records and firing timers.
+    Running,
+}
+
+/// With what a restored shard goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The owner's epoch (rule C7).
+    pub epoch: u64,
+    /// The committed clock; `None` where nothing was ever committed.
+    pub clock: Option<Timestamp>,
+    /// The committed watermarks.
+    pub watermarks: [Option<Timestamp>; 3],
+    /// Whence heartbeats were replayed.
+    pub replay_from: Option<Timestamp>,
+    /// The time of the start, where the configuration that statuses depend on
+    /// is another than the last owner's (rule J9).
+    pub rules_changed_at: Option<Timestamp>,
+    /// The view was lost: write every row to it.
+    pub rewrite_view: bool,
+    /// The next offset to read of each input.
+    pub positions: [i64; 3],
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Records applied, of each input.
+    pub applied: [u32; 3],
+    /// Of these, events older than the fact held, or of a deleted device.
+    pub stale: u32,
+    /// Of these, records that became dead letters.
+    pub bad: u32,
+    /// Rows that a deadline of theirs changed.
+    pub expired: u32,
+    /// Closed sessions that fell out because the device has too many (rule J4).
+    pub sessions_fallen_out: u32,
+    /// There is work left that could be done now.
+    pub more: bool,
+}
+
+/// How far a shard has come: what is committed beside the offsets (rule C2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Through which all timers have fired.
+    pub clock: Timestamp,
+    /// What has been read.
+    pub watermarks: [Option<Timestamp>; 3],
+    /// Whence a restore must replay heartbeats (rule R2).
+    pub replay_from: Timestamp,
+}
+
+impl Shard {
+    /// An empty shard, restoring.
+    #[must_use]
+    pub fn new(partition: i32, rules: Rules) -> Shard {
+        Shard {
+            partition,
+            watermarks: Clock::new(rules.slack_ms, rules.max_clock_jump_ms),
+            rules,
+            table: Table::default(),
+            scopes: Scopes::default(),
+            wheel: Wheel::new(Timestamp::MIN),
+            clock: Timestamp::MIN,
+            merge: Merge::default(),
+            phase: Phase::Restoring,
+            positions: [0; 3],
+            pending: Pending::default(),
+            status_counts: [0; Status::ALL.len()],
+            epoch: 0,
+            sequence: 0,
+            last_epoch: None,
+            greatest_clock: None,
+            replay_from_held: None,
+            view_dirty: VecDeque::new(),
+            rewrite_next: None,
+            unacknowledged: BTreeMap::new(),
+            unacknowledged_rows: BTreeMap::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// The partition's number.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    // ---- reading
+
+    /// Takes a record into the merge. Records of an input come in order of
+    /// their offsets.
+    pub fn offer(&mut self, input: Input, record: Queued, now: Now) {
+        let believed =
+            self.watermarks.believe(input, record.timestamp, record.stamped_by_broker, now);
+        let believed = Timestamp(believed.0.clamp(Timestamp::MIN.0, table::Instant48::MAX));
+        let first = self.merge.len(input) == 0;
+        self.merge.push(input, record, believed);
+        // The record that holds the shard comes before this one (rule J7).
+        if first && !self.is_held_by(input) {
+            self.watermarks.head(input, Some(believed));
+        }
+    }
+
+    /// How many records of the input wait.
+    #[must_use]
+    pub fn buffered(&self, input: Input) -> usize {
+        self.merge.len(input)
+    }
+
+    /// Everything before `offset` has been offered, for now (rule T1).
+    pub fn end_of_partition(&mut self, input: Input, offset: i64) {
+        self.watermarks.end_of_partition(input, offset);
+    }
+
+    /// The answer to a query for the input's end that was sent at broker time
+    /// `asked_at` (rule T1).
+    pub fn learn_end(
+        &mut self,
+        input: Input,
+        asked_at: Option<Timestamp>,
+        high_watermark: i64,
+        last_stable: i64,
+    ) {
+        self.watermarks.learn_end(input, asked_at, high_watermark, last_stable);
+    }
+
+    /// Reading was interrupted: the input is behind until shown otherwise
+    /// (rule T1).
+    pub fn forget_evidence(&mut self, input: Input) {
+        self.watermarks.forget_evidence(input);
+    }
+
+    // ---- working
+
+    /// Settles, merges, applies and fires timers, at most about `budget` units
+    /// of work.
+    pub fn turn(&mut self, now: Now, budget: usize) -> Turn {
+        let mut turn = Turn::default();
+        // Room for timers in every turn: records must not starve them.
+        let mut records = budget.div_ceil(4) * 3;
+        let mut timers = budget.max(1);
+        let mut since_timers = 0;
+        loop {
+            match self.phase {
+                Phase::Restoring => return turn,
+                Phase::Settling(_) => {
+                    self.settle_chunk(&mut records, &mut turn);
+                    if matches!(self.phase, Phase::Settling(_)) {
+                        turn.more = true;
+                        return turn;
+                    }
+                }
+                Phase::Running => {}
+            }
+            self.clock = self.watermarks.clock(now).max(self.clock);
+            if let Some((end, instance)) = self.scopes.lease_due(self.clock) {
+                // Deadlines before the end of the lease come first.
+                let until = end.plus_ms(-1);
+                if !self.fire_timers(until, &mut timers, &mut turn) {
+                    turn.more = true;
+                    return turn;
+                }
+                self.hold_for_lease(end, instance);
+                continue;
+            }
+            if since_timers >= RECORDS_BETWEEN_TIMERS {
+                since_timers = 0;
+                self.fire_timers(self.clock, &mut timers, &mut turn);
+            }
+            if records == 0 {
+                turn.more |= Input::ALL.iter().any(|input| self.merge.len(*input) > 0);
+                break;
+            }
+            let unread = Input::ALL.map(|input| self.watermarks.has_unread(input));
+            let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
+                break;
+            };
+            records -= 1;
+            since_timers += 1;
+            self.apply(input, record, believed, &mut turn);
+        }
+        turn.more |= !self.fire_timers(self.clock, &mut timers, &mut turn);
+        turn
+    }
+
+    // ---- committing
+
+    /// The next offset to commit.
+    #[must_use]
+    pub fn position(&self, input: Input) -> i64 {
+        self.positions[input.index()]
+    }
+
+    /// How far the shard has come. Commit it together with the outbox taken at
+    /// the same moment.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let clock = self.wheel.position();
+        Progress {
+            clock,
+            watermarks: Input::ALL.map(|input| self.watermarks.watermark(input)),
+            replay_from: self
+                .replay_from_held
+                .unwrap_or_else(|| clock.plus_ms(-self.rules.replay_window_ms).max(Timestamp::MIN)),
+        }
+    }
+
+    // ---- looking
+
+    /// The clock (rule T2), as it was at the last turn.
+    #[must_use]
+    pub fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
+    /// Devices by status, in the order of [`Status::ALL`].
+    #[must_use]
+    pub fn status_counts(&self) -> [u64; Status::ALL.len()] {
+        self.status_counts
+    }
+
+    /// How many devices there are, whether or not they exist yet or are only
+    /// remembered as deleted.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The instant at which a row is judged (rule T5). The floor is limited as
+    /// the event is: a `since` beyond the limit comes from an event while an
+    /// input could not be read, or from a start with other rules, and must
+    /// expire nobody either.
+    fn judged_at(clock: Timestamp, at: Timestamp, floor: Timestamp) -> Timestamp {
+        clock.max(at.max(floor).min(clock.plus_ms(JUDGED_AHEAD_MS)))
+    }
+}

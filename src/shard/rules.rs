@@ -1,5 +1,7 @@
 //! The numbers that statuses depend on, from the configuration.
 
+use super::event::Timestamp;
+
 /// The numbers that statuses and the clock depend on (DESIGN sections 1, 3, 4).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
@@ -38,7 +40,27 @@ impl Default for Rules {
     }
 }
 
+/// The longest poll interval (rule J3).
+pub const INTERVAL_MAX_MS: i64 = 7 * 24 * 3_600_000;
+
 impl Rules {
+    /// How long a heartbeat counts as online, in milliseconds, rounded up
+    /// (rule J3).
+    #[must_use]
+    pub fn online_ms(&self, interval_ms: i64) -> i64 {
+        let interval_ms = interval_ms.max(self.minimum_ms).max(0);
+        let span = (self.tolerance * interval_ms as f64).ceil();
+        // A saturating cast: nonsense in the configuration is no panic here.
+        (span as i64).max(interval_ms)
+    }
+
+    /// When a heartbeat at `at` times out, and when it expires.
+    #[must_use]
+    pub fn deadlines(&self, at: Timestamp, interval_ms: i64) -> (Timestamp, Timestamp) {
+        let timeout = at.plus_ms(self.online_ms(interval_ms));
+        (timeout, timeout.plus_ms(self.grace_ms.max(0)))
+    }
+
     /// A stable hash of what statuses depend on: kept beside the committed
     /// offsets, so that a start with other rules is known for one (rule C2).
     #[must_use]

@@ -1,5 +1,7 @@
 //! The words for what a device is, and the ladder that decides among them.
 
+use super::event::Timestamp;
+
 /// A device's status (DESIGN section 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
@@ -157,4 +159,187 @@ pub enum Cause {
     UpdateStarted,
     UpdateFinished,
     RulesChanged,
+}
+
+/// What the ladder asks about a row at an instant. The status and the
+/// connectivity are a function of these answers and of nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one question of the ladder")]
+pub struct Ladder {
+    /// There was contact, `registered` or `provisioned`, and no deletion since
+    /// (rules J5, J6).
+    pub exists: bool,
+    /// The device, its fleet or its organization is frozen.
+    pub frozen: bool,
+    /// Preregistered or deactivated, and no contact or activation since.
+    pub inactive: bool,
+    /// Provisioned, and no contact since.
+    pub unseen_since_provisioning: bool,
+    /// There was a heartbeat or the opening of a VPN session.
+    pub contacted: bool,
+    /// How the last heartbeat stands.
+    pub heartbeat: HeartbeatState,
+    /// A VPN session counts (rule J4).
+    pub vpn_connected: bool,
+    /// The VPN is disabled by setting.
+    pub vpn_disabled: bool,
+    /// OS configuration is in progress.
+    pub configuring: bool,
+    /// An update is in progress.
+    pub updating: bool,
+}
+
+impl Ladder {
+    /// The first rung that holds, and the connectivity; nothing for a device
+    /// that does not exist.
+    #[must_use]
+    pub fn shown(&self) -> Option<(Status, Connectivity)> {
+        self.exists.then(|| (self.status(), self.connectivity()))
+    }
+
+    fn status(&self) -> Status {
+        let heard = matches!(self.heartbeat, HeartbeatState::Online | HeartbeatState::Timeout);
+        if self.frozen {
+            Status::Frozen
+        } else if self.inactive {
+            Status::Inactive
+        } else if self.unseen_since_provisioning {
+            Status::PostProvisioning
+        } else if !self.contacted {
+            Status::Configuring
+        } else if !self.vpn_connected && !heard {
+            Status::Offline
+        } else if self.configuring {
+            Status::Configuring
+        } else if self.updating && heard {
+            Status::Updating
+        } else {
+            Status::Online
+        }
+    }
+
+    /// A timeout counts as heartbeat where the VPN is down (the grace before
+    /// Offline), and as missing where it is up. A session that is open while
+    /// the VPN is disabled by setting is still a link that works: it counts as
+    /// any other, and only its absence is not held against the device.
+    fn connectivity(&self) -> Connectivity {
+        match (self.vpn_connected, self.heartbeat) {
+            (true, HeartbeatState::Online) => Connectivity::Full,
+            (true, _) => Connectivity::VpnOnly,
+            (false, HeartbeatState::Online | HeartbeatState::Timeout) if self.vpn_disabled => {
+                Connectivity::Full
+            }
+            (false, HeartbeatState::Online | HeartbeatState::Timeout) => {
+                Connectivity::HeartbeatOnly
+            }
+            (false, _) => Connectivity::None,
+        }
+    }
+}
+
+/// How a heartbeat with these deadlines stands at an instant: it counts as
+/// online while it is younger than its span, so no longer at the deadline.
+#[must_use]
+pub fn heartbeat_state(deadlines: Option<(Timestamp, Timestamp)>, at: Timestamp) -> HeartbeatState {
+    match deadlines {
+        None => HeartbeatState::Unknown,
+        Some((timeout, _)) if at < timeout => HeartbeatState::Online,
+        Some((_, expiry)) if at < expiry => HeartbeatState::Timeout,
+        Some(_) => HeartbeatState::Offline,
+    }
+}
+
+/// The first of the heartbeat's deadlines that is still to come.
+#[must_use]
+pub fn next_deadline(
+    deadlines: Option<(Timestamp, Timestamp)>,
+    after: Timestamp,
+) -> Option<Timestamp> {
+    let (timeout, expiry) = deadlines?;
+    [timeout, expiry].into_iter().find(|&deadline| deadline > after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDINARY: Ladder = Ladder {
+        exists: true,
+        frozen: false,
+        inactive: false,
+        unseen_since_provisioning: false,
+        contacted: true,
+        heartbeat: HeartbeatState::Online,
+        vpn_connected: true,
+        vpn_disabled: false,
+        configuring: false,
+        updating: false,
+    };
+
+    #[test]
+    fn the_first_rung_that_holds_wins() {
+        let mut ladder = Ladder {
+            frozen: true,
+            inactive: true,
+            unseen_since_provisioning: true,
+            contacted: false,
+            heartbeat: HeartbeatState::Offline,
+            vpn_connected: false,
+            configuring: true,
+            updating: true,
+            ..ORDINARY
+        };
+        assert_eq!(ladder.status(), Status::Frozen);
+        ladder.frozen = false;
+        assert_eq!(ladder.status(), Status::Inactive);
+        ladder.inactive = false;
+        assert_eq!(ladder.status(), Status::PostProvisioning);
+        ladder.unseen_since_provisioning = false;
+        assert_eq!(ladder.status(), Status::Configuring);
+        ladder.contacted = true;
+        assert_eq!(ladder.status(), Status::Offline);
+        ladder.heartbeat = HeartbeatState::Timeout;
+        assert_eq!(ladder.status(), Status::Configuring);
+        ladder.configuring = false;
+        assert_eq!(ladder.status(), Status::Updating);
+        ladder.updating = false;
+        assert_eq!(ladder.status(), Status::Online);
+    }
+
+    #[test]
+    fn an_update_shows_only_while_the_api_is_polled() {
+        let ladder = Ladder { heartbeat: HeartbeatState::Offline, updating: true, ..ORDINARY };
+        assert_eq!(ladder.shown(), Some((Status::Online, Connectivity::VpnOnly)));
+    }
+
+    #[test]
+    fn a_timeout_is_a_heartbeat_only_where_the_vpn_is_down() {
+        let mut ladder = Ladder { heartbeat: HeartbeatState::Timeout, ..ORDINARY };
+        assert_eq!(ladder.connectivity(), Connectivity::VpnOnly);
+        ladder.vpn_connected = false;
+        assert_eq!(ladder.connectivity(), Connectivity::HeartbeatOnly);
+        ladder.vpn_disabled = true;
+        assert_eq!(ladder.connectivity(), Connectivity::Full);
+    }
+
+    #[test]
+    fn a_session_counts_although_the_vpn_is_disabled() {
+        let mut ladder = Ladder { vpn_disabled: true, ..ORDINARY };
+        assert_eq!(ladder.shown(), Some((Status::Online, Connectivity::Full)));
+        ladder.heartbeat = HeartbeatState::Offline;
+        assert_eq!(ladder.shown(), Some((Status::Online, Connectivity::VpnOnly)));
+        ladder.vpn_connected = false;
+        assert_eq!(ladder.shown(), Some((Status::Offline, Connectivity::None)));
+    }
+
+    #[test]
+    fn a_heartbeat_no_longer_counts_at_its_very_deadline() {
+        let deadlines = Some((Timestamp(100), Timestamp(115)));
+        assert_eq!(heartbeat_state(deadlines, Timestamp(99)), HeartbeatState::Online);
+        assert_eq!(heartbeat_state(deadlines, Timestamp(100)), HeartbeatState::Timeout);
+        assert_eq!(heartbeat_state(deadlines, Timestamp(114)), HeartbeatState::Timeout);
+        assert_eq!(heartbeat_state(deadlines, Timestamp(115)), HeartbeatState::Offline);
+        assert_eq!(next_deadline(deadlines, Timestamp(100)), Some(Timestamp(115)));
+        assert_eq!(next_deadline(deadlines, Timestamp(115)), None);
+    }
 }

@@ -1,0 +1,251 @@
+//! Applying one record: to its row (rules J1 to J6) or to its scope (J7).
+
+use super::device::{self, Joined};
+use super::event::{
+    Content, DeviceEvent, DeviceId, EventBody, Input, Queued, ScopeEvent, Timestamp,
+};
+use super::scope::Applied;
+use super::settle::{HeldRecord, What};
+use super::status::{Cause, Status};
+use super::table::{Hot, Instant48, flag};
+use super::{Shard, Turn};
+
+impl Shard {
+    pub(super) fn apply(
+        &mut self,
+        input: Input,
+        record: Queued,
+        believed: Timestamp,
+        turn: &mut Turn,
+    ) {
+        turn.applied[input.index()] += 1;
+        let held = HeldRecord { input, believed, next_offset: record.offset.saturating_add(1) };
+        match record.content {
+            Content::Bad(letter) => {
+                turn.bad += 1;
+                self.pending.dead_letters.push(*letter);
+            }
+            Content::Event(event) => {
+                // Rule J1: a sender whose clock runs ahead gains nothing.
+                let at = event.occurred_at.unwrap_or(record.timestamp);
+                let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));
+                match event.body {
+                    EventBody::Heartbeat { device, poll_interval_ms } => {
+                        turn.stale += u32::from(
+                            self.heartbeat(&device, at, poll_interval_ms) == Joined::Stale,
+                        );
+                    }
+                    EventBody::Device { device, event } => {
+                        turn.stale +=
+                            u32::from(self.device(&device, at, &event, turn) == Joined::Stale);
+                    }
+                    EventBody::Scope(event) => {
+                        if self.scope(at, believed, &event, held, turn) {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+        self.finish(held);
+    }
+
+    /// The record is done with: its offset may be committed.
+    pub(super) fn finish(&mut self, record: HeldRecord) {
+        let HeldRecord { input, believed, next_offset } = record;
+        let position = &mut self.positions[input.index()];
+        *position = next_offset.max(*position);
+        self.watermarks.processed(input, believed, next_offset);
+        self.watermarks.head(input, self.merge.head(input));
+    }
+
+    fn heartbeat(
+        &mut self,
+        device: &DeviceId,
+        at: Timestamp,
+        poll_interval_ms: Option<u32>,
+    ) -> Joined {
+        let index = self.table.find(device);
+        if let Some(index) = index
+            && let Some(joined) = self.heartbeat_of_quiet_row(index, at, poll_interval_ms)
+        {
+            return joined;
+        }
+        let index = index.unwrap_or_else(|| self.table.find_or_insert(device));
+        let Some(mut row) = self.load(index) else { return Joined::Stale };
+        if self.is_suppressed(&mut row, at) {
+            self.store(row, self.clock);
+            return Joined::Stale;
+        }
+        let judged = Shard::judged_at(self.clock, at, row.hot.floor());
+        self.fire(&mut row, judged, false, false);
+        let joined = join_heartbeat(&mut row.hot, at, poll_interval_ms);
+        if joined == Joined::Changed {
+            self.judge(&mut row, judged, Some((at, Cause::Heartbeat)), false);
+        }
+        self.store(row, judged);
+        joined
+    }
+
+    /// The fast path, nearly all of the traffic: the row stays as it shows and
+    /// only its deadline moves. Then no cold fact is looked at, nothing is
+    /// allocated or written, and the wheel is touched only if the deadline came
+    /// earlier (rule T7). `None` if it is not that simple.
+    fn heartbeat_of_quiet_row(
+        &mut self,
+        index: u32,
+        at: Timestamp,
+        poll_interval_ms: Option<u32>,
+    ) -> Option<Joined> {
+        let (clock, rules) = (self.clock, &self.rules);
+        let hot = self.table.get_mut(index)?;
+        let held = hot.heartbeat.get()?;
+        if hot.has(flag::DELETED) {
+            return None;
+        }
+        if at < held {
+            return Some(Joined::Stale);
+        }
+        // A heartbeat at the same instant, or one that carries no interval
+        // after one that did: rare, and not only the deadline may move.
+        if at == held || poll_interval_ms.is_none() && hot.has(flag::CARRIED) {
+            return None;
+        }
+        // Inactive and Post Provisioning end with contact.
+        match hot.shown()? {
+            (Status::Inactive | Status::PostProvisioning, _) => return None,
+            (
+                Status::Online
+                | Status::Configuring
+                | Status::Updating
+                | Status::Offline
+                | Status::Frozen,
+                _,
+            ) => {}
+        }
+        let judged = Shard::judged_at(clock, at, hot.floor());
+        let (timeout_held, _) = rules.deadlines(held, i64::from(hot.interval_ms));
+        let interval_ms = poll_interval_ms.map_or(hot.interval_ms, |carried_ms| carried_ms);
+        let (timeout, _) = rules.deadlines(at, i64::from(interval_ms));
+        if timeout_held <= judged || timeout <= judged {
+            return None;
+        }
+        hot.heartbeat = Instant48::some(at);
+        hot.interval_ms = interval_ms;
+        if poll_interval_ms.is_some() {
+            hot.flags |= flag::CARRIED;
+        }
+        hot.flags |= flag::UNWRITTEN;
+        let leaves_window = at.plus_ms(rules.replay_window_ms.max(0));
+        let deadline = timeout.min(leaves_window);
+        if hot.filed.get().is_none_or(|filed| deadline < filed) {
+            let mut moved = *hot;
+            self.file_at(index, &mut moved, deadline);
+            if let Some(hot) = self.table.get_mut(index) {
+                hot.filed = moved.filed;
+            }
+        }
+        Some(Joined::Changed)
+    }
+
+    fn device(
+        &mut self,
+        device: &DeviceId,
+        at: Timestamp,
+        event: &DeviceEvent,
+        turn: &mut Turn,
+    ) -> Joined {
+        let index = self.table.find_or_insert(device);
+        let Some(mut row) = self.load(index) else { return Joined::Stale };
+        if *event != DeviceEvent::Deleted && self.is_suppressed(&mut row, at) {
+            self.store(row, self.clock);
+            return Joined::Stale;
+        }
+        let judged = Shard::judged_at(self.clock, at, row.hot.floor());
+        self.fire(&mut row, judged, false, false);
+        let joined = match event {
+            DeviceEvent::Deleted => {
+                let joined = row.cold.delete(at, &mut row.closed);
+                if joined == Joined::Changed && row.hot.heartbeat.get() <= Some(at) {
+                    row.hot.heartbeat = Instant48::NONE;
+                    row.hot.set(flag::CARRIED, false);
+                    row.hot.set(flag::UNWRITTEN, false);
+                }
+                joined
+            }
+            _ => row.cold.join(at, event, &mut self.scopes, &mut row.closed),
+        };
+        if joined == Joined::Changed {
+            row.cold_changed = true;
+            let fallen_out = row.closed.iter().filter(|(_, closed_at)| closed_at.is_none()).count();
+            if matches!(event, DeviceEvent::SessionClosed { .. }) {
+                turn.sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
+            }
+            if matches!(event, DeviceEvent::SessionOpened { .. }) {
+                self.prune_sessions(&mut row);
+            }
+            self.judge(&mut row, judged, Some((at, device::cause_of(event))), false);
+        }
+        self.store(row, judged);
+        joined
+    }
+
+    /// Whether the deletion of the row suppresses an event (rule J5), which is
+    /// noted: the deletion is remembered the longer.
+    fn is_suppressed(&self, row: &mut super::judge::Row, at: Timestamp) -> bool {
+        if row.cold.deleted.is_none_or(|deleted| at > deleted) {
+            return false;
+        }
+        let touched = row.cold.deletion_touched;
+        let write = row.cold.touch_deletion(self.clock);
+        if write {
+            row.cold_changed = true;
+        } else if row.cold.deletion_touched != touched {
+            row.remembered_only = true;
+        }
+        true
+    }
+
+    /// Applies a scope event. Says whether it holds the shard (rule J7).
+    fn scope(
+        &mut self,
+        at: Timestamp,
+        believed: Timestamp,
+        event: &ScopeEvent,
+        record: HeldRecord,
+        turn: &mut Turn,
+    ) -> bool {
+        match self.scopes.apply(at, believed, self.clock, event) {
+            Applied::Stale => {
+                turn.stale += 1;
+                false
+            }
+            Applied::Quiet => false,
+            Applied::Settle { scope, before, at, cause } => {
+                let what = What::Scope { scope, at, cause, record: Some(record) };
+                self.hold(what, Some(before));
+                true
+            }
+        }
+    }
+}
+
+/// Joins a heartbeat: the later one wins; of two at the same instant, that with
+/// the longer interval (rule J2).
+pub(super) fn join_heartbeat(
+    hot: &mut Hot,
+    at: Timestamp,
+    poll_interval_ms: Option<u32>,
+) -> Joined {
+    let held = hot.heartbeat.get().map(|held| (held, hot.carried_ms()));
+    if held.is_some_and(|held| held >= (at, poll_interval_ms)) {
+        return Joined::Stale;
+    }
+    hot.heartbeat = Instant48::some(at);
+    hot.set(flag::CARRIED, poll_interval_ms.is_some());
+    if let Some(carried_ms) = poll_interval_ms {
+        hot.interval_ms = carried_ms;
+    }
+    hot.set(flag::UNWRITTEN, true);
+    Joined::Changed
+}

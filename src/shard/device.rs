@@ -1,0 +1,482 @@
+//! A device's facts, and how each event joins them (rules J1 to J6).
+//!
+//! Every fact is a register that remembers the event time that set it, and the
+//! later event time wins, so that a row is the same whatever the order of
+//! arrival. What a heartbeat touches is in the hot row (`table.rs`); all else is
+//! here.
+
+use super::event::{DeviceEvent, FrozenReason, Settings, Timestamp};
+use super::scope::Scopes;
+use super::snapshot::{ProgressFacts, Register, SessionFingerprint};
+use super::status::Cause;
+
+/// Closed sessions remembered of a device (rule J4).
+pub(super) const CLOSED_SESSIONS_MAX: usize = 16;
+
+/// Open sessions held of a device. No rule asks for the limit; without it one
+/// device whose closes are all lost would grow a row that fits no record.
+pub(super) const OPEN_SESSIONS_MAX: usize = 64;
+
+/// A session that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Session {
+    /// The VPN instance that holds it, interned.
+    pub instance: u32,
+    pub fingerprint: SessionFingerprint,
+    /// The greatest of its opens.
+    pub opened_at: Timestamp,
+}
+
+/// A session that was closed: it never counts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub fingerprint: SessionFingerprint,
+    /// The greatest of its closes.
+    pub closed_at: Timestamp,
+}
+
+/// Where a device belongs; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Membership {
+    pub fleet: u32,
+    pub organization: u32,
+}
+
+/// All facts of a device but its heartbeat.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Cold {
+    /// The greatest time of any opening, whatever became of the session.
+    pub last_vpn_opening: Option<Timestamp>,
+    pub sessions: Vec<Session>,
+    /// Oldest first.
+    pub closed: Vec<Closed>,
+    pub frozen: [Option<Register<bool>>; FrozenReason::ALL.len()],
+    pub deactivated: Option<Timestamp>,
+    pub activated: Option<Timestamp>,
+    pub preregistered: Option<Register<bool>>,
+    pub provisioned: Option<Timestamp>,
+    pub registered: Option<Timestamp>,
+    pub membership: Option<Register<Membership>>,
+    pub settings: Option<Register<Settings>>,
+    pub configuration: ProgressFacts,
+    pub update: ProgressFacts,
+    pub deleted: Option<Timestamp>,
+    /// The greatest clock at an event that the deletion suppressed.
+    pub deletion_touched: Option<Timestamp>,
+    /// The same, as the changelog has it: it is written only when it has moved
+    /// by more than an hour (rule J5).
+    pub deletion_touched_written: Option<Timestamp>,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joined {
+    /// Something later is known, or the same.
+    Stale,
+    /// The row has changed.
+    Changed,
+}
+
+impl From<bool> for Joined {
+    fn from(changed: bool) -> Joined {
+        if changed { Joined::Changed } else { Joined::Stale }
+    }
+}
+
+/// Closed sessions that came (with their time) or went: each is a changelog
+/// entry of its own.
+pub(super) type ClosedChanges = Vec<(SessionFingerprint, Option<Timestamp>)>;
+
+/// Sets a register that only remembers when.
+pub(super) fn join_time(register: &mut Option<Timestamp>, at: Timestamp) -> bool {
+    let later = register.is_none_or(|held| held < at);
+    if later {
+        *register = Some(at);
+    }
+    later
+}
+
+/// Sets a register; of two events of the same instant the greater value wins
+/// (rule J2).
+pub(super) fn join<T: Ord>(register: &mut Option<Register<T>>, at: Timestamp, value: T) -> bool {
+    let new = Register { at, value };
+    let later = register.as_ref().is_none_or(|held| *held < new);
+    if later {
+        *register = Some(new);
+    }
+    later
+}
+
+/// Sets one reason's register, or all of them (rule J2).
+pub(super) fn join_frozen(
+    registers: &mut [Option<Register<bool>>; FrozenReason::ALL.len()],
+    at: Timestamp,
+    reason: Option<FrozenReason>,
+    frozen: bool,
+) -> bool {
+    match reason {
+        Some(reason) => join(&mut registers[reason.index()], at, frozen),
+        None => registers.iter_mut().fold(false, |any, register| join(register, at, frozen) | any),
+    }
+}
+
+/// A stable 64-bit hash of (instance, session): FNV-1a over both, each ended by
+/// a byte that UTF-8 does not have.
+#[must_use]
+pub fn session_fingerprint(instance: &str, session: &str) -> SessionFingerprint {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in [instance, session] {
+        for byte in part.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    SessionFingerprint(hash)
+}
+
+impl Cold {
+    /// The fleet and organization, whether or not the device exists.
+    pub fn belongs_to(&self) -> Membership {
+        self.membership.as_ref().map_or_else(Membership::default, |register| register.value)
+    }
+
+    /// Whether the device is deleted, and no later registration brought it back
+    /// (rule J5).
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.is_some_and(|deleted| self.registered.is_none_or(|at| at <= deleted))
+    }
+
+    /// When the deletion is forgotten, given the retention.
+    pub fn deletion_forgotten_at(&self, retention_ms: i64) -> Option<Timestamp> {
+        let deleted = self.deleted?;
+        let touched = self.deletion_touched.map_or(deleted, |touched| touched.max(deleted));
+        Some(touched.plus_ms(retention_ms.max(0)))
+    }
+
+    /// When the next closed session is forgotten.
+    pub fn closed_forgotten_at(&self, retention_ms: i64) -> Option<Timestamp> {
+        Some(self.closed.first()?.closed_at.plus_ms(retention_ms.max(0)))
+    }
+
+    /// Joins an event other than a deletion, at its event time.
+    pub fn join(
+        &mut self,
+        at: Timestamp,
+        event: &DeviceEvent,
+        scopes: &mut Scopes,
+        closed: &mut ClosedChanges,
+    ) -> Joined {
+        let changed = match event {
+            DeviceEvent::SessionOpened { instance, session } => {
+                let fingerprint = session_fingerprint(instance, session);
+                let instance = scopes.instances.intern(instance);
+                let later = join_time(&mut self.last_vpn_opening, at);
+                self.open(Session { instance, fingerprint, opened_at: at }) | later
+            }
+            DeviceEvent::SessionClosed { instance, session } => {
+                self.close(session_fingerprint(instance, session), at, closed)
+            }
+            DeviceEvent::Registered { fleet, organization, preregistered } => {
+                let registered = join_time(&mut self.registered, at);
+                let preregistered = join(&mut self.preregistered, at, *preregistered);
+                self.join_membership(at, fleet, organization, scopes) | registered | preregistered
+            }
+            DeviceEvent::Moved { fleet, organization } => {
+                self.join_membership(at, fleet, organization, scopes)
+            }
+            DeviceEvent::Provisioned => join_time(&mut self.provisioned, at),
+            DeviceEvent::Activated => join_time(&mut self.activated, at),
+            DeviceEvent::Deactivated => join_time(&mut self.deactivated, at),
+            DeviceEvent::Frozen { reason } => {
+                join_frozen(&mut self.frozen, at, Some(*reason), true)
+            }
+            DeviceEvent::Unfrozen { reason } => join_frozen(&mut self.frozen, at, *reason, false),
+            DeviceEvent::ConfigurationStarted => {
+                join(&mut self.configuration.started, at, "".into())
+            }
+            DeviceEvent::ConfigurationProgressed { percent } => {
+                join(&mut self.configuration.percent, at, *percent)
+            }
+            DeviceEvent::ConfigurationFinished => join_time(&mut self.configuration.finished, at),
+            DeviceEvent::UpdateStarted { release } => {
+                join(&mut self.update.started, at, release.clone())
+            }
+            DeviceEvent::UpdateProgressed { percent } => {
+                join(&mut self.update.percent, at, *percent)
+            }
+            DeviceEvent::UpdateFinished => join_time(&mut self.update.finished, at),
+            DeviceEvent::SettingsChanged(settings) => join(&mut self.settings, at, *settings),
+            // Joined by `delete`, which the heartbeat in the hot row needs too.
+            DeviceEvent::Deleted => false,
+        };
+        Joined::from(changed)
+    }
+
+    /// Ties are decided by name, as interned numbers depend on the order of
+    /// arrival (rule J2).
+    fn join_membership(
+        &mut self,
+        at: Timestamp,
+        fleet: &std::sync::Arc<str>,
+        organization: &std::sync::Arc<str>,
+        scopes: &mut Scopes,
+    ) -> bool {
+        let wins = match &self.membership {
+            None => true,
+            Some(held) if held.at != at => held.at < at,
+            Some(held) => {
+                let fleet_held = scopes.fleets.name(held.value.fleet);
+                let organization_held = scopes.organizations.name(held.value.organization);
+                (&**fleet_held, &**organization_held) < (&**fleet, &**organization)
+            }
+        };
+        if wins {
+            let value = Membership {
+                fleet: scopes.fleets.intern(fleet),
+                organization: scopes.organizations.intern(organization),
+            };
+            self.membership = Some(Register { at, value });
+        }
+        wins
+    }
+
+    /// An open is kept although its session is closed where it is later than
+    /// the close: should a deletion between the two turn up, the close never
+    /// was (rule J5), and the row must not depend on the order.
+    fn open(&mut self, session: Session) -> bool {
+        let closed_later = self.closed.iter().any(|closed| {
+            closed.fingerprint == session.fingerprint && closed.closed_at >= session.opened_at
+        });
+        if closed_later {
+            return false;
+        }
+        let held = self.sessions.iter_mut().find(|held| {
+            held.fingerprint == session.fingerprint && held.instance == session.instance
+        });
+        match held {
+            Some(held) if held.opened_at >= session.opened_at => return false,
+            Some(held) => held.opened_at = session.opened_at,
+            None => self.sessions.push(session),
+        }
+        self.sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
+        if self.sessions.len() > OPEN_SESSIONS_MAX {
+            self.sessions.remove(0);
+        }
+        true
+    }
+
+    fn close(
+        &mut self,
+        fingerprint: SessionFingerprint,
+        at: Timestamp,
+        changes: &mut ClosedChanges,
+    ) -> bool {
+        match self.closed.iter_mut().find(|closed| closed.fingerprint == fingerprint) {
+            Some(held) if held.closed_at >= at => return false,
+            Some(held) => held.closed_at = at,
+            None => self.closed.push(Closed { fingerprint, closed_at: at }),
+        }
+        self.sessions.retain(|held| held.fingerprint != fingerprint || held.opened_at > at);
+        changes.push((fingerprint, Some(at)));
+        self.closed.sort_by_key(|closed| (closed.closed_at, closed.fingerprint));
+        while self.closed.len() > CLOSED_SESSIONS_MAX {
+            self.forget_oldest_closed(changes);
+        }
+        true
+    }
+
+    /// Forgets the oldest closed session, and what would bring it back.
+    pub fn forget_oldest_closed(&mut self, changes: &mut ClosedChanges) {
+        if self.closed.is_empty() {
+            return;
+        }
+        let oldest = self.closed.remove(0);
+        self.sessions.retain(|held| held.fingerprint != oldest.fingerprint);
+        changes.push((oldest.fingerprint, None));
+    }
+
+    /// Takes a closed session over from the changelog.
+    pub fn restore_closed(&mut self, fingerprint: SessionFingerprint, at: Option<Timestamp>) {
+        self.closed.retain(|closed| closed.fingerprint != fingerprint);
+        if let Some(closed_at) = at {
+            self.closed.push(Closed { fingerprint, closed_at });
+            self.closed.sort_by_key(|closed| (closed.closed_at, closed.fingerprint));
+        }
+    }
+
+    /// Joins a deletion: facts at or before it do not exist (rule J5). The
+    /// heartbeat, in the hot row, is the caller's.
+    pub fn delete(&mut self, at: Timestamp, changes: &mut ClosedChanges) -> Joined {
+        if !join_time(&mut self.deleted, at) {
+            return Joined::Stale;
+        }
+        fn keep(register: &mut Option<Timestamp>, after: Timestamp) {
+            *register = register.filter(|held| *held > after);
+        }
+        fn keep_value<T>(register: &mut Option<Register<T>>, after: Timestamp) {
+            *register = register.take().filter(|held| held.at > after);
+        }
+        fn keep_progress(facts: &mut ProgressFacts, after: Timestamp) {
+            keep_value(&mut facts.started, after);
+            keep(&mut facts.finished, after);
+            keep_value(&mut facts.percent, after);
+        }
+        keep(&mut self.last_vpn_opening, at);
+        self.sessions.retain(|session| session.opened_at > at);
+        for closed in &self.closed {
+            if closed.closed_at <= at {
+                changes.push((closed.fingerprint, None));
+            }
+        }
+        self.closed.retain(|closed| closed.closed_at > at);
+        for register in &mut self.frozen {
+            keep_value(register, at);
+        }
+        keep(&mut self.deactivated, at);
+        keep(&mut self.activated, at);
+        keep_value(&mut self.preregistered, at);
+        keep(&mut self.provisioned, at);
+        keep(&mut self.registered, at);
+        keep_value(&mut self.membership, at);
+        keep_value(&mut self.settings, at);
+        keep_progress(&mut self.configuration, at);
+        keep_progress(&mut self.update, at);
+        Joined::Changed
+    }
+
+    /// Notes that the deletion suppressed an event; says whether that must be
+    /// written (rule J5: only when it moved by more than an hour).
+    pub fn touch_deletion(&mut self, clock: Timestamp) -> bool {
+        const WRITTEN_EVERY_MS: i64 = 3_600_000;
+        let Some(deleted) = self.deleted else { return false };
+        if clock <= self.deletion_touched.unwrap_or(deleted).max(deleted) {
+            return false;
+        }
+        self.deletion_touched = Some(clock);
+        let written = self.deletion_touched_written.unwrap_or(deleted).max(deleted);
+        clock > written.plus_ms(WRITTEN_EVERY_MS)
+    }
+}
+
+/// The cause that a change made by this event has.
+pub(super) fn cause_of(event: &DeviceEvent) -> Cause {
+    match event {
+        DeviceEvent::SessionOpened { .. } => Cause::VpnOpened,
+        DeviceEvent::SessionClosed { .. } => Cause::VpnClosed,
+        DeviceEvent::Registered { .. } => Cause::Registered,
+        DeviceEvent::Provisioned => Cause::Provisioned,
+        DeviceEvent::Activated => Cause::Activated,
+        DeviceEvent::Deactivated => Cause::Deactivated,
+        DeviceEvent::Frozen { .. } => Cause::Frozen,
+        DeviceEvent::Unfrozen { .. } => Cause::Unfrozen,
+        // A percentage never starts anything, so it never is a cause.
+        DeviceEvent::ConfigurationStarted | DeviceEvent::ConfigurationProgressed { .. } => {
+            Cause::ConfigurationStarted
+        }
+        DeviceEvent::ConfigurationFinished => Cause::ConfigurationFinished,
+        DeviceEvent::UpdateStarted { .. } | DeviceEvent::UpdateProgressed { .. } => {
+            Cause::UpdateStarted
+        }
+        DeviceEvent::UpdateFinished => Cause::UpdateFinished,
+        DeviceEvent::SettingsChanged(_) => Cause::SettingsChanged,
+        DeviceEvent::Moved { .. } => Cause::Moved,
+        DeviceEvent::Deleted => Cause::Deleted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn opened(session: &str) -> DeviceEvent {
+        DeviceEvent::SessionOpened { instance: "vpn-1".into(), session: session.into() }
+    }
+
+    fn closed(session: &str) -> DeviceEvent {
+        DeviceEvent::SessionClosed { instance: "vpn-1".into(), session: session.into() }
+    }
+
+    fn joined(events: &[(i64, DeviceEvent)]) -> Cold {
+        let mut scopes = Scopes::default();
+        let mut cold = Cold::default();
+        let mut changes = ClosedChanges::new();
+        for (at, event) in events {
+            let at = Timestamp(*at);
+            if *event == DeviceEvent::Deleted {
+                cold.delete(at, &mut changes);
+            } else if cold.deleted.is_none_or(|deleted| deleted < at) {
+                cold.join(at, event, &mut scopes, &mut changes);
+            }
+        }
+        cold
+    }
+
+    #[test]
+    fn a_close_that_comes_before_its_open_is_final() {
+        let cold = joined(&[(20, closed("a")), (10, opened("a")), (30, opened("b"))]);
+        assert_eq!(cold.sessions.len(), 1);
+        assert_eq!(cold.last_vpn_opening, Some(Timestamp(30)));
+    }
+
+    #[test]
+    fn a_close_touches_no_other_session() {
+        let cold = joined(&[(10, opened("a")), (20, opened("b")), (30, closed("a"))]);
+        assert_eq!(cold.sessions.len(), 1);
+        assert_eq!(cold.sessions[0].fingerprint, session_fingerprint("vpn-1", "b"));
+    }
+
+    #[test]
+    fn a_deletion_between_a_close_and_an_open_undoes_the_close_in_every_order() {
+        let events = [(5, opened("a")), (10, closed("a")), (30, opened("a"))];
+        let mut rows = Vec::new();
+        for place in 0..=events.len() {
+            let mut events = events.to_vec();
+            events.insert(place, (20, DeviceEvent::Deleted));
+            rows.push(joined(&events));
+        }
+        assert!(rows.iter().all(|row| *row == rows[0]));
+        assert_eq!(rows[0].sessions.len(), 1);
+        assert!(rows[0].closed.is_empty());
+    }
+
+    #[test]
+    fn of_two_events_of_the_same_instant_the_greater_wins() {
+        let frozen = DeviceEvent::Frozen { reason: FrozenReason::Other };
+        let unfrozen = DeviceEvent::Unfrozen { reason: None };
+        let one = joined(&[(5, frozen.clone()), (5, unfrozen.clone())]);
+        let other = joined(&[(5, unfrozen), (5, frozen)]);
+        assert_eq!(one, other);
+        let register = one.frozen[FrozenReason::Other.index()].unwrap();
+        assert!(register.value);
+        let moved = |fleet: &str| DeviceEvent::Moved {
+            fleet: Arc::from(fleet),
+            organization: Arc::from("o"),
+        };
+        let mut scopes = Scopes::default();
+        let mut changes = Vec::new();
+        for order in [["a", "b"], ["b", "a"]] {
+            let mut cold = Cold::default();
+            for fleet in order {
+                cold.join(Timestamp(1), &moved(fleet), &mut scopes, &mut changes);
+            }
+            assert_eq!(&**scopes.fleets.name(cold.belongs_to().fleet), "b");
+        }
+    }
+
+    #[test]
+    fn the_oldest_closed_sessions_fall_out() {
+        let events: Vec<_> = (0..20).map(|n| (n, closed(&format!("session {n}")))).rev().collect();
+        let cold = joined(&events);
+        assert_eq!(cold.closed.len(), CLOSED_SESSIONS_MAX);
+        assert_eq!(cold.closed[0].closed_at, Timestamp(4));
+    }
+
+    #[test]
+    fn a_deletion_is_written_again_only_an_hour_later() {
+        let mut cold = Cold { deleted: Some(Timestamp(0)), ..Cold::default() };
+        assert!(!cold.touch_deletion(Timestamp(3_600_000)));
+        assert!(cold.touch_deletion(Timestamp(3_600_001)));
+        assert_eq!(cold.deletion_forgotten_at(10), Some(Timestamp(3_600_011)));
+    }
+}

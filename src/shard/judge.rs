@@ -1,0 +1,364 @@
+//! Judging a row: its deadlines first, then what it shows now, against what it
+//! last emitted (rules T5, J8, J9).
+//!
+//! # How `since` and `cause` are found
+//!
+//! Registers remember the latest event only, so what a row showed in the past
+//! cannot be computed; what it *emitted* is known. A change is noticed because
+//! of a trigger: an event, a deadline, or, in a restore, nothing in
+//! particular. Let `start` be the trigger's time, no earlier than the previous
+//! `since` (the change cannot be older). From `start` to the instant of judging
+//! the row is looked at as of each moment at which anything came in (a fact of
+//! the row or of its scopes, a deadline), with what is later left out.
+//! `since` is the last of these moments from which on the new status holds, and
+//! `cause` is what came in there; if it holds from `start`, the trigger did it.
+//! Without a trigger the old status is taken to hold at `start`, so that only
+//! something later can have ended it.
+//!
+//! So a heartbeat that arrives after its own deadline has passed makes the
+//! device Offline since that deadline, and a device that moves into a fleet
+//! frozen after the move is Frozen since the freeze. It costs only where there
+//! is a change.
+
+use super::Shard;
+use super::device::{ClosedChanges, Cold};
+use super::event::Timestamp;
+use super::facts::{Facts, View};
+use super::outbox::StatusChange;
+use super::status::{Cause, Connectivity, Status, next_deadline};
+use super::table::{Hot, Instant48, NO_COLD, flag};
+
+/// A row taken out of the table to be worked on.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub index: u32,
+    pub hot: Hot,
+    pub cold: Cold,
+    /// The cold facts differ from the table's.
+    pub cold_changed: bool,
+    /// The same, but not so that it need be written.
+    pub remembered_only: bool,
+    /// The row must be written to the changelog.
+    pub written: bool,
+    /// The row's place in the counts when it was taken out.
+    counted: Option<(u32, Status)>,
+    pub closed: ClosedChanges,
+}
+
+/// What made somebody look at a row, and when it happened.
+pub(super) type Trigger = Option<(Timestamp, Cause)>;
+
+type Shown = Option<(Status, Connectivity)>;
+
+impl Shard {
+    /// Takes a row out of the table.
+    pub(super) fn load(&self, index: u32) -> Option<Row> {
+        let hot = *self.table.get(index)?;
+        let cold =
+            if hot.cold == NO_COLD { Cold::default() } else { self.table.cold.load(hot.cold) };
+        let counted = hot.has(flag::COUNTED).then(|| hot.shown()).flatten();
+        let counted = counted.map(|(status, _)| (cold.belongs_to().fleet, status));
+        Some(Row {
+            index,
+            hot,
+            cold,
+            cold_changed: false,
+            remembered_only: false,
+            written: false,
+            counted,
+            closed: Vec::new(),
+        })
+    }
+
+    /// Puts a row back: with its counts, its place in the list of what is to be
+    /// written, and its timer.
+    pub(super) fn store(&mut self, mut row: Row, judged: Timestamp) {
+        let hot = &mut row.hot;
+        if row.cold_changed {
+            hot.set(flag::DELETED, row.cold.deleted.is_some());
+            hot.set(flag::REMEMBERS, row.cold.deleted.is_some() || !row.cold.closed.is_empty());
+        }
+        if !hot.has(flag::CARRIED) {
+            // Kept for the heartbeats to come, which then need no cold facts.
+            let facts = Facts {
+                hot: &*hot,
+                cold: &row.cold,
+                scopes: &self.scopes,
+                rules: &self.rules,
+                before: false,
+            };
+            let interval_ms = facts.inherited_interval_ms(View::Now);
+            hot.set_interval(interval_ms);
+        }
+        let previous_fleet = row.counted.map_or(0, |(fleet, _)| fleet);
+        let counts = hot.shown().map(|(status, _)| (row.cold.belongs_to().fleet, status));
+        if counts != row.counted {
+            if let Some((fleet, status)) = row.counted {
+                self.scopes.count(fleet, status, false);
+                let count = &mut self.status_counts[status.index()];
+                *count = count.saturating_sub(1);
+            }
+            if let Some((fleet, status)) = counts {
+                self.scopes.count(fleet, status, true);
+                self.status_counts[status.index()] += 1;
+            }
+        }
+        hot.set(flag::COUNTED, counts.is_some());
+
+        let leaves_window = hot.has(flag::UNWRITTEN).then(|| self.leaves_window(hot)).flatten();
+        let leaving = leaves_window.is_some_and(|at| at <= judged);
+        if (row.written || row.cold_changed || leaving) && !hot.has(flag::DIRTY) {
+            hot.set(flag::DIRTY, true);
+            self.pending.rows.push((row.index, previous_fleet));
+        }
+        if !row.closed.is_empty() {
+            let device = self.table.device(hot);
+            let closed = row.closed.drain(..);
+            self.pending.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
+        }
+        if row.cold_changed || row.remembered_only {
+            hot.cold = self.table.cold.store(hot.cold, row.cold.clone());
+        }
+        self.file(&mut row, judged);
+        if let Some(slot) = self.table.get_mut(row.index) {
+            *slot = row.hot;
+        }
+    }
+
+    /// When the row's last heartbeat leaves the replay window (rule R2).
+    fn leaves_window(&self, hot: &Hot) -> Option<Timestamp> {
+        Some(hot.heartbeat.get()?.plus_ms(self.rules.replay_window_ms.max(0)))
+    }
+
+    /// Files the row at the least of its deadlines, unless it is filed earlier:
+    /// then the wheel re-files it when it fires (rule T7).
+    fn file(&mut self, row: &mut Row, judged: Timestamp) {
+        let hot = &mut row.hot;
+        let deadlines =
+            hot.heartbeat.get().map(|at| self.rules.deadlines(at, i64::from(hot.interval_ms)));
+        let mut next = next_deadline(deadlines, judged);
+        let mut sooner = |at: Option<Timestamp>| {
+            next = next.into_iter().chain(at).min();
+        };
+        if hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY) {
+            sooner(self.leaves_window(hot));
+        }
+        if hot.has(flag::REMEMBERS) {
+            let retention_ms = self.rules.tombstone_retention_ms;
+            sooner(row.cold.closed_forgotten_at(retention_ms));
+            // Not forgotten before the view knows (rule V3): its
+            // acknowledgement files the row again.
+            let written = !hot.has(flag::DIRTY | flag::VIEW_DIRTY | flag::UNACKNOWLEDGED);
+            if written || !row.cold.is_deleted() {
+                sooner(row.cold.deletion_forgotten_at(retention_ms));
+            }
+        }
+        if let Some(next) = next {
+            self.file_at(row.index, &mut row.hot, next);
+        }
+    }
+
+    pub(super) fn file_at(&mut self, index: u32, hot: &mut Hot, at: Timestamp) {
+        if hot.filed.get().is_none_or(|filed| at < filed) {
+            hot.filed = Instant48::some(at);
+            self.wheel.file(index, hot.filed.or_min());
+        }
+    }
+
+    /// Fires the heartbeat's deadlines that have passed by `until`, in order,
+    /// each as a change of its own (rule T5). `before`: by the facts before the
+    /// scope event that holds the shard. In a restore (`restored`) something
+    /// else may have made the difference by then.
+    pub(super) fn fire(&mut self, row: &mut Row, until: Timestamp, before: bool, restored: bool) {
+        let facts = self.facts(row, before);
+        let Some((timeout, expiry)) = facts.deadlines(View::Now) else { return };
+        for (deadline, cause) in
+            [(timeout, Cause::HeartbeatTimedOut), (expiry, Cause::HeartbeatExpired)]
+        {
+            if deadline <= until {
+                // A row is not judged back in time, so nor is its deadline.
+                let at = deadline.max(row.hot.floor()).min(until);
+                let trigger = (!restored).then_some((deadline, cause));
+                self.judge(row, at, trigger, before);
+            }
+        }
+    }
+
+    fn facts<'a>(&'a self, row: &'a Row, before: bool) -> Facts<'a> {
+        Facts { hot: &row.hot, cold: &row.cold, scopes: &self.scopes, rules: &self.rules, before }
+    }
+
+    /// Emits what the row shows at `at`, if that is new.
+    pub(super) fn judge(
+        &mut self,
+        row: &mut Row,
+        at: Timestamp,
+        trigger: Trigger,
+        before: bool,
+    ) -> bool {
+        let facts = self.facts(row, before);
+        let current = facts.shown(at);
+        let previous = row.hot.shown();
+        if current == previous {
+            return false;
+        }
+        let since_held = row.hot.since.or_min();
+        let connectivity_since_held = row.hot.connectivity_since.or_min();
+        let date = |floor, holds: &dyn Fn(Shown) -> bool| date(&facts, floor, at, trigger, holds);
+        let (since, connectivity_since, cause) = match current {
+            None => {
+                let deleted = row.cold.deleted.unwrap_or(at);
+                let since = deleted.max(since_held);
+                (since, deleted.max(connectivity_since_held), Cause::Deleted)
+            }
+            Some((status, connectivity)) => {
+                let mut moved = None;
+                let mut connectivity_since = connectivity_since_held;
+                if previous.is_none_or(|(_, held)| held != connectivity) {
+                    let holds = |shown: Shown| shown.is_some_and(|(_, c)| c == connectivity);
+                    let (since, cause) = date(connectivity_since_held, &holds);
+                    connectivity_since = since;
+                    moved = Some(cause);
+                }
+                let mut since = since_held;
+                if previous.is_none_or(|(held, _)| held != status) {
+                    let holds = |shown: Shown| shown.is_some_and(|(s, _)| s == status);
+                    let (status_since, cause) = date(since_held, &holds);
+                    since = status_since;
+                    moved = Some(cause);
+                }
+                (since, connectivity_since, moved.unwrap_or(Cause::RulesChanged))
+            }
+        };
+        let membership = row.cold.belongs_to();
+        let change = StatusChange {
+            device: self.table.device(&row.hot),
+            fleet: self.scopes.fleets.name_if_any(membership.fleet),
+            organization: self.scopes.organizations.name_if_any(membership.organization),
+            version: u64::from(row.hot.version.saturating_add(1)),
+            previous,
+            current,
+            since,
+            connectivity_since,
+            cause,
+            heartbeat_state: facts.heartbeat_state(since.max(connectivity_since)),
+            last_heartbeat: row.hot.heartbeat.get(),
+            vpn_connected: facts.vpn_connected(View::Now),
+            progress: facts.progress(),
+        };
+        self.pending.changes.push(change);
+        let hot = &mut row.hot;
+        hot.version = hot.version.saturating_add(1);
+        hot.show(current);
+        hot.since = Instant48::some(since);
+        hot.connectivity_since = Instant48::some(connectivity_since);
+        hot.set(flag::CHANGED, true);
+        row.written = true;
+        true
+    }
+
+    /// Lets go of sessions that can never count again, so that a device whose
+    /// closes are lost does not gather them (rule J4: a loss and a restart are
+    /// final for what was opened before).
+    pub(super) fn prune_sessions(&self, row: &mut Row) {
+        let instances = &self.scopes.instances;
+        let held = row.cold.sessions.len();
+        row.cold
+            .sessions
+            .retain(|session| instances.get(session.instance).may_count(session.opened_at));
+        // Not worth a write of its own: a restore does the same.
+        row.remembered_only |= row.cold.sessions.len() != held;
+    }
+
+    /// Forgets what has been remembered long enough by `clock` (rules J4, J5).
+    /// Returns whether the whole row is forgotten.
+    pub(super) fn forget(&mut self, row: &mut Row, clock: Timestamp) -> bool {
+        if !row.hot.has(flag::REMEMBERS) {
+            return false;
+        }
+        let retention_ms = self.rules.tombstone_retention_ms;
+        while row.cold.closed_forgotten_at(retention_ms).is_some_and(|at| at <= clock) {
+            row.cold.forget_oldest_closed(&mut row.closed);
+            row.cold_changed = true;
+        }
+        if row.cold.deletion_forgotten_at(retention_ms).is_none_or(|at| at > clock) {
+            return false;
+        }
+        if row.cold.is_deleted() {
+            // Not before it was written, and the view knows (rule V3).
+            let waits = flag::DIRTY | flag::VIEW_DIRTY | flag::UNACKNOWLEDGED;
+            return !row.hot.has(waits) && !row.written && !row.cold_changed;
+        }
+        row.cold.deleted = None;
+        row.cold.deletion_touched = None;
+        row.cold.deletion_touched_written = None;
+        row.cold_changed = true;
+        false
+    }
+
+    /// Removes a row: the device is as if never heard of (rule J5).
+    pub(super) fn remove(&mut self, mut row: Row) {
+        let device = self.table.device(&row.hot);
+        for closed in &row.cold.closed {
+            row.closed.push((closed.fingerprint, None));
+        }
+        let closed = row.closed.drain(..);
+        self.pending.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
+        self.pending.forgotten.push(device);
+        self.table.remove(row.index);
+    }
+}
+
+/// Since when the row shows what it shows at `judged`, and why (rule J9; see
+/// the top of this file).
+fn date(
+    facts: &Facts<'_>,
+    floor: Timestamp,
+    judged: Timestamp,
+    trigger: Trigger,
+    holds: &dyn Fn(Shown) -> bool,
+) -> (Timestamp, Cause) {
+    let links_since = facts.hot.shown().and(facts.hot.connectivity_since.get());
+    let shown_at = |at: Timestamp| facts.ladder(at, View::AsOf { at, judged, links_since }).shown();
+    let start = trigger.map_or(floor, |(at, _)| at.max(floor));
+    let mut held = trigger.is_some() && holds(shown_at(start));
+    let mut found = None;
+    for (at, cause) in facts.moments(start, judged) {
+        let holds = holds(shown_at(at));
+        if holds && !held {
+            found = Some((at, cause));
+        }
+        held = holds;
+    }
+    if let Some(found) = found {
+        return found;
+    }
+    match trigger {
+        Some((_, cause)) => (start, cause),
+        // What made the difference is not later than the change before it.
+        None => (start, last_scope_cause(facts, start)),
+    }
+}
+
+/// The latest thing that somebody else than the device can have changed behind
+/// a row's back.
+fn last_scope_cause(facts: &Facts<'_>, until: Timestamp) -> Cause {
+    let was_frozen = matches!(facts.hot.shown(), Some((Status::Frozen, _)));
+    facts
+        .moments(Timestamp(-1), until)
+        .into_iter()
+        .rev()
+        .map(|(_, cause)| cause)
+        .find(|cause| match cause {
+            Cause::Unfrozen => was_frozen,
+            Cause::Frozen => !was_frozen,
+            Cause::SettingsChanged
+            | Cause::HeartbeatTimedOut
+            | Cause::HeartbeatExpired
+            | Cause::VpnInstanceAlive
+            | Cause::VpnInstanceLost
+            | Cause::VpnLeaseExpired => true,
+            _ => false,
+        })
+        .unwrap_or(Cause::RulesChanged)
+}

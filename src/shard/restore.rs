@@ -1,0 +1,227 @@
+//! Taking a shard over from its changelog (rules R): entries in any order, then
+//! the heartbeats of the replay window, then [`Shard::start`].
+
+use super::apply::join_heartbeat;
+use super::clock::Clock;
+use super::device::{Cold, Membership, Session};
+use super::event::{DeviceId, Input, Timestamp};
+use super::judge::Row;
+use super::settle::What;
+use super::snapshot::{Entry, Register, RowSnapshot};
+use super::table::{Instant48, NO_COLD, flag};
+use super::timer::Wheel;
+use super::{Shard, Start};
+
+impl Shard {
+    /// Takes in an entry of the changelog; the last of a key holds.
+    /// `written_after_marker`: the view may not have seen it (rule V5).
+    pub fn restore_entry(&mut self, entry: Entry, written_after_marker: bool) {
+        match entry {
+            Entry::Device(device, Some(snapshot)) => {
+                self.saw_clock(snapshot.clock);
+                self.restore_row(&device, &snapshot, written_after_marker);
+            }
+            Entry::Device(device, None) => {
+                if let Some(index) = self.table.find(&device) {
+                    self.restore_row(&device, &RowSnapshot::default(), false);
+                    self.drop_if_empty(index);
+                }
+            }
+            Entry::ClosedSession(device, fingerprint, closed) => {
+                if let Some(closed) = &closed {
+                    self.saw_clock(closed.clock);
+                }
+                let index = match (&closed, self.table.find(&device)) {
+                    (_, Some(index)) => index,
+                    (Some(_), None) => self.table.find_or_insert(&device),
+                    (None, None) => return,
+                };
+                let Some(mut row) = self.load(index) else { return };
+                row.cold.restore_closed(fingerprint, closed.map(|closed| closed.closed_at));
+                self.put_restored(row);
+                self.drop_if_empty(index);
+            }
+            Entry::Instance(name, facts) => {
+                self.saw_clock(facts.clock);
+                let index = self.scopes.instances.intern(&name);
+                self.scopes.instances.get_mut(index).facts = facts;
+            }
+            Entry::Fleet(name, facts) => {
+                self.saw_clock(facts.clock);
+                let index = self.scopes.fleets.intern(&name);
+                self.scopes.fleets.get_mut(index).facts = facts;
+            }
+            Entry::Organization(name, facts) => {
+                self.saw_clock(facts.clock);
+                let index = self.scopes.organizations.intern(&name);
+                *self.scopes.organizations.get_mut(index) = facts;
+            }
+            Entry::Epoch(epoch) => self.last_epoch = self.last_epoch.max(Some(epoch)),
+        }
+    }
+
+    fn saw_clock(&mut self, clock: Timestamp) {
+        self.greatest_clock = self.greatest_clock.max(Some(clock));
+    }
+
+    fn restore_row(&mut self, device: &DeviceId, snapshot: &RowSnapshot, view_dirty: bool) {
+        let index = self.table.find_or_insert(device);
+        let Some(mut row) = self.load(index) else { return };
+        let closed = std::mem::take(&mut row.cold.closed);
+        row.cold = self.cold_of(snapshot);
+        row.cold.closed = closed;
+
+        let hot = &mut row.hot;
+        hot.heartbeat = Instant48::of(snapshot.heartbeat.map(|heartbeat| heartbeat.at));
+        let carried_ms = snapshot.heartbeat.and_then(|heartbeat| heartbeat.value);
+        hot.set(flag::CARRIED, carried_ms.is_some());
+        hot.interval_ms = carried_ms.unwrap_or(0);
+        hot.set(flag::UNWRITTEN, false);
+        let emitted = snapshot.emitted;
+        hot.version = emitted.map_or(0, |held| u32::try_from(held.version).unwrap_or(u32::MAX));
+        hot.show(emitted.and_then(|held| held.shown));
+        hot.since = Instant48::of(emitted.map(|held| held.since));
+        hot.connectivity_since = Instant48::of(emitted.map(|held| held.connectivity_since));
+        if view_dirty && !hot.has(flag::VIEW_DIRTY) {
+            hot.set(flag::VIEW_DIRTY, true);
+            self.view_dirty.push_back(index);
+        }
+        self.put_restored(row);
+    }
+
+    /// Puts a row back without any of what follows while running.
+    fn put_restored(&mut self, mut row: Row) {
+        let hot = &mut row.hot;
+        hot.set(flag::DELETED, row.cold.deleted.is_some());
+        hot.set(flag::REMEMBERS, row.cold.deleted.is_some() || !row.cold.closed.is_empty());
+        if row.cold != Cold::default() {
+            hot.cold = self.table.cold.store(hot.cold, row.cold);
+        } else if hot.cold != NO_COLD {
+            self.table.cold.remove(hot.cold);
+            hot.cold = NO_COLD;
+        }
+        if let Some(slot) = self.table.get_mut(row.index) {
+            *slot = row.hot;
+        }
+    }
+
+    fn drop_if_empty(&mut self, index: u32) {
+        let Some(hot) = self.table.get(index) else { return };
+        if hot.cold == NO_COLD && hot.heartbeat == Instant48::NONE && hot.version == 0 {
+            self.table.remove(index);
+        }
+    }
+
+    fn cold_of(&mut self, snapshot: &RowSnapshot) -> Cold {
+        let scopes = &mut self.scopes;
+        let none = std::sync::Arc::from("");
+        let membership = snapshot.membership.as_ref().map(|register| {
+            let (fleet, organization) = &register.value;
+            Register {
+                at: register.at,
+                value: Membership {
+                    fleet: scopes.fleets.intern(fleet.as_ref().unwrap_or(&none)),
+                    organization: scopes
+                        .organizations
+                        .intern(organization.as_ref().unwrap_or(&none)),
+                },
+            }
+        });
+        let sessions = snapshot.sessions.iter().map(|session| Session {
+            instance: scopes.instances.intern(&session.instance),
+            fingerprint: session.fingerprint,
+            opened_at: session.opened_at,
+        });
+        let mut sessions: Vec<Session> = sessions.collect();
+        sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
+        Cold {
+            last_vpn_opening: snapshot.last_vpn_opening,
+            sessions,
+            closed: Vec::new(),
+            frozen: snapshot.frozen,
+            deactivated: snapshot.deactivated,
+            activated: snapshot.activated,
+            preregistered: snapshot.preregistered,
+            provisioned: snapshot.provisioned,
+            registered: snapshot.registered,
+            membership,
+            settings: snapshot.settings,
+            configuration: snapshot.configuration.clone(),
+            update: snapshot.update.clone(),
+            deleted: snapshot.deleted,
+            deletion_touched: snapshot.deletion_touched,
+            deletion_touched_written: snapshot.deletion_touched,
+        }
+    }
+
+    /// Takes in a heartbeat of the replay window; `at` is its event time,
+    /// clamped to the restored watermark (rule T3). One that is newer than its
+    /// row's is unwritten (rule R2).
+    ///
+    /// A device without a row is passed over: its first heartbeat made it exist,
+    /// which was written; so it has been deleted and forgotten since.
+    pub fn replay_heartbeat(
+        &mut self,
+        device: &DeviceId,
+        at: Timestamp,
+        poll_interval_ms: Option<u32>,
+    ) {
+        let at = at.max(Timestamp::MIN);
+        let Some(index) = self.table.find(device) else { return };
+        let Some(hot) = self.table.get(index) else { return };
+        if hot.has(flag::DELETED)
+            && self
+                .table
+                .cold
+                .is(hot.cold, |cold| cold.deleted.is_some_and(|deleted| at <= deleted))
+        {
+            return;
+        }
+        if let Some(hot) = self.table.get_mut(index) {
+            join_heartbeat(hot, at, poll_interval_ms);
+        }
+    }
+
+    /// The greatest epoch found in the changelog (rule C7).
+    #[must_use]
+    pub fn last_epoch(&self) -> Option<u64> {
+        self.last_epoch
+    }
+
+    /// The greatest clock found in the changelog (rule R5).
+    #[must_use]
+    pub fn greatest_clock(&self) -> Option<Timestamp> {
+        self.greatest_clock
+    }
+
+    /// How many rows were restored.
+    #[must_use]
+    pub fn restored_rows(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The restore is complete: rows are settled (rule R3) in the turns to
+    /// come, then the shard runs. Does nothing when it was called before.
+    pub fn start(&mut self, start: Start) {
+        if !matches!(self.phase, super::Phase::Restoring) {
+            return;
+        }
+        let clock = start.clock.or(self.greatest_clock).unwrap_or(Timestamp::MIN);
+        self.watermarks = Clock::new(self.rules.slack_ms, self.rules.max_clock_jump_ms);
+        self.watermarks.restore(clock, start.watermarks);
+        for input in Input::ALL {
+            self.watermarks.start_at(input, start.positions[input.index()]);
+        }
+        self.clock = clock;
+        self.wheel = Wheel::new(clock);
+        self.positions = start.positions;
+        self.replay_from_held = start.replay_from;
+        self.epoch = start.epoch;
+        self.pending.epoch = true;
+        if start.rewrite_view {
+            self.rewrite_view();
+        }
+        self.scopes.start(clock);
+        self.hold(What::Restored { rules_changed_at: start.rules_changed_at }, None);
+    }
+}

@@ -1,0 +1,250 @@
+//! Work over many rows, in bounded chunks: what a scope event or the end of a
+//! lease changes (rule J7), settling after a restore (rule R3), and timers
+//! (rule T7).
+
+use super::device::Cold;
+use super::event::{Input, Timestamp};
+use super::scope::{Before, ScopeRef};
+use super::status::Cause;
+use super::table::{Instant48, NO_COLD, flag};
+use super::{Phase, Shard, Turn};
+
+/// Looking at a row that turns out not to be concerned costs this part of a
+/// unit of work.
+const LOOKS_PER_UNIT: usize = 8;
+
+/// A record whose offset is not to be committed yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeldRecord {
+    pub input: Input,
+    pub believed: Timestamp,
+    pub next_offset: i64,
+}
+
+/// Rows being settled.
+#[derive(Debug)]
+pub(super) struct Settling {
+    what: What,
+    /// The next slot of the table to look at.
+    next: u32,
+    /// One past the last: rows made meanwhile are judged as they are made.
+    end: u32,
+}
+
+/// Why rows are settled.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    /// The restore is complete (rule R3).
+    Restored { rules_changed_at: Option<Timestamp> },
+    /// A fact of a scope changed (rule J7), or a lease ended: then there is no
+    /// record.
+    Scope { scope: ScopeRef, at: Timestamp, cause: Cause, record: Option<HeldRecord> },
+}
+
+impl What {
+    fn concerns(&self, cold: &Cold) -> bool {
+        match self {
+            What::Restored { .. } => true,
+            What::Scope { scope, .. } => match *scope {
+                ScopeRef::Instance(index) => {
+                    cold.sessions.iter().any(|session| session.instance == index)
+                }
+                ScopeRef::Fleet(index) => cold.belongs_to().fleet == index,
+                ScopeRef::Organization(index) => cold.belongs_to().organization == index,
+            },
+        }
+    }
+}
+
+impl Shard {
+    /// Holds the shard: from now on only rows are settled, until all are.
+    pub(super) fn hold(&mut self, what: What, before: Option<Before>) {
+        self.scopes.before = before;
+        self.phase = Phase::Settling(Settling { what, next: 0, end: self.table.end() });
+    }
+
+    /// The end of a lease, fired by the clock only (rule J7). All timers before
+    /// it have fired, so that the committed clock stands before it until the
+    /// last chunk (rule C2).
+    pub(super) fn hold_for_lease(&mut self, end: Timestamp, instance: u32) {
+        let before = self.scopes.lapse(end, instance);
+        let what = What::Scope {
+            scope: ScopeRef::Instance(instance),
+            at: end,
+            cause: Cause::VpnLeaseExpired,
+            record: None,
+        };
+        self.hold(what, Some(before));
+    }
+
+    /// Whether the record that holds the shard is one of this input.
+    pub(super) fn is_held_by(&self, input: Input) -> bool {
+        match &self.phase {
+            Phase::Settling(Settling {
+                what: What::Scope { record: Some(record), .. }, ..
+            }) => record.input == input,
+            _ => false,
+        }
+    }
+
+    /// Whether restored rows are still being settled: until then the counts are
+    /// not whole.
+    pub(super) fn is_settling_restored(&self) -> bool {
+        match &self.phase {
+            Phase::Restoring => true,
+            Phase::Settling(settling) => matches!(settling.what, What::Restored { .. }),
+            Phase::Running => false,
+        }
+    }
+
+    /// Settles rows until the budget is used up or all are settled.
+    pub(super) fn settle_chunk(&mut self, budget: &mut usize, turn: &mut Turn) {
+        let Phase::Settling(Settling { what, mut next, end }) = self.phase else { return };
+        let mut looks = 0;
+        while next < end && *budget > 0 {
+            let index = next;
+            next += 1;
+            looks += 1;
+            if looks >= LOOKS_PER_UNIT {
+                looks = 0;
+                *budget -= 1;
+            }
+            let Some(hot) = self.table.get(index) else { continue };
+            let concerned = match what {
+                What::Restored { .. } => true,
+                What::Scope { .. } => {
+                    hot.cold != NO_COLD && self.table.cold.is(hot.cold, |cold| what.concerns(cold))
+                }
+            };
+            if concerned {
+                self.settle_row(index, what, turn);
+                *budget = budget.saturating_sub(1);
+            }
+        }
+        if next < end {
+            self.phase = Phase::Settling(Settling { what, next, end });
+            return;
+        }
+        self.phase = Phase::Running;
+        self.scopes.before = None;
+        match what {
+            What::Restored { .. } => self.replay_from_held = None,
+            What::Scope { record, .. } => {
+                if let Some(record) = record {
+                    self.finish(record);
+                }
+            }
+        }
+    }
+
+    fn settle_row(&mut self, index: u32, what: What, turn: &mut Turn) {
+        let Some(mut row) = self.load(index) else { return };
+        let judged;
+        match what {
+            What::Scope { at, cause, record, .. } => {
+                // The end of a lease has its place among the row's own
+                // deadlines: those that come after it fire after it.
+                let clock = if record.is_some() { self.clock } else { at };
+                judged = Shard::judged_at(clock, at, row.hot.floor());
+                let version = row.hot.version;
+                self.fire(&mut row, judged, true, false);
+                turn.expired += u32::from(row.hot.version != version);
+                self.judge(&mut row, judged, Some((at, cause)), false);
+            }
+            What::Restored { rules_changed_at } => {
+                judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
+                match rules_changed_at {
+                    // What the old rules did not do in time is not made up for:
+                    // one change, no earlier than the start (rule J9).
+                    Some(at) => {
+                        self.judge(&mut row, judged, Some((at, Cause::RulesChanged)), false);
+                    }
+                    None => {
+                        self.fire(&mut row, judged, false, true);
+                        self.judge(&mut row, judged, None, false);
+                    }
+                }
+                if self.forget(&mut row, self.clock) {
+                    self.remove(row);
+                    return;
+                }
+            }
+        }
+        self.prune_sessions(&mut row);
+        self.store(row, judged);
+    }
+
+    /// Fires timers through `until`, within the budget. Says whether that was
+    /// all.
+    pub(super) fn fire_timers(
+        &mut self,
+        until: Timestamp,
+        budget: &mut usize,
+        turn: &mut Turn,
+    ) -> bool {
+        // A small step at a time: what was handed out is fired at once, so that
+        // the wheel's position is the time through which all have *fired*.
+        const STEP: usize = 1024;
+        while *budget > 0 && self.timers_behind(until) {
+            let mut due = std::mem::take(&mut self.due);
+            let step = STEP.min(*budget);
+            self.wheel.advance(until, step, &mut due);
+            *budget -= due.len().clamp(1, *budget);
+            for (index, filed_at) in due.drain(..) {
+                self.fire_timer(index, filed_at, until, turn);
+            }
+            self.due = due;
+        }
+        !self.timers_behind(until)
+    }
+
+    fn timers_behind(&self, until: Timestamp) -> bool {
+        self.wheel.position() < until || self.wheel.next_due().is_some_and(|due| due <= until)
+    }
+
+    fn fire_timer(&mut self, index: u32, filed_at: Timestamp, until: Timestamp, turn: &mut Turn) {
+        let Some(hot) = self.table.get_mut(index) else { return };
+        // Re-filed since, earlier, or another row's altogether (rule T7).
+        if hot.filed.get() != Some(filed_at) {
+            return;
+        }
+        hot.filed = Instant48::NONE;
+        let cheap = !hot.has(flag::REMEMBERS);
+        if cheap && self.refile_quiet_row(index, until) {
+            return;
+        }
+        let Some(mut row) = self.load(index) else { return };
+        let judged = Shard::judged_at(until, Timestamp::MIN, row.hot.floor());
+        let version = row.hot.version;
+        self.fire(&mut row, judged, false, false);
+        turn.expired += u32::from(row.hot.version != version);
+        if self.forget(&mut row, until) {
+            self.remove(row);
+            return;
+        }
+        self.store(row, judged);
+    }
+
+    /// A row that has polled since it was filed needs only another place in the
+    /// wheel (rule T7: the lazy reset), for which no cold fact is looked at.
+    fn refile_quiet_row(&mut self, index: u32, until: Timestamp) -> bool {
+        let Some(hot) = self.table.get(index) else { return true };
+        let Some(heartbeat) = hot.heartbeat.get() else { return false };
+        let judged = Shard::judged_at(until, Timestamp::MIN, hot.floor());
+        let (timeout, _) = self.rules.deadlines(heartbeat, i64::from(hot.interval_ms));
+        let leaves_window = heartbeat.plus_ms(self.rules.replay_window_ms.max(0));
+        let mut deadline = timeout;
+        if hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY) {
+            deadline = deadline.min(leaves_window);
+        }
+        if deadline <= judged {
+            return false;
+        }
+        let mut moved = *hot;
+        self.file_at(index, &mut moved, deadline);
+        if let Some(hot) = self.table.get_mut(index) {
+            hot.filed = moved.filed;
+        }
+        true
+    }
+}

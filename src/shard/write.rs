@@ -1,0 +1,323 @@
+//! What the shard asks to be written: the difference between two commits.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::device::Cold;
+use super::event::{DeadLetter, DeviceId, Timestamp};
+use super::facts::Facts;
+use super::outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
+use super::scope::ScopeRef;
+use super::snapshot::{
+    ClosedSession, Emitted, Entry, OpenSession, Register, RowSnapshot, SessionFingerprint,
+};
+use super::table::{Hot, NO_COLD, flag};
+
+/// What waits for the next outbox.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub changes: Vec<StatusChange>,
+    pub dead_letters: Vec<DeadLetter>,
+    /// Rows to be written, and the fleet under which the view has them.
+    pub rows: Vec<(u32, u32)>,
+    /// Closed sessions that came or went.
+    pub closed: Vec<(DeviceId, SessionFingerprint, Option<Timestamp>)>,
+    /// Devices whose rows were forgotten.
+    pub forgotten: Vec<DeviceId>,
+    /// The epoch is to be written (rules C7, T6).
+    pub epoch: bool,
+}
+
+impl Shard {
+    /// Whether there is anything to be written besides offsets, other than a
+    /// rewrite of the view.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        let Pending { changes, dead_letters, rows, closed, forgotten, epoch } = &self.pending;
+        *epoch
+            || !changes.is_empty()
+            || !dead_letters.is_empty()
+            || !rows.is_empty()
+            || !closed.is_empty()
+            || !forgotten.is_empty()
+            || !self.scopes.dirty.is_empty()
+    }
+
+    /// All that is to be written since the last time, and the next `rewrite`
+    /// rows of a rewrite of the view (rules V4, V5).
+    pub fn take_outbox(&mut self, rewrite: usize) -> Outbox {
+        let clock = self.progress().clock;
+        let pending = std::mem::take(&mut self.pending);
+        let mut outbox = Outbox {
+            changelog: Vec::with_capacity(pending.rows.len() + 1),
+            changes: pending.changes,
+            dead_letters: pending.dead_letters,
+            view: Vec::with_capacity(pending.rows.len()),
+        };
+        if pending.epoch {
+            outbox.changelog.push(Entry::Epoch(self.epoch));
+        }
+        // A device that was forgotten may be back already: its row comes later,
+        // and the last entry of a key holds.
+        let forgotten = pending.forgotten.into_iter();
+        outbox.changelog.extend(forgotten.map(|device| Entry::Device(device, None)));
+        self.write_scopes(clock, &mut outbox);
+        for (device, fingerprint, closed_at) in pending.closed {
+            let closed = closed_at.map(|closed_at| ClosedSession { closed_at, clock });
+            outbox.changelog.push(Entry::ClosedSession(device, fingerprint, closed));
+        }
+        for (index, previous_fleet) in pending.rows {
+            self.write_row(index, previous_fleet, clock, &mut outbox);
+        }
+        if !self.is_settling_restored() {
+            self.write_rewrite(rewrite, &mut outbox);
+            self.write_counts(&mut outbox);
+        }
+        outbox
+    }
+
+    /// Adds the epoch entry to the next outbox again: its delivery report tells
+    /// broker time (rule T6).
+    pub fn write_epoch(&mut self) {
+        self.pending.epoch = true;
+    }
+
+    /// The view was lost: write every row again, in pages, through the outboxes
+    /// to come.
+    pub fn rewrite_view(&mut self) {
+        self.rewrite_next = Some(0);
+        for fleet in self.scopes.fleets.indices() {
+            let held = self.scopes.fleets.get_mut(fleet);
+            if !held.counts_changed && held.counts.iter().any(|count| *count > 0) {
+                held.counts_changed = true;
+                self.scopes.changed_counts.push(fleet);
+            }
+        }
+    }
+
+    /// Whether some rows of a rewrite, or of those that the view may not have
+    /// seen (rule V5), are not yet handed out.
+    #[must_use]
+    pub fn rewriting_view(&self) -> bool {
+        self.rewrite_next.is_some() || !self.view_dirty.is_empty()
+    }
+
+    /// The view has made every write up to this sequence (rule V3).
+    pub fn view_acknowledged(&mut self, sequence: u64) {
+        while let Some((&written, &index)) = self.unacknowledged.first_key_value()
+            && written <= sequence
+        {
+            self.unacknowledged.remove(&written);
+            // Another deletion of the row may be under way.
+            if self.unacknowledged_rows.get(&index) != Some(&written) {
+                continue;
+            }
+            self.unacknowledged_rows.remove(&index);
+            let Some(hot) = self.table.get_mut(index) else { continue };
+            if hot.has(flag::UNACKNOWLEDGED) {
+                hot.set(flag::UNACKNOWLEDGED, false);
+                // Files it for when the deletion is forgotten.
+                let Some(row) = self.load(index) else { continue };
+                let judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
+                self.store(row, judged);
+            }
+        }
+    }
+
+    fn view_write(&mut self, body: ViewBody, outbox: &mut Outbox) -> u64 {
+        self.sequence += 1;
+        outbox.view.push(ViewWrite { sequence: self.sequence, body });
+        self.sequence
+    }
+
+    fn write_scopes(&mut self, clock: Timestamp, outbox: &mut Outbox) {
+        for scope in std::mem::take(&mut self.scopes.dirty) {
+            outbox.changelog.push(match scope {
+                ScopeRef::Instance(index) => {
+                    let mut facts = self.scopes.instances.get(index).facts.clone();
+                    facts.clock = clock;
+                    Entry::Instance(self.scopes.instances.name(index).clone(), facts)
+                }
+                ScopeRef::Fleet(index) => {
+                    let mut facts = self.scopes.fleets.get(index).facts.clone();
+                    facts.clock = clock;
+                    Entry::Fleet(self.scopes.fleets.name(index).clone(), facts)
+                }
+                ScopeRef::Organization(index) => {
+                    let mut facts = self.scopes.organizations.get(index).clone();
+                    facts.clock = clock;
+                    Entry::Organization(self.scopes.organizations.name(index).clone(), facts)
+                }
+            });
+        }
+    }
+
+    fn write_row(
+        &mut self,
+        index: u32,
+        previous_fleet: u32,
+        clock: Timestamp,
+        outbox: &mut Outbox,
+    ) {
+        let Some(hot) = self.table.get_mut(index) else { return };
+        // The slot may hold another row by now, which is in the list itself.
+        if !hot.has(flag::DIRTY) {
+            return;
+        }
+        let changed = hot.has(flag::CHANGED);
+        hot.set(flag::DIRTY | flag::CHANGED | flag::UNWRITTEN | flag::VIEW_DIRTY, false);
+        let hot = *hot;
+        let mut cold = self.load_cold(&hot);
+        if cold.deletion_touched_written != cold.deletion_touched {
+            cold.deletion_touched_written = cold.deletion_touched;
+            self.table.cold.store(hot.cold, cold.clone());
+        }
+        let snapshot = self.snapshot_of(&hot, &cold, clock);
+        outbox.changelog.push(Entry::Device(self.table.device(&hot), Some(Box::new(snapshot))));
+        self.write_view(index, &hot, &cold, Some(previous_fleet), changed, outbox);
+    }
+
+    /// Writes a row to the view, unless it never was there and need not be.
+    fn write_view(
+        &mut self,
+        index: u32,
+        hot: &Hot,
+        cold: &Cold,
+        previous_fleet: Option<u32>,
+        changed: bool,
+        outbox: &mut Outbox,
+    ) {
+        if let Some(view) = self.device_view(hot, cold, previous_fleet, changed) {
+            self.view_write(ViewBody::Device(Box::new(view)), outbox);
+        } else if cold.is_deleted() {
+            let fleet = previous_fleet.and_then(|fleet| self.scopes.fleets.name_if_any(fleet));
+            let device = self.table.device(hot);
+            let sequence = self.view_write(ViewBody::DeviceDeleted { device, fleet }, outbox);
+            self.unacknowledged.insert(sequence, index);
+            self.unacknowledged_rows.insert(index, sequence);
+            if let Some(hot) = self.table.get_mut(index) {
+                hot.set(flag::UNACKNOWLEDGED, true);
+            }
+        }
+    }
+
+    pub(super) fn device_view(
+        &self,
+        hot: &Hot,
+        cold: &Cold,
+        previous_fleet: Option<u32>,
+        changed: bool,
+    ) -> Option<DeviceView> {
+        let (status, connectivity) = hot.shown()?;
+        let facts = Facts { hot, cold, scopes: &self.scopes, rules: &self.rules, before: false };
+        let fleet = cold.belongs_to().fleet;
+        let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
+        Some(DeviceView {
+            device: self.table.device(hot),
+            status,
+            connectivity,
+            since: hot.since.or_min(),
+            connectivity_since: hot.connectivity_since.or_min(),
+            heartbeat: facts.heartbeat_state(judged),
+            last_heartbeat: hot.heartbeat.get(),
+            vpn_connected: facts.vpn_connected(super::facts::View::Now),
+            progress: facts.progress(),
+            fleet: self.scopes.fleets.name_if_any(fleet),
+            previous_fleet: previous_fleet
+                .filter(|previous| *previous != fleet)
+                .and_then(|previous| self.scopes.fleets.name_if_any(previous)),
+            version: u64::from(hot.version),
+            changed,
+        })
+    }
+
+    fn write_counts(&mut self, outbox: &mut Outbox) {
+        for fleet in std::mem::take(&mut self.scopes.changed_counts) {
+            let held = self.scopes.fleets.get_mut(fleet);
+            held.counts_changed = false;
+            let counts = held.counts;
+            let fleet = self.scopes.fleets.name(fleet).clone();
+            self.view_write(ViewBody::FleetCounts { fleet, counts }, outbox);
+        }
+    }
+
+    fn write_rewrite(&mut self, mut rows: usize, outbox: &mut Outbox) {
+        // First what a reader of the view may be missing (rule V5).
+        while rows > 0
+            && let Some(index) = self.view_dirty.pop_front()
+        {
+            let Some(hot) = self.table.get_mut(index) else { continue };
+            if hot.has(flag::VIEW_DIRTY) {
+                hot.set(flag::VIEW_DIRTY, false);
+                let hot = *hot;
+                let cold = self.load_cold(&hot);
+                self.write_view(index, &hot, &cold, None, false, outbox);
+                rows -= 1;
+            }
+        }
+        while rows > 0
+            && let Some(index) = self.rewrite_next
+        {
+            if index >= self.table.end() {
+                self.rewrite_next = None;
+                break;
+            }
+            self.rewrite_next = Some(index + 1);
+            let Some(hot) = self.table.get(index).copied() else { continue };
+            let cold = self.load_cold(&hot);
+            if let Some(view) = self.device_view(&hot, &cold, None, false) {
+                self.view_write(ViewBody::Device(Box::new(view)), outbox);
+                rows -= 1;
+            }
+        }
+    }
+
+    pub(super) fn load_cold(&self, hot: &Hot) -> Cold {
+        if hot.cold == NO_COLD { Cold::default() } else { self.table.cold.load(hot.cold) }
+    }
+
+    /// A row as the changelog holds it.
+    pub(super) fn snapshot_of(&self, hot: &Hot, cold: &Cold, clock: Timestamp) -> RowSnapshot {
+        let scopes = &self.scopes;
+        let sessions = cold.sessions.iter().map(|session| OpenSession {
+            instance: scopes.instances.name(session.instance).clone(),
+            fingerprint: session.fingerprint,
+            opened_at: session.opened_at,
+        });
+        let mut sessions: Vec<OpenSession> = sessions.collect();
+        sessions.sort_by(|one, other| {
+            let key = |held: &OpenSession| (Arc::clone(&held.instance), held.fingerprint);
+            key(one).cmp(&key(other))
+        });
+        RowSnapshot {
+            heartbeat: hot.heartbeat.get().map(|at| Register { at, value: hot.carried_ms() }),
+            last_vpn_opening: cold.last_vpn_opening,
+            sessions,
+            frozen: cold.frozen,
+            deactivated: cold.deactivated,
+            activated: cold.activated,
+            preregistered: cold.preregistered,
+            provisioned: cold.provisioned,
+            registered: cold.registered,
+            membership: cold.membership.as_ref().map(|register| Register {
+                at: register.at,
+                value: (
+                    scopes.fleets.name_if_any(register.value.fleet),
+                    scopes.organizations.name_if_any(register.value.organization),
+                ),
+            }),
+            settings: cold.settings,
+            configuration: cold.configuration.clone(),
+            update: cold.update.clone(),
+            deleted: cold.deleted,
+            deletion_touched: cold.deletion_touched,
+            emitted: (hot.version > 0).then(|| Emitted {
+                version: u64::from(hot.version),
+                shown: hot.shown(),
+                since: hot.since.or_min(),
+                connectivity_since: hot.connectivity_since.or_min(),
+            }),
+            clock,
+        }
+    }
+}
