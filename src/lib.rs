@@ -1,8 +1,10 @@
 //! device-status: the status of every device of a fleet, from Kafka to Redis
 //! and back to Kafka, exactly once.
 
+pub mod admin;
 pub mod config;
 pub mod error;
 pub mod shard;
 pub mod stream_thread;
+pub mod telemetry;
 pub mod wire;
