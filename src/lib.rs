@@ -2,8 +2,10 @@
 //! and back to Kafka, exactly once.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod error;
+pub mod kafka;
 pub mod shard;
 pub mod stream_thread;
 pub mod telemetry;
