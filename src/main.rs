@@ -1,3 +1,13 @@
-//! The `device-status` program.
+//! Parse, build, run; error → exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match device_status::cli::main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            eprintln!("error: {fatal}");
+            ExitCode::from(fatal.kind.exit_code())
+        }
+    }
+}

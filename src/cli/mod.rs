@@ -1,0 +1,111 @@
+//! The command line.
+
+pub mod config;
+pub mod topics;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Loaded;
+use crate::error::Fatal;
+
+/// The status of every device of a fleet, from Kafka to Redis and back to
+/// Kafka, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "device-status", version, propagate_version = true)]
+pub struct Cli {
+    /// Configuration file (TOML); the environment goes before it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    // One line here, one in `dispatch`, one `pub mod` above: that is a command.
+    /// Create or check the Kafka topics
+    Topics(topics::Args),
+    /// Check or show the configuration
+    Config(config::Args),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever ends the command before its work is done.
+    pub fn dispatch(&self, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
+        let _config = &loaded.config;
+        match self {
+            Command::Topics(args) => topics::run(args, &loaded.config, json),
+            Command::Config(args) => config::run(args, loaded, json),
+        }
+    }
+}
+
+/// Parses the command line, loads the configuration, starts logging, and does
+/// what was asked for.
+///
+/// # Errors
+/// Whatever ends the process before its work is done.
+pub fn main() -> Result<(), Fatal> {
+    let cli = Cli::parse();
+    // A variable that is not UTF-8 cannot be one of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let loaded = crate::config::load(cli.config.as_deref(), environment)?;
+    crate::telemetry::init_logging(&loaded.config.log)?;
+    cli.command.dispatch(&loaded, cli.json)
+}
+
+/// Prints to standard output. A reader that has gone away is no failure.
+///
+/// # Errors
+/// When standard output cannot be written to for another reason.
+pub fn print(text: &str) -> Result<(), Fatal> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Fatal::internal(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON, for `--json`.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Fatal> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Fatal::internal(format!("JSON: {error}")))?;
+    print(&(text + "\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_come_before_or_after_the_command() {
+        let cli = Cli::parse_from(["device-status", "config", "show", "--json", "--config", "f"]);
+        assert!(cli.json && cli.config.is_some());
+        let cli = Cli::parse_from(["device-status", "--json", "--config", "f", "topics", "check"]);
+        assert!(cli.json && cli.config.is_some());
+    }
+}

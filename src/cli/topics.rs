@@ -1,0 +1,82 @@
+//! `device-status topics create|check`.
+
+use std::fmt::Write as _;
+
+use clap::Subcommand;
+
+use super::{print, print_json};
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::kafka::topics::{self, CreateReport, TopicReport};
+
+/// `device-status topics …`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do with the topics.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Create the topics that are missing; leave the others as they are
+    Create,
+    /// Check that all topics are there and as they must be
+    Check,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When Kafka cannot be reached, a topic cannot be made, or one is not as it
+/// must be.
+pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
+    match args.command {
+        Command::Create => {
+            let report = topics::create_topics(config)?;
+            if json { print_json(&report) } else { print(&created(&report)) }
+        }
+        Command::Check => {
+            let report = topics::inspect_topics(config)?;
+            if json {
+                print_json(&report)?
+            } else {
+                print(&table(&report))?
+            }
+            report.into_result().map(drop)
+        }
+    }
+}
+
+fn created(report: &CreateReport) -> String {
+    let mut text = String::new();
+    for name in &report.created {
+        let _ = writeln!(text, "created {name}, {} partitions", report.partitions);
+    }
+    for name in &report.existed {
+        let _ = writeln!(text, "{name} exists already");
+    }
+    text
+}
+
+fn table(report: &TopicReport) -> String {
+    let width = report.topics.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
+    let mut text = format!("{:width$}  partitions  timestamps     cleanup\n", "topic");
+    for topic in &report.topics {
+        let partitions =
+            topic.partitions.map_or_else(|| "missing".to_owned(), |count| count.to_string());
+        let told = |setting: &Option<String>| setting.clone().unwrap_or_else(|| "-".to_owned());
+        let _ = writeln!(
+            text,
+            "{:width$}  {partitions:>10}  {:13}  {}",
+            topic.name,
+            told(&topic.timestamp_type),
+            told(&topic.cleanup_policy),
+        );
+    }
+    if report.problems.is_empty() {
+        text.push_str("topics are as they must be\n");
+    }
+    text
+}

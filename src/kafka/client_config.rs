@@ -1,0 +1,69 @@
+//! What every Kafka client of the process has in common.
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+use crate::config::Config;
+
+/// The settings of any client: brokers, identity, and what the user gave in
+/// `kafka.properties`. Set what the client needs on top of them: the
+/// configuration has refused the properties that must not be the user's.
+#[must_use]
+pub fn base(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.kafka.brokers);
+    client.set("client.id", &config.kafka.group);
+    for (name, value) in &config.kafka.properties {
+        client.set(name, value);
+    }
+    client
+}
+
+/// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoggingContext;
+
+impl ClientContext for LoggingContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::error!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+/// One log line of librdkafka's, for contexts that do more than log.
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::error!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_properties_come_along() {
+        let mut config = Config::default();
+        config.kafka.brokers = "a:1,b:2".to_owned();
+        config.kafka.properties.insert("client.rack".to_owned(), "r1".to_owned());
+        let client = base(&config);
+        assert_eq!(client.get("bootstrap.servers"), Some("a:1,b:2"));
+        assert_eq!(client.get("client.id"), Some("device-status"));
+        assert_eq!(client.get("client.rack"), Some("r1"));
+        config.kafka.properties.insert("client.id".to_owned(), "mine".to_owned());
+        assert_eq!(base(&config).get("client.id"), Some("mine"));
+    }
+}

@@ -1,0 +1,442 @@
+//! Logs, and every metric there is.
+//!
+//! Names begin with `device_status_`, units are base units and come last,
+//! counters end in `_total`. [`METRICS`] is the one table; emit with the names
+//! here and the `metrics` macros:
+//! `counter!(RECORDS, "input" => "heartbeats", "result" => "applied").increment(1)`.
+
+use std::io::IsTerminal as _;
+
+use metrics::{Unit, counter, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+use crate::error::Fatal;
+use crate::shard::{DeadLetterReason, Input, Status};
+
+/// Records read, by what became of them.
+pub const RECORDS: &str = "device_status_records_total";
+/// Dead letters, by reason.
+pub const DEAD_LETTERS: &str = "device_status_dead_letters_total";
+/// Status changes emitted.
+pub const STATUS_CHANGES: &str = "device_status_changes_total";
+/// Deadlines that passed and were acted upon.
+pub const DEADLINES: &str = "device_status_deadlines_total";
+/// Devices by status.
+pub const DEVICES: &str = "device_status_devices";
+/// Records not yet read.
+pub const LAG: &str = "device_status_input_lag_records";
+/// How far a partition's clock is behind.
+pub const CLOCK_LAG: &str = "device_status_clock_lag_seconds";
+/// Duration of transactions.
+pub const TRANSACTION_DURATION: &str = "device_status_transaction_duration_seconds";
+/// Batches by what became of them.
+pub const COMMITS: &str = "device_status_commits_total";
+/// Records read by restores.
+pub const RESTORED: &str = "device_status_restored_records_total";
+/// Records a restore has still to read.
+pub const RESTORE_REMAINING: &str = "device_status_restore_remaining_records";
+/// Shards by state.
+pub const SHARDS: &str = "device_status_shards";
+/// Rebalances.
+pub const REBALANCES: &str = "device_status_rebalances_total";
+/// Starts without the committed offsets (rule R5).
+pub const OFFSETS_LOST: &str = "device_status_offsets_lost_total";
+/// Closed sessions forgotten early (rule J4).
+pub const SESSIONS_FORGOTTEN: &str = "device_status_sessions_forgotten_total";
+/// Whether Redis answers.
+pub const REDIS_UP: &str = "device_status_redis_up";
+/// Writes that wait for Redis.
+pub const REDIS_BACKLOG: &str = "device_status_redis_backlog_writes";
+/// Writes to Redis by result.
+pub const REDIS_WRITES: &str = "device_status_redis_writes_total";
+/// Rewrites of a whole partition in Redis.
+pub const REDIS_REWRITES: &str = "device_status_redis_rewrites_total";
+/// What is running.
+pub const BUILD_INFO: &str = "device_status_build_info";
+
+/// What became of a record: the label `result` of [`RECORDS`].
+pub mod record_result {
+    /// It was taken into its row.
+    pub const APPLIED: &str = "applied";
+    /// The row knew something later.
+    pub const STALE: &str = "stale";
+    /// It could not be used.
+    pub const DEAD_LETTER: &str = "dead_letter";
+    /// All of them.
+    pub const ALL: [&str; 3] = [APPLIED, STALE, DEAD_LETTER];
+}
+
+/// What became of a batch: the label `result` of [`COMMITS`].
+pub mod commit_result {
+    /// It is committed.
+    pub const COMMITTED: &str = "committed";
+    /// It was refused, and is sent again.
+    pub const REFUSED: &str = "refused";
+    /// Nobody told us; the committed offsets tell.
+    pub const UNKNOWN: &str = "unknown";
+    /// Nothing more can be committed.
+    pub const FATAL: &str = "fatal";
+    /// All of them.
+    pub const ALL: [&str; 4] = [COMMITTED, REFUSED, UNKNOWN, FATAL];
+}
+
+/// What a rebalance did: the label `kind` of [`REBALANCES`].
+pub mod rebalance_kind {
+    /// Partitions were given.
+    pub const ASSIGNED: &str = "assigned";
+    /// Partitions were asked back.
+    pub const REVOKED: &str = "revoked";
+    /// Partitions were lost.
+    pub const LOST: &str = "lost";
+    /// All of them.
+    pub const ALL: [&str; 3] = [ASSIGNED, REVOKED, LOST];
+}
+
+/// What became of a write to Redis: the label `result` of [`REDIS_WRITES`].
+pub mod redis_result {
+    /// It was made.
+    pub const WRITTEN: &str = "written";
+    /// Something later was there (rule V2).
+    pub const REFUSED: &str = "refused";
+    /// Redis did not take it; it waits.
+    pub const FAILED: &str = "failed";
+    /// All of them.
+    pub const ALL: [&str; 3] = [WRITTEN, REFUSED, FAILED];
+}
+
+/// What a metric is to Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, with these upper bounds.
+    Histogram(&'static [f64]),
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its full name.
+    pub name: &'static str,
+    /// What it is to Prometheus.
+    pub kind: Kind,
+    /// Its unit.
+    pub unit: Unit,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts or measures.
+    pub help: &'static str,
+}
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind, unit, labels, help }
+}
+
+/// Bounds for transactions: they take some milliseconds, or something is wrong.
+const TRANSACTION_BOUNDS: &[f64] =
+    &[0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Every metric of ours; `process_…` beside them come from `metrics-process`.
+pub const METRICS: &[Metric] = &[
+    metric(
+        RECORDS,
+        Kind::Counter,
+        Unit::Count,
+        &["input", "result"],
+        "Records read from the inputs, by what became of them: applied, stale (the row knew \
+         something later), dead_letter.",
+    ),
+    metric(
+        DEAD_LETTERS,
+        Kind::Counter,
+        Unit::Count,
+        &["input", "reason"],
+        "Records that could not be used, by reason.",
+    ),
+    metric(
+        STATUS_CHANGES,
+        Kind::Counter,
+        Unit::Count,
+        &["from", "to"],
+        "Status changes emitted; none where there is no status before or after. A change of \
+         connectivity alone has the same from and to.",
+    ),
+    metric(
+        DEADLINES,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Deadlines of devices that passed and were acted upon.",
+    ),
+    metric(
+        DEVICES,
+        Kind::Gauge,
+        Unit::Count,
+        &["partition", "status"],
+        "Devices by status, of the partitions that this process owns.",
+    ),
+    metric(
+        LAG,
+        Kind::Gauge,
+        Unit::Count,
+        &["input", "partition"],
+        "Records of an input's partition that are not processed yet.",
+    ),
+    metric(
+        CLOCK_LAG,
+        Kind::Gauge,
+        Unit::Seconds,
+        &["partition"],
+        "How far a partition's clock, by which devices expire, is behind the time of day.",
+    ),
+    metric(
+        TRANSACTION_DURATION,
+        Kind::Histogram(TRANSACTION_BOUNDS),
+        Unit::Seconds,
+        &[],
+        "Duration of transactions, from the first record to the commit's answer.",
+    ),
+    metric(
+        COMMITS,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Batches by what became of them: committed, refused (sent again), unknown (resolved by \
+         the committed offsets), fatal.",
+    ),
+    metric(
+        RESTORED,
+        Kind::Counter,
+        Unit::Count,
+        &["source"],
+        "Records read by restores, from the changelog or from the heartbeats.",
+    ),
+    metric(
+        RESTORE_REMAINING,
+        Kind::Gauge,
+        Unit::Count,
+        &["partition"],
+        "Records that the restore of a partition has still to read.",
+    ),
+    metric(
+        SHARDS,
+        Kind::Gauge,
+        Unit::Count,
+        &["thread", "state"],
+        "Shards by state: waiting (for all three inputs), restoring, running.",
+    ),
+    metric(
+        REBALANCES,
+        Kind::Counter,
+        Unit::Count,
+        &["kind"],
+        "Rebalances that touched this process: assigned, revoked, lost.",
+    ),
+    metric(
+        OFFSETS_LOST,
+        Kind::Counter,
+        Unit::Count,
+        &["input"],
+        "Starts of a partition whose committed offset was gone, so that records may have been \
+         missed.",
+    ),
+    metric(
+        SESSIONS_FORGOTTEN,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Closed VPN sessions forgotten before their time, because their device had too many.",
+    ),
+    metric(REDIS_UP, Kind::Gauge, Unit::Count, &[], "1 while Redis answers, else 0."),
+    metric(REDIS_BACKLOG, Kind::Gauge, Unit::Count, &[], "Writes that wait for Redis."),
+    metric(
+        REDIS_WRITES,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Writes to Redis by result: written, refused (something later was there), failed \
+         (tried again).",
+    ),
+    metric(
+        REDIS_REWRITES,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Times that a whole partition was written to Redis again, because it was lost there.",
+    ),
+    metric(
+        BUILD_INFO,
+        Kind::Gauge,
+        Unit::Count,
+        &["version"],
+        "Always 1; the label says what is running.",
+    ),
+];
+
+/// Sends the logs to standard error, as configured; `RUST_LOG` goes before
+/// `log.level`. librdkafka's come along.
+///
+/// # Errors
+/// When logging is set up already, or `RUST_LOG` cannot be read.
+pub fn init_logging(log: &Log) -> Result<(), Fatal> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => {
+            EnvFilter::try_new(directives).map_err(|error| {
+                Fatal::configuration(format!("environment variable RUST_LOG: {error}; unset it"))
+            })?
+        }
+        _ => EnvFilter::try_new(&log.level)
+            .map_err(|error| Fatal::configuration(format!("log.level: {error}")))?,
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| Fatal::internal(format!("logging: {error}")))
+}
+
+/// Makes the process's metrics recorder, with every metric described and, where
+/// its labels are known beforehand, at zero.
+///
+/// # Errors
+/// When there is one already.
+pub fn install() -> Result<PrometheusHandle, Fatal> {
+    let failed = |error| Fatal::internal(format!("metrics: {error}"));
+    let handle = builder().map_err(failed)?.install_recorder().map_err(failed)?;
+    describe_all();
+    zero_all();
+    Ok(handle)
+}
+
+fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildError> {
+    METRICS.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
+        Kind::Histogram(bounds) => {
+            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)
+        }
+        Kind::Counter | Kind::Gauge => Ok(builder),
+    })
+}
+
+/// Tells the recorder what each metric is.
+pub fn describe_all() {
+    for Metric { name, kind, unit, help, .. } in METRICS.iter().copied() {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, unit, help),
+            Kind::Gauge => metrics::describe_gauge!(name, unit, help),
+            Kind::Histogram(_) => metrics::describe_histogram!(name, unit, help),
+        }
+    }
+    metrics_process::Collector::default().describe();
+}
+
+/// Makes what can be known beforehand be there at zero: an alert on a counter
+/// that is not there yet never fires.
+fn zero_all() {
+    for input in Input::ALL.map(Input::name) {
+        for result in record_result::ALL {
+            counter!(RECORDS, "input" => input, "result" => result).increment(0);
+        }
+        for reason in DeadLetterReason::ALL.map(DeadLetterReason::code) {
+            counter!(DEAD_LETTERS, "input" => input, "reason" => reason).increment(0);
+        }
+        counter!(OFFSETS_LOST, "input" => input).increment(0);
+    }
+    for result in commit_result::ALL {
+        counter!(COMMITS, "result" => result).increment(0);
+    }
+    for kind in rebalance_kind::ALL {
+        counter!(REBALANCES, "kind" => kind).increment(0);
+    }
+    for result in redis_result::ALL {
+        counter!(REDIS_WRITES, "result" => result).increment(0);
+    }
+    for name in [DEADLINES, SESSIONS_FORGOTTEN, REDIS_REWRITES] {
+        counter!(name).increment(0);
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
+}
+
+/// Puts the gauges of a partition that is no longer owned to zero: its next
+/// owner reports it from now on.
+pub fn forget_partition(partition: i32) {
+    let partition = partition.to_string();
+    for status in Status::ALL.map(Status::wire_name) {
+        gauge!(DEVICES, "partition" => partition.clone(), "status" => status).set(0);
+    }
+    for input in Input::ALL.map(Input::name) {
+        gauge!(LAG, "input" => input, "partition" => partition.clone()).set(0);
+    }
+    gauge!(CLOCK_LAG, "partition" => partition.clone()).set(0);
+    gauge!(RESTORE_REMAINING, "partition" => partition).set(0);
+}
+
+/// What Prometheus is told, the process's own metrics included.
+#[must_use]
+pub fn render(handle: &PrometheusHandle) -> String {
+    metrics_process::Collector::default().collect();
+    handle.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_and_are_unique() {
+        let mut names = BTreeSet::new();
+        for metric in METRICS {
+            assert!(metric.name.starts_with("device_status_"), "{}", metric.name);
+            assert!(names.insert(metric.name), "{} twice", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter);
+            assert_eq!(metric.name.ends_with("_seconds"), metric.unit == Unit::Seconds);
+        }
+    }
+
+    #[test]
+    fn every_metric_is_rendered_with_its_help() {
+        let recorder = builder().unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            describe_all();
+            zero_all();
+            for metric in METRICS {
+                let labels: Vec<metrics::Label> =
+                    metric.labels.iter().map(|label| metrics::Label::new(*label, "x")).collect();
+                match metric.kind {
+                    Kind::Counter => counter!(metric.name, labels).increment(1),
+                    Kind::Gauge => gauge!(metric.name, labels).set(1),
+                    Kind::Histogram(_) => metrics::histogram!(metric.name, labels).record(0.004),
+                }
+            }
+            forget_partition(3);
+            let text = render(&recorder.handle());
+            for metric in METRICS {
+                assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)));
+                assert!(text.contains(&format!("# TYPE {} ", metric.name)));
+            }
+            assert!(
+                text.contains("device_status_transaction_duration_seconds_bucket{le=\"0.005\"} 1")
+            );
+            assert!(text.contains("process_resident_memory_bytes"));
+            assert!(text.contains(
+                "device_status_dead_letters_total{input=\"lifecycle\",reason=\"missing_key\"} 0"
+            ));
+            assert!(text.contains("device_status_devices{partition=\"3\",status=\"online\"} 0"));
+        });
+    }
+}
