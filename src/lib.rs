@@ -4,3 +4,4 @@
 pub mod error;
 pub mod shard;
 pub mod stream_thread;
+pub mod wire;

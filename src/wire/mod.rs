@@ -1,0 +1,3 @@
+//! Bytes to the core's types, and back; pure.
+
+pub mod proto;
