@@ -113,8 +113,11 @@ group.consumer.min.heartbeat.interval.ms=100
 group.consumer.heartbeat.interval.ms=1000
 group.consumer.min.session.timeout.ms=1000
 # A broker that was killed may come back at once.
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=200
+controller.quorum.election.timeout.ms=100
+controller.quorum.fetch.timeout.ms=200
+controller.quorum.election.backoff.max.ms=50
 # Records may be as old as they like, and stay.
 log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=16777216
