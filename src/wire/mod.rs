@@ -1,3 +1,0 @@
-//! Bytes to the core's types, and back; pure.
-
-pub mod proto;
