@@ -1,0 +1,77 @@
+//! What is wrong with a configuration, where it says so, and what to do.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::error::Fatal;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A line of the configuration file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment {
+        /// Its name.
+        variable: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Origin::Environment { variable } => write!(f, "environment variable {variable}"),
+        }
+    }
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key; empty if the file as a whole is meant.
+    pub key: String,
+    /// The value as it was written, secrets left out.
+    pub value: Option<String>,
+    /// Where it was written.
+    pub origin: Origin,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        match (&self.key, &self.value) {
+            (key, _) if key.is_empty() => {}
+            (key, Some(value)) => write!(f, "{key} = {value}: ")?,
+            (key, None) => write!(f, "{key}: ")?,
+        }
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// All problems as one error.
+#[must_use]
+pub fn fatal(mut problems: Vec<Problem>) -> Fatal {
+    problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+    let mut message = match problems.len() {
+        1 => "the configuration is wrong:".to_owned(),
+        count => format!("the configuration is wrong in {count} places:"),
+    };
+    for problem in &problems {
+        let _ = write!(message, "\n  {problem}");
+    }
+    Fatal::configuration(message)
+}

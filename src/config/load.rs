@@ -1,0 +1,285 @@
+//! From the file and the environment to a checked [`Config`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::errors::{Origin, Problem, fatal};
+use super::keys::{
+    BROKER_OWNED_PROPERTIES, ENVIRONMENT_PREFIX, KEYS, Key, OWNED_PROPERTIES, PROPERTIES,
+};
+use super::read::{self, Raw, Wrong};
+use super::{Config, GroupProtocol, REDACTED, changelog_of, is_secret_property, redact_url};
+use crate::error::Fatal;
+
+/// A configuration, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What holds.
+    pub config: Config,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// Where each key that was set was set; librdkafka's settings by their full
+    /// name, `kafka.properties.…`.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// Where a key's value came from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+}
+
+/// A value that somebody wrote.
+struct Entry {
+    key: String,
+    raw: Raw,
+    origin: Origin,
+}
+
+impl Entry {
+    fn problem(&self, wrong: Wrong) -> Problem {
+        let Wrong { what, remedy } = wrong;
+        let value = Some(self.shown());
+        Problem { key: self.key.clone(), value, origin: self.origin.clone(), what, remedy }
+    }
+
+    /// The value as it was written, without secrets.
+    fn shown(&self) -> String {
+        match (&self.raw, property_name(&self.key)) {
+            (_, Some(name)) if is_secret_property(name) => REDACTED.to_owned(),
+            (Raw::Text(url) | Raw::Environment(url), None) if self.key == "redis.url" => {
+                format!("{:?}", redact_url(url))
+            }
+            (raw, _) => raw.shown(),
+        }
+    }
+}
+
+fn property_name(key: &str) -> Option<&str> {
+    key.strip_prefix(PROPERTIES)?.strip_prefix('.')
+}
+
+/// Reads a file, if there is one, and the environment over it.
+///
+/// A variable is a configuration key if it begins with `DEVICE_STATUS_` and has
+/// `__` for the dot; others are let be, since Kubernetes gives every process
+/// `DEVICE_STATUS_SERVICE_HOST` and the like where a service is named
+/// `device-status`.
+///
+/// # Errors
+/// [`Fatal`] of kind configuration, with everything that is wrong.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, Fatal> {
+    let mut problems = Vec::new();
+    let mut entries = Vec::new();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Fatal::configuration(format!(
+                "cannot read the configuration file {}: {error}; name another with --config",
+                path.display()
+            ))
+        })?;
+        from_file(path, &text, &mut entries, &mut problems);
+    }
+    from_environment(environment, &mut entries);
+
+    let mut config = Config::default();
+    let mut origins = BTreeMap::new();
+    for entry in entries {
+        match set(&mut config, &entry) {
+            Ok(()) => drop(origins.insert(entry.key, entry.origin)),
+            Err(wrong) => problems.push(entry.problem(wrong)),
+        }
+    }
+    if !origins.contains_key("topics.changelog") {
+        config.topics.changelog = changelog_of(&config.kafka.group);
+    }
+    let loaded = Loaded { config, file: file.map(Path::to_owned), origins };
+    together(&loaded, &mut problems);
+    if problems.is_empty() { Ok(loaded) } else { Err(fatal(problems)) }
+}
+
+fn set(config: &mut Config, entry: &Entry) -> Result<(), Wrong> {
+    if let Some(name) = property_name(&entry.key) {
+        let value = read::property(&entry.raw)?;
+        check_property(name, &value)?;
+        config.kafka.properties.insert(name.to_owned(), value);
+        return Ok(());
+    }
+    match KEYS.iter().find(|key| key.name == entry.key) {
+        Some(key) => (key.set)(config, &entry.raw),
+        None => Err(unknown_key(&entry.key)),
+    }
+}
+
+fn unknown_key(unknown: &str) -> Wrong {
+    let field = unknown.rsplit('.').next().unwrap_or(unknown);
+    // The right key in the wrong section is as likely as a slip of the finger.
+    let misplaced = KEYS.iter().find(|key| key.field() == field);
+    let remedy = match misplaced.or_else(|| nearest(unknown)) {
+        Some(key) => format!("did you mean {}?", key.name),
+        None => "see `device-status config show` for the keys there are".to_owned(),
+    };
+    Wrong::new("is no key", remedy)
+}
+
+fn nearest(unknown: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .map(|key| (strsim::damerau_levenshtein(unknown, key.name), key))
+        .filter(|(distance, key)| *distance <= 2 + key.name.len() / 8)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, key)| key)
+}
+
+fn check_property(name: &str, value: &str) -> Result<(), Wrong> {
+    if let Some((_, what, remedy)) = OWNED_PROPERTIES.iter().find(|(owned, ..)| *owned == name) {
+        return Err(Wrong::new(*what, *remedy));
+    }
+    let mut native = rdkafka::ClientConfig::new();
+    native.set(name, value);
+    match native.create_native_config() {
+        Ok(_) => Ok(()),
+        Err(rdkafka::error::KafkaError::ClientConfig(_, what, ..)) => {
+            let what = if is_secret_property(name) { "is not accepted".to_owned() } else { what };
+            let hint = "see librdkafka's CONFIGURATION.md for names and values";
+            Err(Wrong::new(format!("is refused by librdkafka: {what}"), hint))
+        }
+        Err(error) => Err(Wrong::new(format!("is refused by librdkafka: {error}"), "leave it out")),
+    }
+}
+
+/// What no key shows by itself.
+fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
+    let config = &loaded.config;
+    let mut problem = |key: &str, value: Option<&str>, what: String, remedy: &str| {
+        problems.push(Problem {
+            key: key.to_owned(),
+            value: value.map(|value| format!("{value:?}")),
+            origin: loaded.origin(key).clone(),
+            what,
+            remedy: remedy.to_owned(),
+        });
+    };
+
+    let topics = &config.topics;
+    let named = [
+        ("topics.heartbeats", &topics.heartbeats),
+        ("topics.vpn_sessions", &topics.vpn_sessions),
+        ("topics.lifecycle", &topics.lifecycle),
+        ("topics.status_changes", &topics.status_changes),
+        ("topics.dead_letters", &topics.dead_letters),
+        ("topics.changelog", &topics.changelog),
+    ];
+    for (place, (key, name)) in named.iter().enumerate() {
+        if let Some((other, _)) = named[..place].iter().find(|(_, other)| other == name) {
+            let what = format!("is the topic of {other} too");
+            problem(key, Some(name), what, "give each its own topic");
+        }
+    }
+    if !loaded.origins.contains_key("topics.changelog")
+        && read::topic(&Raw::Text(topics.changelog.clone())).is_err()
+    {
+        problem(
+            "kafka.group",
+            Some(&config.kafka.group),
+            format!("makes {:?} the changelog's name, which Kafka does not take", topics.changelog),
+            "give topics.changelog a name",
+        );
+    }
+    if config.kafka.group_protocol == GroupProtocol::Consumer {
+        for name in BROKER_OWNED_PROPERTIES {
+            if let Some(value) = config.kafka.properties.get(*name) {
+                problem(
+                    &format!("{PROPERTIES}.{name}"),
+                    Some(value),
+                    "is the broker's to decide with kafka.group_protocol = \"consumer\"".to_owned(),
+                    "set it on the broker (group.consumer.*), or use the classic protocol",
+                );
+            }
+        }
+    }
+}
+
+fn from_environment(environment: impl Iterator<Item = (String, String)>, entries: &mut Vec<Entry>) {
+    let mut variables: Vec<(String, String)> = environment
+        .filter(|(name, _)| {
+            name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|name| name.contains("__"))
+        })
+        .collect();
+    variables.sort();
+    for (variable, value) in variables {
+        let name = variable[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase();
+        let mut parts = name.splitn(3, "__");
+        let (section, field) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let key = match parts.next() {
+            // librdkafka's names have dots and no underscores.
+            Some(property) => format!("{section}.{field}.{}", property.replace('_', ".")),
+            None => format!("{section}.{field}"),
+        };
+        let origin = Origin::Environment { variable };
+        entries.push(Entry { key, raw: Raw::Environment(value), origin });
+    }
+}
+
+fn from_file(path: &Path, text: &str, entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
+    let at = |offset: usize| {
+        let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+        Origin::File { path: path.to_owned(), line }
+    };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What was recovered from a broken file would only be guessed at.
+        problems.extend(errors.into_iter().map(|error| Problem {
+            key: String::new(),
+            value: None,
+            origin: at(error.span().map_or(0, |span| span.start)),
+            what: format!("is not TOML: {}", error.message()),
+            remedy: "see https://toml.io for how it is written".to_owned(),
+        }));
+        return;
+    }
+    flatten("", table.get_ref(), &at, entries);
+}
+
+fn flatten(
+    prefix: &str,
+    table: &DeTable<'_>,
+    at: &impl Fn(usize) -> Origin,
+    entries: &mut Vec<Entry>,
+) {
+    for (name, value) in table {
+        let key = match prefix {
+            "" => name.get_ref().to_string(),
+            prefix => format!("{prefix}.{}", name.get_ref()),
+        };
+        let raw = match value.get_ref() {
+            DeValue::Table(table) => {
+                flatten(&key, table, at, entries);
+                continue;
+            }
+            DeValue::String(text) => Raw::Text(text.to_string()),
+            DeValue::Boolean(truth) => Raw::Boolean(*truth),
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => Raw::Integer(number),
+                    Err(_) => Raw::Other("an integer beyond all bounds"),
+                }
+            }
+            DeValue::Float(number) => {
+                number.as_str().parse().map_or(Raw::Other("a strange number"), Raw::Float)
+            }
+            DeValue::Datetime(_) => Raw::Other("a date"),
+            DeValue::Array(_) => Raw::Other("an array"),
+        };
+        entries.push(Entry { key, raw, origin: at(name.span().start) });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Format, Guarantee, LogFormat, Partitioner};
+use crate::error::FatalKind;
+
+fn variables(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    owned.collect::<Vec<_>>().into_iter()
+}
+
+fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Fatal> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    load(Some(file.path()), variables(environment))
+}
+
+fn message(text: &str, environment: &[(&str, &str)]) -> String {
+    let fatal = load_text(text, environment).expect_err("must be refused");
+    assert_eq!(fatal.kind, FatalKind::Configuration);
+    fatal.message
+}
+
+#[test]
+fn nothing_said_is_the_default() {
+    let loaded = load(None, variables(&[])).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.config.topics.changelog, "device-status-changelog");
+    assert_eq!(loaded.config.rules(), crate::shard::Rules::default());
+    assert_eq!(loaded.origin("kafka.brokers"), &Origin::Default);
+}
+
+#[test]
+fn every_key_is_read_from_the_file() {
+    let loaded = load_text(
+        r#"
+            [kafka]
+            brokers = "a:9092,b:9093"
+            group = "fleet"
+            group_protocol = "classic"
+            properties.client.rack = "eu-1a"
+            properties."fetch.max.bytes" = 1000
+            [topics]
+            heartbeats = "h"
+            vpn_sessions = "v"
+            lifecycle = "l"
+            status_changes = "s"
+            dead_letters = "d"
+            partitions = 3
+            replication_factor = 1
+            partitioner = "any"
+            accept_create_time = true
+            [formats]
+            heartbeats = "confluent-protobuf"
+            [processing]
+            guarantee = "at_least_once"
+            threads = 2
+            commit_interval = "50ms"
+            replay_window = "1h"
+            max_clock_jump = "1m"
+            slack = 0
+            tombstone_retention = "2days"
+            [heartbeat]
+            tolerance = 2
+            minimum = "1m"
+            grace = "1s"
+            default_poll_interval = "5m"
+            [redis]
+            url = "rediss://user:hunter2@redis:6380/1"
+            prefix = "x:"
+            fleet_members = true
+            refresh_interval = "0s"
+            [admin]
+            listen = "0.0.0.0:80"
+            [log]
+            format = "json"
+            level = "warn,device_status=debug"
+        "#,
+        &[],
+    )
+    .unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.kafka.brokers, "a:9092,b:9093");
+    assert_eq!(config.kafka.group_protocol, GroupProtocol::Classic);
+    assert_eq!(config.kafka.properties["client.rack"], "eu-1a");
+    assert_eq!(config.kafka.properties["fetch.max.bytes"], "1000");
+    assert_eq!(config.topics.changelog, "fleet-changelog");
+    assert_eq!(config.topics.input(crate::shard::Input::VpnSessions), "v");
+    assert_eq!(config.topics.partitioner, Partitioner::Any);
+    assert!(config.topics.accept_create_time);
+    assert_eq!(config.formats.heartbeats, Format::ConfluentProtobuf);
+    assert_eq!(config.processing.guarantee, Guarantee::AtLeastOnce);
+    assert_eq!(config.processing.threads, 2);
+    assert_eq!(config.processing.slack, Duration::ZERO);
+    assert_eq!(config.processing.tombstone_retention, Duration::from_secs(2 * 86_400));
+    assert!((config.heartbeat.tolerance - 2.0).abs() < f64::EPSILON);
+    assert_eq!(config.redis.refresh_interval, Duration::ZERO);
+    assert_eq!(config.admin.listen.port(), 80);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.rules().grace_ms, 1_000);
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let set = KEYS.iter().filter(|key| loaded.origins.contains_key(key.name)).count();
+    assert_eq!(set, KEYS.len() - 3, "all but the changelog and two formats");
+}
+
+#[test]
+fn the_environment_goes_before_the_file() {
+    let loaded = load_text(
+        "[kafka]\nbrokers = \"file:9092\"\ngroup = \"file\"\n",
+        &[
+            ("DEVICE_STATUS_KAFKA__BROKERS", "environment:9092"),
+            ("DEVICE_STATUS_PROCESSING__THREADS", "3"),
+            ("DEVICE_STATUS_HEARTBEAT__TOLERANCE", "1.25"),
+            ("DEVICE_STATUS_TOPICS__ACCEPT_CREATE_TIME", "true"),
+            ("DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),
+            ("DEVICE_STATUS_SERVICE_HOST", "10.0.0.1"),
+            ("DEVICE_STATUS_PORT_9464_TCP_PORT", "9464"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(loaded.config.kafka.brokers, "environment:9092");
+    assert_eq!(loaded.config.kafka.group, "file");
+    assert_eq!(loaded.config.processing.threads, 3);
+    assert!(loaded.config.topics.accept_create_time);
+    assert_eq!(loaded.config.kafka.properties["sasl.password"], "hunter2");
+    assert!(!format!("{:?}", loaded.config).contains("hunter2"));
+    assert_eq!(
+        loaded.origin("kafka.brokers").to_string(),
+        "environment variable DEVICE_STATUS_KAFKA__BROKERS"
+    );
+    assert!(matches!(loaded.origin("kafka.group"), Origin::File { line: 3, .. }));
+}
+
+#[test]
+fn every_variable_of_the_table_is_understood() {
+    for key in KEYS {
+        let value = match key.shown(&Config::default()) {
+            toml::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let loaded = load(None, variables(&[(&key.variable(), &value)])).unwrap();
+        assert!(loaded.origins.contains_key(key.name), "{}", key.variable());
+        assert_eq!(loaded.config, Config::default());
+    }
+}
+
+#[test]
+fn everything_wrong_is_said_at_once_with_place_and_remedy() {
+    let message = message(
+        "[heartbeat]\ntolerance = 0.5\ngracee = \"1s\"\n\n[processing]\nthreads = \"four\"\n\
+         commit_interval = \"20\"\n[formats]\nlifecycle = \"json\"\n",
+        &[("DEVICE_STATUS_ADMIN__LISTEN", "9464")],
+    );
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines[0], "the configuration is wrong in 6 places:");
+    let expected = [
+        ":2: heartbeat.tolerance = 0.5: is out of range; it must be from 1 to 100",
+        ":3: heartbeat.gracee = \"1s\": is no key; did you mean heartbeat.grace?",
+        ":6: processing.threads = \"four\": is text, not a whole number;",
+        ":7: processing.commit_interval = \"20\": is not a duration",
+        ":9: formats.lifecycle = \"json\": is not supported by this version; use protobuf or",
+        "environment variable DEVICE_STATUS_ADMIN__LISTEN: admin.listen = \"9464\": is not an IP",
+    ];
+    for (line, expected) in lines[1..].iter().zip(expected) {
+        assert!(line.contains(expected), "{line}\nlacks {expected}");
+    }
+}
+
+#[test]
+fn what_the_loop_owns_is_refused_with_the_reason() {
+    for (name, what, remedy) in OWNED_PROPERTIES {
+        let text = format!("[kafka.properties]\n\"{name}\" = \"x\"\n");
+        let message = message(&text, &[]);
+        assert!(message.contains(what) && message.contains(remedy), "{message}");
+    }
+    let text = "[kafka.properties]\n\"session.timeout.ms\" = 6000\n";
+    assert!(message(text, &[]).contains("the broker's to decide"));
+    assert!(load_text(text, &[("DEVICE_STATUS_KAFKA__GROUP_PROTOCOL", "classic")]).is_ok());
+}
+
+#[test]
+fn librdkafka_is_asked_about_its_settings() {
+    let text = "[kafka.properties]\n\"securty.protocol\" = \"ssl\"\n\"fetch.max.bytes\" = \"x\"\n";
+    let message = message(text, &[]);
+    assert!(message.contains("No such configuration property"), "{message}");
+    assert_eq!(message.lines().count(), 3, "{message}");
+}
+
+#[test]
+fn secrets_are_not_shown_in_errors() {
+    let message = message(
+        "[redis]\nurl = \"http://user:hunter2@redis\"\n",
+        &[("DEVICE_STATUS_KAFKA__PROPERTIES__SSL_KEY_PASSWORT", "hunter2")],
+    );
+    assert_eq!(message.lines().count(), 3, "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_topic_has_one_use_and_a_group_makes_a_name() {
+    let text = "[topics]\nlifecycle = \"device-heartbeats\"\n";
+    assert!(message(text, &[]).contains("is the topic of topics.heartbeats too"));
+    let text = "[kafka]\ngroup = \"a/b\"\n";
+    assert!(message(text, &[]).contains("give topics.changelog a name"));
+    assert!(load_text(text, &[("DEVICE_STATUS_TOPICS__CHANGELOG", "c")]).is_ok());
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_by_its_line() {
+    let message = message("[kafka]\nbrokers = localhost\n", &[]);
+    assert!(message.contains(":2: is not TOML"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let fatal = load(Some(Path::new("/nowhere.toml")), variables(&[])).unwrap_err();
+    assert!(fatal.message.contains("/nowhere.toml"));
+    assert_eq!(fatal.kind.exit_code(), 78);
+}
+
+#[test]
+fn a_key_in_the_wrong_section_is_found() {
+    let message = message("[kafka]\nthreads = 4\nbroker = \"a\"\nxyzzy = 1\n", &[]);
+    assert!(message.contains("did you mean processing.threads?"), "{message}");
+    assert!(message.contains("did you mean kafka.brokers?"), "{message}");
+    assert!(message.contains("config show"), "{message}");
+}

@@ -1,0 +1,363 @@
+//! The configuration: a TOML file, the environment over it, checked as a whole.
+//!
+//! [`keys::KEYS`] is the one table that parsing, `config show`, the commented
+//! example (`deploy/device-status.example.toml`) and the reference
+//! (`docs/configuration.md`) are all made from. To add a key: a field here, its
+//! default here, an entry there, and `UPDATE=1 cargo test --test
+//! configuration_docs`.
+
+pub mod document;
+pub mod errors;
+pub mod keys;
+pub mod load;
+mod read;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::Fatal;
+use crate::shard::{Input, Rules};
+pub use crate::wire::Format;
+pub use load::{Loaded, load};
+
+/// All that can be configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// How to reach Kafka, and as whom.
+    pub kafka: Kafka,
+    /// The topics.
+    pub topics: Topics,
+    /// How the inputs' values are written.
+    pub formats: Formats,
+    /// How records are processed and committed.
+    pub processing: Processing,
+    /// When a device counts as communicating.
+    pub heartbeat: Heartbeat,
+    /// The materialized view.
+    pub redis: Redis,
+    /// The HTTP server for probes and metrics.
+    pub admin: Admin,
+    /// Logging.
+    pub log: Log,
+}
+
+/// How to reach Kafka, and as whom.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// The consumer group.
+    pub group: String,
+    /// How the group shares out partitions.
+    pub group_protocol: GroupProtocol,
+    /// Any other setting of librdkafka, by its own name.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// How the group shares out partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// KIP-848: brokers 4.0 and later; only what must move moves.
+    Consumer,
+    /// Older brokers; every rebalance stops everybody.
+    Classic,
+}
+
+/// The topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// Input: polls of the API.
+    pub heartbeats: String,
+    /// Input: VPN sessions and instances.
+    pub vpn_sessions: String,
+    /// Input: lifecycle and billing.
+    pub lifecycle: String,
+    /// Output: status changes.
+    pub status_changes: String,
+    /// Output: records that could not be used.
+    pub dead_letters: String,
+    /// Our own state.
+    pub changelog: String,
+    /// Partitions that `topics create` asks for.
+    pub partitions: i32,
+    /// Replicas that `topics create` asks for.
+    pub replication_factor: i32,
+    /// How producers choose the partition of a key (rule R8).
+    pub partitioner: Partitioner,
+    /// Whether timestamps set by producers are put up with (rule T3).
+    pub accept_create_time: bool,
+}
+
+impl Topics {
+    /// The name of an input's topic.
+    #[must_use]
+    pub fn input(&self, input: Input) -> &str {
+        match input {
+            Input::Lifecycle => &self.lifecycle,
+            Input::VpnSessions => &self.vpn_sessions,
+            Input::Heartbeats => &self.heartbeats,
+        }
+    }
+}
+
+/// How producers choose the partition of a key (rule R8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitioner {
+    /// Java's default; a record elsewhere becomes a dead letter.
+    Murmur2,
+    /// Something else, the same for all three inputs: not checked.
+    Any,
+}
+
+/// How the inputs' values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// Of the heartbeats.
+    pub heartbeats: Format,
+    /// Of the VPN sessions.
+    pub vpn_sessions: Format,
+    /// Of the lifecycle events.
+    pub lifecycle: Format,
+}
+
+impl Formats {
+    /// The format of an input.
+    #[must_use]
+    pub fn input(&self, input: Input) -> Format {
+        match input {
+            Input::Lifecycle => self.lifecycle,
+            Input::VpnSessions => self.vpn_sessions,
+            Input::Heartbeats => self.heartbeats,
+        }
+    }
+}
+
+/// How records are processed and committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processing {
+    /// What a failure may do to the output.
+    pub guarantee: Guarantee,
+    /// Stream threads of this process.
+    pub threads: usize,
+    /// How long output may wait for its transaction.
+    pub commit_interval: Duration,
+    /// How far back a restore replays heartbeats (rule R2).
+    pub replay_window: Duration,
+    /// How far a timestamp set by a producer may jump ahead (rule T3).
+    pub max_clock_jump: Duration,
+    /// How much later than its event a record may be (rule T2).
+    pub slack: Duration,
+    /// How long closed sessions and deletions are remembered (rules J4, J5).
+    pub tombstone_retention: Duration,
+}
+
+/// What a failure may do to the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Nothing.
+    ExactlyOnce,
+    /// Changes may be written twice.
+    AtLeastOnce,
+}
+
+/// When a device counts as communicating.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heartbeat {
+    /// How many poll intervals a heartbeat counts for.
+    pub tolerance: f64,
+    /// The shortest poll interval that is believed.
+    pub minimum: Duration,
+    /// How long after a missed poll the device is Offline.
+    pub grace: Duration,
+    /// The poll interval of devices of which none is known.
+    pub default_poll_interval: Duration,
+}
+
+/// The materialized view.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// Where it is.
+    pub url: String,
+    /// What all its keys begin with.
+    pub prefix: String,
+    /// Whether each fleet's devices are listed by status.
+    pub fleet_members: bool,
+    /// How long one pass of the sweep takes (rule V6); zero: no sweep.
+    pub refresh_interval: Duration,
+}
+
+/// The HTTP server for probes and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// How much: a level, or `RUST_LOG` directives.
+    pub level: String,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Config {
+            kafka: Kafka {
+                brokers: "localhost:9092".to_owned(),
+                group: "device-status".to_owned(),
+                group_protocol: GroupProtocol::Consumer,
+                properties: BTreeMap::new(),
+            },
+            topics: Topics {
+                heartbeats: "device-heartbeats".to_owned(),
+                vpn_sessions: "device-vpn-sessions".to_owned(),
+                lifecycle: "device-lifecycle".to_owned(),
+                status_changes: "device-status-changes".to_owned(),
+                dead_letters: "device-status-dead-letters".to_owned(),
+                changelog: changelog_of("device-status"),
+                partitions: 12,
+                replication_factor: 3,
+                partitioner: Partitioner::Murmur2,
+                accept_create_time: false,
+            },
+            formats: Formats {
+                heartbeats: Format::Protobuf,
+                vpn_sessions: Format::Protobuf,
+                lifecycle: Format::Protobuf,
+            },
+            processing: Processing {
+                guarantee: Guarantee::ExactlyOnce,
+                threads: cores,
+                commit_interval: Duration::from_millis(20),
+                replay_window: Duration::from_secs(30 * 60),
+                max_clock_jump: Duration::from_secs(5 * 60),
+                slack: Duration::from_secs(2),
+                tombstone_retention: Duration::from_secs(24 * 3_600),
+            },
+            heartbeat: Heartbeat {
+                tolerance: 1.5,
+                minimum: Duration::from_secs(10 * 60),
+                grace: Duration::from_secs(15),
+                default_poll_interval: Duration::from_secs(15 * 60),
+            },
+            redis: Redis {
+                url: "redis://localhost:6379".to_owned(),
+                prefix: "ds:".to_owned(),
+                fleet_members: false,
+                refresh_interval: Duration::from_secs(15 * 60),
+            },
+            admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) },
+            log: Log { format: LogFormat::Text, level: "info".to_owned() },
+        }
+    }
+}
+
+/// The changelog's name unless it is given one.
+fn changelog_of(group: &str) -> String {
+    format!("{group}-changelog")
+}
+
+impl Config {
+    /// Reads a file, if there is one, and the environment over it.
+    ///
+    /// # Errors
+    /// [`Fatal`] of kind configuration, with everything that is wrong.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, Fatal> {
+        Ok(load(file, environment)?.config)
+    }
+
+    /// The numbers that statuses depend on.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            tolerance: self.heartbeat.tolerance,
+            minimum_ms: milliseconds(self.heartbeat.minimum),
+            grace_ms: milliseconds(self.heartbeat.grace),
+            default_poll_interval_ms: milliseconds(self.heartbeat.default_poll_interval),
+            slack_ms: milliseconds(self.processing.slack),
+            replay_window_ms: milliseconds(self.processing.replay_window),
+            max_clock_jump_ms: milliseconds(self.processing.max_clock_jump),
+            tombstone_retention_ms: milliseconds(self.processing.tombstone_retention),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What is shown in place of a secret.
+pub const REDACTED: &str = "[redacted]";
+
+/// Whether a librdkafka property's value must not be shown.
+#[must_use]
+pub fn is_secret_property(name: &str) -> bool {
+    let names_a_secret = ["password", "secret", "key", "pem", "token", "sasl.oauthbearer.config"];
+    names_a_secret.iter().any(|word| name.contains(word)) && !name.ends_with(".location")
+}
+
+/// A URL without the password in it, if there is one.
+#[must_use]
+pub fn redact_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return if url.contains('@') { REDACTED.to_owned() } else { url.to_owned() };
+    };
+    let (rest, query) = match rest.split_once('?') {
+        // Some schemes carry passwords in their query.
+        Some((rest, query)) if query.contains("pass") => (rest, format!("?{REDACTED}")),
+        Some((rest, query)) => (rest, format!("?{query}")),
+        None => (rest, String::new()),
+    };
+    // The last `@`: a password may hold one that nobody escaped.
+    match rest.rsplit_once('@') {
+        Some((user, hosts)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:{REDACTED}@{hosts}{query}")
+        }
+        None => format!("{scheme}://{rest}{query}"),
+    }
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let properties = self.properties.iter().map(|(name, value)| {
+            (name, if is_secret_property(name) { REDACTED } else { value.as_str() })
+        });
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("group", &self.group)
+            .field("group_protocol", &self.group_protocol)
+            .field("properties", &properties.collect::<BTreeMap<_, _>>())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("url", &redact_url(&self.url))
+            .field("prefix", &self.prefix)
+            .field("fleet_members", &self.fleet_members)
+            .field("refresh_interval", &self.refresh_interval)
+            .finish()
+    }
+}

@@ -1,0 +1,378 @@
+//! Values, from what was written to what is meant.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Format, GroupProtocol, Guarantee, LogFormat, Partitioner};
+
+/// A value as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Raw {
+    /// In the environment, where everything is text.
+    Environment(String),
+    /// A string of the file.
+    Text(String),
+    /// An integer of the file.
+    Integer(i64),
+    /// A float of the file.
+    Float(f64),
+    /// A boolean of the file.
+    Boolean(bool),
+    /// Something of the file that no key takes, by the name of its type.
+    Other(&'static str),
+}
+
+impl Raw {
+    /// The value as it was written.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Raw::Environment(text) | Raw::Text(text) => format!("{text:?}"),
+            Raw::Integer(number) => number.to_string(),
+            Raw::Float(number) => number.to_string(),
+            Raw::Boolean(truth) => truth.to_string(),
+            Raw::Other(type_name) => format!("({type_name})"),
+        }
+    }
+
+    fn type_name(&self) -> &'static str {
+        match self {
+            Raw::Environment(_) | Raw::Text(_) => "text",
+            Raw::Integer(_) => "an integer",
+            Raw::Float(_) => "a number",
+            Raw::Boolean(_) => "a boolean",
+            Raw::Other(type_name) => type_name,
+        }
+    }
+}
+
+/// Why a value is not what its key takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// What is wrong.
+    pub(super) what: String,
+    /// What to do about it.
+    pub(super) remedy: String,
+}
+
+impl Wrong {
+    pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Wrong {
+        Wrong { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+fn wrong_type(raw: &Raw, expected: &str, example: &str) -> Wrong {
+    Wrong::new(format!("is {}, not {expected}", raw.type_name()), format!("write {example}"))
+}
+
+pub(super) fn text(raw: &Raw) -> Result<String, Wrong> {
+    match raw {
+        Raw::Environment(text) | Raw::Text(text) if text.trim().is_empty() => {
+            Err(Wrong::new("is empty", "give a value, or leave the key out for its default"))
+        }
+        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
+        other => Err(wrong_type(other, "text", "it in quotes")),
+    }
+}
+
+/// A librdkafka property: everything is text to librdkafka.
+pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
+    match raw {
+        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
+        Raw::Integer(number) => Ok(number.to_string()),
+        Raw::Float(number) => Ok(number.to_string()),
+        Raw::Boolean(truth) => Ok(truth.to_string()),
+        other @ Raw::Other(_) => Err(wrong_type(other, "text, a number or a boolean", "one value")),
+    }
+}
+
+pub(super) fn boolean(raw: &Raw) -> Result<bool, Wrong> {
+    match raw {
+        Raw::Boolean(truth) => Ok(*truth),
+        Raw::Environment(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| Wrong::new("is neither true nor false", "write true or false")),
+        other => Err(wrong_type(other, "true or false", "true or false, without quotes")),
+    }
+}
+
+pub(super) fn integer<T>(raw: &Raw, least: i64, greatest: i64) -> Result<T, Wrong>
+where
+    T: TryFrom<i64>,
+{
+    let number = match raw {
+        Raw::Integer(number) => *number,
+        Raw::Environment(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| Wrong::new("is not a whole number", "write digits, such as 4"))?,
+        other => return Err(wrong_type(other, "a whole number", "it without quotes or fraction")),
+    };
+    T::try_from(number).ok().filter(|_| (least..=greatest).contains(&number)).ok_or_else(|| {
+        Wrong::new("is out of range", format!("it must be from {least} to {greatest}"))
+    })
+}
+
+pub(super) fn number(raw: &Raw, least: f64, greatest: f64) -> Result<f64, Wrong> {
+    let number = match raw {
+        Raw::Float(number) => *number,
+        // Numbers this small are exact.
+        Raw::Integer(number) => f64::from(i32::try_from(*number).unwrap_or(i32::MAX)),
+        Raw::Environment(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| Wrong::new("is not a number", "write a number, such as 1.5"))?,
+        other => return Err(wrong_type(other, "a number", "it without quotes")),
+    };
+    if (least..=greatest).contains(&number) {
+        Ok(number)
+    } else {
+        Err(Wrong::new("is out of range", format!("it must be from {least} to {greatest}")))
+    }
+}
+
+pub(super) fn duration(raw: &Raw, least: Duration, greatest: Duration) -> Result<Duration, Wrong> {
+    const EXAMPLE: &str = "write a number with its unit in quotes, such as \"20ms\" or \"15m\"";
+    let text = match raw {
+        Raw::Environment(text) | Raw::Text(text) => text.trim(),
+        Raw::Integer(0) => "0s",
+        other => {
+            return Err(Wrong::new(
+                format!("is {}, not a duration", other.type_name()),
+                EXAMPLE.to_owned(),
+            ));
+        }
+    };
+    let duration = match text {
+        "0" => Duration::ZERO,
+        text => humantime::parse_duration(text)
+            .map_err(|error| Wrong::new(format!("is not a duration ({error})"), EXAMPLE))?,
+    };
+    if duration.subsec_nanos() % 1_000_000 != 0 {
+        return Err(Wrong::new("is finer than a millisecond", "use whole milliseconds"));
+    }
+    if (least..=greatest).contains(&duration) {
+        Ok(duration)
+    } else {
+        let (least, greatest) = (duration_text(least), duration_text(greatest));
+        Err(Wrong::new("is out of range", format!("it must be from {least} to {greatest}")))
+    }
+}
+
+/// A duration as it is written in the file: `20ms`, `15m`, `24h`.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = units.into_iter().find(|(length, _)| ms > 0 && ms.is_multiple_of(*length));
+    match unit {
+        Some((length, name)) => format!("{}{name}", ms / length),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
+}
+
+/// A zero switches something off; otherwise like [`duration`].
+pub(super) fn duration_or_off(
+    raw: &Raw,
+    least: Duration,
+    greatest: Duration,
+) -> Result<Duration, Wrong> {
+    match duration(raw, Duration::ZERO, greatest)? {
+        Duration::ZERO => Ok(Duration::ZERO),
+        _ => duration(raw, least, greatest).map_err(|wrong| {
+            Wrong::new(wrong.what, format!("{}, or 0s to switch it off", wrong.remedy))
+        }),
+    }
+}
+
+/// A value out of a few.
+pub(super) trait Choice: Copy + 'static {
+    /// All values.
+    const ALL: &'static [Self];
+    /// How it is written.
+    fn name(self) -> &'static str;
+}
+
+impl Choice for Format {
+    const ALL: &'static [Format] = &Format::ALL;
+    fn name(self) -> &'static str {
+        Format::name(self)
+    }
+}
+
+impl Choice for GroupProtocol {
+    const ALL: &'static [GroupProtocol] = &[GroupProtocol::Consumer, GroupProtocol::Classic];
+    fn name(self) -> &'static str {
+        match self {
+            GroupProtocol::Consumer => "consumer",
+            GroupProtocol::Classic => "classic",
+        }
+    }
+}
+
+impl Choice for Partitioner {
+    const ALL: &'static [Partitioner] = &[Partitioner::Murmur2, Partitioner::Any];
+    fn name(self) -> &'static str {
+        match self {
+            Partitioner::Murmur2 => "murmur2",
+            Partitioner::Any => "any",
+        }
+    }
+}
+
+impl Choice for Guarantee {
+    const ALL: &'static [Guarantee] = &[Guarantee::ExactlyOnce, Guarantee::AtLeastOnce];
+    fn name(self) -> &'static str {
+        match self {
+            Guarantee::ExactlyOnce => "exactly_once",
+            Guarantee::AtLeastOnce => "at_least_once",
+        }
+    }
+}
+
+impl Choice for LogFormat {
+    const ALL: &'static [LogFormat] = &[LogFormat::Text, LogFormat::Json];
+    fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+pub(super) fn choice<T: Choice>(raw: &Raw) -> Result<T, Wrong> {
+    let names = || T::ALL.iter().map(|value| value.name()).collect::<Vec<_>>().join(" or ");
+    let text = match raw {
+        Raw::Environment(text) | Raw::Text(text) => text.trim(),
+        other => return Err(wrong_type(other, "text", &format!("{} in quotes", names()))),
+    };
+    T::ALL
+        .iter()
+        .copied()
+        .find(|value| value.name() == text)
+        .ok_or_else(|| Wrong::new("is not a known value", format!("use {}", names())))
+}
+
+/// A format; JSON is known, and not built yet.
+pub(super) fn format(raw: &Raw) -> Result<Format, Wrong> {
+    match raw {
+        Raw::Environment(text) | Raw::Text(text) if text.trim() == "json" => Err(Wrong::new(
+            "is not supported by this version",
+            "use protobuf or confluent-protobuf",
+        )),
+        other => choice(other),
+    }
+}
+
+/// A topic's or a group's name.
+pub(super) fn topic(raw: &Raw) -> Result<String, Wrong> {
+    const MAX: usize = 249;
+    let name = text(raw)?;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if name.len() <= MAX && name.bytes().all(legal) && name != "." && name != ".." {
+        Ok(name)
+    } else {
+        Err(Wrong::new(
+            "is no name that Kafka takes for a topic",
+            format!("use at most {MAX} letters, digits, dots, dashes and underscores"),
+        ))
+    }
+}
+
+pub(super) fn address(raw: &Raw) -> Result<SocketAddr, Wrong> {
+    text(raw)?.trim().parse().map_err(|_| {
+        Wrong::new(
+            "is not an IP address and port",
+            "write one such as 127.0.0.1:9464, or 0.0.0.0:9464 to be reached from elsewhere",
+        )
+    })
+}
+
+/// Comma-separated `host:port`.
+pub(super) fn brokers(raw: &Raw) -> Result<String, Wrong> {
+    let brokers = text(raw)?;
+    let good = |broker: &str| {
+        let (host, port) = broker.trim().rsplit_once(':').unwrap_or((broker, "9092"));
+        !host.trim().is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    match brokers.split(',').all(good) {
+        true => Ok(brokers),
+        false => Err(Wrong::new(
+            "is not a list of host:port",
+            "write one such as kafka-1:9092,kafka-2:9092",
+        )),
+    }
+}
+
+pub(super) fn redis_url(raw: &Raw) -> Result<String, Wrong> {
+    let url = text(raw)?;
+    let scheme =
+        url.split_once("://").filter(|(_, rest)| !rest.is_empty()).map(|(scheme, _)| scheme);
+    match scheme {
+        Some(scheme)
+            if ["redis", "valkey", "unix"].iter().any(|known| scheme.starts_with(known)) =>
+        {
+            Ok(url)
+        }
+        _ => Err(Wrong::new(
+            "is not a Redis URL",
+            "write one such as redis://localhost:6379, or rediss:// for TLS",
+        )),
+    }
+}
+
+/// A level, or directives as `RUST_LOG` has them.
+pub(super) fn log_level(raw: &Raw) -> Result<String, Wrong> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = text(raw)?;
+    // A lone word that is no level would silently be taken for a target.
+    let is_level = |part: &str| LEVELS.contains(&part.trim().to_ascii_lowercase().as_str());
+    let good = level.split(',').all(|part| part.contains('=') || is_level(part))
+        && tracing_subscriber::EnvFilter::try_new(&level).is_ok();
+    match good {
+        true => Ok(level),
+        false => Err(Wrong::new(
+            "is not a log level",
+            "use off, error, warn, info, debug or trace, or directives such as \
+             info,device_status=debug",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["0s", "20ms", "15s", "90s", "15m", "24h", "168h", "1500ms"] {
+            let raw = Raw::Text(text.to_owned());
+            let read = duration(&raw, Duration::ZERO, Duration::MAX).unwrap();
+            assert_eq!(duration_text(read), text);
+        }
+    }
+
+    #[test]
+    fn values_that_are_wrong_say_what_is_right() {
+        let text = |text: &str| Raw::Text(text.to_owned());
+        let day = Duration::from_secs(86_400);
+        assert!(duration(&Raw::Integer(15), Duration::ZERO, day).is_err());
+        assert!(duration(&text("15"), Duration::ZERO, day).is_err());
+        assert!(duration(&text("1us"), Duration::ZERO, day).is_err());
+        assert!(duration(&text("25h"), Duration::ZERO, day).is_err());
+        assert!(duration_or_off(&text("1s"), Duration::from_secs(10), day).is_err());
+        assert!(duration_or_off(&text("0"), Duration::from_secs(10), day).is_ok());
+        assert!(number(&Raw::Float(f64::NAN), 1.0, 2.0).is_err());
+        assert!(integer::<i32>(&text("3"), 1, 5).is_err());
+        assert_eq!(integer::<i32>(&Raw::Environment("3".into()), 1, 5), Ok(3));
+        assert!(log_level(&text("inof")).is_err());
+        assert!(log_level(&text("info,device_status=debug")).is_ok());
+        assert!(brokers(&text("a:9092,b:9092")).is_ok());
+        assert!(brokers(&text("a:9092,")).is_err());
+        assert!(brokers(&text("a:x")).is_err());
+        assert!(topic(&text("a b")).is_err());
+        assert!(redis_url(&text("http://localhost")).is_err());
+        assert!(redis_url(&text("rediss://localhost")).is_ok());
+        assert!(format(&text("json")).unwrap_err().remedy.contains("protobuf"));
+    }
+}

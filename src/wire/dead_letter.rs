@@ -1,0 +1,262 @@
+//! A record that could not be used, as it is written to the dead letter topic:
+//! its key, value and headers as they were, and headers that say where it was
+//! read and what is wrong with it.
+//!
+//! The header names are those of Kafka Streams (KIP-1034), and their values
+//! text, so that its tools read them; `reason`, `timestamp` and `truncated` are
+//! ours.
+
+use crate::shard::DeadLetter;
+
+/// What all headers of ours begin with. Headers of the original that begin so
+/// are from an earlier time in this topic, and are replaced.
+pub const HEADER_PREFIX: &str = "__streams.errors.";
+/// The topic that the record was read from.
+pub const HEADER_TOPIC: &str = "__streams.errors.topic";
+/// The partition that it was read from.
+pub const HEADER_PARTITION: &str = "__streams.errors.partition";
+/// Its offset there.
+pub const HEADER_OFFSET: &str = "__streams.errors.offset";
+/// Its timestamp there, in milliseconds since the epoch.
+pub const HEADER_TIMESTAMP: &str = "__streams.errors.timestamp";
+/// The reason code: see [`crate::shard::DeadLetterReason::code`].
+pub const HEADER_REASON: &str = "__streams.errors.reason";
+/// The reason in words.
+pub const HEADER_MESSAGE: &str = "__streams.errors.message";
+/// What was left out to make the record fit, such as
+/// `value: 900000 of 1200000 bytes kept`. A record with this header cannot be
+/// sent again as it was.
+pub const HEADER_TRUNCATED: &str = "__streams.errors.truncated";
+
+/// The largest record that a broker takes by default (`message.max.bytes`), and
+/// so the size to which a dead letter is cut if nothing else is known.
+pub const DEFAULT_MAX_BYTES: usize = 1_048_588;
+
+/// The smallest limit that can be kept: our own headers, at their longest.
+pub const MIN_MAX_BYTES: usize = 4_096;
+
+/// How much of the reason in words is kept, in bytes.
+const MESSAGE_MAX_BYTES: usize = 1_024;
+
+/// How much is kept of a key if the record does not fit; longer ones are no
+/// device ids anyway.
+const KEY_KEPT_BYTES: usize = 1_024;
+
+/// The most that the batch and the record themselves take: 61 bytes of batch
+/// header and seven varints.
+const RECORD_OVERHEAD_BYTES: usize = 128;
+
+/// The most that a header's two lengths take.
+const HEADER_OVERHEAD_BYTES: usize = 10;
+
+/// The most that [`HEADER_TRUNCATED`] takes.
+const TRUNCATED_MAX_BYTES: usize = HEADER_TRUNCATED.len() + HEADER_OVERHEAD_BYTES + 256;
+
+/// A dead letter, ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The original's key.
+    pub key: Option<Vec<u8>>,
+    /// The original's value.
+    pub value: Option<Vec<u8>>,
+    /// The original's headers, then ours.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Encoded {
+    /// The most that the record can take on the wire, alone in its batch and
+    /// not compressed.
+    #[must_use]
+    pub fn max_size_bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers = self.headers.iter().map(|(name, value)| header_size(name, length(value)));
+        RECORD_OVERHEAD_BYTES + length(&self.key) + length(&self.value) + headers.sum::<usize>()
+    }
+}
+
+fn header_size(name: &str, value_length: usize) -> usize {
+    name.len() + value_length + HEADER_OVERHEAD_BYTES
+}
+
+/// Writes a dead letter that was read from `topic` as a record of at most
+/// `max_bytes`, or [`MIN_MAX_BYTES`] if that is more.
+///
+/// If it does not fit whole (rule C8), a key is cut first if it is too long to
+/// be an id, then the last headers go if they take more than half, then the
+/// value is cut; a header says so.
+#[must_use]
+pub fn encode(letter: &DeadLetter, topic: &str, max_bytes: usize) -> Encoded {
+    let max_bytes = max_bytes.max(MIN_MAX_BYTES);
+    let theirs = letter
+        .headers
+        .iter()
+        .filter(|(name, _)| !name.starts_with(HEADER_PREFIX))
+        .map(|(name, value)| (name.to_string(), value.as_ref().map(|bytes| bytes.to_vec())));
+    let mut encoded = Encoded {
+        key: letter.key.as_ref().map(|key| key.to_vec()),
+        value: letter.value.as_ref().map(|value| value.to_vec()),
+        headers: theirs.collect(),
+    };
+    let mut ours = vec![
+        ours(HEADER_TOPIC, topic.to_owned()),
+        ours(HEADER_PARTITION, letter.partition.to_string()),
+        ours(HEADER_OFFSET, letter.offset.to_string()),
+        ours(HEADER_TIMESTAMP, letter.timestamp.to_string()),
+        ours(HEADER_REASON, letter.reason.code().to_owned()),
+        ours(HEADER_MESSAGE, prefix(&letter.detail, MESSAGE_MAX_BYTES).to_owned()),
+    ];
+    let ours_size: usize = ours
+        .iter()
+        .map(|(name, value)| header_size(name, value.as_ref().map_or(0, Vec::len)))
+        .sum();
+    if encoded.max_size_bytes() + ours_size > max_bytes {
+        let left_out = truncate(&mut encoded, max_bytes - ours_size - TRUNCATED_MAX_BYTES);
+        ours.push(self::ours(HEADER_TRUNCATED, left_out));
+    }
+    encoded.headers.append(&mut ours);
+    encoded
+}
+
+fn ours(name: &str, value: String) -> (String, Option<Vec<u8>>) {
+    (name.to_owned(), Some(value.into_bytes()))
+}
+
+/// Cuts to a size; says what was left out.
+fn truncate(encoded: &mut Encoded, max_bytes: usize) -> String {
+    let mut left_out = Vec::new();
+    if let Some(key) = encoded.key.as_mut().filter(|key| key.len() > KEY_KEPT_BYTES) {
+        left_out.push(format!("key: {KEY_KEPT_BYTES} of {} bytes kept", key.len()));
+        key.truncate(KEY_KEPT_BYTES);
+    }
+    if encoded.max_size_bytes() > max_bytes {
+        let mut room = max_bytes / 2;
+        let kept = encoded.headers.iter().take_while(|(name, value)| {
+            let size = header_size(name, value.as_ref().map_or(0, Vec::len));
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        });
+        let (kept, all) = (kept.count(), encoded.headers.len());
+        if kept < all {
+            left_out.push(format!("headers: {kept} of {all} kept"));
+            encoded.headers.truncate(kept);
+        }
+    }
+    let excess = encoded.max_size_bytes().saturating_sub(max_bytes);
+    if let Some(value) = encoded.value.as_mut().filter(|_| excess > 0) {
+        let kept = value.len().saturating_sub(excess);
+        left_out.push(format!("value: {kept} of {} bytes kept", value.len()));
+        value.truncate(kept);
+    }
+    left_out.join("; ")
+}
+
+fn prefix(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shard::{DeadLetterReason, Input, Timestamp};
+
+    fn letter(key: Option<&[u8]>, value: Option<&[u8]>) -> DeadLetter {
+        DeadLetter {
+            input: Input::VpnSessions,
+            partition: 3,
+            offset: 42,
+            timestamp: Timestamp(1_700_000_000_123),
+            key: key.map(Into::into),
+            value: value.map(Into::into),
+            headers: vec![
+                ("trace".into(), Some(b"abc".as_slice().into())),
+                ("empty".into(), None),
+                (HEADER_REASON.into(), Some(b"an earlier one".as_slice().into())),
+            ],
+            reason: DeadLetterReason::UnknownEvent,
+            detail: "no event is set".into(),
+        }
+    }
+
+    fn header<'a>(encoded: &'a Encoded, name: &str) -> Option<&'a str> {
+        let mut found = encoded.headers.iter().filter(|(other, _)| other == name);
+        let (_, value) = found.next()?;
+        assert!(found.next().is_none(), "{name} twice");
+        value.as_ref().map(|value| std::str::from_utf8(value).unwrap())
+    }
+
+    #[test]
+    fn a_dead_letter_is_the_record_as_it_was_and_where_it_was() {
+        let encoded = encode(
+            &letter(Some(b"device"), Some(b"value")),
+            "device-vpn-sessions",
+            DEFAULT_MAX_BYTES,
+        );
+        assert_eq!(encoded.key.as_deref(), Some(b"device".as_slice()));
+        assert_eq!(encoded.value.as_deref(), Some(b"value".as_slice()));
+        assert_eq!(header(&encoded, "trace"), Some("abc"));
+        assert_eq!(encoded.headers[1], ("empty".to_owned(), None));
+        assert_eq!(header(&encoded, HEADER_TOPIC), Some("device-vpn-sessions"));
+        assert_eq!(header(&encoded, HEADER_PARTITION), Some("3"));
+        assert_eq!(header(&encoded, HEADER_OFFSET), Some("42"));
+        assert_eq!(header(&encoded, HEADER_TIMESTAMP), Some("1700000000123"));
+        assert_eq!(header(&encoded, HEADER_REASON), Some("unknown_event"));
+        assert_eq!(header(&encoded, HEADER_MESSAGE), Some("no event is set"));
+        assert_eq!(header(&encoded, HEADER_TRUNCATED), None);
+    }
+
+    #[test]
+    fn null_stays_null_and_empty_empty() {
+        let encoded = encode(&letter(None, None), "t", DEFAULT_MAX_BYTES);
+        assert_eq!((encoded.key, encoded.value), (None, None));
+        let encoded = encode(&letter(Some(b""), Some(b"")), "t", DEFAULT_MAX_BYTES);
+        assert_eq!((encoded.key, encoded.value), (Some(vec![]), Some(vec![])));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_and_a_header_says_so() {
+        let value = vec![7; 2_000_000];
+        let encoded = encode(&letter(Some(b"device"), Some(&value)), "t", DEFAULT_MAX_BYTES);
+        assert!(encoded.max_size_bytes() <= DEFAULT_MAX_BYTES);
+        assert!(encoded.max_size_bytes() > DEFAULT_MAX_BYTES - 1_000);
+        let kept = encoded.value.as_ref().unwrap().len();
+        assert_eq!(
+            header(&encoded, HEADER_TRUNCATED).unwrap(),
+            format!("value: {kept} of 2000000 bytes kept")
+        );
+        assert_eq!(header(&encoded, "trace"), Some("abc"));
+    }
+
+    #[test]
+    fn a_huge_key_does_not_cost_the_value() {
+        let key = vec![7; 2_000_000];
+        let encoded = encode(&letter(Some(&key), Some(b"value")), "t", DEFAULT_MAX_BYTES);
+        assert_eq!(encoded.key.as_ref().map(Vec::len), Some(KEY_KEPT_BYTES));
+        assert_eq!(encoded.value.as_deref(), Some(b"value".as_slice()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_dead_letter_fits(
+            key in 0usize..5_000,
+            value in 0usize..20_000,
+            headers in proptest::collection::vec((0usize..3_000, 0usize..3_000), 0..6),
+            detail in 0usize..3_000,
+            max_bytes in 0usize..20_000,
+        ) {
+            let mut letter = letter(Some(&vec![1; key]), Some(&vec![2; value]));
+            letter.headers = headers
+                .into_iter()
+                .map(|(name, value)| ("h".repeat(name).into(), Some(vec![3; value].into())))
+                .collect();
+            letter.detail = "é".repeat(detail).into();
+            let whole = encode(&letter, &"t".repeat(249), usize::MAX);
+            let encoded = encode(&letter, &"t".repeat(249), max_bytes);
+            prop_assert!(encoded.max_size_bytes() <= max_bytes.max(MIN_MAX_BYTES));
+            let truncated = header(&encoded, HEADER_TRUNCATED).is_some();
+            prop_assert_eq!(truncated, encoded != whole);
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! A record of an input, from bytes to an [`Event`], or the reason why not.
+//!
+//! Whatever arrives ends here as one of the two: nothing that a producer can
+//! write panics, and nothing is guessed. What is refused becomes a dead letter
+//! (DESIGN section 4), and the partition moves on.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+use prost_types::{Duration, Timestamp as ProtoTimestamp};
+
+use super::proto::v1;
+use crate::shard::{
+    DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, ScopeEvent,
+    Settings, Timestamp,
+};
+
+/// The longest name of a fleet, an organization, a VPN instance, a session or
+/// a release, in bytes.
+pub const NAME_MAX_BYTES: usize = 255;
+
+/// The shortest poll interval and lease, in milliseconds (rules J3, J4).
+pub const INTERVAL_MIN_MS: u32 = 1_000;
+
+/// The longest poll interval and lease, in milliseconds (rules J3, J4).
+pub const INTERVAL_MAX_MS: u32 = 7 * 24 * 3_600_000;
+
+/// The greatest percentage.
+pub const PERCENT_MAX: u32 = 100;
+
+/// The last second that a Protobuf timestamp may name: 9999-12-31T23:59:59Z.
+pub const TIMESTAMP_MAX_SECONDS: i64 = 253_402_300_799;
+
+/// The greatest nanosecond of a second.
+const NANOS_MAX: i32 = 999_999_999;
+
+/// The first byte of the Confluent wire format.
+const CONFLUENT_MAGIC: u8 = 0;
+
+/// How deep a message may be nested in its schema; the Confluent wire format
+/// spells the path to it.
+const CONFLUENT_MAX_DEPTH: i64 = 16;
+
+/// How the values of an input are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// The bare message.
+    #[default]
+    Protobuf,
+    /// The message behind the Confluent Schema Registry's framing: a zero byte,
+    /// the schema's id in four bytes, the message's place in the schema. Id and
+    /// place are skipped: the topic says which message it is.
+    ConfluentProtobuf,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Format; 2] = [Format::Protobuf, Format::ConfluentProtobuf];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::Protobuf => "protobuf",
+            Format::ConfluentProtobuf => "confluent-protobuf",
+        }
+    }
+}
+
+/// Why a record could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For headers and metrics.
+    pub reason: DeadLetterReason,
+    /// For people: what is wrong with which field.
+    pub detail: String,
+}
+
+impl Refusal {
+    fn new(reason: DeadLetterReason, detail: impl Into<String>) -> Refusal {
+        Refusal { reason, detail: detail.into() }
+    }
+
+    fn undecodable(detail: impl Into<String>) -> Refusal {
+        Refusal::new(DeadLetterReason::Undecodable, detail)
+    }
+
+    fn invalid(detail: impl Into<String>) -> Refusal {
+        Refusal::new(DeadLetterReason::InvalidValue, detail)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.code(), self.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Reads one record of an input.
+///
+/// A null value is a tombstone: on the lifecycle topic, with a key, a deletion;
+/// refused everywhere else. A value of no bytes is what a broken producer
+/// sends, and is refused, though Protobuf would read it as a message without
+/// fields: a heartbeat must carry at least one.
+///
+/// # Errors
+/// When the record cannot be used: it is to become a dead letter.
+pub fn decode(
+    input: Input,
+    format: Format,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> Result<Event, Refusal> {
+    let Some(value) = value else { return tombstone(input, key) };
+    let message = match format {
+        Format::Protobuf => value,
+        Format::ConfluentProtobuf => strip_confluent_framing(value)?,
+    };
+    if message.is_empty() {
+        return Err(Refusal::undecodable("the value is empty"));
+    }
+    match input {
+        Input::Heartbeats => heartbeat(key, parse(message)?),
+        Input::VpnSessions => vpn_event(key, parse(message)?),
+        Input::Lifecycle => lifecycle_event(key, parse(message)?),
+    }
+}
+
+fn parse<M: Message + Default + prost::Name>(bytes: &[u8]) -> Result<M, Refusal> {
+    M::decode(bytes).map_err(|error| Refusal::undecodable(format!("no {}: {error}", M::NAME)))
+}
+
+fn tombstone(input: Input, key: Option<&[u8]>) -> Result<Event, Refusal> {
+    match input {
+        Input::Lifecycle => {
+            let device = device(key, "a deletion by a null value")?;
+            let body = EventBody::Device { device, event: DeviceEvent::Deleted };
+            Ok(Event { occurred_at: None, body })
+        }
+        Input::VpnSessions | Input::Heartbeats => Err(Refusal::new(
+            DeadLetterReason::UnexpectedTombstone,
+            "the value is null; only the lifecycle topic has tombstones",
+        )),
+    }
+}
+
+fn heartbeat(key: Option<&[u8]>, message: v1::Heartbeat) -> Result<Event, Refusal> {
+    let device = device(key, "a heartbeat")?;
+    let occurred_at = occurred_at(message.occurred_at)?;
+    let poll_interval_ms = poll_interval(message.poll_interval)?;
+    Ok(Event { occurred_at, body: EventBody::Heartbeat { device, poll_interval_ms } })
+}
+
+fn vpn_event(key: Option<&[u8]>, message: v1::VpnEvent) -> Result<Event, Refusal> {
+    use v1::vpn_event::Event as Said;
+
+    let Some(said) = message.event else { return Err(unknown_event()) };
+    let body = match said {
+        Said::SessionOpened(v1::SessionOpened { instance, session }) => {
+            let device = device(key, "session_opened")?;
+            let instance = required_name("session_opened.instance", instance)?;
+            let session = required_name("session_opened.session", session)?;
+            EventBody::Device { device, event: DeviceEvent::SessionOpened { instance, session } }
+        }
+        Said::SessionClosed(v1::SessionClosed { instance, session }) => {
+            let device = device(key, "session_closed")?;
+            let instance = required_name("session_closed.instance", instance)?;
+            let session = required_name("session_closed.session", session)?;
+            EventBody::Device { device, event: DeviceEvent::SessionClosed { instance, session } }
+        }
+        Said::InstanceAlive(v1::InstanceAlive { instance, started_at, lease }) => {
+            no_key(key, "instance_alive")?;
+            EventBody::Scope(ScopeEvent::InstanceAlive {
+                instance: required_name("instance_alive.instance", instance)?,
+                started_at: started_at
+                    .map(|at| timestamp("instance_alive.started_at", at))
+                    .transpose()?,
+                lease_ms: interval(
+                    "instance_alive.lease",
+                    lease.ok_or_else(|| Refusal::invalid("instance_alive.lease is absent"))?,
+                )?,
+            })
+        }
+        Said::InstanceLost(v1::InstanceLost { instance }) => {
+            no_key(key, "instance_lost")?;
+            EventBody::Scope(ScopeEvent::InstanceLost {
+                instance: required_name("instance_lost.instance", instance)?,
+            })
+        }
+    };
+    Ok(Event { occurred_at: occurred_at(message.occurred_at)?, body })
+}
+
+fn lifecycle_event(key: Option<&[u8]>, message: v1::LifecycleEvent) -> Result<Event, Refusal> {
+    let Some(said) = message.event else { return Err(unknown_event()) };
+    let body = match lifecycle_said(said)? {
+        Said::OfDevice(name, event) => EventBody::Device { device: device(key, name)?, event },
+        Said::OfScope(name, event) => {
+            no_key(key, name)?;
+            EventBody::Scope(event)
+        }
+    };
+    Ok(Event { occurred_at: occurred_at(message.occurred_at)?, body })
+}
+
+/// A lifecycle event with its name, before its key has been looked at.
+enum Said {
+    OfDevice(&'static str, DeviceEvent),
+    OfScope(&'static str, ScopeEvent),
+}
+
+fn lifecycle_said(said: v1::lifecycle_event::Event) -> Result<Said, Refusal> {
+    use v1::lifecycle_event::Event as E;
+
+    Ok(match said {
+        E::Registered(v1::Registered { fleet, organization, preregistered }) => {
+            let fleet = name("registered.fleet", fleet)?;
+            let organization = name("registered.organization", organization)?;
+            let event = DeviceEvent::Registered { fleet, organization, preregistered };
+            Said::OfDevice("registered", event)
+        }
+        E::Provisioned(v1::Provisioned {}) => {
+            Said::OfDevice("provisioned", DeviceEvent::Provisioned)
+        }
+        E::Activated(v1::Activated {}) => Said::OfDevice("activated", DeviceEvent::Activated),
+        E::Deactivated(v1::Deactivated {}) => {
+            Said::OfDevice("deactivated", DeviceEvent::Deactivated)
+        }
+        E::Frozen(v1::Frozen { reason }) => {
+            let reason = freezing("frozen.reason", reason)?;
+            Said::OfDevice("frozen", DeviceEvent::Frozen { reason })
+        }
+        E::Unfrozen(v1::Unfrozen { reason }) => {
+            let reason = lifting("unfrozen.reason", reason)?;
+            Said::OfDevice("unfrozen", DeviceEvent::Unfrozen { reason })
+        }
+        E::ConfigurationStarted(v1::ConfigurationStarted {}) => {
+            Said::OfDevice("configuration_started", DeviceEvent::ConfigurationStarted)
+        }
+        E::ConfigurationProgressed(v1::ConfigurationProgressed { percent: said }) => {
+            let percent = percent("configuration_progressed.percent", said)?;
+            let event = DeviceEvent::ConfigurationProgressed { percent };
+            Said::OfDevice("configuration_progressed", event)
+        }
+        E::ConfigurationFinished(v1::ConfigurationFinished {}) => {
+            Said::OfDevice("configuration_finished", DeviceEvent::ConfigurationFinished)
+        }
+        E::UpdateStarted(v1::UpdateStarted { release }) => {
+            let release = name("update_started.release", release)?;
+            Said::OfDevice("update_started", DeviceEvent::UpdateStarted { release })
+        }
+        E::UpdateProgressed(v1::UpdateProgressed { percent: said }) => {
+            let percent = percent("update_progressed.percent", said)?;
+            Said::OfDevice("update_progressed", DeviceEvent::UpdateProgressed { percent })
+        }
+        E::UpdateFinished(v1::UpdateFinished {}) => {
+            Said::OfDevice("update_finished", DeviceEvent::UpdateFinished)
+        }
+        E::SettingsChanged(v1::SettingsChanged { poll_interval: said, vpn_enabled }) => {
+            let settings = Settings { poll_interval_ms: poll_interval(said)?, vpn_enabled };
+            Said::OfDevice("settings_changed", DeviceEvent::SettingsChanged(settings))
+        }
+        E::Moved(v1::Moved { fleet, organization }) => {
+            let fleet = name("moved.fleet", fleet)?;
+            let organization = name("moved.organization", organization)?;
+            Said::OfDevice("moved", DeviceEvent::Moved { fleet, organization })
+        }
+        E::Deleted(v1::Deleted {}) => Said::OfDevice("deleted", DeviceEvent::Deleted),
+        E::FleetSettingsChanged(v1::FleetSettingsChanged {
+            fleet,
+            poll_interval: said,
+            vpn_enabled,
+        }) => {
+            let fleet = required_name("fleet_settings_changed.fleet", fleet)?;
+            let settings = Settings { poll_interval_ms: poll_interval(said)?, vpn_enabled };
+            let event = ScopeEvent::FleetSettingsChanged { fleet, settings };
+            Said::OfScope("fleet_settings_changed", event)
+        }
+        E::FleetFrozen(v1::FleetFrozen { fleet, reason }) => {
+            let fleet = required_name("fleet_frozen.fleet", fleet)?;
+            let reason = freezing("fleet_frozen.reason", reason)?;
+            Said::OfScope("fleet_frozen", ScopeEvent::FleetFrozen { fleet, reason })
+        }
+        E::FleetUnfrozen(v1::FleetUnfrozen { fleet, reason }) => {
+            let fleet = required_name("fleet_unfrozen.fleet", fleet)?;
+            let reason = lifting("fleet_unfrozen.reason", reason)?;
+            Said::OfScope("fleet_unfrozen", ScopeEvent::FleetUnfrozen { fleet, reason })
+        }
+        E::OrganizationFrozen(v1::OrganizationFrozen { organization, reason }) => {
+            let organization = required_name("organization_frozen.organization", organization)?;
+            let reason = freezing("organization_frozen.reason", reason)?;
+            let event = ScopeEvent::OrganizationFrozen { organization, reason };
+            Said::OfScope("organization_frozen", event)
+        }
+        E::OrganizationUnfrozen(v1::OrganizationUnfrozen { organization, reason }) => {
+            let organization = required_name("organization_unfrozen.organization", organization)?;
+            let reason = lifting("organization_unfrozen.reason", reason)?;
+            let event = ScopeEvent::OrganizationUnfrozen { organization, reason };
+            Said::OfScope("organization_unfrozen", event)
+        }
+    })
+}
+
+fn unknown_event() -> Refusal {
+    Refusal::new(
+        DeadLetterReason::UnknownEvent,
+        "no event is set, or one that this version does not know",
+    )
+}
+
+fn device(key: Option<&[u8]>, what: &str) -> Result<DeviceId, Refusal> {
+    use crate::shard::event::{DEVICE_ID_MAX_BYTES, InvalidDeviceId};
+
+    let key = key.ok_or_else(|| {
+        Refusal::new(
+            DeadLetterReason::MissingKey,
+            format!("{what} concerns one device, and the record has no key"),
+        )
+    })?;
+    DeviceId::from_key(key).map_err(|invalid| {
+        let detail = match invalid {
+            InvalidDeviceId::Empty => "the key is empty".to_owned(),
+            InvalidDeviceId::TooLong => format!(
+                "the key has {} bytes; a device id has at most {DEVICE_ID_MAX_BYTES}",
+                key.len()
+            ),
+            InvalidDeviceId::NotUtf8 => "the key is not UTF-8".to_owned(),
+        };
+        Refusal::new(DeadLetterReason::InvalidKey, detail)
+    })
+}
+
+fn no_key(key: Option<&[u8]>, what: &str) -> Result<(), Refusal> {
+    match key {
+        None => Ok(()),
+        Some(_) => Err(Refusal::new(
+            DeadLetterReason::UnexpectedKey,
+            format!(
+                "{what} concerns every partition: its record must have a null key, \
+                 one copy to each partition"
+            ),
+        )),
+    }
+}
+
+fn name(field: &str, name: String) -> Result<Arc<str>, Refusal> {
+    if name.len() > NAME_MAX_BYTES {
+        return Err(Refusal::invalid(format!(
+            "{field} has {} bytes; at most {NAME_MAX_BYTES}",
+            name.len()
+        )));
+    }
+    Ok(name.into())
+}
+
+fn required_name(field: &str, text: String) -> Result<Arc<str>, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::invalid(format!("{field} is absent")));
+    }
+    name(field, text)
+}
+
+fn percent(field: &str, percent: u32) -> Result<u8, Refusal> {
+    match u8::try_from(percent) {
+        Ok(small) if percent <= PERCENT_MAX => Ok(small),
+        _ => Err(Refusal::invalid(format!("{field} is {percent}; at most {PERCENT_MAX}"))),
+    }
+}
+
+/// A reason as `unfrozen` has it: none lifts every reason (rule J2).
+///
+/// A number that this version does not know is refused, not taken for
+/// [`FrozenReason::Other`]: its lifting could then not be told from another's.
+fn lifting(field: &str, reason: i32) -> Result<Option<FrozenReason>, Refusal> {
+    match v1::FrozenReason::try_from(reason) {
+        Ok(v1::FrozenReason::Unspecified) => Ok(None),
+        Ok(v1::FrozenReason::Allowance) => Ok(Some(FrozenReason::Allowance)),
+        Ok(v1::FrozenReason::PaidApplicationType) => Ok(Some(FrozenReason::PaidApplicationType)),
+        Ok(v1::FrozenReason::OverdueInvoices) => Ok(Some(FrozenReason::OverdueInvoices)),
+        Ok(v1::FrozenReason::Other) => Ok(Some(FrozenReason::Other)),
+        Err(_) => Err(Refusal::invalid(format!(
+            "{field} is {reason}, which is no reason that this version knows"
+        ))),
+    }
+}
+
+/// A reason as `frozen` has it: none is [`FrozenReason::Other`] (rule J2).
+fn freezing(field: &str, reason: i32) -> Result<FrozenReason, Refusal> {
+    Ok(lifting(field, reason)?.unwrap_or(FrozenReason::Other))
+}
+
+fn occurred_at(said: Option<ProtoTimestamp>) -> Result<Option<Timestamp>, Refusal> {
+    said.map(|at| timestamp("occurred_at", at)).transpose()
+}
+
+/// Truncates to milliseconds (rule J1).
+fn timestamp(field: &str, said: ProtoTimestamp) -> Result<Timestamp, Refusal> {
+    let ProtoTimestamp { seconds, nanos } = said;
+    if !(0..=NANOS_MAX).contains(&nanos) {
+        return Err(Refusal::invalid(format!(
+            "{field} has {nanos} nanoseconds; 0 to {NANOS_MAX} are valid"
+        )));
+    }
+    if seconds > TIMESTAMP_MAX_SECONDS {
+        return Err(Refusal::invalid(format!("{field} is {seconds} s, after the year 9999")));
+    }
+    if seconds < Timestamp::MIN.0 / 1_000 {
+        return Err(Refusal::invalid(format!("{field} is {seconds} s, before the year 1970")));
+    }
+    Ok(Timestamp(seconds * 1_000 + i64::from(nanos / 1_000_000)))
+}
+
+fn poll_interval(said: Option<Duration>) -> Result<Option<u32>, Refusal> {
+    said.map(|length| interval("poll_interval", length)).transpose()
+}
+
+/// Rounds up to milliseconds: a deadline is never early (rule J3).
+fn interval(field: &str, said: Duration) -> Result<u32, Refusal> {
+    let Duration { seconds, nanos } = said;
+    let whole_ms = u32::try_from(nanos).map(|nanos| nanos.div_ceil(1_000_000)).ok();
+    let ms = whole_ms
+        .filter(|_| nanos <= NANOS_MAX)
+        .and_then(|part| seconds.checked_mul(1_000)?.checked_add(i64::from(part)))
+        .and_then(|ms| u32::try_from(ms).ok())
+        .filter(|ms| (INTERVAL_MIN_MS..=INTERVAL_MAX_MS).contains(ms));
+    ms.ok_or_else(|| {
+        Refusal::invalid(format!(
+            "{field} is {seconds} s and {nanos} ns; it must be from 1 s to 7 days"
+        ))
+    })
+}
+
+/// What follows the framing: a zero byte, four bytes of schema id, and the path
+/// to the message in the schema as zigzag varints, its length first (a lone
+/// zero stands for the first message).
+fn strip_confluent_framing(value: &[u8]) -> Result<&[u8], Refusal> {
+    let Some((header, mut rest)) = value.split_at_checked(5) else {
+        return Err(Refusal::undecodable("the value is shorter than the Confluent framing"));
+    };
+    if header[0] != CONFLUENT_MAGIC {
+        return Err(Refusal::undecodable(format!(
+            "the value begins with byte {}, not with 0 as the Confluent framing does; \
+             is the topic's format plain protobuf?",
+            header[0]
+        )));
+    }
+    let depth = zigzag_varint(&mut rest)?;
+    if !(0..=CONFLUENT_MAX_DEPTH).contains(&depth) {
+        return Err(Refusal::undecodable(format!(
+            "the Confluent framing names a path of {depth} message indexes"
+        )));
+    }
+    for _ in 0..depth {
+        zigzag_varint(&mut rest)?;
+    }
+    Ok(rest)
+}
+
+fn zigzag_varint(bytes: &mut &[u8]) -> Result<i64, Refusal> {
+    let raw = prost::encoding::decode_varint(bytes).map_err(|_| {
+        Refusal::undecodable("the Confluent framing ends within its message indexes")
+    })?;
+    Ok((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,443 @@
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+
+const KEY: Option<&[u8]> = Some(b"0123456789abcdef0123456789abcdef");
+
+fn at(seconds: i64, nanos: i32) -> Option<ProtoTimestamp> {
+    Some(ProtoTimestamp { seconds, nanos })
+}
+
+fn lasting(seconds: i64, nanos: i32) -> Option<Duration> {
+    Some(Duration { seconds, nanos })
+}
+
+fn read(input: Input, key: Option<&[u8]>, message: &impl Message) -> Result<Event, Refusal> {
+    decode(input, Format::Protobuf, key, Some(&message.encode_to_vec()))
+}
+
+fn reason(result: Result<Event, Refusal>) -> DeadLetterReason {
+    result.expect_err("must be refused").reason
+}
+
+fn vpn(event: v1::vpn_event::Event) -> v1::VpnEvent {
+    v1::VpnEvent { occurred_at: at(10, 0), event: Some(event) }
+}
+
+fn lifecycle(event: v1::lifecycle_event::Event) -> v1::LifecycleEvent {
+    v1::LifecycleEvent { occurred_at: at(10, 0), event: Some(event) }
+}
+
+fn heartbeat_with(poll_interval: Option<Duration>) -> v1::Heartbeat {
+    v1::Heartbeat { occurred_at: at(10, 0), poll_interval }
+}
+
+#[test]
+fn a_heartbeat_is_read_in_milliseconds_truncated() {
+    let message =
+        v1::Heartbeat { occurred_at: at(10, 123_999_999), poll_interval: lasting(900, 0) };
+    let event = read(Input::Heartbeats, KEY, &message).unwrap();
+    assert_eq!(event.occurred_at, Some(Timestamp(10_123)));
+    assert_eq!(
+        event.body,
+        EventBody::Heartbeat {
+            device: DeviceId::from_key(KEY.unwrap()).unwrap(),
+            poll_interval_ms: Some(900_000),
+        }
+    );
+}
+
+#[test]
+fn a_heartbeat_without_a_time_has_the_records() {
+    let message = v1::Heartbeat { occurred_at: None, poll_interval: lasting(60, 0) };
+    assert_eq!(read(Input::Heartbeats, KEY, &message).unwrap().occurred_at, None);
+}
+
+#[test]
+fn a_field_of_a_newer_producer_is_skipped() {
+    // Field 100, varint 1.
+    let event = decode(Input::Heartbeats, Format::Protobuf, KEY, Some(&[0xa0, 0x06, 0x01]));
+    assert!(event.is_ok());
+}
+
+#[test]
+fn an_empty_value_is_undecodable_everywhere() {
+    for input in Input::ALL {
+        for key in [KEY, None] {
+            let result = decode(input, Format::Protobuf, key, Some(b""));
+            assert_eq!(reason(result), DeadLetterReason::Undecodable);
+        }
+    }
+}
+
+#[test]
+fn a_truncated_value_is_undecodable() {
+    let whole = heartbeat_with(lasting(900, 0)).encode_to_vec();
+    let result = decode(Input::Heartbeats, Format::Protobuf, KEY, Some(&whole[..whole.len() - 1]));
+    assert_eq!(reason(result), DeadLetterReason::Undecodable);
+}
+
+#[test]
+fn text_is_undecodable() {
+    for input in Input::ALL {
+        let result = decode(input, Format::Protobuf, KEY, Some(b"{\"occurredAt\":\"2026\"}"));
+        assert_eq!(reason(result), DeadLetterReason::Undecodable);
+    }
+}
+
+#[test]
+fn a_tombstone_deletes_on_the_lifecycle_topic_only() {
+    let event = decode(Input::Lifecycle, Format::Protobuf, KEY, None).unwrap();
+    assert_eq!(event.occurred_at, None);
+    assert!(matches!(event.body, EventBody::Device { event: DeviceEvent::Deleted, .. }));
+    for input in [Input::Heartbeats, Input::VpnSessions] {
+        for key in [KEY, None] {
+            let result = decode(input, Format::Protobuf, key, None);
+            assert_eq!(reason(result), DeadLetterReason::UnexpectedTombstone);
+        }
+    }
+    let result = decode(Input::Lifecycle, Format::Protobuf, None, None);
+    assert_eq!(reason(result), DeadLetterReason::MissingKey);
+    let result = decode(Input::Lifecycle, Format::Protobuf, Some(b""), None);
+    assert_eq!(reason(result), DeadLetterReason::InvalidKey);
+}
+
+#[test]
+fn an_event_that_is_unset_or_unknown_is_told() {
+    let vpn = v1::VpnEvent { occurred_at: at(10, 0), event: None };
+    assert_eq!(reason(read(Input::VpnSessions, KEY, &vpn)), DeadLetterReason::UnknownEvent);
+    let lifecycle = v1::LifecycleEvent { occurred_at: at(10, 0), event: None };
+    assert_eq!(reason(read(Input::Lifecycle, KEY, &lifecycle)), DeadLetterReason::UnknownEvent);
+    // Field 99 with an empty message: an event of a newer version.
+    let result = decode(Input::Lifecycle, Format::Protobuf, KEY, Some(&[0x9a, 0x06, 0x00]));
+    assert_eq!(reason(result), DeadLetterReason::UnknownEvent);
+}
+
+#[test]
+fn device_events_need_a_key_that_is_a_device_id() {
+    let opened = vpn(v1::vpn_event::Event::SessionOpened(v1::SessionOpened {
+        instance: "eu-1".into(),
+        session: "s".into(),
+    }));
+    let closed = vpn(v1::vpn_event::Event::SessionClosed(v1::SessionClosed {
+        instance: "eu-1".into(),
+        session: "s".into(),
+    }));
+    let activated = lifecycle(v1::lifecycle_event::Event::Activated(v1::Activated {}));
+    let long = [b'x'; 129];
+    let cases: [(Option<&[u8]>, DeadLetterReason); 4] = [
+        (None, DeadLetterReason::MissingKey),
+        (Some(b""), DeadLetterReason::InvalidKey),
+        (Some(&long), DeadLetterReason::InvalidKey),
+        (Some(&[0xff]), DeadLetterReason::InvalidKey),
+    ];
+    for (key, expected) in cases {
+        assert_eq!(reason(read(Input::Heartbeats, key, &heartbeat_with(None))), expected);
+        assert_eq!(reason(read(Input::VpnSessions, key, &opened)), expected);
+        assert_eq!(reason(read(Input::VpnSessions, key, &closed)), expected);
+        assert_eq!(reason(read(Input::Lifecycle, key, &activated)), expected);
+    }
+}
+
+fn scope_events() -> Vec<(Input, Vec<u8>)> {
+    use v1::lifecycle_event::Event as L;
+    use v1::vpn_event::Event as V;
+
+    let vpn_events = [
+        V::InstanceAlive(v1::InstanceAlive {
+            instance: "eu-1".into(),
+            started_at: at(5, 0),
+            lease: lasting(30, 0),
+        }),
+        V::InstanceLost(v1::InstanceLost { instance: "eu-1".into() }),
+    ];
+    let lifecycle_events = [
+        L::FleetSettingsChanged(v1::FleetSettingsChanged {
+            fleet: "f".into(),
+            poll_interval: lasting(60, 0),
+            vpn_enabled: Some(false),
+        }),
+        L::FleetFrozen(v1::FleetFrozen { fleet: "f".into(), reason: 1 }),
+        L::FleetUnfrozen(v1::FleetUnfrozen { fleet: "f".into(), reason: 0 }),
+        L::OrganizationFrozen(v1::OrganizationFrozen { organization: "o".into(), reason: 0 }),
+        L::OrganizationUnfrozen(v1::OrganizationUnfrozen { organization: "o".into(), reason: 3 }),
+    ];
+    let vpn_events = vpn_events.map(|event| (Input::VpnSessions, vpn(event).encode_to_vec()));
+    let lifecycle_events =
+        lifecycle_events.map(|event| (Input::Lifecycle, lifecycle(event).encode_to_vec()));
+    vpn_events.into_iter().chain(lifecycle_events).collect()
+}
+
+#[test]
+fn broadcasts_must_have_no_key() {
+    for (input, value) in scope_events() {
+        let event = decode(input, Format::Protobuf, None, Some(&value)).unwrap();
+        assert!(matches!(event.body, EventBody::Scope(_)));
+        for key in [KEY, Some(b"".as_slice())] {
+            let result = decode(input, Format::Protobuf, key, Some(&value));
+            assert_eq!(reason(result), DeadLetterReason::UnexpectedKey);
+        }
+    }
+}
+
+#[test]
+fn names_that_are_needed_must_be_there_and_none_may_be_long() {
+    use v1::lifecycle_event::Event as L;
+    use v1::vpn_event::Event as V;
+
+    for bad in [String::new(), "x".repeat(NAME_MAX_BYTES + 1)] {
+        let good = || "n".to_owned();
+        let keyed = [
+            V::SessionOpened(v1::SessionOpened { instance: bad.clone(), session: good() }),
+            V::SessionOpened(v1::SessionOpened { instance: good(), session: bad.clone() }),
+            V::SessionClosed(v1::SessionClosed { instance: bad.clone(), session: good() }),
+            V::SessionClosed(v1::SessionClosed { instance: good(), session: bad.clone() }),
+        ];
+        for event in keyed {
+            let result = read(Input::VpnSessions, KEY, &vpn(event));
+            assert_eq!(reason(result), DeadLetterReason::InvalidValue);
+        }
+        let broadcast = [
+            V::InstanceAlive(v1::InstanceAlive {
+                instance: bad.clone(),
+                started_at: None,
+                lease: lasting(30, 0),
+            }),
+            V::InstanceLost(v1::InstanceLost { instance: bad.clone() }),
+        ];
+        for event in broadcast {
+            let result = read(Input::VpnSessions, None, &vpn(event));
+            assert_eq!(reason(result), DeadLetterReason::InvalidValue);
+        }
+        let scopes = [
+            L::FleetSettingsChanged(v1::FleetSettingsChanged {
+                fleet: bad.clone(),
+                ..Default::default()
+            }),
+            L::FleetFrozen(v1::FleetFrozen { fleet: bad.clone(), reason: 1 }),
+            L::FleetUnfrozen(v1::FleetUnfrozen { fleet: bad.clone(), reason: 1 }),
+            L::OrganizationFrozen(v1::OrganizationFrozen { organization: bad.clone(), reason: 1 }),
+            L::OrganizationUnfrozen(v1::OrganizationUnfrozen {
+                organization: bad.clone(),
+                reason: 1,
+            }),
+        ];
+        for event in scopes {
+            let result = read(Input::Lifecycle, None, &lifecycle(event));
+            assert_eq!(reason(result), DeadLetterReason::InvalidValue);
+        }
+    }
+    let long = "x".repeat(NAME_MAX_BYTES + 1);
+    let optional = [
+        L::Registered(v1::Registered { fleet: long.clone(), ..Default::default() }),
+        L::Registered(v1::Registered { organization: long.clone(), ..Default::default() }),
+        L::Moved(v1::Moved { fleet: long.clone(), organization: String::new() }),
+        L::Moved(v1::Moved { fleet: String::new(), organization: long.clone() }),
+        L::UpdateStarted(v1::UpdateStarted { release: long }),
+    ];
+    for event in optional {
+        let result = read(Input::Lifecycle, KEY, &lifecycle(event));
+        assert_eq!(reason(result), DeadLetterReason::InvalidValue);
+    }
+    let moved = L::Moved(v1::Moved { fleet: String::new(), organization: String::new() });
+    assert!(read(Input::Lifecycle, KEY, &lifecycle(moved)).is_ok());
+}
+
+#[test]
+fn intervals_are_one_second_to_seven_days_rounded_up() {
+    let cases = [
+        (lasting(0, 999_999_999), Some(1_000)),
+        (lasting(1, 0), Some(1_000)),
+        (lasting(1, 1), Some(1_001)),
+        (lasting(604_800, 0), Some(604_800_000)),
+        (lasting(604_800, 1), None),
+        (lasting(0, 999_000_000), None),
+        (lasting(0, 0), None),
+        (lasting(-1, 0), None),
+        (lasting(2, -1), None),
+        (lasting(2, 1_000_000_000), None),
+        (lasting(i64::MAX, 999_999_999), None),
+        (lasting(i64::MIN, i32::MIN), None),
+    ];
+    for (said, expected) in cases {
+        let result = read(Input::Heartbeats, KEY, &heartbeat_with(said));
+        match expected {
+            Some(ms) => assert!(
+                matches!(result.unwrap().body, EventBody::Heartbeat { poll_interval_ms, .. }
+                    if poll_interval_ms == Some(ms)),
+                "{said:?}"
+            ),
+            None => assert_eq!(reason(result), DeadLetterReason::InvalidValue, "{said:?}"),
+        }
+        let alive = |lease| {
+            let instance = "eu-1".to_owned();
+            vpn(v1::vpn_event::Event::InstanceAlive(v1::InstanceAlive {
+                instance,
+                started_at: None,
+                lease,
+            }))
+        };
+        assert_eq!(read(Input::VpnSessions, None, &alive(said)).is_ok(), expected.is_some());
+        let settings = v1::SettingsChanged { poll_interval: said, vpn_enabled: Some(true) };
+        let settings = lifecycle(v1::lifecycle_event::Event::SettingsChanged(settings));
+        assert_eq!(read(Input::Lifecycle, KEY, &settings).is_ok(), expected.is_some());
+        let result = read(Input::VpnSessions, None, &alive(None));
+        assert_eq!(reason(result), DeadLetterReason::InvalidValue);
+    }
+}
+
+#[test]
+fn times_outside_of_what_protobuf_or_a_row_can_hold_are_refused() {
+    let good = [(0, 0), (TIMESTAMP_MAX_SECONDS, 999_999_999)];
+    let bad = [(-1, 0), (TIMESTAMP_MAX_SECONDS + 1, 0), (1, -1), (1, 1_000_000_000), (i64::MIN, 0)];
+    let cases = good.map(|case| (case, true)).into_iter().chain(bad.map(|case| (case, false)));
+    for ((seconds, nanos), expected) in cases {
+        let when = at(seconds, nanos);
+        let heartbeat = v1::Heartbeat { occurred_at: when, poll_interval: None };
+        let alive = vpn(v1::vpn_event::Event::InstanceAlive(v1::InstanceAlive {
+            instance: "eu-1".into(),
+            started_at: when,
+            lease: lasting(30, 0),
+        }));
+        let mut activated = lifecycle(v1::lifecycle_event::Event::Activated(v1::Activated {}));
+        activated.occurred_at = when;
+        for result in [
+            read(Input::Heartbeats, KEY, &heartbeat),
+            read(Input::VpnSessions, None, &alive),
+            read(Input::Lifecycle, KEY, &activated),
+        ] {
+            match expected {
+                true => assert!(result.is_ok(), "{when:?}"),
+                false => assert_eq!(reason(result), DeadLetterReason::InvalidValue, "{when:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn percentages_end_at_a_hundred() {
+    use v1::lifecycle_event::Event as L;
+
+    for (percent, expected) in [(0, true), (100, true), (101, false), (256, false), (300, false)] {
+        let events = [
+            L::ConfigurationProgressed(v1::ConfigurationProgressed { percent }),
+            L::UpdateProgressed(v1::UpdateProgressed { percent }),
+        ];
+        for event in events {
+            let result = read(Input::Lifecycle, KEY, &lifecycle(event));
+            match expected {
+                true => assert!(result.is_ok()),
+                false => assert_eq!(reason(result), DeadLetterReason::InvalidValue),
+            }
+        }
+    }
+}
+
+#[test]
+fn reasons_unset_mean_other_or_all_and_unknown_ones_are_refused() {
+    use v1::lifecycle_event::Event as L;
+
+    let frozen = |reason| {
+        let message = lifecycle(L::Frozen(v1::Frozen { reason }));
+        read(Input::Lifecycle, KEY, &message).map(|event| event.body)
+    };
+    let unfrozen = |reason| {
+        let message = lifecycle(L::Unfrozen(v1::Unfrozen { reason }));
+        read(Input::Lifecycle, KEY, &message).map(|event| event.body)
+    };
+    let device = DeviceId::from_key(KEY.unwrap()).unwrap();
+    let body = |event| EventBody::Device { device: device.clone(), event };
+    let other = FrozenReason::Other;
+    assert_eq!(frozen(0), Ok(body(DeviceEvent::Frozen { reason: other })));
+    assert_eq!(frozen(4), Ok(body(DeviceEvent::Frozen { reason: other })));
+    assert_eq!(unfrozen(0), Ok(body(DeviceEvent::Unfrozen { reason: None })));
+    assert_eq!(unfrozen(4), Ok(body(DeviceEvent::Unfrozen { reason: Some(other) })));
+    assert_eq!(frozen(5).unwrap_err().reason, DeadLetterReason::InvalidValue);
+    assert_eq!(unfrozen(-1).unwrap_err().reason, DeadLetterReason::InvalidValue);
+}
+
+#[test]
+fn the_confluent_framing_is_taken_off() {
+    let message = heartbeat_with(lasting(900, 0)).encode_to_vec();
+    let plain = decode(Input::Heartbeats, Format::Protobuf, KEY, Some(&message));
+    // Schema 7; the first message, its path spelled out, and a nested one.
+    for path in [&[0][..], &[2, 0], &[4, 2, 6]] {
+        let framed = [&[0, 0, 0, 0, 7], path, &message].concat();
+        let read = decode(Input::Heartbeats, Format::ConfluentProtobuf, KEY, Some(&framed));
+        assert_eq!(read, plain);
+    }
+    let bad: [&[u8]; 7] = [
+        b"",
+        &[0, 0, 0, 0],
+        &[0, 0, 0, 0, 7],
+        &[1, 0, 0, 0, 7, 0, 8],
+        &[0, 0, 0, 0, 7, 0],
+        &[0, 0, 0, 0, 7, 1, 0],
+        &[0, 0, 0, 0, 7, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0],
+    ];
+    for value in bad {
+        let result = decode(Input::Heartbeats, Format::ConfluentProtobuf, KEY, Some(value));
+        assert_eq!(reason(result), DeadLetterReason::Undecodable, "{value:?}");
+    }
+}
+
+#[test]
+fn the_detail_names_the_field_and_the_limit() {
+    let refusal = read(Input::Heartbeats, KEY, &heartbeat_with(lasting(0, 5))).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "invalid_value: poll_interval is 0 s and 5 ns; it must be from 1 s to 7 days"
+    );
+}
+
+fn any_input() -> impl Strategy<Value = Input> {
+    prop_oneof![Just(Input::Heartbeats), Just(Input::VpnSessions), Just(Input::Lifecycle)]
+}
+
+fn any_format() -> impl Strategy<Value = Format> {
+    prop_oneof![Just(Format::Protobuf), Just(Format::ConfluentProtobuf)]
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        input in any_input(),
+        format in any_format(),
+        key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..140)),
+        value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200)),
+    ) {
+        let _ = decode(input, format, key.as_deref(), value.as_deref());
+    }
+
+    #[test]
+    fn a_good_record_with_one_byte_changed_never_panics(
+        which in 0usize..7,
+        position in 0usize..64,
+        byte in any::<u8>(),
+        keyed in any::<bool>(),
+    ) {
+        let (input, mut value) = scope_events().swap_remove(which);
+        let position = position % value.len();
+        value[position] = byte;
+        let _ = decode(input, Format::Protobuf, KEY.filter(|_| keyed), Some(&value));
+    }
+
+    #[test]
+    fn what_is_read_is_within_its_limits(
+        seconds in any::<i64>(), nanos in any::<i32>(),
+        interval_seconds in 0i64..700_000, interval_nanos in any::<i32>(),
+    ) {
+        let message = v1::Heartbeat {
+            occurred_at: at(seconds, nanos),
+            poll_interval: lasting(interval_seconds, interval_nanos),
+        };
+        if let Ok(event) = read(Input::Heartbeats, KEY, &message) {
+            prop_assert!(event.occurred_at.is_some_and(|at| at >= Timestamp::MIN));
+            let EventBody::Heartbeat { poll_interval_ms: Some(ms), .. } = event.body else {
+                panic!("another event");
+            };
+            prop_assert!((INTERVAL_MIN_MS..=INTERVAL_MAX_MS).contains(&ms));
+        }
+    }
+}

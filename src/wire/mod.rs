@@ -1,0 +1,7 @@
+//! Bytes to the core's values and back: pure, no I/O.
+
+pub mod dead_letter;
+pub mod decode;
+pub mod proto;
+
+pub use decode::{Format, Refusal, decode};
