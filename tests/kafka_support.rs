@@ -20,10 +20,13 @@ fn what_was_written_is_read_back() {
     let topics = broker.service_topics_stamped_by_sender("read-back", 3);
     let producer = broker.producer();
     let at = now_ms() - 30 * 24 * 3_600_000;
-    producer.send(&topics, [
-        heartbeat(&device_id(1), at).to_partition(2).stamped(at + 5),
-        heartbeat(&device_id(2), at),
-    ]);
+    producer.send(
+        &topics,
+        [
+            heartbeat(&device_id(1), at).to_partition(2).stamped(at + 5),
+            heartbeat(&device_id(2), at),
+        ],
+    );
     producer.flush();
 
     let records = broker.read_committed(&topics.heartbeats, SOON);

@@ -86,11 +86,8 @@ pub fn lifecycle(device: Option<&str>, at_ms: i64, event: lifecycle_event::Event
 
 /// `device` was registered, as an active device.
 pub fn registered(device: &str, at_ms: i64, fleet: &str, organization: &str) -> Outgoing {
-    let event = Registered {
-        fleet: fleet.into(),
-        organization: organization.into(),
-        preregistered: false,
-    };
+    let event =
+        Registered { fleet: fleet.into(), organization: organization.into(), preregistered: false };
     lifecycle(Some(device), at_ms, lifecycle_event::Event::Registered(event))
 }
 

@@ -329,8 +329,7 @@ impl KafkaBroker {
         for partition in 0..partitions_of(&consumer, topic).unwrap() {
             partitions.add_partition(topic, partition);
         }
-        let committed =
-            consumer.committed_offsets(partitions, Duration::from_secs(20)).unwrap();
+        let committed = consumer.committed_offsets(partitions, Duration::from_secs(20)).unwrap();
         let known = committed.elements().into_iter().filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
                 Some((element.partition(), offset, element.metadata().to_owned()))
@@ -494,9 +493,8 @@ impl Record {
     }
 
     fn from_message(message: &BorrowedMessage<'_>) -> Record {
-        let header = |header: Header<'_, &[u8]>| {
-            (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
-        };
+        let header =
+            |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
         Record {
             partition: message.partition(),
             offset: message.offset(),

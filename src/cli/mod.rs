@@ -1,0 +1,4 @@
+//! The subcommands.
+
+pub mod simulate;
+pub mod traffic;
