@@ -3,10 +3,12 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod kafka;
 pub mod shard;
+pub mod simulate;
 pub mod stream_thread;
 pub mod telemetry;
 pub mod wire;

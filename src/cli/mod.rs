@@ -1,7 +1,9 @@
 //! The command line.
 
 pub mod config;
+pub mod simulate;
 pub mod topics;
+mod traffic;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     // One line here, one in `dispatch`, one `pub mod` above: that is a command.
+    /// Write the traffic of a fleet that does not exist to the input topics
+    Simulate(simulate::Args),
     /// Create or check the Kafka topics
     Topics(topics::Args),
     /// Check or show the configuration
@@ -43,8 +47,8 @@ impl Command {
     /// # Errors
     /// Whatever ends the command before its work is done.
     pub fn dispatch(&self, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
-        let _config = &loaded.config;
         match self {
+            Command::Simulate(args) => simulate::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
         }

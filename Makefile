@@ -1,0 +1,52 @@
+# Targets for people; `make` lists them. Each installs what it lacks, where it may.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint run kafka kafka-stop bench clean need-build need-lint
+
+# Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
+ARGS ?=
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: need-build ## A fleet, the service and a live picture of it, all in one process
+	@scripts/need.sh redis
+	cargo build --quiet
+	@target/debug/device-status demo $(ARGS)
+
+test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
+	scripts/need.sh java maven redis
+	scripts/kafka.sh fetch
+	cargo test
+
+lint: need-build need-lint ## Format and lints only
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+run: need-build ## The service, against the brokers of device-status.toml or of the environment
+	cargo run --release -- $(if $(wildcard device-status.toml),--config device-status.toml) run
+
+kafka: need-build ## A real broker on localhost:9092 with all topics, until Ctrl-C
+	cargo build --quiet
+	@echo "Data in target/kafka/data. To stop: Ctrl-C here, or make kafka-stop elsewhere."
+	@DEVICE_STATUS_TOPICS__REPLICATION_FACTOR=1 scripts/kafka.sh start --port 9092 --data target/kafka/data \
+		--then 'target/debug/device-status topics create'
+
+kafka-stop: ## Stop what `make kafka` runs
+	@scripts/kafka.sh stop --data target/kafka/data
+
+bench: need-build ## Criterion's benchmarks, and the end-to-end ones
+	cargo bench
+	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; fi
+
+clean: ## Remove all that was built, fetched and stored
+	cargo clean
+
+need-build:
+	@scripts/need.sh cc make pkg-config
+	@command -v cargo >/dev/null || { echo "Please install Rust (with rustup)" >&2; exit 1; }
+
+need-lint:
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Sees to it that what is named is installed: need.sh [cc] [java] [maven] [redis] …
+# Installs Debian packages where it may, otherwise says in one line what to install.
+set -euo pipefail
+
+# What is asked for, the command that proves it, and the Debian package that brings it.
+table='
+cc          cc            build-essential
+make        make          make
+pkg-config  pkg-config    pkg-config
+java        java          openjdk-17-jre-headless
+maven       mvn           maven
+redis       redis-server  redis-server
+flock       flock         util-linux
+'
+
+packages=()
+for name in "$@"; do
+    read -r command package < <(awk -v name="$name" '$1 == name { print $2, $3 }' <<<"$table") || {
+        echo "need.sh: nothing is known of '$name'" >&2
+        exit 2
+    }
+    command -v "$command" >/dev/null || packages+=("$package")
+done
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+refuse() {
+    echo "Please install: ${packages[*]} ($1)" >&2
+    exit 1
+}
+
+command -v apt-get >/dev/null || refuse "there is no apt-get here to do it with"
+if [ "$(id -u)" = 0 ]; then
+    as_root=()
+elif sudo -n true 2>/dev/null; then
+    as_root=(sudo -n)
+else
+    refuse "try: sudo apt-get install ${packages[*]}"
+fi
+
+# Two runs at once wait for each other here.
+if command -v flock >/dev/null; then
+    exec 9>"${TMPDIR:-/tmp}/device-status-need.$(id -u).lock"
+    flock 9
+fi
+echo "Installing ${packages[*]} ..." >&2
+install() {
+    # A package that starts a daemon by itself is not to do so here.
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+}
+install 2>/dev/null || { "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=120 update -qq >/dev/null && install; } ||
+    refuse "apt-get could not; see its message above"

@@ -1,0 +1,247 @@
+//! `device-status simulate`: the traffic of a fleet, for trying things out and
+//! for load tests.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::traffic::Traffic;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::shard::Timestamp;
+use crate::simulate::{Fleet, KINDS, Plan};
+use crate::stream_thread::ports::Clock;
+
+/// How long to wait between two rounds of sending.
+const ROUND: Duration = Duration::from_millis(5);
+/// How often to say how it goes, without a terminal.
+const REPORT_EVERY_MS: i64 = 10_000;
+
+/// Write the traffic of a fleet that does not exist to the input topics.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// How many devices
+    #[arg(long, value_name = "N", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    devices: u32,
+    /// How many events a second they send, all together; sets how often each polls
+    #[arg(long, value_name = "EVENTS_PER_SECOND", value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// The interval at which devices are told to poll [default: what --rate makes of it, else
+    /// heartbeat.default_poll_interval]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    poll_interval: Option<Duration>,
+    /// The same seed gives the same devices and the same events
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// When to stop [default: at Ctrl-C]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.replace('_', "").parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("a number above 0 is needed".to_owned()),
+    }
+}
+
+impl Args {
+    /// The fleet that is asked for.
+    ///
+    /// # Errors
+    /// When the devices would have to poll less often than they are told to.
+    fn plan(&self, config: &Config, start: Timestamp) -> Result<Plan, Fatal> {
+        let told = self.poll_interval.unwrap_or(config.heartbeat.default_poll_interval);
+        let told_ms = told.as_millis().clamp(1, 7 * 86_400_000) as i64;
+        let Some(rate) = self.rate else {
+            return Ok(Plan::of_poll_interval(self.devices, self.seed, start, told_ms));
+        };
+        let mut plan = Plan::of_rate(self.devices, self.seed, start, rate);
+        if self.poll_interval.is_some() {
+            if plan.poll_interval_ms > told_ms {
+                let least = Plan::of_poll_interval(self.devices, self.seed, start, told_ms).rate();
+                return Err(Fatal::usage(format!(
+                    "{} devices that send {rate} events a second poll every {}, later than the \
+                     --poll-interval of {}: most would go Offline. Raise --rate to {} or more",
+                    self.devices,
+                    humantime::format_duration(Duration::from_millis(
+                        plan.poll_interval_ms.unsigned_abs()
+                    )),
+                    humantime::format_duration(told),
+                    least.ceil()
+                )));
+            }
+            let whole_seconds = (told_ms / 1000).max(1) * 1000;
+            plan.told_poll_interval_ms = u32::try_from(whole_seconds).unwrap_or(u32::MAX);
+        }
+        Ok(plan)
+    }
+}
+
+/// Runs until the duration is over or a signal comes.
+///
+/// # Errors
+/// When Kafka cannot be reached, lacks the topics, or stops taking records.
+pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
+    let clock = SystemClock::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| Fatal::internal(format!("signal {signal}: {error}")))?;
+    }
+    let start = clock.wall();
+    let plan = args.plan(config, start)?;
+    let mut traffic = Traffic::open(config)?;
+    let mut fleet = Fleet::new(plan.clone());
+    let mut report = Report::new(args.duration);
+    // The fleet's time is the time of day at the start, and goes on evenly
+    // whatever is done to the host's clock.
+    let started_ms = clock.monotonic_ms();
+    let end_ms = args.duration.map(|duration| duration.as_millis() as i64);
+    loop {
+        let elapsed_ms = clock.monotonic_ms() - started_ms;
+        let to_ms = end_ms.map_or(elapsed_ms, |end_ms| elapsed_ms.min(end_ms));
+        let mut failure = None;
+        fleet.advance(start.plus_ms(to_ms), &mut |sent| {
+            if failure.is_none() && !stop.load(Ordering::Relaxed) {
+                failure = traffic.send(&sent, &stop).err();
+            }
+        });
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        traffic.poll()?;
+        report.tell(elapsed_ms, traffic.counts().iter().sum(), plan.devices);
+        if stop.load(Ordering::Relaxed) || end_ms.is_some_and(|end_ms| to_ms >= end_ms) {
+            break;
+        }
+        SystemClock::pause(ROUND);
+    }
+    traffic.finish(&clock)?;
+    report.bar.finish_and_clear();
+    let elapsed_ms = (clock.monotonic_ms() - started_ms).max(1);
+    print_summary(&plan, &traffic, elapsed_ms, json);
+    Ok(())
+}
+
+fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) {
+    let events: u64 = traffic.counts().iter().sum();
+    let rate = events as f64 * 1000.0 / elapsed_ms as f64;
+    let kinds = KINDS.iter().zip(traffic.counts()).filter(|(_, count)| **count > 0);
+    if json {
+        let kinds: serde_json::Map<_, _> =
+            kinds.map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect();
+        let summary = json!({
+            "devices": plan.devices,
+            "seed": plan.seed,
+            "poll_interval_ms": plan.poll_interval_ms,
+            "elapsed_ms": elapsed_ms,
+            "events": events,
+            "records": traffic.records(),
+            "events_per_second": rate.round(),
+            "events_by_kind": kinds,
+        });
+        println!("{summary}");
+        return;
+    }
+    println!(
+        "Sent {events} events ({} records) of {} devices in {:.1} s: {rate:.0} a second. Seed {}.",
+        traffic.records(),
+        plan.devices,
+        elapsed_ms as f64 / 1000.0,
+        plan.seed
+    );
+    for (kind, count) in kinds {
+        println!("{count:>12}  {kind}");
+    }
+}
+
+/// Says how it goes: a bar on a terminal, else a log line now and then.
+struct Report {
+    bar: ProgressBar,
+    terminal: bool,
+    told_ms: i64,
+    told_events: u64,
+}
+
+impl Report {
+    fn new(duration: Option<Duration>) -> Report {
+        let terminal = std::io::stderr().is_terminal();
+        let (bar, template) = match duration {
+            _ if !terminal => (ProgressBar::hidden(), ""),
+            Some(duration) => (
+                ProgressBar::new(duration.as_millis() as u64),
+                "{elapsed} [{wide_bar}] {msg}, {eta} left",
+            ),
+            None => (ProgressBar::no_length(), "{elapsed} {spinner} {msg}"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Report { bar, terminal, told_ms: 0, told_events: 0 }
+    }
+
+    fn tell(&mut self, elapsed_ms: i64, events: u64, devices: u32) {
+        let every_ms = if self.terminal { 500 } else { REPORT_EVERY_MS };
+        if self.terminal {
+            self.bar.set_position(elapsed_ms.unsigned_abs());
+        }
+        let since_ms = elapsed_ms - self.told_ms;
+        if since_ms < every_ms {
+            return;
+        }
+        let rate = (events - self.told_events) as f64 * 1000.0 / since_ms as f64;
+        if self.terminal {
+            self.bar.set_message(format!("{events} events, {rate:.0} a second"));
+        } else {
+            tracing::info!(events, events_per_second = rate.round(), devices, "simulating");
+        }
+        (self.told_ms, self.told_events) = (elapsed_ms, events);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(arguments: &str) -> Result<Plan, Fatal> {
+        let arguments = std::iter::once("simulate").chain(arguments.split_whitespace());
+        Command::parse_from(arguments).args.plan(&Config::default(), Timestamp(0))
+    }
+
+    #[test]
+    fn a_rate_makes_the_poll_interval() {
+        let plan = plan("--devices 1000000 --rate 50_000").unwrap();
+        assert_eq!(plan.poll_interval_ms, 21_300);
+        assert_eq!(plan.told_poll_interval_ms, 22_000);
+    }
+
+    #[test]
+    fn without_a_rate_devices_poll_as_they_are_told() {
+        assert_eq!(plan("").unwrap().poll_interval_ms, 15 * 60_000);
+        assert_eq!(plan("--poll-interval 30s").unwrap().poll_interval_ms, 30_000);
+    }
+
+    #[test]
+    fn devices_that_would_poll_too_late_are_refused() {
+        let refusal = plan("--devices 1000 --rate 10 --poll-interval 1m").unwrap_err();
+        assert!(refusal.message.contains("--rate to 18"), "{refusal}");
+        let told = plan("--devices 1000 --rate 20 --poll-interval 1m").unwrap();
+        assert_eq!(told.told_poll_interval_ms, 60_000);
+        assert!(told.poll_interval_ms < 60_000);
+    }
+}

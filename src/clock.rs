@@ -1,0 +1,46 @@
+//! The host's clocks: the only place that reads them.
+
+#![allow(clippy::disallowed_methods, reason = "this is the clock that everything else is given")]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::shard::Timestamp;
+use crate::stream_thread::ports::Clock;
+
+/// The host's monotonic clock and its time of day.
+#[derive(Clone, Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts now.
+    #[must_use]
+    pub fn new() -> SystemClock {
+        SystemClock { start: Instant::now() }
+    }
+
+    /// Blocks this thread; for tools and shut-down, never in the loop.
+    pub fn pause(duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> SystemClock {
+        SystemClock::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic_ms(&self) -> i64 {
+        i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn wall(&self) -> Timestamp {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+            Err(_) => Timestamp::MIN,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! One simulated device.
+
+use crate::shard::{DeviceId, FrozenReason};
+
+use super::random::mix;
+
+/// What the simulation knows of a device.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    /// Counts the devices that had this place: a deleted one is succeeded by
+    /// another, with another id.
+    pub(super) generation: u32,
+    pub(super) fleet: u16,
+    /// Registered and not deleted.
+    pub(super) exists: bool,
+    /// Has power, and is not deactivated.
+    pub(super) polls: bool,
+    /// Nothing happens to it but what the owner of the simulation does.
+    pub(super) held: bool,
+    pub(super) vpn_enabled: bool,
+    /// The VPN instance that its open session is on.
+    pub(super) instance: Option<u8>,
+    /// Counts its sessions.
+    pub(super) session: u32,
+    pub(super) frozen: Option<FrozenReason>,
+    /// A poll that was planned under another number is void.
+    pub(super) polling: u32,
+}
+
+impl Device {
+    pub(super) fn new(fleet: u16) -> Device {
+        Device {
+            generation: 0,
+            fleet,
+            exists: false,
+            polls: false,
+            held: false,
+            vpn_enabled: true,
+            instance: None,
+            session: 0,
+            frozen: None,
+            polling: 0,
+        }
+    }
+}
+
+/// The id of the `generation`th device at `place`: 32 hex digits from the seed.
+pub(super) fn device_id(seed: u64, place: u32, generation: u32) -> DeviceId {
+    let number = u64::from(place) << 32 | u64::from(generation);
+    let high = mix(seed ^ mix(number));
+    let low = mix(high ^ number);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high.to_be_bytes());
+    bytes[8..].copy_from_slice(&low.to_be_bytes());
+    DeviceId::Hex(bytes)
+}

@@ -1,0 +1,277 @@
+//! What happens to devices, instances and organizations, and how it goes on.
+//! All durations are in polls, so that a fleet that polls every few seconds
+//! lives as much as one that polls every hour.
+
+use std::sync::Arc;
+
+use crate::shard::{DeviceEvent, EventBody, FrozenReason, Input, ScopeEvent, Settings};
+
+use super::{Close, Fleet, Scope, Step};
+
+impl Fleet {
+    pub(super) fn take(&mut self, step: Step) {
+        match step {
+            Step::Join(place) => self.join(place),
+            Step::Poll { place, polling } => self.poll(place, polling),
+            Step::Episode(place) => self.episode(place),
+            Step::Connect(place) => self.connect(place),
+            Step::Disconnect { place, session } => {
+                if self.devices[place as usize].session == session {
+                    self.disconnect(place, 0);
+                }
+            }
+            Step::CloseHeardLate(close) => self.close_heard_late(*close),
+            Step::Configure { place, percent } => self.configure(place, percent),
+            Step::Update { place, percent } => self.update(place, percent),
+            Step::SwitchOn(place) => {
+                self.switch_on(place);
+                self.plan_episode(place);
+            }
+            Step::Unfreeze(place) => {
+                let reason = self.devices[place as usize].frozen.take();
+                self.lifecycle(place, DeviceEvent::Unfrozen { reason });
+                self.plan_episode(place);
+            }
+            Step::Activate(place) => {
+                self.lifecycle(place, DeviceEvent::Activated);
+                self.switch_on(place);
+                self.plan_episode(place);
+            }
+            Step::Alive { instance, run } => self.alive(instance, run),
+            Step::InstanceFails => self.instance_fails(),
+            Step::InstanceReturns(instance) => self.instance_returns(instance),
+            Step::ScopeFreezes => self.scope_freezes(),
+            Step::ScopeThaws(scope) => self.scope_thaws(scope),
+        }
+    }
+
+    fn join(&mut self, place: u32) {
+        self.devices[place as usize].exists = true;
+        let (fleet, organization) = self.fleet_of(place);
+        let preregistered = self.random.chance(0.1);
+        let registered = DeviceEvent::Registered { fleet, organization, preregistered };
+        self.lifecycle(place, registered);
+        self.lifecycle(place, DeviceEvent::Provisioned);
+        let interval = self.plan.poll_interval_ms;
+        // The first contact comes somewhat later, by either link first.
+        let contact = self.random.times(interval, 0.05, 0.5);
+        self.start_polling(place, contact);
+        let connect = self.random.times(interval, 0.05, 0.5);
+        self.plan_in(connect, Step::Connect(place));
+        self.plan_episode(place);
+    }
+
+    /// Something happens to a device that is polling.
+    fn episode(&mut self, place: u32) {
+        let interval = self.plan.poll_interval_ms;
+        if self.devices[place as usize].held {
+            return;
+        }
+        match self.random.below(100) {
+            // Comes back on a new session, often before the close of the old
+            // one is heard of.
+            0..30 => {
+                let heard = self.random.times(interval.min(20_000), 0.0, 1.0).max(1);
+                self.disconnect(place, heard);
+                let back = self.random.times(interval.min(10_000), 0.02, 1.0);
+                self.plan_in(back, Step::Connect(place));
+                self.plan_episode(place);
+            }
+            // Has no VPN for a while.
+            30..42 => {
+                self.disconnect(place, 0);
+                let back = self.random.times(interval, 1.0, 4.0);
+                self.plan_in(back, Step::Connect(place));
+                self.plan_episode(place);
+            }
+            42..56 => {
+                self.releases += 1;
+                let release = format!("release-{}", self.releases / 50 + 1).into();
+                self.lifecycle(place, DeviceEvent::UpdateStarted { release });
+                self.plan_progress(|percent| Step::Update { place, percent }, 25);
+            }
+            56..64 => {
+                self.lifecycle(place, DeviceEvent::ConfigurationStarted);
+                self.plan_progress(|percent| Step::Configure { place, percent }, 50);
+            }
+            // Loses its power; the VPN's server notices a little later.
+            64..80 => {
+                self.stop_polling(place);
+                let session = self.devices[place as usize].session;
+                let noticed = self.random.times(interval.min(60_000), 0.1, 1.0);
+                self.plan_in(noticed, Step::Disconnect { place, session });
+                let back = self.random.times(interval, 2.5, 8.0);
+                self.plan_in(back, Step::SwitchOn(place));
+            }
+            80..86 => {
+                let reason = self.reason();
+                self.devices[place as usize].frozen = Some(reason);
+                self.lifecycle(place, DeviceEvent::Frozen { reason });
+                let lifted = self.random.times(interval, 2.0, 6.0);
+                self.plan_in(lifted, Step::Unfreeze(place));
+            }
+            86..90 => {
+                self.lifecycle(place, DeviceEvent::Deactivated);
+                self.stop_polling(place);
+                self.disconnect(place, 0);
+                let back = self.random.times(interval, 3.0, 8.0);
+                self.plan_in(back, Step::Activate(place));
+            }
+            90..94 => {
+                let fleet = self.random.below(self.fleets.len() as u32) as u16;
+                self.devices[place as usize].fleet = fleet;
+                let (fleet, organization) = self.fleet_of(place);
+                self.lifecycle(place, DeviceEvent::Moved { fleet, organization });
+                self.plan_episode(place);
+            }
+            94..98 => {
+                let enabled = !self.devices[place as usize].vpn_enabled;
+                self.devices[place as usize].vpn_enabled = enabled;
+                self.lifecycle(
+                    place,
+                    DeviceEvent::SettingsChanged(Settings {
+                        poll_interval_ms: Some(self.plan.told_poll_interval_ms),
+                        vpn_enabled: Some(enabled),
+                    }),
+                );
+                if enabled {
+                    self.connect(place)
+                } else {
+                    self.disconnect(place, 0)
+                }
+                self.plan_episode(place);
+            }
+            _ => self.delete(place),
+        }
+    }
+
+    /// Deletes a device; another takes its place a while later.
+    fn delete(&mut self, place: u32) {
+        self.stop_polling(place);
+        self.disconnect(place, 0);
+        self.lifecycle(place, DeviceEvent::Deleted);
+        // Half of the deletions are told by a key without a value.
+        let tombstone = self.random.chance(0.5);
+        if let Some(sent) = self.out.last_mut() {
+            sent.tombstone = tombstone;
+        }
+        let device = &mut self.devices[place as usize];
+        device.exists = false;
+        device.vpn_enabled = true;
+        device.generation += 1;
+        let after = self.random.times(self.plan.poll_interval_ms, 1.0, 4.0);
+        self.plan_in(after, Step::Join(place));
+    }
+
+    fn plan_progress(&mut self, step: impl Fn(u8) -> Step, percent: u8) {
+        let ms = self.random.times(self.plan.poll_interval_ms, 0.1, 0.6);
+        self.plan_in(ms, step(percent));
+    }
+
+    fn update(&mut self, place: u32, percent: u8) {
+        if percent >= 100 {
+            self.lifecycle(place, DeviceEvent::UpdateFinished);
+            self.plan_episode(place);
+        } else {
+            self.lifecycle(place, DeviceEvent::UpdateProgressed { percent });
+            self.plan_progress(|percent| Step::Update { place, percent }, percent + 25);
+        }
+    }
+
+    fn configure(&mut self, place: u32, percent: u8) {
+        if percent >= 100 {
+            self.lifecycle(place, DeviceEvent::ConfigurationFinished);
+            self.plan_episode(place);
+        } else {
+            self.lifecycle(place, DeviceEvent::ConfigurationProgressed { percent });
+            self.plan_progress(|percent| Step::Configure { place, percent }, percent + 50);
+        }
+    }
+
+    fn close_heard_late(&mut self, close: Close) {
+        let instance = self.instance(close.instance);
+        let event = DeviceEvent::SessionClosed { instance, session: close.session };
+        let body = EventBody::Device { device: close.device, event };
+        self.push(Input::VpnSessions, close.occurred_at, body);
+    }
+
+    // ---- what concerns many
+
+    pub(super) fn alive(&mut self, instance: u8, run: u32) {
+        let state = &self.instances[instance as usize];
+        if !state.up || state.run != run {
+            return;
+        }
+        let lease_ms = self.plan.lease_ms;
+        let started_at = Some(state.started_at);
+        let name = Arc::clone(&state.name);
+        self.broadcast(ScopeEvent::InstanceAlive { instance: name, started_at, lease_ms });
+        self.plan_in(i64::from(lease_ms) / 3, Step::Alive { instance, run });
+    }
+
+    /// An instance fails: nobody hears of its sessions' ends, only of its own.
+    /// Its devices connect elsewhere as they notice.
+    fn instance_fails(&mut self) {
+        self.plan_calamity(Step::InstanceFails);
+        let failing = self.random.below(u32::from(self.plan.instances)) as u8;
+        if !self.instances[failing as usize].up {
+            return;
+        }
+        self.instances[failing as usize].up = false;
+        let instance = self.instance(failing);
+        self.broadcast(ScopeEvent::InstanceLost { instance });
+        let interval = self.plan.poll_interval_ms;
+        for place in 0..self.plan.devices {
+            let device = &mut self.devices[place as usize];
+            if device.instance == Some(failing) {
+                device.instance = None;
+                let back = self.random.times(interval, 0.05, 0.8);
+                self.plan_in(back, Step::Connect(place));
+            }
+        }
+        let back = self.random.times(interval, 1.0, 3.0);
+        self.plan_in(back, Step::InstanceReturns(failing));
+    }
+
+    fn instance_returns(&mut self, instance: u8) {
+        let now = self.now;
+        let state = &mut self.instances[instance as usize];
+        state.up = true;
+        state.run += 1;
+        state.started_at = now;
+        let run = state.run;
+        self.alive(instance, run);
+    }
+
+    fn scope_freezes(&mut self) {
+        self.plan_calamity(Step::ScopeFreezes);
+        let (scope, event) = if self.random.chance(0.5) {
+            let place = self.random.below(self.fleets.len() as u32) as u16;
+            let fleet = Arc::clone(&self.fleets[usize::from(place)]);
+            let reason = FrozenReason::Allowance;
+            (Scope::Fleet(place), ScopeEvent::FleetFrozen { fleet, reason })
+        } else {
+            let place = self.random.below(self.organizations.len() as u32) as u16;
+            let organization = Arc::clone(&self.organizations[usize::from(place)]);
+            let reason = FrozenReason::OverdueInvoices;
+            (Scope::Organization(place), ScopeEvent::OrganizationFrozen { organization, reason })
+        };
+        self.broadcast(event);
+        let lifted = self.random.times(self.plan.poll_interval_ms, 1.0, 3.0);
+        self.plan_in(lifted, Step::ScopeThaws(scope));
+    }
+
+    fn scope_thaws(&mut self, scope: Scope) {
+        let event = match scope {
+            Scope::Fleet(place) => ScopeEvent::FleetUnfrozen {
+                fleet: Arc::clone(&self.fleets[usize::from(place)]),
+                reason: Some(FrozenReason::Allowance),
+            },
+            Scope::Organization(place) => ScopeEvent::OrganizationUnfrozen {
+                organization: Arc::clone(&self.organizations[usize::from(place)]),
+                reason: Some(FrozenReason::OverdueInvoices),
+            },
+        };
+        self.broadcast(event);
+    }
+}

@@ -1,0 +1,132 @@
+use std::collections::HashMap;
+
+use super::*;
+
+const START: Timestamp = Timestamp(1_700_000_000_000);
+
+fn run(plan: Plan, duration_ms: i64, step_ms: i64) -> Vec<Sent> {
+    let mut fleet = Fleet::new(plan);
+    let mut all = Vec::new();
+    let mut at = 0;
+    while at < duration_ms {
+        at += step_ms;
+        fleet.advance(START.plus_ms(at), &mut |sent| all.push(sent));
+    }
+    all
+}
+
+fn counts(events: &[Sent]) -> HashMap<&'static str, usize> {
+    let mut counts = HashMap::new();
+    for sent in events {
+        *counts.entry(KINDS[kind_of(&sent.event.body)]).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn the_same_seed_sends_the_same_events_however_time_is_cut() {
+    let plan = Plan::of_rate(300, 7, START, 100.0);
+    let fine = run(plan.clone(), 120_000, 10);
+    assert_eq!(fine, run(plan.clone(), 120_000, 1_000));
+    assert_ne!(fine, run(Plan { seed: 8, ..plan }, 120_000, 1_000));
+}
+
+#[test]
+fn the_rate_is_as_asked_from_the_start() {
+    let plan = Plan::of_rate(2_000, 1, START, 500.0);
+    let all = run(plan, 200_000, 100);
+    for second in [10, 60, 120, 190] {
+        let from = START.plus_ms(second * 1000 - 10_000);
+        let to = START.plus_ms(second * 1000);
+        let sent = all.iter().filter(|sent| from < sent.at && sent.at <= to).count();
+        assert!((4_000..6_500).contains(&sent), "{sent} events in the 10 s to {second} s");
+    }
+}
+
+#[test]
+fn every_kind_of_event_happens_and_most_are_heartbeats() {
+    let all = run(Plan::of_poll_interval(2_000, 3, START, 10_000), 2_000_000, 1_000);
+    let counts = counts(&all);
+    for kind in KINDS {
+        assert!(counts.contains_key(kind), "no {kind}");
+    }
+    let share = counts["heartbeat"] as f64 / all.len() as f64;
+    assert!((0.85..0.97).contains(&share), "{share} of the events are heartbeats");
+    assert!(counts["session_closed"] <= counts["session_opened"]);
+    assert!(counts["update_finished"] <= counts["update_started"]);
+    assert!(all.iter().any(|sent| sent.tombstone));
+}
+
+#[test]
+fn time_goes_forward_and_nothing_is_sent_before_it_happened() {
+    let all = run(Plan::of_poll_interval(500, 5, START, 5_000), 600_000, 50);
+    assert!(all.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    assert!(all.iter().all(|sent| sent.event.occurred_at.is_some_and(|at| at <= sent.at)));
+    // Closes that are heard of after the next session was opened are the point.
+    let late = all.iter().filter(|sent| sent.event.occurred_at != Some(sent.at)).count();
+    assert!(late > 100, "{late}");
+}
+
+#[test]
+fn polls_are_at_most_half_an_interval_early_or_late() {
+    let mut last: HashMap<DeviceId, Timestamp> = HashMap::new();
+    let mut fleet = Fleet::new(Plan::of_poll_interval(50, 5, START, 10_000));
+    for place in 0..50 {
+        fleet.hold(place);
+    }
+    fleet.advance(START.plus_ms(600_000), &mut |sent| {
+        if let EventBody::Heartbeat { device, .. } = sent.event.body {
+            if let Some(before) = last.insert(device, sent.at) {
+                let gap = sent.at.0 - before.0;
+                assert!((5_000..=15_000).contains(&gap), "{gap} ms");
+            }
+        }
+    });
+    assert_eq!(last.len(), 50);
+}
+
+#[test]
+fn a_device_that_is_switched_off_says_nothing_until_it_is_switched_on() {
+    let mut fleet = Fleet::new(Plan::of_poll_interval(20, 5, START, 1_000));
+    fleet.hold(3);
+    fleet.advance(START.plus_ms(60_000), &mut |_| {});
+    let watched = fleet.device_id(3);
+    let of_it = |sent: &Sent| match &sent.event.body {
+        EventBody::Heartbeat { device, .. } | EventBody::Device { device, .. } => {
+            *device == watched
+        }
+        EventBody::Scope(_) => false,
+    };
+    fleet.switch_off(3);
+    let mut said = Vec::new();
+    fleet.advance(START.plus_ms(120_000), &mut |sent| said.extend(of_it(&sent).then_some(sent)));
+    assert_eq!(counts(&said), HashMap::from([("session_closed", 1)]));
+    fleet.switch_on(3);
+    said.clear();
+    fleet.advance(START.plus_ms(180_000), &mut |sent| said.extend(of_it(&sent).then_some(sent)));
+    assert!(counts(&said)["heartbeat"] > 40);
+    assert_eq!(counts(&said)["session_opened"], 1);
+}
+
+#[test]
+fn what_is_encoded_decodes_to_the_same_event() {
+    use crate::wire::{Format, decode};
+
+    for sent in run(Plan::of_poll_interval(200, 9, START, 5_000), 300_000, 1_000) {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        let (has_key, has_value) = encode(&sent, &mut key, &mut value);
+        assert_eq!(has_value, !sent.tombstone);
+        let decoded = decode(
+            sent.input,
+            Format::Protobuf,
+            has_key.then_some(key.as_slice()),
+            has_value.then_some(value.as_slice()),
+        );
+        let mut event = sent.event.clone();
+        if sent.tombstone {
+            // Has no time of its own: it is the record's.
+            event.occurred_at = None;
+        }
+        assert_eq!(decoded.unwrap(), event);
+    }
+}

@@ -1,0 +1,8 @@
+//! What the tests against real brokers and real processes share.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod events;
+pub mod kafka;
+pub mod process;
+pub mod service;
+pub mod wait;
