@@ -11,4 +11,5 @@ pub mod shard;
 pub mod simulate;
 pub mod stream_thread;
 pub mod telemetry;
+pub mod view;
 pub mod wire;

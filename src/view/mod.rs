@@ -1,0 +1,156 @@
+//! The view: the current status of every device in Redis, written after each
+//! commit, rebuildable, never read by the core (rules V).
+//!
+//! ```text
+//! loop ── View ──▶ state (backlog by device, marks, marker) ──▶ worker ──▶ Redis
+//!      ◀─ events ─                                          ◀── answers ──
+//! ```
+//!
+//! The loop's calls only touch memory. A thread of its own sends pipelines of
+//! scripts, each a compare-and-set by token on one hash (V2), and advances a
+//! marker for each partition behind them (V4). What the keys mean is in
+//! docs/redis.md.
+
+mod backlog;
+mod encode;
+pub mod keys;
+mod link;
+mod partition;
+pub mod read;
+mod scripts;
+mod state;
+mod worker;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use crate::error::Fatal;
+use crate::shard::{Timestamp, ViewWrite};
+use crate::stream_thread::ports::{Clock, View, ViewEvent};
+
+use encode::Encoder;
+use link::Link;
+pub use link::redacted;
+use state::State;
+pub use state::ViewStats;
+use worker::{Shared, Worker};
+
+/// Where and how to write.
+#[derive(Clone, Debug)]
+pub struct RedisViewConfig {
+    /// `redis.url`
+    pub url: String,
+    /// `redis.prefix`
+    pub prefix: String,
+    /// `redis.fleet_members`
+    pub fleet_members: bool,
+}
+
+/// The view in Redis. One a stream thread.
+pub struct RedisView {
+    shared: Arc<Shared>,
+}
+
+impl RedisView {
+    /// Starts the worker, which connects by itself, now or later.
+    ///
+    /// # Errors
+    /// When the URL is wrong, or no thread can be started. A server that is
+    /// away is no error.
+    pub fn start(
+        config: &RedisViewConfig,
+        clock: Arc<dyn Clock + Send + Sync>,
+    ) -> Result<RedisView, Fatal> {
+        let link = Link::new(link::open(&config.url)?);
+        let encoder = Encoder::new(&config.prefix, config.fleet_members);
+        let stats = Arc::new(ViewStats::default());
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(stats.clone())),
+            changed: Condvar::new(),
+            stats,
+            clock,
+        });
+        let worker = Worker::new(shared.clone(), encoder, link);
+        std::thread::Builder::new()
+            .name("redis-view".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|error| Fatal::internal(format!("cannot start the Redis thread: {error}")))?;
+        Ok(RedisView { shared })
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn stats(&self) -> Arc<ViewStats> {
+        self.shared.stats.clone()
+    }
+
+    /// Writes what waits, for at most `within`, then stops. Returns whether
+    /// everything was written.
+    pub fn close(self, within: Duration) -> bool {
+        let within_ms = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+        let close_at_ms = self.shared.clock.monotonic_ms().saturating_add(within_ms);
+        let mut state = self.shared.lock();
+        state.close_at_ms = Some(close_at_ms);
+        self.shared.changed.notify_all();
+        while !state.stopped {
+            let left_ms = close_at_ms.saturating_sub(self.shared.clock.monotonic_ms());
+            if left_ms <= 0 {
+                break;
+            }
+            state = self.shared.wait(state, left_ms);
+        }
+        state.stopped && state.is_drained()
+    }
+}
+
+impl Drop for RedisView {
+    /// Lets the worker stop after the round that is under way. It is not waited
+    /// for: an answer may take seconds.
+    fn drop(&mut self) {
+        self.shared.lock().close_at_ms = Some(i64::MIN);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl View for RedisView {
+    fn ask_marker(&mut self, partition: i32) {
+        self.shared.lock().ask(partition);
+        self.shared.changed.notify_all();
+    }
+
+    fn take(&mut self, partition: i32, epoch: u64, applied: i64) {
+        self.shared.lock().take(partition, epoch, applied);
+        self.shared.changed.notify_all();
+    }
+
+    fn write(
+        &mut self,
+        partition: i32,
+        writes: Vec<ViewWrite>,
+        applied: Option<i64>,
+        now: Timestamp,
+    ) {
+        if writes.is_empty() && applied.is_none() {
+            return;
+        }
+        let monotonic_ms = self.shared.clock.monotonic_ms();
+        let mut state = self.shared.lock();
+        state.partition(partition).write(writes, applied, now, monotonic_ms);
+        state.count();
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    fn backlog(&self) -> usize {
+        self.shared.stats.backlog.load(Ordering::Relaxed)
+    }
+
+    fn release(&mut self, partition: i32) {
+        self.shared.lock().release(partition);
+    }
+
+    fn poll(&mut self, events: &mut Vec<ViewEvent>) {
+        self.shared.lock().poll(events);
+    }
+}

@@ -1,0 +1,460 @@
+//! One partition of the view: what waits, what has been written, and how far
+//! its marker may go (rules V2 to V5). No I/O.
+//!
+//! A write goes through three places: `backlog` (to be sent), the round that is
+//! under way, and `unconfirmed` (answered, but the marker does not cover it
+//! yet). It is forgotten, and acknowledged, only once the marker has been
+//! advanced over it. So a view that loses its last writes, as a replica does
+//! that takes over, is always caught: either its marker is not what we last
+//! wrote, or everything behind that marker is still here to be written again.
+
+use std::collections::VecDeque;
+
+use super::backlog::{Backlog, Waiting};
+use super::keys::MarkerValue;
+use crate::shard::{Timestamp, ViewWrite};
+
+/// How long a marker goes unchecked (rule V4).
+pub const CHECK_INTERVAL_MS: i64 = 5_000;
+
+/// How many marks are kept; beyond it every other one is dropped, which only
+/// makes the marker's steps larger.
+const MARKS_MAX: usize = 512;
+
+/// How many unconfirmed writes let more be sent. It is passed only where the
+/// server refuses some writes and takes others.
+const UNCONFIRMED_MAX: usize = 8_192;
+
+/// How many values a marker may possibly hold before the oldest doubt is
+/// dropped; wrongly dropping one costs a rewrite.
+const POSSIBLE_MAX: usize = 8;
+
+/// Where a partition stands with its marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nobody has said for which epoch to write.
+    Untaken,
+    /// The marker is to be taken.
+    Taking {
+        /// What it may say.
+        applied: i64,
+    },
+    /// The marker is ours, as far as we know.
+    Held {
+        /// Whether that was seen on this connection.
+        verified: bool,
+    },
+    /// A later owner holds the marker: nothing is written any more.
+    Superseded,
+}
+
+/// Once every write up to `sequence` is acknowledged, the marker may say so.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    sequence: u64,
+    applied: i64,
+    now: Timestamp,
+}
+
+/// What is to be done with a marker next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MarkerStep {
+    /// Take it.
+    Take {
+        /// For this epoch.
+        epoch: u64,
+        /// What it may say.
+        applied: i64,
+    },
+    /// See whether it is still ours, before anything is written.
+    Check,
+    /// Advance it, or only see whether it still holds what we last wrote.
+    Advance {
+        /// What it may hold now.
+        from: Vec<MarkerValue>,
+        /// What it shall hold.
+        to: MarkerValue,
+    },
+}
+
+/// What a marker turned out to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Something that is no marker, or nothing.
+    Nothing,
+    /// This epoch, in a value that may be malformed otherwise.
+    Epoch(u64),
+    /// A marker.
+    Value(MarkerValue),
+}
+
+/// What the loop must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The view was flushed, replaced or set back.
+    RewriteNeeded,
+    /// A later owner has taken the partition.
+    Superseded,
+}
+
+/// One partition of the view.
+#[derive(Debug)]
+pub struct Partition {
+    /// Tells this life of the partition from others in rounds under way.
+    pub generation: u64,
+    epoch: u64,
+    phase: Phase,
+    backlog: Backlog,
+    unconfirmed: Vec<(u64, Waiting)>,
+    /// The last sequence that was handed to us.
+    received: u64,
+    /// Everything up to here has been answered.
+    written: u64,
+    /// Everything up to here is covered by the marker.
+    acknowledged: u64,
+    /// Up to here the loop has been told.
+    told: u64,
+    marks: VecDeque<Mark>,
+    /// The last mark that was passed.
+    passed: Mark,
+    /// While nothing is missing from what was handed to us: the time of the
+    /// last commit, and when on our monotonic clock we heard it.
+    complete: Option<(Timestamp, i64)>,
+    /// What the marker may hold: first what it held when last seen, then what
+    /// calls would have written whose answers never came (rule V4).
+    possible: Vec<MarkerValue>,
+    check_at_ms: i64,
+    /// A rewrite is needed and the loop does not know yet, so what it says of
+    /// `applied` does not allow for it.
+    rewrite_untold: bool,
+}
+
+impl Partition {
+    /// A partition that nobody has taken.
+    #[must_use]
+    pub fn new(generation: u64) -> Partition {
+        Partition {
+            generation,
+            epoch: 0,
+            phase: Phase::Untaken,
+            backlog: Backlog::default(),
+            unconfirmed: Vec::new(),
+            received: 0,
+            written: 0,
+            acknowledged: 0,
+            told: 0,
+            marks: VecDeque::new(),
+            passed: Mark::default(),
+            complete: None,
+            possible: Vec::new(),
+            check_at_ms: 0,
+            rewrite_untold: false,
+        }
+    }
+
+    /// Whether `take` for this epoch goes on with what is here, rather than
+    /// beginning anew.
+    #[must_use]
+    pub fn continues_as(&self, epoch: u64) -> bool {
+        self.phase == Phase::Untaken || self.epoch == epoch
+    }
+
+    /// Takes the partition for an epoch.
+    pub fn take(&mut self, epoch: u64, applied: i64) {
+        if self.phase != Phase::Untaken {
+            self.forget_marks();
+        }
+        self.epoch = epoch;
+        self.phase = Phase::Taking { applied };
+        self.requeue_unconfirmed();
+    }
+
+    /// The epoch that writes are made for.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many writes wait to be sent.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Hands over writes that follow a commit, and what the marker may say
+    /// once they are acknowledged.
+    pub fn write(
+        &mut self,
+        writes: Vec<ViewWrite>,
+        applied: Option<i64>,
+        now: Timestamp,
+        monotonic_ms: i64,
+    ) {
+        if self.phase == Phase::Superseded {
+            return;
+        }
+        if applied.is_none() && !writes.is_empty() {
+            self.complete = None;
+        }
+        for write in writes {
+            self.received = self.received.max(write.sequence);
+            self.backlog.push(write);
+        }
+        let Some(applied) = applied.filter(|_| !self.rewrite_untold) else { return };
+        self.complete = Some((now, monotonic_ms));
+        if self.marks.len() >= MARKS_MAX {
+            let mut keep = false;
+            self.marks.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.marks.push_back(Mark { sequence: self.received, applied, now });
+        if self.backlog.is_empty() && self.written == self.received {
+            self.pass_marks();
+        }
+    }
+
+    /// What is to be done with the marker now.
+    #[must_use]
+    pub fn marker_step(&self, monotonic_ms: i64) -> Option<MarkerStep> {
+        match self.phase {
+            Phase::Untaken | Phase::Superseded => None,
+            Phase::Taking { applied } => Some(MarkerStep::Take { epoch: self.epoch, applied }),
+            Phase::Held { verified: false } => Some(MarkerStep::Check),
+            Phase::Held { verified: true } => {
+                let held = self.possible.first()?;
+                (self.marker_behind() || monotonic_ms >= self.check_at_ms).then(|| {
+                    let to = self.next_marker(held, monotonic_ms);
+                    MarkerStep::Advance { from: self.possible.clone(), to }
+                })
+            }
+        }
+    }
+
+    /// Whether the marker could say more than it does.
+    fn marker_behind(&self) -> bool {
+        self.possible.first().is_none_or(|held| {
+            held.sequence != self.written || held.applied != self.may_say(held).applied
+        })
+    }
+
+    /// The mark that the marker may show, `held` being what it shows now: after
+    /// a lost connection what follows `held` is written again first.
+    fn may_say(&self, held: &MarkerValue) -> Mark {
+        let MarkerValue { sequence, applied, time_ms, .. } = *held;
+        if self.written >= self.passed.sequence {
+            self.passed
+        } else {
+            Mark { sequence, applied, now: Timestamp(time_ms) }
+        }
+    }
+
+    fn next_marker(&self, held: &MarkerValue, monotonic_ms: i64) -> MarkerValue {
+        let mark = self.may_say(held);
+        // Idle, what is committed is in the view up to this moment.
+        let time = match self.complete {
+            Some((now, at_ms)) if self.marks.is_empty() && self.written == self.received => {
+                now.plus_ms(monotonic_ms - at_ms)
+            }
+            _ => mark.now,
+        };
+        let (epoch, sequence) = (self.epoch, self.written);
+        MarkerValue { epoch, applied: mark.applied, sequence, time_ms: time.0 }
+    }
+
+    /// Whether writes may be sent: only where the marker was seen to be ours.
+    fn may_write(&self) -> bool {
+        self.phase == Phase::Held { verified: true }
+    }
+
+    /// How long until there is something to do; 0 if there is now.
+    #[must_use]
+    pub fn due_in_ms(&self, monotonic_ms: i64) -> Option<i64> {
+        match self.phase {
+            Phase::Untaken | Phase::Superseded => None,
+            Phase::Taking { .. } | Phase::Held { verified: false } => Some(0),
+            Phase::Held { verified: true } if self.unsettled() => Some(0),
+            Phase::Held { verified: true } => Some((self.check_at_ms - monotonic_ms).max(0)),
+        }
+    }
+
+    /// Whether there are writes to send, or a marker to advance over them.
+    #[must_use]
+    pub fn unsettled(&self) -> bool {
+        match self.phase {
+            Phase::Untaken | Phase::Superseded => false,
+            Phase::Taking { .. } | Phase::Held { .. } => {
+                !self.backlog.is_empty() || self.marker_behind()
+            }
+        }
+    }
+
+    /// How many writes may be sent in a round.
+    #[must_use]
+    pub fn send_limit(&self) -> usize {
+        match self.unconfirmed.len() {
+            // Only the one that holds up the others.
+            UNCONFIRMED_MAX.. => 1,
+            _ => self.backlog.len(),
+        }
+    }
+
+    /// Takes the next write to be sent, if any may be.
+    pub fn next_write(&mut self) -> Option<(u64, Waiting)> {
+        self.may_write().then(|| self.backlog.pop()).flatten()
+    }
+
+    /// The connection was lost, or made anew: nothing is known of the marker,
+    /// and of what the last server had not yet made durable.
+    pub fn disconnected(&mut self) {
+        if let Phase::Held { verified } = &mut self.phase {
+            *verified = false;
+        }
+        self.requeue_unconfirmed();
+    }
+
+    fn requeue_unconfirmed(&mut self) {
+        for (place, waiting) in std::mem::take(&mut self.unconfirmed) {
+            self.backlog.put_back(place, waiting);
+        }
+        self.written = self.written.min(self.before_line());
+    }
+
+    /// The last sequence before everything that waits.
+    fn before_line(&self) -> u64 {
+        self.backlog.first().map_or(self.received, |place| place - 1)
+    }
+
+    /// A write of this round was answered.
+    pub fn write_done(&mut self, place: u64, waiting: Waiting) {
+        self.unconfirmed.push((place, waiting));
+    }
+
+    /// A write of this round was not made, or nobody knows.
+    pub fn write_failed(&mut self, place: u64, waiting: Waiting) {
+        self.backlog.put_back(place, waiting);
+    }
+
+    /// A write was refused: see at once whether somebody else owns the marker.
+    pub fn write_refused(&mut self) {
+        self.check_at_ms = 0;
+    }
+
+    /// All writes of a round have been told to be done or failed.
+    pub fn round_ended(&mut self) {
+        self.written = self.before_line();
+        self.pass_marks();
+    }
+
+    fn pass_marks(&mut self) {
+        while let Some(mark) = self.marks.front().copied()
+            && mark.sequence <= self.written
+        {
+            self.passed = mark;
+            self.marks.pop_front();
+        }
+    }
+
+    /// The marker is taken, and says `applied` and `time_ms`.
+    pub fn taken(&mut self, applied: i64, time_ms: i64, monotonic_ms: i64) -> Option<Finding> {
+        let Phase::Taking { applied: wanted } = self.phase else { return None };
+        let sequence = 0;
+        self.possible = vec![MarkerValue { epoch: self.epoch, applied, sequence, time_ms }];
+        if applied != wanted {
+            return Some(self.lost());
+        }
+        self.phase = Phase::Held { verified: true };
+        self.check_at_ms = monotonic_ms + CHECK_INTERVAL_MS;
+        if self.passed.applied < applied {
+            self.passed = Mark { sequence, applied, now: Timestamp(time_ms) };
+        }
+        None
+    }
+
+    /// The marker holds `to`, by our hand.
+    pub fn advanced(&mut self, to: MarkerValue, monotonic_ms: i64) {
+        self.possible.clear();
+        self.possible.push(to);
+        self.check_at_ms = monotonic_ms + CHECK_INTERVAL_MS;
+        self.acknowledged = self.acknowledged.max(to.sequence);
+        self.unconfirmed.retain(|(place, _)| *place > to.sequence);
+    }
+
+    /// Nobody knows whether the marker was advanced.
+    pub fn advance_unanswered(&mut self, to: MarkerValue) {
+        if !self.possible.contains(&to) {
+            self.possible.push(to);
+        }
+        if self.possible.len() > POSSIBLE_MAX {
+            self.possible.remove(1);
+        }
+    }
+
+    /// The marker was looked at, before writing on a new connection.
+    pub fn checked(&mut self, found: Found) -> Option<Finding> {
+        match found {
+            Found::Value(value) if self.possible.contains(&value) => {
+                self.possible.retain(|other| *other != value);
+                self.possible.insert(0, value);
+                if let Phase::Held { verified } = &mut self.phase {
+                    *verified = true;
+                }
+                // Write it again soon: a call whose answer never came may
+                // still be on its way.
+                self.check_at_ms = 0;
+                None
+            }
+            other => self.mismatch(other),
+        }
+    }
+
+    /// The marker does not hold what we last wrote (rule V4).
+    pub fn mismatch(&mut self, found: Found) -> Option<Finding> {
+        let epoch = match found {
+            Found::Nothing => None,
+            Found::Epoch(epoch) => Some(epoch),
+            Found::Value(value) => Some(value.epoch),
+        };
+        if epoch.is_some_and(|epoch| epoch > self.epoch) {
+            return Some(self.superseded());
+        }
+        matches!(self.phase, Phase::Held { .. }).then(|| self.lost())
+    }
+
+    /// A later owner holds the marker.
+    pub fn superseded(&mut self) -> Finding {
+        self.phase = Phase::Superseded;
+        self.backlog.clear();
+        self.unconfirmed.clear();
+        self.marks.clear();
+        Finding::Superseded
+    }
+
+    fn lost(&mut self) -> Finding {
+        self.requeue_unconfirmed();
+        self.forget_marks();
+        self.rewrite_untold = true;
+        self.phase = Phase::Taking { applied: 0 };
+        Finding::RewriteNeeded
+    }
+
+    fn forget_marks(&mut self) {
+        self.marks.clear();
+        self.passed = Mark::default();
+        self.complete = None;
+    }
+
+    /// The loop has been told that a rewrite is needed.
+    pub fn rewrite_told(&mut self) {
+        self.rewrite_untold = false;
+    }
+
+    /// What is newly acknowledged, once.
+    pub fn tell_acknowledged(&mut self) -> Option<u64> {
+        (self.acknowledged > self.told).then(|| {
+            self.told = self.acknowledged;
+            self.told
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! The scripts that make each write a compare-and-set (rule V2).
+//!
+//! Numbers are compared as numbers; Lua's are exact up to 2^53, which epochs
+//! (milliseconds) and sequences (a count) do not reach. A key of another type
+//! than ours is somebody's accident: it is replaced, since a write that failed
+//! for ever would hold up all acknowledgements behind it.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Script};
+
+/// How long a deleted device's token stays, to refuse late writers (rule V3).
+pub const DELETED_TTL_SECONDS: u64 = 3600;
+
+/// Returns 0 if what is held was written later than what is to be written.
+/// `KEYS[1]` the hash, `ARGV` token, epoch, sequence.
+const GUARD: &str = r"
+local held = redis.pcall('HGET', KEYS[1], 'token')
+if type(held) == 'table' then
+  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+  redis.call('DEL', KEYS[1])
+  held = false
+end
+if held then
+  local e, s = string.match(held, '^%-?%d+:(%d+):(%d+)$')
+  if e then
+    e, s = tonumber(e), tonumber(s)
+    local epoch = tonumber(ARGV[2])
+    if e > epoch or (e == epoch and s > tonumber(ARGV[3])) then return 0 end
+  end
+end
+";
+
+/// Keeps the member sets in step with the hash, in the same script, so that
+/// neither a crash nor a late writer comes between the two.
+const MEMBERS: &str = r"
+local statuses = {'online', 'configuring', 'updating', 'offline', 'post-provisioning', 'inactive', 'frozen'}
+local function set(command, key, id)
+  local answer = redis.pcall(command, key, id)
+  if type(answer) == 'table' then
+    redis.call('DEL', key)
+    redis.call(command, key, id)
+  end
+end
+local function leave(id, head, fleet, tail, except)
+  for _, status in ipairs(statuses) do
+    if status ~= except then set('SREM', head .. fleet .. tail .. status, id) end
+  end
+end
+";
+
+/// `ARGV` 4–14 the fields, 15 channel or empty, 16 hint; with member sets also
+/// 17 id, 18 and 19 what stands around the fleet in their keys, 20… other
+/// fleets to leave.
+const DEVICE: &str = r"
+if #ARGV > 16 then
+  leave(ARGV[17], ARGV[18], ARGV[13], ARGV[19], ARGV[4])
+  local was = redis.call('HGET', KEYS[1], 'fleet')
+  if was and was ~= ARGV[13] then leave(ARGV[17], ARGV[18], was, ARGV[19]) end
+  for i = 20, #ARGV do
+    if ARGV[i] ~= ARGV[13] then leave(ARGV[17], ARGV[18], ARGV[i], ARGV[19]) end
+  end
+  set('SADD', ARGV[18] .. ARGV[13] .. ARGV[19] .. ARGV[4], ARGV[17])
+end
+redis.call('HSET', KEYS[1], 'token', ARGV[1],
+  'status', ARGV[4], 'connectivity', ARGV[5], 'display', ARGV[6],
+  'since_ms', ARGV[7], 'connectivity_since_ms', ARGV[8],
+  'heartbeat', ARGV[9], 'heartbeat_ms', ARGV[10], 'vpn', ARGV[11],
+  'progress', ARGV[12], 'fleet', ARGV[13], 'version', ARGV[14])
+redis.call('PERSIST', KEYS[1])
+if ARGV[15] ~= '' then redis.call('PUBLISH', ARGV[15], ARGV[16]) end
+return 1
+";
+
+/// `ARGV` 4 seconds to keep the token, 5 channel, 6 hint; with member sets also
+/// 7 id, 8 and 9 what stands around the fleet, 10… fleets to leave. The hint
+/// goes out only if there was something to delete.
+const DELETION: &str = r"
+local was = redis.call('HMGET', KEYS[1], 'status', 'fleet')
+if #ARGV > 6 then
+  if was[2] then leave(ARGV[7], ARGV[8], was[2], ARGV[9]) end
+  for i = 10, #ARGV do
+    if ARGV[i] ~= was[2] then leave(ARGV[7], ARGV[8], ARGV[i], ARGV[9]) end
+  end
+end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'token', ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+if was[1] then redis.call('PUBLISH', ARGV[5], ARGV[6]) end
+return 1
+";
+
+/// `ARGV` 4–10 counts, 11 seconds to keep a fleet that has no devices left.
+const FLEET: &str = r"
+redis.call('HSET', KEYS[1], 'token', ARGV[1],
+  'online', ARGV[4], 'configuring', ARGV[5], 'updating', ARGV[6], 'offline', ARGV[7],
+  'post-provisioning', ARGV[8], 'inactive', ARGV[9], 'frozen', ARGV[10])
+for i = 4, 10 do
+  if ARGV[i] ~= '0' then
+    redis.call('PERSIST', KEYS[1])
+    return 1
+  end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[11])
+return 1
+";
+
+/// `KEYS[1]` the marker, `ARGV` epoch, applied. Takes the partition unless a
+/// larger epoch holds it: {1, applied, time} or {0, epoch held}. The marker
+/// never says more by being taken: where less than `applied` is found, it was
+/// flushed or set back since it was asked, and starts from 0 (rules V4, V5).
+/// That is decided here so that a repeated call gives the same answer.
+const TAKE: &str = r"
+local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'time_ms')
+if m.err then
+  if not string.find(m.err, 'WRONGTYPE', 1, true) then return m end
+  redis.call('DEL', KEYS[1])
+  m = {}
+end
+local epoch = tonumber(m[1] or '')
+if epoch and epoch > tonumber(ARGV[1]) then return {0, m[1]} end
+local applied, time = ARGV[2], tostring(m[3] or '')
+if (tonumber(m[2] or '') or 0) < tonumber(applied) then applied = '0' end
+if applied == '0' or not string.match(time, '^%d+$') then time = '0' end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'applied', applied, 'sequence', '0', 'time_ms', time)
+redis.call('PERSIST', KEYS[1])
+return {1, applied, time}
+";
+
+/// `ARGV` 1–4 the new values, 5… the values that the marker may hold now.
+/// Returns 1, or what it holds instead.
+const ADVANCE: &str = r"
+local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'sequence', 'time_ms')
+if m.err then
+  if string.find(m.err, 'WRONGTYPE', 1, true) then return {false, false, false, false} end
+  return m
+end
+local held = (m[1] or '') .. ':' .. (m[2] or '') .. ':' .. (m[3] or '') .. ':' .. (m[4] or '')
+for i = 5, #ARGV do
+  if held == ARGV[i] then
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'applied', ARGV[2], 'sequence', ARGV[3], 'time_ms', ARGV[4])
+    return 1
+  end
+end
+return m
+";
+
+/// All scripts, with their hashes.
+pub struct Scripts {
+    /// Writes a device.
+    pub device: Script,
+    /// Empties a device's hash.
+    pub deletion: Script,
+    /// Writes a fleet's counts.
+    pub fleet: Script,
+    /// Takes a marker.
+    pub take: Script,
+    /// Advances a marker.
+    pub advance: Script,
+}
+
+/// The scripts, hashed once.
+pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
+    device: Script::new(&format!("{GUARD}{MEMBERS}{DEVICE}")),
+    deletion: Script::new(&format!("{GUARD}{MEMBERS}{DELETION}")),
+    fleet: Script::new(&format!("{GUARD}{FLEET}")),
+    take: Script::new(TAKE),
+    advance: Script::new(ADVANCE),
+});
+
+/// The commands that make a server know the scripts.
+#[must_use]
+pub fn load_commands() -> Vec<Cmd> {
+    [
+        format!("{GUARD}{MEMBERS}{DEVICE}"),
+        format!("{GUARD}{MEMBERS}{DELETION}"),
+        format!("{GUARD}{FLEET}"),
+        TAKE.to_owned(),
+        ADVANCE.to_owned(),
+    ]
+    .into_iter()
+    .map(|code| {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(code);
+        command
+    })
+    .collect()
+}
+
+/// Begins a call of a script on one key.
+#[must_use]
+pub fn call(script: &Script, key: &str) -> Cmd {
+    let mut command = Cmd::with_capacity(32, 512);
+    command.arg("EVALSHA").arg(script.get_hash()).arg(1).arg(key);
+    command
+}

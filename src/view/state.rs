@@ -1,0 +1,393 @@
+//! What the loop and the worker share: the partitions, what was asked and what
+//! is to be told. Everything here is quick and does no I/O.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use redis::{Cmd, Value};
+
+use super::backlog::Waiting;
+use super::encode::Encoder;
+use super::keys::MarkerValue;
+use super::link::Answer;
+use super::partition::{Finding, Found, MarkerStep, Partition};
+use crate::stream_thread::ports::{Marker, ViewEvent};
+
+/// How many writes go into one pipeline.
+const ROUND_WRITES: usize = 400;
+
+/// How the view is doing, for metrics and readiness.
+#[derive(Debug, Default)]
+pub struct ViewStats {
+    /// How many writes wait or are under way.
+    pub backlog: AtomicUsize,
+    /// Whether the server answered last time.
+    pub connected: AtomicBool,
+    /// Writes that the server took.
+    pub written: AtomicU64,
+    /// Writes that the server refused, holding later ones.
+    pub refused: AtomicU64,
+    /// Attempts to connect, and commands, that failed.
+    pub errors: AtomicU64,
+    /// Partitions whose view was found flushed, replaced or set back.
+    pub rewrites: AtomicU64,
+}
+
+/// Something to be done by one command.
+#[derive(Debug)]
+pub enum Step {
+    /// Read a marker for the loop.
+    Ask(i32),
+    /// Do something with the marker of a partition in one of its lives.
+    Marker(i32, u64, MarkerStep),
+    /// Write.
+    Write(Sent),
+}
+
+/// A write under way.
+#[derive(Debug)]
+pub struct Sent {
+    partition: i32,
+    generation: u64,
+    epoch: u64,
+    place: u64,
+    waiting: Waiting,
+}
+
+impl Step {
+    /// The command that does it.
+    #[must_use]
+    pub fn command(&self, encoder: &Encoder) -> Cmd {
+        match self {
+            Step::Ask(partition) | Step::Marker(partition, _, MarkerStep::Check) => {
+                encoder.read_marker(*partition)
+            }
+            Step::Marker(partition, _, MarkerStep::Take { epoch, applied }) => {
+                encoder.take_marker(*partition, *epoch, *applied)
+            }
+            Step::Marker(partition, _, MarkerStep::Advance { from, to }) => {
+                encoder.advance_marker(*partition, from, *to)
+            }
+            Step::Write(sent) => encoder.write(sent.partition, sent.epoch, &sent.waiting),
+        }
+    }
+}
+
+/// What the loop and the worker share.
+#[derive(Debug)]
+pub struct State {
+    partitions: BTreeMap<i32, Partition>,
+    generations: u64,
+    asked: BTreeSet<i32>,
+    events: VecDeque<ViewEvent>,
+    /// The partition that was served last, so that each has its turn.
+    served: i32,
+    under_way: usize,
+    stats: Arc<ViewStats>,
+    /// When to stop, once somebody has said so.
+    pub close_at_ms: Option<i64>,
+    /// The worker has stopped.
+    pub stopped: bool,
+}
+
+impl State {
+    /// Nothing asked, nothing owned.
+    #[must_use]
+    pub fn new(stats: Arc<ViewStats>) -> State {
+        State {
+            partitions: BTreeMap::new(),
+            generations: 0,
+            asked: BTreeSet::new(),
+            events: VecDeque::new(),
+            served: i32::MIN,
+            under_way: 0,
+            stats,
+            close_at_ms: None,
+            stopped: false,
+        }
+    }
+
+    /// [`View::ask_marker`](crate::stream_thread::ports::View::ask_marker).
+    pub fn ask(&mut self, partition: i32) {
+        self.asked.insert(partition);
+    }
+
+    /// The partition, made if there is none.
+    pub fn partition(&mut self, partition: i32) -> &mut Partition {
+        self.partitions.entry(partition).or_insert_with(|| {
+            self.generations += 1;
+            Partition::new(self.generations)
+        })
+    }
+
+    /// [`View::take`](crate::stream_thread::ports::View::take).
+    pub fn take(&mut self, partition: i32, epoch: u64, applied: i64) {
+        if !self.partition(partition).continues_as(epoch) {
+            self.release(partition);
+        }
+        self.partition(partition).take(epoch, applied);
+        self.count();
+    }
+
+    /// [`View::release`](crate::stream_thread::ports::View::release).
+    pub fn release(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
+        self.asked.remove(&partition);
+        self.events.retain(|event| partition_of(event) != partition);
+        self.count();
+    }
+
+    /// [`View::poll`](crate::stream_thread::ports::View::poll).
+    pub fn poll(&mut self, events: &mut Vec<ViewEvent>) {
+        for event in self.events.drain(..) {
+            if let ViewEvent::RewriteNeeded(partition) = event
+                && let Some(partition) = self.partitions.get_mut(&partition)
+            {
+                partition.rewrite_told();
+            }
+            events.push(event);
+        }
+        for (&number, partition) in &mut self.partitions {
+            if let Some(sequence) = partition.tell_acknowledged() {
+                events.push(ViewEvent::Acknowledged { partition: number, sequence });
+            }
+        }
+    }
+
+    /// Brings the backlog's size up to date.
+    pub fn count(&mut self) {
+        let waiting: usize = self.partitions.values().map(Partition::waiting).sum();
+        self.stats.backlog.store(waiting + self.under_way, Ordering::Relaxed);
+    }
+
+    /// How long until there is something to do; 0 if there is now.
+    #[must_use]
+    pub fn due_in_ms(&self, monotonic_ms: i64) -> Option<i64> {
+        if !self.asked.is_empty() {
+            return Some(0);
+        }
+        self.partitions.values().filter_map(|partition| partition.due_in_ms(monotonic_ms)).min()
+    }
+
+    /// Whether all that can be written has been, markers included.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        !self.partitions.values().any(Partition::unsettled)
+    }
+
+    /// What to do next, in the order in which it is to be sent.
+    pub fn plan(&mut self, monotonic_ms: i64) -> Vec<Step> {
+        let mut steps: Vec<Step> =
+            std::mem::take(&mut self.asked).into_iter().map(Step::Ask).collect();
+        for (&number, partition) in &self.partitions {
+            if let Some(step) = partition.marker_step(monotonic_ms) {
+                steps.push(Step::Marker(number, partition.generation, step));
+            }
+        }
+        let after = (Bound::Excluded(self.served), Bound::Unbounded);
+        let turns: Vec<i32> = self
+            .partitions
+            .range(after)
+            .chain(self.partitions.range(..=self.served))
+            .map(|(&number, _)| number)
+            .collect();
+        let mut room = ROUND_WRITES;
+        for number in turns {
+            let Some(partition) = self.partitions.get_mut(&number) else { continue };
+            let limit = room.min(partition.send_limit());
+            let (generation, epoch) = (partition.generation, partition.epoch());
+            for (place, waiting) in std::iter::from_fn(|| partition.next_write()).take(limit) {
+                room -= 1;
+                self.served = number;
+                let sent = Sent { partition: number, generation, epoch, place, waiting };
+                steps.push(Step::Write(sent));
+            }
+        }
+        self.under_way = ROUND_WRITES - room;
+        self.count();
+        steps
+    }
+
+    /// A connection was made anew.
+    pub fn connected(&mut self) {
+        self.partitions.values_mut().for_each(Partition::disconnected);
+    }
+
+    /// Takes in what became of a round. Returns a complaint, if there was one.
+    pub fn settle(
+        &mut self,
+        steps: Vec<Step>,
+        answers: Vec<Answer>,
+        monotonic_ms: i64,
+    ) -> Option<String> {
+        let mut complaint = None;
+        for (step, answer) in steps.into_iter().zip(answers) {
+            if let Err(message) = &answer {
+                self.stats.errors.fetch_add(1, Ordering::Relaxed);
+                complaint.get_or_insert_with(|| message.clone());
+            }
+            match step {
+                Step::Ask(partition) => self.asked_answered(partition, answer),
+                Step::Marker(number, generation, step) => {
+                    self.marker_answered(number, generation, step, answer, monotonic_ms);
+                }
+                Step::Write(sent) => self.write_answered(sent, answer),
+            }
+        }
+        self.round_ended();
+        complaint
+    }
+
+    /// The connection was lost in the middle of a round.
+    pub fn failed(&mut self, steps: Vec<Step>) {
+        self.stats.errors.fetch_add(1, Ordering::Relaxed);
+        for step in steps {
+            match step {
+                Step::Ask(partition) => self.ask(partition),
+                Step::Marker(number, generation, MarkerStep::Advance { to, .. }) => {
+                    if let Some(partition) = self.alive(number, generation) {
+                        partition.advance_unanswered(to);
+                    }
+                }
+                Step::Marker(..) => {}
+                Step::Write(Sent { partition, generation, place, waiting, .. }) => {
+                    if let Some(partition) = self.alive(partition, generation) {
+                        partition.write_failed(place, waiting);
+                    }
+                }
+            }
+        }
+        self.connected();
+        self.round_ended();
+    }
+
+    fn round_ended(&mut self) {
+        self.under_way = 0;
+        self.partitions.values_mut().for_each(Partition::round_ended);
+        self.count();
+    }
+
+    fn alive(&mut self, number: i32, generation: u64) -> Option<&mut Partition> {
+        self.partitions.get_mut(&number).filter(|partition| partition.generation == generation)
+    }
+
+    fn asked_answered(&mut self, partition: i32, answer: Answer) {
+        let marker = match answer.map(|value| found(&value)) {
+            Ok(Found::Value(MarkerValue { epoch, applied, .. })) => Some(Marker { epoch, applied }),
+            // Half a marker: its epoch still tells who was here.
+            Ok(Found::Epoch(epoch)) => Some(Marker { epoch, applied: 0 }),
+            Ok(Found::Nothing) => None,
+            Err(message) if message.contains("WRONGTYPE") => None,
+            Err(_) => {
+                self.ask(partition);
+                return;
+            }
+        };
+        self.events.push_back(ViewEvent::Marker(partition, marker));
+    }
+
+    fn marker_answered(
+        &mut self,
+        number: i32,
+        generation: u64,
+        step: MarkerStep,
+        answer: Answer,
+        monotonic_ms: i64,
+    ) {
+        let Some(partition) = self.alive(number, generation) else { return };
+        let finding = match (step, answer) {
+            (MarkerStep::Take { .. }, Ok(Value::Array(items))) => match &items[..] {
+                [Value::Int(1), applied, time] => {
+                    let (applied, time_ms) = (integer(applied), integer(time));
+                    partition.taken(applied.unwrap_or(0), time_ms.unwrap_or(0), monotonic_ms)
+                }
+                _ => Some(partition.superseded()),
+            },
+            (MarkerStep::Check, Ok(value)) => partition.checked(found(&value)),
+            (MarkerStep::Check, Err(message)) if message.contains("WRONGTYPE") => {
+                partition.checked(Found::Nothing)
+            }
+            (MarkerStep::Advance { to, .. }, Ok(Value::Int(1))) => {
+                partition.advanced(to, monotonic_ms);
+                None
+            }
+            (MarkerStep::Advance { .. }, Ok(value)) => partition.mismatch(found(&value)),
+            (MarkerStep::Advance { to, .. }, Err(_)) => {
+                partition.advance_unanswered(to);
+                partition.disconnected();
+                None
+            }
+            (MarkerStep::Take { .. } | MarkerStep::Check, _) => None,
+        };
+        match finding {
+            None => {}
+            Some(Finding::RewriteNeeded) => {
+                tracing::warn!(partition = number, "the view was flushed, replaced or set back");
+                self.stats.rewrites.fetch_add(1, Ordering::Relaxed);
+                let event = ViewEvent::RewriteNeeded(number);
+                if !self.events.contains(&event) {
+                    self.events.push_back(event);
+                }
+            }
+            Some(Finding::Superseded) => {
+                tracing::warn!(partition = number, "a later owner writes to the view");
+                self.events.push_back(ViewEvent::Superseded(number));
+            }
+        }
+    }
+
+    fn write_answered(&mut self, sent: Sent, answer: Answer) {
+        let Sent { partition, generation, place, waiting, .. } = sent;
+        let accepted = match answer {
+            Ok(Value::Int(accepted)) => Some(accepted != 0),
+            _ => None,
+        };
+        match accepted {
+            Some(true) => self.stats.written.fetch_add(1, Ordering::Relaxed),
+            Some(false) => self.stats.refused.fetch_add(1, Ordering::Relaxed),
+            None => 0,
+        };
+        let Some(partition) = self.alive(partition, generation) else { return };
+        match accepted {
+            Some(true) => partition.write_done(place, waiting),
+            Some(false) => {
+                partition.write_done(place, waiting);
+                partition.write_refused();
+            }
+            None => partition.write_failed(place, waiting),
+        }
+    }
+}
+
+fn partition_of(event: &ViewEvent) -> i32 {
+    match *event {
+        ViewEvent::Marker(partition, _)
+        | ViewEvent::Acknowledged { partition, .. }
+        | ViewEvent::RewriteNeeded(partition)
+        | ViewEvent::Superseded(partition) => partition,
+    }
+}
+
+/// Reads a marker's fields, in the order of
+/// [`MARKER_FIELDS`](super::keys::MARKER_FIELDS).
+fn found(value: &Value) -> Found {
+    let Value::Array(fields) = value else { return Found::Nothing };
+    let [epoch, applied, sequence, time] = &fields[..] else { return Found::Nothing };
+    let Some(epoch) = integer(epoch) else { return Found::Nothing };
+    match (integer(applied), integer(sequence), integer(time)) {
+        (Some(applied), Some(sequence), Some(time_ms)) => {
+            Found::Value(MarkerValue { epoch, applied, sequence, time_ms })
+        }
+        _ => Found::Epoch(epoch),
+    }
+}
+
+fn integer<T: std::str::FromStr>(value: &Value) -> Option<T> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+        Value::Int(number) => number.to_string().parse().ok(),
+        _ => None,
+    }
+}

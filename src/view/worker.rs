@@ -1,0 +1,149 @@
+//! The thread that talks to the server, round after round: markers first, then
+//! a pipeline of writes.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::encode::Encoder;
+use super::link::{Backoff, Link};
+use super::state::{State, Step, ViewStats};
+use crate::stream_thread::ports::Clock;
+
+/// The longest wait for something to happen; a bound only so that it is one.
+const WAIT_MAX_MS: i64 = 60_000;
+
+/// What the loop's side and the worker's side hold together.
+pub struct Shared {
+    /// Guarded for moments only, never across I/O.
+    pub state: Mutex<State>,
+    /// Something was put into `state`, or the worker has stopped.
+    pub changed: Condvar,
+    /// For metrics, readable without the lock.
+    pub stats: Arc<ViewStats>,
+    /// Time.
+    pub clock: Arc<dyn Clock + Send + Sync>,
+}
+
+impl Shared {
+    /// Locks the state. A panic elsewhere does not make it less true.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something changes, at most so long.
+    pub fn wait<'a>(&self, state: MutexGuard<'a, State>, ms: i64) -> MutexGuard<'a, State> {
+        let ms = u64::try_from(ms.clamp(1, WAIT_MAX_MS)).unwrap_or(1);
+        let waited = self.changed.wait_timeout(state, Duration::from_millis(ms));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The worker.
+pub struct Worker {
+    shared: Arc<Shared>,
+    encoder: Encoder,
+    link: Link,
+    backoff: Backoff,
+    /// Whether a failure was said aloud since the last success.
+    complained: bool,
+}
+
+impl Worker {
+    /// A worker that is not connected yet.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, encoder: Encoder, link: Link) -> Worker {
+        Worker { shared, encoder, link, backoff: Backoff::default(), complained: false }
+    }
+
+    /// Works until told to stop.
+    pub fn run(mut self) {
+        while self.wait_for_work() {
+            if self.link.is_connected() || self.connect() {
+                self.round();
+            }
+        }
+        self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.shared.lock().stopped = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until there is something to do and it may be tried. False: stop.
+    fn wait_for_work(&self) -> bool {
+        let mut state = self.shared.lock();
+        loop {
+            let now_ms = self.shared.clock.monotonic_ms();
+            let mut wait_ms = state.due_in_ms(now_ms).unwrap_or(WAIT_MAX_MS);
+            if !self.link.is_connected() {
+                // Connect ahead of the first work: readiness looks at it.
+                wait_ms = 0;
+            }
+            wait_ms = wait_ms.max(self.backoff.remaining_ms(now_ms));
+            if let Some(close_at_ms) = state.close_at_ms {
+                if now_ms >= close_at_ms || state.is_drained() {
+                    return false;
+                }
+                wait_ms = wait_ms.min(close_at_ms - now_ms);
+            }
+            if wait_ms <= 0 {
+                return true;
+            }
+            state = self.shared.wait(state, wait_ms);
+        }
+    }
+
+    fn connect(&mut self) -> bool {
+        match self.link.connect() {
+            Ok(()) => {
+                self.shared.lock().connected();
+                self.shared.stats.connected.store(true, std::sync::atomic::Ordering::Relaxed);
+                true
+            }
+            Err(message) => {
+                self.shared.stats.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.trouble("cannot connect to Redis", &message);
+                false
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        let steps = self.shared.lock().plan(self.shared.clock.monotonic_ms());
+        if steps.is_empty() {
+            return;
+        }
+        let commands: Vec<_> =
+            steps.iter().map(|step: &Step| step.command(&self.encoder)).collect();
+        match self.link.round_trip(&commands) {
+            Ok(answers) => {
+                let now_ms = self.shared.clock.monotonic_ms();
+                let complaint = self.shared.lock().settle(steps, answers, now_ms);
+                match complaint {
+                    Some(message) => self.trouble("Redis refuses commands", &message),
+                    None => self.success(),
+                }
+            }
+            Err(message) => {
+                self.shared.lock().failed(steps);
+                self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
+                self.trouble("lost the connection to Redis", &message);
+            }
+        }
+    }
+
+    /// Says it once, and once more when it is over.
+    fn trouble(&mut self, what: &str, message: &str) {
+        self.backoff.failed(self.shared.clock.monotonic_ms());
+        if std::mem::replace(&mut self.complained, true) {
+            tracing::debug!(message, "{what}");
+        } else {
+            tracing::warn!(message, "{what}; processing goes on and the view waits");
+        }
+    }
+
+    fn success(&mut self) {
+        self.backoff.succeeded();
+        if std::mem::replace(&mut self.complained, false) {
+            tracing::info!("Redis takes commands again");
+        }
+    }
+}
