@@ -10,8 +10,8 @@ use device_status::config::Config;
 use device_status::kafka::log::KafkaLog;
 use device_status::shard::{Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, Clock, Delivery, Log, LogEvent, OffsetAt, Outcome, OutputRecord, OutputTopic, ShardBatch,
-    Source,
+    Batch, Clock, Delivery, Log, LogEvent, OffsetAt, Outcome, OutputRecord, OutputTopic,
+    ShardBatch, Source,
 };
 use support::events::{device_id, heartbeat};
 use support::kafka::{KafkaBroker, ServiceTopics};
@@ -59,9 +59,10 @@ impl Heard {
 
     fn poll(&mut self) {
         let records = &mut self.records;
-        let mut on_record = |delivery: Delivery, r: device_status::stream_thread::ports::RecordRef<'_>| {
-            records.push((delivery, r.partition, r.offset, r.stamped_by_broker));
-        };
+        let mut on_record =
+            |delivery: Delivery, r: device_status::stream_thread::ports::RecordRef<'_>| {
+                records.push((delivery, r.partition, r.offset, r.stamped_by_broker));
+            };
         let _ = self.log.poll(Duration::from_millis(10), 1000, &mut on_record, &mut self.events);
     }
 
@@ -69,7 +70,12 @@ impl Heard {
     fn wait_records(&mut self, count: usize) {
         let deadline = Deadline::after(Duration::from_secs(30));
         while self.records.len() < count {
-            assert!(!deadline.passed(), "{} of {count} records; {:?}", self.records.len(), self.events);
+            assert!(
+                !deadline.passed(),
+                "{} of {count} records; {:?}",
+                self.records.len(),
+                self.events
+            );
             self.poll();
         }
     }
@@ -130,11 +136,16 @@ fn reads_commits_and_restores_as_the_loop_does() {
     assert_eq!(heard.records.len(), 0, "a paused partition delivered");
     heard.log.resume(&assigned).unwrap();
     heard.wait_records(20);
-    assert!(heard.records.iter().all(|(d, .., stamped)| {
-        *d == Delivery::Group(Input::Heartbeats) && *stamped
-    }));
+    assert!(
+        heard
+            .records
+            .iter()
+            .all(|(d, .., stamped)| { *d == Delivery::Group(Input::Heartbeats) && *stamped })
+    );
     let end = heard.wait("an end of partition", |event| match event {
-        LogEvent::EndOfPartition { input: Input::Heartbeats, partition: 0, offset } => Some(*offset),
+        LogEvent::EndOfPartition { input: Input::Heartbeats, partition: 0, offset } => {
+            Some(*offset)
+        }
         _ => None,
     });
     assert!(end > 0);

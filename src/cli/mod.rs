@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod config;
+pub mod run;
 pub mod simulate;
 pub mod topics;
 mod traffic;
@@ -33,6 +34,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     // One line here, one in `dispatch`, one `pub mod` above: that is a command.
+    /// Run the service: read the inputs, keep the statuses, write Redis and the changes
+    Run(run::Args),
     /// Write the traffic of a fleet that does not exist to the input topics
     Simulate(simulate::Args),
     /// Create or check the Kafka topics
@@ -48,6 +51,7 @@ impl Command {
     /// Whatever ends the command before its work is done.
     pub fn dispatch(&self, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
         match self {
+            Command::Run(args) => run::run(args, &loaded.config, json),
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),

@@ -53,8 +53,8 @@ pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     }
     let report = check_topics(config)?;
     let mut config = config.clone();
-    if let Some(topic) = report.topic(Role::Input(Input::Heartbeats)) {
-        config.topics.partitions = topic.partitions;
+    if let Some(partitions) = report.topic(Role::Heartbeats).and_then(|topic| topic.partitions) {
+        config.topics.partitions = partitions;
     }
     let max_bytes = report.max_message_bytes(Role::DeadLetters);
     Service { config, max_bytes, shutdown }.run()
@@ -323,9 +323,10 @@ impl Runner {
         }
         self.owned = owned;
         if heard {
-            let near = report.shards.iter().filter(|s| s.stage == StageName::Running).all(|s| {
-                s.lag.iter().all(|lag| lag.is_some_and(|lag| lag < NEAR_HEAD_RECORDS))
-            });
+            let near =
+                report.shards.iter().filter(|s| s.stage == StageName::Running).all(|s| {
+                    s.lag.iter().all(|lag| lag.is_some_and(|lag| lag < NEAR_HEAD_RECORDS))
+                });
             self.health.report(
                 self.number,
                 ThreadReport {

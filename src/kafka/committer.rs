@@ -12,7 +12,9 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders, Timestamp as Stamp};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
+};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
@@ -78,8 +80,15 @@ impl Committer {
         let stop = Arc::new(AtomicBool::new(false));
         let deliveries = Arc::new(Deliveries::new(topics.changelog.clone(), clock.clone()));
         let consumer = (!transactional).then_some(consumer);
-        let mut worker =
-            Worker { config, topics, consumer, clock, deliveries, stop: stop.clone(), producer: None };
+        let mut worker = Worker {
+            config,
+            topics,
+            consumer,
+            clock,
+            deliveries,
+            stop: stop.clone(),
+            producer: None,
+        };
         let thread = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || worker.run(&inbox, &outbox))
@@ -256,9 +265,11 @@ impl Worker {
             let producer: BaseProducer<ProducerSide> = self
                 .config
                 .create_with_context(ProducerSide(self.deliveries.clone()))
-                .map_err(|e| Failure::Fatal(Fatal::configuration(format!(
-                    "the Kafka producer cannot be made: {e}; check kafka.properties"
-                ))))?;
+                .map_err(|e| {
+                    Failure::Fatal(Fatal::configuration(format!(
+                        "the Kafka producer cannot be made: {e}; check kafka.properties"
+                    )))
+                })?;
             if self.consumer.is_none() {
                 match producer.init_transactions(REQUEST_TIMEOUT) {
                     Ok(()) => {}
@@ -303,12 +314,13 @@ impl Worker {
         if let Some(message) = deliveries.state().failure.take() {
             return Err(Failure::Abort { stale_member: false, message });
         }
-        until(&*clock, started_ms, || producer.commit_transaction(REQUEST_TIMEOUT))
-            .map_err(|failure| match failure {
+        until(&*clock, started_ms, || producer.commit_transaction(REQUEST_TIMEOUT)).map_err(
+            |failure| match failure {
                 // A commit that may have been sent is never assumed undone.
                 Failure::Abort { stale_member: false, message } => Failure::Recreate(message),
                 other => other,
-            })?;
+            },
+        )?;
         Ok(deliveries.receipt())
     }
 
@@ -435,10 +447,7 @@ fn failure(error: KafkaError) -> Failure {
         && e.txn_requires_abort()
         && !e.is_fatal()
     {
-        return Failure::Abort {
-            stale_member: is_stale_member(e.code()),
-            message: e.to_string(),
-        };
+        return Failure::Abort { stale_member: is_stale_member(e.code()), message: e.to_string() };
     }
     Failure::Recreate(error.to_string())
 }

@@ -18,8 +18,8 @@ use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
 use crate::stream_thread::ports::{
-    Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome, QuestionId,
-    RecordRef, Source,
+    Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
+    QuestionId, RecordRef, Source,
 };
 
 /// Leaves rebalances to the loop: nothing happens inside a callback (rule C5).
@@ -77,7 +77,9 @@ impl KafkaLog {
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
         let refused = |e| {
-            Fatal::configuration(format!("a Kafka client cannot be made: {e}; check kafka.properties"))
+            Fatal::configuration(format!(
+                "a Kafka client cannot be made: {e}; check kafka.properties"
+            ))
         };
         let topics = TopicNames {
             inputs: Input::ALL.map(|input| config.topics.input(input).to_owned()),
@@ -118,8 +120,13 @@ impl KafkaLog {
             let id = format!("{}-{process_id}-{thread}", config.kafka.group);
             producer_config.set("transactional.id", id).set("transaction.timeout.ms", "10000");
         }
-        let committer =
-            Committer::start(producer_config, transactional, topics.clone(), consumer.clone(), clock);
+        let committer = Committer::start(
+            producer_config,
+            transactional,
+            topics.clone(),
+            consumer.clone(),
+            clock,
+        );
         let questions: BaseProducer = client_config::base(config).create().map_err(refused)?;
 
         let mut restore_config = self::consumer_config(config);
@@ -267,7 +274,11 @@ fn consumer_config(config: &Config) -> ClientConfig {
 }
 
 impl TopicCache {
-    fn source(&mut self, record: &super::native::NativeRecord<'_>, topics: &TopicNames) -> Option<Source> {
+    fn source(
+        &mut self,
+        record: &super::native::NativeRecord<'_>,
+        topics: &TopicNames,
+    ) -> Option<Source> {
         let handle = record.topic_handle();
         if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == handle) {
             return Some(*source);
@@ -376,7 +387,16 @@ impl Log for KafkaLog {
                 Polled::Failed { fatal, message } => failed = Some((fatal, message)),
                 Polled::Record(_) | Polled::Other => {}
             };
-            drain(queue, &mut self.names, &self.topics, timeout, max_records, false, on_record, &mut other);
+            drain(
+                queue,
+                &mut self.names,
+                &self.topics,
+                timeout,
+                max_records,
+                false,
+                on_record,
+                &mut other,
+            );
         }
         for (assigned, partitions) in rebalances {
             self.names = TopicCache::default();

@@ -143,8 +143,7 @@ impl Headers for NativeRecord<'_> {
             }
             // SAFETY: names are null-terminated, values as long as said, and both
             // live as long as the message.
-            let (name, value) =
-                unsafe { (CStr::from_ptr(name), bytes(value.cast_mut(), len)) };
+            let (name, value) = unsafe { (CStr::from_ptr(name), bytes(value.cast_mut(), len)) };
             all.push((name.to_string_lossy().into(), value.map(Into::into)));
         }
     }
@@ -470,8 +469,7 @@ impl List {
         let Ok(topic) = CString::new(topic) else { return };
         // SAFETY: the list is valid, and copies the name.
         unsafe {
-            let added =
-                sys::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition);
+            let added = sys::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition);
             (*added).offset = offset;
         }
     }
@@ -499,9 +497,8 @@ unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_t) -> Vec<F
 /// The element's pointers are valid.
 unsafe fn copy(found: &sys::rd_kafka_topic_partition_t) -> Found {
     // SAFETY: the caller's promise.
-    let (topic, metadata) = unsafe {
-        (CStr::from_ptr(found.topic), bytes(found.metadata, found.metadata_size))
-    };
+    let (topic, metadata) =
+        unsafe { (CStr::from_ptr(found.topic), bytes(found.metadata, found.metadata_size)) };
     let error = (found.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
         .then(|| rdkafka::types::RDKafkaErrorCode::from(found.err).to_string());
     Found {

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::DeadLetterSettings;
 use super::ports::{
     Batch, FoundCommit, OutputRecord, OutputTopic, QuestionId, Receipt, ShardBatch,
 };
 use super::report::Counts;
-use super::DeadLetterSettings;
 use super::slot::Slot;
 use crate::shard::{Outbox, ViewWrite};
 use crate::wire::metadata::ShardMetadata;

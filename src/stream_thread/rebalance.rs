@@ -148,7 +148,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             return;
         }
         if unsaid {
-            warn!("the last commit before a release did not succeed in time; the next owner redoes it");
+            warn!(
+                "the last commit before a release did not succeed in time; the next owner redoes it"
+            );
         }
         self.complete_release(!unsaid);
     }

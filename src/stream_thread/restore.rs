@@ -65,7 +65,12 @@ pub(super) struct RestoreContext<'a> {
 
 impl Restore {
     pub fn new(slot_metadata: Option<ShardMetadata>, now_ms: i64) -> Restore {
-        Restore { step: Step::Marker, metadata: slot_metadata, started_ms: now_ms, logged_ms: now_ms }
+        Restore {
+            step: Step::Marker,
+            metadata: slot_metadata,
+            started_ms: now_ms,
+            logged_ms: now_ms,
+        }
     }
 
     /// What the log reads for this restore now.
@@ -234,8 +239,7 @@ pub(super) fn record(
         {
             slot.restored += 1;
             // What could not be decoded was a dead letter when it was first read.
-            let Ok(event) =
-                decode(Input::Heartbeats, heartbeat_format, record.key, record.value)
+            let Ok(event) = decode(Input::Heartbeats, heartbeat_format, record.key, record.value)
             else {
                 return Ok(());
             };
@@ -247,7 +251,7 @@ pub(super) fn record(
             if let EventBody::Heartbeat { device, poll_interval_ms } = event.body {
                 let believed = record.timestamp.min(newest);
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
-                slot.shard.replay_heartbeat(device, at, poll_interval_ms);
+                slot.shard.replay_heartbeat(&device, at, poll_interval_ms);
             }
         }
         _ => {}
@@ -296,8 +300,7 @@ fn begin_replay(
     bounds: Bounds,
     context: &mut RestoreContext<'_>,
 ) -> Result<(), Error> {
-    let until =
-        slot.inputs[Input::Heartbeats.index()].as_ref().map_or(0, |start| start.offset);
+    let until = slot.inputs[Input::Heartbeats.index()].as_ref().map_or(0, |start| start.offset);
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
     match bounds.replay_from {
         Some(from) if from < until => {
@@ -332,17 +335,14 @@ fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
         );
     }
     let replay_from = restore.metadata.as_ref().map(|m| m.replay_from);
-    let rules_changed = restore
-        .metadata
-        .as_ref()
-        .is_some_and(|m| m.rules_fingerprint != context.rules_fingerprint);
+    let rules_changed =
+        restore.metadata.as_ref().is_some_and(|m| m.rules_fingerprint != context.rules_fingerprint);
     let rewrite_view = !matches!(slot.marker, MarkerAnswer::Known(Some(_)));
     slot.shard.start(Start {
         epoch: slot.epoch,
         clock,
         watermarks: restore.metadata.as_ref().map_or([None; 3], |m| m.watermarks),
-        replay_from: replay_from
-            .or(clock.map(|clock| clock.plus_ms(-context.replay_window_ms))),
+        replay_from: replay_from.or(clock.map(|clock| clock.plus_ms(-context.replay_window_ms))),
         rules_changed_at: rules_changed.then(|| context.broker.unwrap_or(context.wall)),
         rewrite_view,
         positions,
