@@ -36,7 +36,7 @@ pub use clock::Now;
 pub use device::session_fingerprint;
 pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
-    Input, Queued, ScopeEvent, Settings, Timestamp,
+    Header, Input, Queued, ScopeEvent, Settings, Timestamp,
 };
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;

@@ -4,5 +4,6 @@
 pub mod events;
 pub mod kafka;
 pub mod process;
+pub mod redis;
 pub mod service;
 pub mod wait;
