@@ -1,1 +1,4 @@
 //! The command line.
+
+pub mod get;
+pub mod watch;
