@@ -1,10 +1,12 @@
 //! The command line.
 
 pub mod config;
+pub mod get;
 pub mod run;
 pub mod simulate;
 pub mod topics;
 mod traffic;
+pub mod watch;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -38,6 +40,10 @@ pub enum Command {
     Run(run::Args),
     /// Write the traffic of a fleet that does not exist to the input topics
     Simulate(simulate::Args),
+    /// Show devices, or a fleet's counts, from Redis
+    Get(get::Args),
+    /// Follow the changes of devices, from Redis
+    Watch(watch::Args),
     /// Create or check the Kafka topics
     Topics(topics::Args),
     /// Check or show the configuration
@@ -53,6 +59,8 @@ impl Command {
         match self {
             Command::Run(args) => run::run(args, &loaded.config, json),
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
+            Command::Get(args) => get::run(args, &loaded.config, json),
+            Command::Watch(args) => watch::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
         }
