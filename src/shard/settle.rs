@@ -144,7 +144,9 @@ impl Shard {
             What::Scope { at, cause, record, .. } => {
                 // The end of a lease has its place among the row's own
                 // deadlines: those that come after it fire after it.
-                let clock = if record.is_some() { self.clock } else { at };
+                // Of a lease that was late to be announced, some have.
+                let clock =
+                    if record.is_some() { self.clock } else { at.max(self.wheel.position()) };
                 judged = Shard::judged_at(clock, at, row.hot.floor());
                 let version = row.hot.version;
                 self.fire(&mut row, judged, true, false);
