@@ -202,8 +202,7 @@ impl Story {
             clock: Some(progress.clock),
             watermarks: progress.watermarks,
             replay_from: Some(progress.replay_from),
-            rules_changed_at: (self.rules.fingerprint() != before)
-                .then_some(Timestamp(self.now)),
+            rules_changed_at: (self.rules.fingerprint() != before).then_some(Timestamp(self.now)),
             rewrite_view: false,
             positions: self.offsets,
         });
@@ -384,9 +383,7 @@ fn parse_event(
             DeviceEvent::ConfigurationProgressed { percent: arguments.percent()? }
         }
         "configuration-finished" => DeviceEvent::ConfigurationFinished,
-        "update-started" => {
-            DeviceEvent::UpdateStarted { release: arguments.name(0, "release")? }
-        }
+        "update-started" => DeviceEvent::UpdateStarted { release: arguments.name(0, "release")? },
         "update-progressed" => DeviceEvent::UpdateProgressed { percent: arguments.percent()? },
         "update-finished" => DeviceEvent::UpdateFinished,
         "settings" => DeviceEvent::SettingsChanged(arguments.settings()?),
@@ -400,10 +397,7 @@ fn parse_event(
     Ok((input, EventBody::Device { device, event }))
 }
 
-fn parse_scope_event(
-    what: &str,
-    arguments: &Arguments<'_>,
-) -> Result<(Input, ScopeEvent), String> {
+fn parse_scope_event(what: &str, arguments: &Arguments<'_>) -> Result<(Input, ScopeEvent), String> {
     let frozen_reason = || Ok::<_, String>(arguments.reason(1)?.unwrap_or(FrozenReason::Other));
     let event = match what {
         "instance-alive" => ScopeEvent::InstanceAlive {
@@ -416,10 +410,9 @@ fn parse_scope_event(
             fleet: arguments.name(0, "fleet")?,
             settings: arguments.settings()?,
         },
-        "fleet-frozen" => ScopeEvent::FleetFrozen {
-            fleet: arguments.name(0, "fleet")?,
-            reason: frozen_reason()?,
-        },
+        "fleet-frozen" => {
+            ScopeEvent::FleetFrozen { fleet: arguments.name(0, "fleet")?, reason: frozen_reason()? }
+        }
         "fleet-unfrozen" => ScopeEvent::FleetUnfrozen {
             fleet: arguments.name(0, "fleet")?,
             reason: arguments.reason(1)?,

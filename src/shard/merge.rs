@@ -89,3 +89,167 @@ impl Merge {
         Some((next, record, believed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shard::event::{Content, DeadLetter, DeadLetterReason, DeviceId, Event, EventBody};
+
+    const IDLE: [Option<bool>; 3] = [Some(false); 3];
+
+    fn record(offset: i64) -> Queued {
+        let device = DeviceId::Hex([0; 16]);
+        let body = EventBody::Heartbeat { device, poll_interval_ms: None };
+        Queued {
+            offset,
+            timestamp: Timestamp(0),
+            stamped_by_broker: true,
+            content: Content::Event(Event { occurred_at: None, body }),
+        }
+    }
+
+    fn merge(records: &[(Input, i64)]) -> Merge {
+        let mut merge = Merge::default();
+        for &(input, believed) in records {
+            let offset = merge.len(input) as i64;
+            merge.push(input, record(offset), Timestamp(believed));
+        }
+        merge
+    }
+
+    fn drain(merge: &mut Merge) -> Vec<(Input, i64)> {
+        std::iter::from_fn(|| merge.pop(IDLE, 0)).map(|(input, _, at)| (input, at.0)).collect()
+    }
+
+    #[test]
+    fn a_close_read_ahead_of_the_heartbeats_around_it_waits_for_them() {
+        use Input::{Heartbeats, VpnSessions};
+        let mut merge = merge(&[(VpnSessions, 50), (Heartbeats, 10), (Heartbeats, 60)]);
+        assert_eq!(drain(&mut merge), [(Heartbeats, 10), (VpnSessions, 50), (Heartbeats, 60)]);
+        assert!(merge.is_empty());
+    }
+
+    #[test]
+    fn at_equal_times_lifecycle_comes_first_then_the_vpn_then_heartbeats() {
+        use Input::{Heartbeats, Lifecycle, VpnSessions};
+        let mut merge = merge(&[(Heartbeats, 5), (VpnSessions, 5), (Lifecycle, 5), (Lifecycle, 5)]);
+        let order = [(Lifecycle, 5), (Lifecycle, 5), (VpnSessions, 5), (Heartbeats, 5)];
+        assert_eq!(drain(&mut merge), order);
+    }
+
+    #[test]
+    fn events_at_the_head_of_idle_inputs_never_wait() {
+        let mut merge = merge(&[(Input::Heartbeats, 5)]);
+        assert!(merge.pop(IDLE, 0).is_some());
+    }
+
+    #[test]
+    fn an_input_with_unread_records_holds_the_others_half_a_second() {
+        for unread in [Some(true), None] {
+            let mut merge = merge(&[(Input::Heartbeats, 5), (Input::Heartbeats, 6)]);
+            let unread = [Some(false), unread, Some(false)];
+            assert!(merge.pop(unread, 1_000).is_none());
+            assert!(merge.pop(unread, 1_499).is_none());
+            assert!(merge.pop(unread, 1_500).is_some());
+            assert!(merge.pop(unread, 1_500).is_some(), "once a stall, not once a record");
+            merge.push(Input::Heartbeats, record(2), Timestamp(7));
+            assert!(merge.pop(unread, 90_000).is_some(), "the stall goes on, and is over");
+        }
+    }
+
+    #[test]
+    fn a_stall_ends_with_the_record_that_was_waited_for() {
+        use Input::{Heartbeats, VpnSessions};
+        let unread = [Some(false), Some(true), Some(false)];
+        let mut merge = merge(&[(Heartbeats, 5), (Heartbeats, 9)]);
+        assert!(merge.pop(unread, 0).is_none());
+        merge.push(VpnSessions, record(0), Timestamp(4));
+        assert_eq!(merge.pop(unread, 1).map(|(input, ..)| input), Some(VpnSessions));
+        // The next one is a stall of its own.
+        assert!(merge.pop(unread, 600).is_none());
+        assert!(merge.pop(unread, 1_099).is_none());
+        assert_eq!(merge.pop(unread, 1_100).map(|(input, ..)| input), Some(Heartbeats));
+    }
+
+    #[test]
+    fn an_input_without_records_of_its_own_begins_no_stall_while_nobody_waits() {
+        let unread = [None, None, Some(false)];
+        let mut merge = Merge::default();
+        assert!(merge.pop(unread, 0).is_none());
+        merge.push(Input::Heartbeats, record(0), Timestamp(7));
+        assert!(merge.pop(unread, 10_000).is_none(), "the stall begins now");
+        assert!(merge.pop(unread, 10_500).is_some());
+    }
+
+    #[test]
+    fn bad_records_keep_their_place_and_a_cleared_input_keeps_none() {
+        let mut merge = merge(&[(Input::Heartbeats, 5)]);
+        let bad = DeadLetter {
+            reason: DeadLetterReason::Undecodable,
+            input: Input::Lifecycle,
+            partition: 0,
+            offset: 7,
+            timestamp: Timestamp(4),
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            detail: "".into(),
+        };
+        let queued = Queued { content: Content::Bad(Box::new(bad)), ..record(7) };
+        merge.push(Input::Lifecycle, queued, Timestamp(4));
+        assert_eq!(merge.head(Input::Lifecycle), Some(Timestamp(4)));
+        assert_eq!(merge.head_offset(Input::Lifecycle), Some(7));
+        merge.clear(Input::Heartbeats);
+        assert_eq!(merge.head(Input::Heartbeats), None);
+        assert_eq!(drain(&mut merge), [(Input::Lifecycle, 4)]);
+    }
+
+    proptest! {
+        /// All that is pushed comes out, each input in its order; at each pop
+        /// the earliest head, ties by input; nobody is held by an input that has
+        /// nothing more to say, nor, while that does not change, for longer
+        /// than 500 ms.
+        #[test]
+        fn the_earliest_head_comes_next(
+            steps in prop::collection::vec(
+                (prop::option::of((0..3usize, 0..20i64)), any::<[Option<bool>; 3]>(), 0..300i64),
+                0..200),
+            constant in any::<Option<[Option<bool>; 3]>>(),
+        ) {
+            let mut merge = Merge::default();
+            let mut queues: [VecDeque<(i64, i64)>; 3] = Default::default();
+            let (mut now_ms, mut offset, mut waits_since) = (0, 0, None);
+            for (pushed, unread, passed_ms) in steps {
+                now_ms += passed_ms;
+                let unread = constant.unwrap_or(unread);
+                if let Some((index, believed)) = pushed {
+                    merge.push(Input::ALL[index], record(offset), Timestamp(believed));
+                    queues[index].push_back((believed, offset));
+                    offset += 1;
+                }
+                let headless = (0..3).any(|i| queues[i].is_empty() && unread[i] != Some(false));
+                let model = (0..3).filter_map(|i| Some((queues[i].front()?.0, i))).min();
+                match (merge.pop(unread, now_ms), model) {
+                    (None, None) => waits_since = None,
+                    (None, Some(_)) => {
+                        prop_assert!(headless, "held by nobody");
+                        let since = *waits_since.get_or_insert(now_ms);
+                        prop_assert!(constant.is_none() || now_ms - since < STALL_MS);
+                    }
+                    (Some((input, record, believed)), Some((at, index))) => {
+                        waits_since = None;
+                        prop_assert_eq!((input.index(), believed.0), (index, at));
+                        let front = queues[index].pop_front();
+                        prop_assert_eq!(front, Some((believed.0, record.offset)));
+                    }
+                    (Some(_), None) => prop_assert!(false, "out of nothing"),
+                }
+                for input in Input::ALL {
+                    prop_assert_eq!(merge.len(input), queues[input.index()].len());
+                }
+            }
+        }
+    }
+}
