@@ -127,8 +127,8 @@ fn the_core_is_pure() {
             let Some(import) = line.trim_start().strip_prefix("use ") else { continue };
             let root = import.split("::").next().unwrap();
             let local = ["crate", "super", "self", "std"].contains(&root);
-            let module = import.starts_with(|first: char| first.is_lowercase())
-                && !import.contains("::");
+            let module =
+                import.starts_with(|first: char| first.is_lowercase()) && !import.contains("::");
             if !local && !module && !crates.contains(&root) && is_dependency(root) {
                 wrong.push(format!("{}:{}: uses {root}", source.path, number + 1));
             }
@@ -157,8 +157,7 @@ fn unsafe_stands_where_it_is_allowed_and_says_why() {
             let here = format!("{}:{}", source.path, number + 1);
             assert!(UNSAFE_MODULES.contains(&source.path.as_str()), "{here}: unsafe");
             let above = &lines[number.saturating_sub(4)..number];
-            let reasoned =
-                above.iter().any(|l| l.contains("SAFETY:") || l.contains("# Safety"));
+            let reasoned = above.iter().any(|l| l.contains("SAFETY:") || l.contains("# Safety"));
             assert!(reasoned, "{here}: unsafe without a reason");
         }
     }
