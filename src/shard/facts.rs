@@ -29,7 +29,13 @@ pub(super) enum View {
     },
     /// All but what a scope was told at this time: whether that made the
     /// difference.
-    Without(Timestamp),
+    Without {
+        /// When.
+        at: Timestamp,
+        /// Of a fleet's settings nobody knows what they were before: this is
+        /// one possibility.
+        settings: Settings,
+    },
     /// All but what a scope was told after this time.
     ScopesUntil(Timestamp),
 }
@@ -37,14 +43,14 @@ pub(super) enum View {
 impl View {
     fn sees(self, fact: Timestamp) -> bool {
         match self {
-            View::Now | View::Without(_) | View::ScopesUntil(_) => true,
+            View::Now | View::Without { .. } | View::ScopesUntil(_) => true,
             View::AsOf { at, judged, .. } => fact <= at || fact > judged,
         }
     }
 
     fn sees_scope(self, fact: Timestamp) -> bool {
         match self {
-            View::Without(at) => fact != at,
+            View::Without { at, .. } => fact != at,
             View::ScopesUntil(at) => fact <= at,
             _ => self.sees(fact),
         }
@@ -93,8 +99,12 @@ impl Facts<'_> {
     fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
         let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);
         let own = self.cold.settings.filter(|settings| view.sees(settings.at));
-        let fleets = fleet.settings.filter(|settings| view.sees_scope(settings.at));
-        own.into_iter().chain(fleets).map(|settings| settings.value)
+        let fleets = fleet.settings.map(|settings| match view {
+            _ if view.sees_scope(settings.at) => settings.value,
+            View::Without { settings, .. } => settings,
+            _ => Settings::default(),
+        });
+        own.map(|settings| settings.value).into_iter().chain(fleets)
     }
 
     /// When the last heartbeat times out, and when it expires.
@@ -134,12 +144,12 @@ impl Facts<'_> {
             // A row that was settled when the lease ended, in a chunk before a
             // crash, is not taken back although the restored clock stands
             // before the end (rules C2, T5).
-            View::Now => !instance.lapsed && !(shown_down && end <= self.hot.floor()),
-            View::Without(at) if instance.lapsed => end == at,
+            View::Now => !(instance.lapsed || shown_down && end <= self.hot.floor()),
+            View::Without { at, .. } if instance.lapsed => end == at,
             View::AsOf { at, .. } | View::ScopesUntil(at) if instance.lapsed => end > at,
             // The announcement in force brought the sessions back, if they were
             // gone.
-            View::AsOf { .. } | View::Without(_) | View::ScopesUntil(_) => {
+            View::AsOf { .. } | View::Without { .. } | View::ScopesUntil(_) => {
                 !shown_down || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
             }
         }

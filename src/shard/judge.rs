@@ -22,9 +22,10 @@
 
 use super::Shard;
 use super::device::{ClosedChanges, Cold};
-use super::event::Timestamp;
+use super::event::{Settings, Timestamp};
 use super::facts::{Facts, View};
 use super::outbox::StatusChange;
+use super::rules::INTERVAL_MAX_MS;
 use super::status::{Cause, Connectivity, Status, next_deadline};
 use super::table::{Hot, Instant48, NO_COLD, flag};
 
@@ -346,8 +347,17 @@ fn date(
 /// it last emitted.
 fn trigger_found(facts: &Facts<'_>, judged: Timestamp) -> (Timestamp, Cause) {
     let moments = facts.scope_moments(judged);
-    let made_it = |(at, _): &&(Timestamp, Cause)| {
-        facts.ladder(judged, View::Without(*at)).shown() == facts.hot.shown()
+    let intervals = [None, Some(u32::try_from(INTERVAL_MAX_MS).unwrap_or(u32::MAX)), Some(1)];
+    let made_it = |(at, cause): &&(Timestamp, Cause)| {
+        // Other possibilities matter where settings are left out only.
+        let settings = if *cause == Cause::SettingsChanged { &intervals[..] } else { &[None] };
+        settings.iter().any(|&poll_interval_ms| {
+            [None, Some(true), Some(false)].into_iter().any(|vpn_enabled| {
+                let settings = Settings { poll_interval_ms, vpn_enabled };
+                let view = View::Without { at: *at, settings };
+                facts.ladder(judged, view).shown() == facts.hot.shown()
+            })
+        })
     };
     // Where there are several, each enough by itself, the first of them did it.
     let shown = facts.shown(judged);
