@@ -13,8 +13,21 @@ pub const DAY_ZERO_MS: i64 = 1_767_225_600_000;
 
 /// The names of what is said by name.
 const KNOWN: [&str; 15] = [
-    "at", "stamped", "interval", "lease", "started", "vpn", "org", "grace", "default", "tolerance",
-    "minimum", "slack", "window", "retention", "late",
+    "at",
+    "stamped",
+    "interval",
+    "lease",
+    "started",
+    "vpn",
+    "org",
+    "grace",
+    "default",
+    "tolerance",
+    "minimum",
+    "slack",
+    "window",
+    "retention",
+    "late",
 ];
 
 /// What follows the event: names and numbers by their place, and `key=value`.
