@@ -23,7 +23,7 @@ fn what_was_written_is_read_back() {
     producer.send(
         &topics,
         [
-            heartbeat(&device_id(1), at).to_partition(2).stamped(at + 5),
+            heartbeat(&device_id(1), at).on_partition(2).stamped(at + 5),
             heartbeat(&device_id(2), at),
         ],
     );

@@ -1,6 +1,8 @@
 //! The command line.
 
 pub mod config;
+pub mod demo;
+pub mod run;
 pub mod simulate;
 pub mod topics;
 mod traffic;
@@ -33,6 +35,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     // One line here, one in `dispatch`, one `pub mod` above: that is a command.
+    /// Show the service at work on a fleet that does not exist, in one process
+    Demo(demo::Args),
     /// Write the traffic of a fleet that does not exist to the input topics
     Simulate(simulate::Args),
     /// Create or check the Kafka topics
@@ -48,6 +52,7 @@ impl Command {
     /// Whatever ends the command before its work is done.
     pub fn dispatch(&self, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
         match self {
+            Command::Demo(args) => demo::run(args, &loaded.config, json),
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
@@ -66,7 +71,10 @@ pub fn main() -> Result<(), Fatal> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let loaded = crate::config::load(cli.config.as_deref(), environment)?;
-    crate::telemetry::init_logging(&loaded.config.log)?;
+    // A picture that fills the terminal leaves no room for log lines.
+    if !matches!(&cli.command, Command::Demo(args) if args.fills_terminal()) {
+        crate::telemetry::init_logging(&loaded.config.log)?;
+    }
     cli.command.dispatch(&loaded, cli.json)
 }
 

@@ -75,11 +75,11 @@ fn polls_are_at_most_half_an_interval_early_or_late() {
         fleet.hold(place);
     }
     fleet.advance(START.plus_ms(600_000), &mut |sent| {
-        if let EventBody::Heartbeat { device, .. } = sent.event.body {
-            if let Some(before) = last.insert(device, sent.at) {
-                let gap = sent.at.0 - before.0;
-                assert!((5_000..=15_000).contains(&gap), "{gap} ms");
-            }
+        if let EventBody::Heartbeat { device, .. } = sent.event.body
+            && let Some(before) = last.insert(device, sent.at)
+        {
+            let gap = sent.at.0 - before.0;
+            assert!((5_000..=15_000).contains(&gap), "{gap} ms");
         }
     });
     assert_eq!(last.len(), 50);

@@ -26,7 +26,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Chooses the partition.
-    pub fn to_partition(mut self, partition: i32) -> Outgoing {
+    pub fn on_partition(mut self, partition: i32) -> Outgoing {
         self.partition = Some(partition);
         self
     }
