@@ -1,8 +1,9 @@
-//! What the tests against real brokers and real processes share.
+//! What the tests against real brokers, servers and processes share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod events;
 pub mod kafka;
 pub mod process;
+pub mod redis;
 pub mod service;
 pub mod wait;

@@ -1,0 +1,214 @@
+//! A real `redis-server` on a free port, without persistence, gone with its
+//! directory when dropped; and the means to wait for what it will hold.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use device_status::shard::Timestamp;
+use device_status::stream_thread::ports::Clock;
+use redis::{Client, Connection};
+use tempfile::TempDir;
+
+use super::process::Process;
+
+/// How long a condition may take to come true, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server that can be stopped and started again on its port.
+pub struct RedisServer {
+    port: u16,
+    directory: TempDir,
+    process: Option<Process>,
+}
+
+impl RedisServer {
+    /// Starts a server and waits until it answers.
+    pub fn start() -> RedisServer {
+        // The port may be lost between the two binds: then try another.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let directory = TempDir::new().unwrap();
+            let mut server = RedisServer { port, directory, process: None };
+            if server.try_restart() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start; is it installed?");
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A new connection.
+    pub fn connection(&self) -> Connection {
+        Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// Kills it; what it held is gone.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub fn restart(&mut self) {
+        self.stop();
+        assert!(self.try_restart(), "redis-server does not start again on port {}", self.port);
+    }
+
+    /// The same as [`RedisServer::stop`]: SIGKILL.
+    pub fn kill(&mut self) {
+        self.stop();
+    }
+
+    /// What the view holds of a device; empty when it holds nothing.
+    pub fn fields(&self, device: &str) -> BTreeMap<String, String> {
+        hash(&mut self.connection(), &format!("ds:device:{device}"))
+    }
+
+    /// Waits until the view holds these fields of a device.
+    #[track_caller]
+    pub fn wait_for_fields(&self, device: &str, within: Duration, expected: &[(&str, &str)]) {
+        let mut connection = self.connection();
+        let what = format!("the view of {device} to have {expected:?}");
+        super::wait::wait_for(within, &what, || {
+            let fields = hash(&mut connection, &format!("ds:device:{device}"));
+            let holds =
+                |(name, value): &(&str, &str)| fields.get(*name).is_some_and(|held| held == value);
+            if expected.iter().all(holds) { Ok(()) } else { Err(format!("it has {fields:?}")) }
+        });
+    }
+
+    /// How many devices of a fleet have each status, over all partitions.
+    pub fn fleet_counts(&self, fleet: &str) -> BTreeMap<String, i64> {
+        let mut connection = self.connection();
+        let pattern = format!("ds:fleet:{fleet}:*");
+        let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut connection).unwrap();
+        let mut counts = BTreeMap::new();
+        for key in keys.iter().filter(|key| !key.contains(":members:")) {
+            for (status, count) in hash(&mut connection, key) {
+                if status != "token" {
+                    *counts.entry(status).or_default() += count.parse::<i64>().unwrap();
+                }
+            }
+        }
+        counts
+    }
+
+    fn try_restart(&mut self) -> bool {
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .current_dir(self.directory.path());
+        self.process = Some(Process::spawn("redis-server", command));
+        let client = Client::open(self.url()).unwrap();
+        let deadline = Deadline::after(PATIENCE);
+        while !deadline.passed() {
+            if self.process.as_mut().unwrap().ended().is_some() {
+                return false;
+            }
+            if let Ok(mut connection) = client.get_connection()
+                && redis::cmd("PING").exec(&mut connection).is_ok()
+            {
+                return true;
+            }
+            pause();
+        }
+        false
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// All fields of a hash.
+pub fn hash(connection: &mut Connection, key: &str) -> BTreeMap<String, String> {
+    redis::cmd("HGETALL").arg(key).query(connection).unwrap()
+}
+
+/// The members of a set, sorted.
+pub fn members(connection: &mut Connection, key: &str) -> Vec<String> {
+    let mut members: Vec<String> = redis::cmd("SMEMBERS").arg(key).query(connection).unwrap();
+    members.sort();
+    members
+}
+
+/// Waits until a condition holds, and fails if it does not in time.
+#[track_caller]
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for_some(what, || condition().then_some(()));
+}
+
+/// Waits until there is a value.
+#[track_caller]
+pub fn wait_for_some<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
+    let deadline = Deadline::after(PATIENCE);
+    loop {
+        if let Some(value) = value() {
+            return value;
+        }
+        assert!(!deadline.passed(), "waited {PATIENCE:?} in vain for: {what}");
+        pause();
+    }
+}
+
+/// A moment between two looks at a condition.
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(2));
+}
+
+/// A moment in the future.
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// So far from now.
+    #[allow(clippy::disallowed_methods, reason = "a test's patience is real time")]
+    pub fn after(patience: Duration) -> Deadline {
+        Deadline(Instant::now() + patience)
+    }
+
+    /// Whether it is over.
+    #[allow(clippy::disallowed_methods, reason = "a test's patience is real time")]
+    pub fn passed(&self) -> bool {
+        Instant::now() >= self.0
+    }
+}
+
+/// The host's clock.
+pub struct HostClock(Instant);
+
+impl HostClock {
+    /// A clock that starts now.
+    #[allow(clippy::disallowed_methods, reason = "this is the clock of these tests")]
+    pub fn start() -> Arc<HostClock> {
+        Arc::new(HostClock(Instant::now()))
+    }
+}
+
+impl Clock for HostClock {
+    #[allow(clippy::disallowed_methods, reason = "this is the clock of these tests")]
+    fn monotonic_ms(&self) -> i64 {
+        i64::try_from(self.0.elapsed().as_millis()).unwrap()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the clock of these tests")]
+    fn wall(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Timestamp(i64::try_from(since_epoch.as_millis()).unwrap())
+    }
+}
