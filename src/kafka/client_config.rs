@@ -36,8 +36,13 @@ impl ClientContext for LoggingContext {
 }
 
 /// One log line of librdkafka's, for contexts that do more than log.
+///
+/// That a property is for another kind of client is no news: all get all.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
+        _ if facility == "CONFWARN" => {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical

@@ -10,8 +10,9 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use serde::Serialize;
 
 use super::client_config;
@@ -25,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often, and how long each, to wait until new topics are known everywhere.
 const PROPAGATION_TRIES: u32 = 50;
 const PROPAGATION_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many of librdkafka's log lines are looked through for a reason.
+const COMPLAINTS_MAX: u32 = 100;
 
 /// The broker's own limit for a record's size, if a topic sets none.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = crate::wire::dead_letter::DEFAULT_MAX_BYTES;
@@ -241,7 +245,7 @@ pub fn create_topics(config: &Config) -> Result<CreateReport, Fatal> {
     Brokers::connect(config)?.create()
 }
 
-/// Remembers what librdkafka complained about last: its errors say why, where
+/// Remembers what librdkafka complained about first: its errors say why, where
 /// those of a call only say that.
 #[derive(Debug, Default)]
 struct AdminContext {
@@ -249,41 +253,56 @@ struct AdminContext {
 }
 
 impl ClientContext for AdminContext {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Not at its own level: what matters is in the error.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Not at its own level: what matters goes into the error.
         tracing::debug!(target: "librdkafka", facility, "{message}");
+        if matches!(level, RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error) {
+            // `[thrd:…]: localhost:9092/bootstrap: … refused (after 0ms in …)`
+            let message = message.split_once("]: ").map_or(message, |(_, message)| message);
+            let message = message.split(" (after ").next().unwrap_or(message);
+            let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+            complaint.get_or_insert_with(|| message.to_owned());
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
-        let is_summary = matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
-        let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_summary || complaint.is_none() {
-            *complaint = Some(reason.to_owned());
-        }
     }
+}
+
+impl ProducerContext for AdminContext {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
 }
 
 struct Brokers<'a> {
     config: &'a Config,
+    /// For metadata: unlike the admin client, it says why it cannot connect.
+    producer: BaseProducer<AdminContext>,
     admin: AdminClient<AdminContext>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl<'a> Brokers<'a> {
     fn connect(config: &'a Config) -> Result<Brokers<'a>, Fatal> {
-        let client = client_config::base(config);
-        let admin = AdminClient::from_config_and_context(&client, AdminContext::default())
-            .map_err(|error| Fatal::configuration(format!("Kafka client: {error}")))?;
+        let mut client = client_config::base(config);
+        client.set_log_level(RDKafkaLogLevel::Info);
+        let failed = |error| Fatal::configuration(format!("Kafka client: {error}"));
+        let producer = client.create_with_context(AdminContext::default()).map_err(failed)?;
+        let admin = client.create_with_context(AdminContext::default()).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .map_err(|error| Fatal::internal(format!("Kafka client's runtime: {error}")))?;
-        Ok(Brokers { config, admin, runtime })
+        Ok(Brokers { config, producer, admin, runtime })
     }
 
     fn unavailable(&self, doing: &str, error: &KafkaError) -> Fatal {
-        let context = self.admin.inner().context();
+        // Serves what librdkafka has logged meanwhile, down to the last line.
+        for _ in 0..COMPLAINTS_MAX {
+            self.producer.poll(Duration::ZERO);
+        }
+        let context = self.producer.context();
         let complaint = context.complaint.lock().unwrap_or_else(PoisonError::into_inner);
         let why = complaint.as_ref().map_or_else(|| error.to_string(), Clone::clone);
         Fatal::unavailable(format!(
@@ -298,8 +317,8 @@ impl<'a> Brokers<'a> {
     fn partitions(&self) -> Result<(BTreeMap<String, i32>, usize), Fatal> {
         // Of all topics: asking for one by name could create it.
         let metadata = self
-            .admin
-            .inner()
+            .producer
+            .client()
             .fetch_metadata(None, TIMEOUT)
             .map_err(|error| self.unavailable("reach", &error))?;
         let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
@@ -383,24 +402,27 @@ impl<'a> Brokers<'a> {
             .runtime
             .block_on(self.admin.create_topics(&new_topics, &options))
             .map_err(|error| self.unavailable("create topics in", &error))?;
-        let mut refused = Vec::new();
+        let mut refused: Vec<(RDKafkaErrorCode, Vec<String>)> = Vec::new();
         for result in results {
             match result {
                 Ok(name) => report.created.push(name),
                 Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => report.existed.push(name),
-                Err((name, code)) => refused.push(self.refused(&name, code, brokers)),
+                Err((name, code)) => match refused.iter_mut().find(|(known, _)| *known == code) {
+                    Some((_, names)) => names.push(name),
+                    None => refused.push((code, vec![name])),
+                },
             }
         }
         self.wait_for(&report.created)?;
         if refused.is_empty() {
-            Ok(report)
-        } else {
-            let created = match report.created.as_slice() {
-                [] => String::new(),
-                created => format!("; created: {}", created.join(", ")),
-            };
-            Err(Fatal::unavailable(format!("{}{created}", refused.join("\n  "))))
+            return Ok(report);
         }
+        let mut lines: Vec<String> =
+            refused.iter().map(|(code, names)| self.refused(names, *code, brokers)).collect();
+        if !report.created.is_empty() {
+            lines.push(format!("created were {}", report.created.join(", ")));
+        }
+        Err(Fatal::unavailable(lines.join("\n  ")))
     }
 
     fn new_topic<'b>(&'b self, role: Role, partitions: i32) -> NewTopic<'b> {
@@ -412,7 +434,7 @@ impl<'a> Brokers<'a> {
         if replicas >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
     }
 
-    fn refused(&self, name: &str, code: RDKafkaErrorCode, brokers: usize) -> String {
+    fn refused(&self, names: &[String], code: RDKafkaErrorCode, brokers: usize) -> String {
         let remedy = match code {
             RDKafkaErrorCode::InvalidReplicationFactor => format!(
                 "set topics.replication_factor, now {}, to at most the number of brokers, which \
@@ -425,7 +447,7 @@ impl<'a> Brokers<'a> {
             }
             _ => "see the broker's log".to_owned(),
         };
-        format!("topic {name} was not created: {code}; {remedy}")
+        format!("not created: {}: {code}; {remedy}", names.join(", "))
     }
 
     /// A new topic is known to each broker only after a while.

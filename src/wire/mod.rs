@@ -2,6 +2,7 @@
 
 pub mod dead_letter;
 pub mod decode;
+pub mod murmur2;
 pub mod proto;
 
 pub use decode::{Format, Refusal, decode};
