@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(backlog.len(), 2);
         let (place, waiting) = backlog.pop().unwrap();
         assert_eq!((place, waiting.sequence), (1, 3));
-        assert_eq!(waiting.leave, ["first".into()]);
+        assert_eq!(waiting.leave, [std::sync::Arc::<str>::from("first")]);
         assert_eq!(backlog.pop().unwrap().0, 2);
         assert!(backlog.is_empty() && backlog.pop().is_none());
     }
