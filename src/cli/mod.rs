@@ -35,6 +35,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     // One line here, one in `dispatch`, one `pub mod` above: that is a command.
+    /// Run the service: read the inputs, keep the statuses, write Redis and the changes
+    Run(run::Args),
     /// Show the service at work on a fleet that does not exist, in one process
     Demo(demo::Args),
     /// Write the traffic of a fleet that does not exist to the input topics
@@ -52,6 +54,7 @@ impl Command {
     /// Whatever ends the command before its work is done.
     pub fn dispatch(&self, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
         match self {
+            Command::Run(args) => run::run(args, &loaded.config, json),
             Command::Demo(args) => demo::run(args, &loaded.config, json),
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),

@@ -1,21 +1,398 @@
-//! Stands in for the module of this name until the branches meet.
+//! `device-status run`: the service.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::clock::SystemClock;
-use crate::config::Config;
-use crate::error::Fatal;
+use metrics::{counter, gauge, histogram};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracing::{error, info};
 
-/// Runs the service until `shutdown` is set.
+use crate::admin::{self, Health, RedisHealth, ThreadReport};
+use crate::clock::SystemClock;
+use crate::config::{Config, GroupProtocol, Partitioner};
+use crate::error::Fatal;
+use crate::kafka::log::KafkaLog;
+use crate::kafka::topics::{Role, check_topics};
+use crate::kafka::watch::PartitionWatch;
+use crate::shard::{Input, Status};
+use crate::stream_thread::ports::Clock;
+use crate::stream_thread::report::{Report, StageName};
+use crate::stream_thread::{DeadLetterSettings, Settings, StreamThread};
+use crate::telemetry::{self, commit_result, rebalance_kind, record_result, redis_result};
+use crate::view::{RedisView, RedisViewConfig, ViewStats};
+use crate::wire::dead_letter;
+
+/// How often a thread publishes what it counted.
+const REPORT_INTERVAL_MS: i64 = 500;
+/// How often the supervisor looks at the view.
+const SUPERVISE: Duration = Duration::from_millis(250);
+/// How often the partition counts are looked at (rule R6).
+const WATCH_INTERVAL_MS: i64 = 30_000;
+/// How long the view may take for what waits, at a stop.
+const VIEW_DRAIN: Duration = Duration::from_secs(3);
+/// A running shard this close to its inputs' ends counts as near the head.
+const NEAR_HEAD_RECORDS: i64 = 100_000;
+
+/// Run the service: read the inputs, keep the statuses, write Redis and the changes.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// Runs the service until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// Never, here.
-#[allow(clippy::needless_pass_by_value, reason = "the real one takes them")]
-pub fn run_service(_config: Config, shutdown: Arc<AtomicBool>) -> Result<(), Fatal> {
-    while !shutdown.load(Ordering::Relaxed) {
-        SystemClock::pause(Duration::from_millis(20));
+/// Whatever it cannot start with, or cannot go on with.
+pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
+    let shutdown = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // A second signal ends the process at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, shutdown.clone())
+            .and_then(|_| signal_hook::flag::register(signal, shutdown.clone()))
+            .map_err(|e| Fatal::internal(format!("signal handlers: {e}")))?;
     }
-    Ok(())
+    let report = check_topics(config)?;
+    let mut config = config.clone();
+    if let Some(partitions) = report.topic(Role::Heartbeats).and_then(|topic| topic.partitions) {
+        config.topics.partitions = partitions;
+    }
+    let max_bytes = report.max_message_bytes(Role::DeadLetters);
+    Service { config, max_bytes, shutdown }.run()
+}
+
+/// Runs the service with topics that are known to be right, until `shutdown`
+/// is set.
+///
+/// # Errors
+/// Whatever it cannot start with, or cannot go on with.
+pub fn run_service(config: Config, shutdown: Arc<AtomicBool>) -> Result<(), Fatal> {
+    Service { config, max_bytes: dead_letter::DEFAULT_MAX_BYTES, shutdown }.run()
+}
+
+struct Service {
+    config: Config,
+    /// The largest dead letter.
+    max_bytes: usize,
+    shutdown: Arc<AtomicBool>,
+}
+
+/// What a stream thread tells the supervisor at its end.
+type Ended = (usize, Result<(), Fatal>);
+
+impl Service {
+    fn run(self) -> Result<(), Fatal> {
+        let clock = Arc::new(SystemClock::new());
+        let threads = self.config.processing.threads;
+        let metrics = telemetry::install()?;
+        let health = Arc::new(Health::new(threads, clock.monotonic_ms()));
+        let server =
+            admin::start(self.config.admin.listen, health.clone(), metrics, clock.clone())?;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            brokers = %self.config.kafka.brokers,
+            group = %self.config.kafka.group,
+            guarantee = ?self.config.processing.guarantee,
+            partitions = self.config.topics.partitions,
+            threads,
+            admin = %server.address(),
+            "starting"
+        );
+        let watch = PartitionWatch::new(&self.config, self.config.topics.partitions)?;
+        let process_id = uuid::Uuid::new_v4().simple().to_string();
+        let (ended, endings) = channel();
+        let mut views = Vec::new();
+        for thread in 0..threads {
+            let log = KafkaLog::start(&self.config, &process_id, thread, clock.clone())?;
+            let view = RedisView::start(
+                &RedisViewConfig {
+                    url: self.config.redis.url.clone(),
+                    prefix: self.config.redis.prefix.clone(),
+                    fleet_members: self.config.redis.fleet_members,
+                },
+                clock.clone(),
+            )?;
+            views.push(view.stats());
+            let stream_thread = StreamThread::new(self.settings(), log, view, clock.clone());
+            let runner = Runner {
+                number: thread,
+                clock: clock.clone(),
+                health: health.clone(),
+                shutdown: self.shutdown.clone(),
+                owned: Vec::new(),
+            };
+            let ended = Ending { number: thread, sender: ended.clone() };
+            std::thread::Builder::new()
+                .name(format!("stream-{thread}"))
+                .spawn(move || ended.tell(runner.run(stream_thread)))
+                .map_err(|e| Fatal::internal(format!("a stream thread cannot be started: {e}")))?;
+        }
+        drop(ended);
+        let result = self.supervise(&endings, &health, &views, &watch, &*clock);
+        drop(server);
+        info!("stopped");
+        result
+    }
+
+    fn settings(&self) -> Settings {
+        let config = &self.config;
+        let formats = &config.formats;
+        Settings {
+            rules: config.rules(),
+            formats: Input::ALL.map(|input| match input {
+                Input::Lifecycle => formats.lifecycle,
+                Input::VpnSessions => formats.vpn_sessions,
+                Input::Heartbeats => formats.heartbeats,
+            }),
+            partitions: config.topics.partitions,
+            check_partitioner: config.topics.partitioner == Partitioner::Murmur2,
+            commit_interval_ms: i64::try_from(config.processing.commit_interval.as_millis())
+                .unwrap_or(i64::MAX),
+            suspend: config.kafka.group_protocol == GroupProtocol::Classic,
+            dead_letters: DeadLetterSettings {
+                topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
+                max_bytes: self.max_bytes,
+            },
+        }
+    }
+
+    /// Waits for the threads to end; one that fails ends the others.
+    fn supervise(
+        &self,
+        endings: &Receiver<Ended>,
+        health: &Health,
+        views: &[Arc<ViewStats>],
+        watch: &PartitionWatch,
+        clock: &dyn Clock,
+    ) -> Result<(), Fatal> {
+        let mut result = Ok(());
+        let mut fail = |fatal: Fatal| {
+            health.set_fatal(fatal.message.clone());
+            self.shutdown.store(true, Ordering::Relaxed);
+            if result.is_ok() {
+                result = Err(fatal);
+            }
+        };
+        let mut watched_ms = clock.monotonic_ms();
+        loop {
+            match endings.recv_timeout(SUPERVISE) {
+                Ok((_, Ok(()))) => {}
+                Ok((thread, Err(fatal))) => {
+                    error!(thread, %fatal, "a stream thread failed; stopping");
+                    fail(fatal);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return result,
+            }
+            if self.shutdown.load(Ordering::Relaxed) {
+                health.set_stopping();
+            } else if clock.monotonic_ms() - watched_ms > WATCH_INTERVAL_MS {
+                watched_ms = clock.monotonic_ms();
+                if let Err(fatal) = watch.check() {
+                    error!(%fatal, "stopping");
+                    fail(fatal);
+                }
+            }
+            publish_views(views, health);
+        }
+    }
+}
+
+fn publish_views(views: &[Arc<ViewStats>], health: &Health) {
+    let backlog: usize = views.iter().map(|view| view.backlog.load(Ordering::Relaxed)).sum();
+    let connected = views.iter().all(|view| view.connected.load(Ordering::Relaxed));
+    gauge!(telemetry::REDIS_BACKLOG).set(backlog as f64);
+    gauge!(telemetry::REDIS_UP).set(if connected { 1 } else { 0 });
+    let sum = |of: fn(&ViewStats) -> &AtomicU64| {
+        views.iter().map(|view| of(view).load(Ordering::Relaxed)).sum::<u64>()
+    };
+    let results = [
+        (redis_result::WRITTEN, sum(|view| &view.written)),
+        (redis_result::REFUSED, sum(|view| &view.refused)),
+        (redis_result::FAILED, sum(|view| &view.errors)),
+    ];
+    for (result, count) in results {
+        counter!(telemetry::REDIS_WRITES, "result" => result).absolute(count);
+    }
+    health.set_redis(if connected {
+        RedisHealth::Available
+    } else {
+        RedisHealth::Unavailable(format!("{backlog} writes wait; the log says why"))
+    });
+}
+
+/// Tells of a thread's end, even of one by a panic.
+struct Ending {
+    number: usize,
+    sender: Sender<Ended>,
+}
+
+impl Ending {
+    fn tell(self, result: Result<(), Fatal>) {
+        let _ = self.sender.send((self.number, result));
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let bug = Fatal::internal("a stream thread panicked; the log says where");
+        let _ = self.sender.send((self.number, Err(bug)));
+    }
+}
+
+/// Drives one stream thread's loop, and publishes what it tells.
+struct Runner {
+    number: usize,
+    clock: Arc<SystemClock>,
+    health: Arc<Health>,
+    shutdown: Arc<AtomicBool>,
+    /// The partitions of which metrics were published.
+    owned: Vec<i32>,
+}
+
+impl Runner {
+    fn run(
+        mut self,
+        mut stream_thread: StreamThread<KafkaLog, RedisView, Arc<SystemClock>>,
+    ) -> Result<(), Fatal> {
+        let mut reported_ms = 0;
+        let mut heard = false;
+        while !stream_thread.stopped() {
+            if self.shutdown.load(Ordering::Relaxed) {
+                stream_thread.stop();
+            }
+            stream_thread.step()?;
+            let now_ms = self.clock.monotonic_ms();
+            self.health.turned(self.number, now_ms);
+            if now_ms - reported_ms >= REPORT_INTERVAL_MS {
+                reported_ms = now_ms;
+                let report = stream_thread.report();
+                heard |= report.counts.rebalances[0] > 0;
+                self.publish(&report, heard);
+            }
+        }
+        self.publish(&stream_thread.report(), heard);
+        if !stream_thread.into_view().close(VIEW_DRAIN) {
+            info!("Redis did not take everything in time; the next owner writes the rest");
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, report: &Report, heard: bool) {
+        publish_counts(report);
+        let count = |stage| report.shards.iter().filter(|s| s.stage == stage).count();
+        let stages =
+            [StageName::Created, StageName::Restoring, StageName::Running, StageName::Failed];
+        for stage in stages {
+            let state = if stage == StageName::Created { "waiting" } else { stage.name() };
+            let thread = self.number.to_string();
+            gauge!(telemetry::SHARDS, "thread" => thread, "state" => state)
+                .set(count(stage) as f64);
+        }
+        for shard in &report.shards {
+            let partition = shard.partition.to_string();
+            for (status, count) in Status::ALL.iter().zip(shard.statuses) {
+                gauge!(
+                    telemetry::DEVICES,
+                    "partition" => partition.clone(),
+                    "status" => status.wire_name()
+                )
+                .set(count as f64);
+            }
+            for (input, lag) in Input::ALL.iter().zip(shard.lag) {
+                if let Some(lag) = lag {
+                    gauge!(
+                        telemetry::LAG,
+                        "input" => input.name(),
+                        "partition" => partition.clone()
+                    )
+                    .set(lag as f64);
+                }
+            }
+            let now = report.broker_time.unwrap_or_else(|| self.clock.wall());
+            if shard.stage == StageName::Running {
+                gauge!(telemetry::CLOCK_LAG, "partition" => partition.clone())
+                    .set((now.0 - shard.clock.0).max(0) as f64 / 1000.0);
+            }
+            gauge!(telemetry::RESTORE_REMAINING, "partition" => partition)
+                .set(shard.to_restore as f64);
+        }
+        let owned: Vec<i32> = report.shards.iter().map(|shard| shard.partition).collect();
+        for gone in self.owned.iter().filter(|partition| !owned.contains(partition)) {
+            telemetry::forget_partition(*gone);
+        }
+        self.owned = owned;
+        if heard {
+            let near =
+                report.shards.iter().filter(|s| s.stage == StageName::Running).all(|s| {
+                    s.lag.iter().all(|lag| lag.is_some_and(|lag| lag < NEAR_HEAD_RECORDS))
+                });
+            self.health.report(
+                self.number,
+                ThreadReport {
+                    assigned: report.shards.len(),
+                    waiting: count(StageName::Created),
+                    restoring: count(StageName::Restoring),
+                    running: count(StageName::Running),
+                    near_head: near,
+                    kafka_error: report.counts.kafka_error.clone().or_else(|| {
+                        let pending_ms = report.commit_pending_ms.filter(|ms| *ms > 10_000)?;
+                        Some(format!("a commit has been under way for {} s", pending_ms / 1000))
+                    }),
+                },
+            );
+        }
+    }
+}
+
+fn publish_counts(report: &Report) {
+    let counts = &report.counts;
+    for input in Input::ALL {
+        let (applied, stale) = (counts.applied[input.index()], counts.stale[input.index()]);
+        let results = [
+            (record_result::APPLIED, applied.saturating_sub(stale)),
+            (record_result::STALE, stale),
+        ];
+        for (result, count) in results {
+            counter!(telemetry::RECORDS, "input" => input.name(), "result" => result)
+                .increment(count);
+        }
+        counter!(telemetry::OFFSETS_LOST, "input" => input.name())
+            .increment(counts.offsets_gone[input.index()]);
+    }
+    for ((input, reason), count) in &counts.dead_letters {
+        counter!(telemetry::DEAD_LETTERS, "input" => input.name(), "reason" => reason.code())
+            .increment(*count);
+        counter!(
+            telemetry::RECORDS,
+            "input" => input.name(),
+            "result" => record_result::DEAD_LETTER
+        )
+        .increment(*count);
+    }
+    for ((from, to), count) in &counts.changes {
+        let name = |shown: &Option<_>| shown.map_or("none", |(s, _): (Status, _)| s.wire_name());
+        counter!(telemetry::STATUS_CHANGES, "from" => name(from), "to" => name(to))
+            .increment(*count);
+    }
+    for seconds in &counts.transaction_seconds {
+        histogram!(telemetry::TRANSACTION_DURATION).record(*seconds);
+    }
+    let commits = [
+        (commit_result::COMMITTED, counts.transaction_seconds.len() as u64),
+        (commit_result::REFUSED, counts.commits_refused),
+        (commit_result::UNKNOWN, counts.commits_unknown),
+    ];
+    for (result, count) in commits {
+        counter!(telemetry::COMMITS, "result" => result).increment(count);
+    }
+    for (kind, count) in rebalance_kind::ALL.iter().zip(counts.rebalances) {
+        counter!(telemetry::REBALANCES, "kind" => *kind).increment(count);
+    }
+    for (source, count) in ["changelog", "heartbeats"].iter().zip(counts.restored) {
+        counter!(telemetry::RESTORED, "source" => *source).increment(count);
+    }
+    counter!(telemetry::DEADLINES).increment(counts.expired);
+    counter!(telemetry::SESSIONS_FORGOTTEN).increment(counts.sessions_forgotten);
+    counter!(telemetry::REDIS_REWRITES).increment(counts.view_rewrites);
 }

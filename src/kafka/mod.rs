@@ -1,4 +1,8 @@
 //! Kafka itself, behind the ports that the loop knows.
 
 pub mod client_config;
+mod committer;
+pub mod log;
+mod native;
 pub mod topics;
+pub mod watch;

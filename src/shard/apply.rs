@@ -18,7 +18,6 @@ impl Shard {
         believed: Timestamp,
         turn: &mut Turn,
     ) {
-        turn.applied[input.index()] += 1;
         let held = HeldRecord { input, believed, next_offset: record.offset.saturating_add(1) };
         match record.content {
             Content::Bad(letter) => {
@@ -26,17 +25,18 @@ impl Shard {
                 self.pending.dead_letters.push(*letter);
             }
             Content::Event(event) => {
+                turn.applied[input.index()] += 1;
                 // Rule J1: a sender whose clock runs ahead gains nothing.
                 let at = event.occurred_at.unwrap_or(record.timestamp);
                 let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));
                 match event.body {
                     EventBody::Heartbeat { device, poll_interval_ms } => {
-                        turn.stale += u32::from(
+                        turn.stale[input.index()] += u32::from(
                             self.heartbeat(&device, at, poll_interval_ms) == Joined::Stale,
                         );
                     }
                     EventBody::Device { device, event } => {
-                        turn.stale +=
+                        turn.stale[input.index()] +=
                             u32::from(self.device(&device, at, &event, turn) == Joined::Stale);
                     }
                     EventBody::Scope(event) => {
@@ -217,7 +217,7 @@ impl Shard {
     ) -> bool {
         match self.scopes.apply(at, believed, self.clock, event) {
             Applied::Stale => {
-                turn.stale += 1;
+                turn.stale[record.input.index()] += 1;
                 false
             }
             Applied::Quiet => false,

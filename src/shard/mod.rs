@@ -137,11 +137,11 @@ pub struct Start {
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Records applied, of each input.
+    /// Events applied, of each input.
     pub applied: [u32; 3],
     /// Of these, events older than the fact held, or of a deleted device.
-    pub stale: u32,
-    /// Of these, records that became dead letters.
+    pub stale: [u32; 3],
+    /// Records that became dead letters.
     pub bad: u32,
     /// Rows that a deadline of theirs changed.
     pub expired: u32,
@@ -241,6 +241,18 @@ impl Shard {
     /// (rule T1).
     pub fn forget_evidence(&mut self, input: Input) {
         self.watermarks.forget_evidence(input);
+    }
+
+    /// Throws away what was read and not processed: reading begins again at the
+    /// positions (rule R7).
+    pub fn rewind(&mut self) {
+        for input in Input::ALL {
+            self.merge.clear(input);
+            if !self.is_held_by(input) {
+                self.watermarks.head(input, None);
+            }
+            self.watermarks.forget_evidence(input);
+        }
     }
 
     // ---- working

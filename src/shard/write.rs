@@ -43,6 +43,12 @@ impl Shard {
             || !self.scopes.dirty.is_empty()
     }
 
+    /// How much waits to be written: changes, dead letters and rows.
+    #[must_use]
+    pub fn output_len(&self) -> usize {
+        self.pending.changes.len() + self.pending.dead_letters.len() + self.pending.rows.len()
+    }
+
     /// All that is to be written since the last time, and the next `rewrite`
     /// rows of a rewrite of the view (rules V4, V5).
     pub fn take_outbox(&mut self, rewrite: usize) -> Outbox {

@@ -1,6 +1,7 @@
 //! The three ports of the loop: [`Log`] (Kafka), [`View`] (Redis) and
 //! [`Clock`]. Production, the tests and the simulator each bring their own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Fatal};
@@ -14,13 +15,32 @@ pub trait Clock {
     fn wall(&self) -> Timestamp;
 }
 
+impl<T: Clock + ?Sized> Clock for Arc<T> {
+    fn monotonic_ms(&self) -> i64 {
+        (**self).monotonic_ms()
+    }
+
+    fn wall(&self) -> Timestamp {
+        (**self).wall()
+    }
+}
+
 /// Where a record is read from: one of the inputs, or the shard's own past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// One of the three inputs.
+    /// One of the three inputs, as the group reads it.
     Input(Input),
-    /// The changelog.
+    /// The changelog, in a restore.
     Changelog,
+}
+
+/// Where a delivered record comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The group's reading of an input.
+    Group(Input),
+    /// A restore's reading of an input or of the changelog.
+    Restore(Source),
 }
 
 /// A record as the log lends it: bytes are copied only where they are kept.
@@ -61,6 +81,12 @@ pub enum OffsetAt {
     Time(Timestamp),
 }
 
+/// An offset that was asked for. Negative: there is none.
+pub type FoundOffset = (Source, i32, OffsetAt, i64);
+
+/// A committed position that was asked for. Absent: nothing is committed.
+pub type FoundCommit = (Input, i32, Option<CommittedOffset>);
+
 /// A committed position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
@@ -88,6 +114,15 @@ pub enum LogEvent {
     /// Everything before `offset` has been delivered, for now (rule T1).
     EndOfPartition {
         /// Where.
+        input: Input,
+        /// Which partition.
+        partition: i32,
+        /// The position reached.
+        offset: i64,
+    },
+    /// The same of a restore: everything that may be read now has been.
+    RestoreEnd {
+        /// Where.
         source: Source,
         /// Which partition.
         partition: i32,
@@ -95,9 +130,9 @@ pub enum LogEvent {
         offset: i64,
     },
     /// Answer to [`Log::ask_offsets`].
-    Offsets(QuestionId, Result<Vec<(Source, i32, i64)>, String>),
+    Offsets(QuestionId, Result<Vec<FoundOffset>, String>),
     /// Answer to [`Log::ask_committed`]; absent = nothing committed.
-    Committed(QuestionId, Result<Vec<(Input, i32, Option<CommittedOffset>)>, String>),
+    Committed(QuestionId, Result<Vec<FoundCommit>, String>),
     /// What became of the batch handed to [`Log::submit`].
     Submitted(Outcome),
 }
@@ -166,10 +201,22 @@ pub enum OutputTopic {
 /// One transaction (rule C1). Kept by the loop until its fate is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// Each shard's part.
+    pub shards: Vec<ShardBatch>,
+}
+
+/// One shard's part of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardBatch {
+    /// Whose.
+    pub partition: i32,
     /// In the order in which they are to be sent.
     pub records: Vec<OutputRecord>,
-    /// The next offset to read of each input partition, and metadata (rule C2).
-    pub offsets: Vec<(Input, i32, CommittedOffset)>,
+    /// The next offset to read of each input, in the order of [`Input::ALL`],
+    /// with the same metadata on all three (rule C2).
+    pub offsets: [i64; 3],
+    /// The metadata.
+    pub metadata: String,
 }
 
 /// Kafka, as the loop sees it. No call blocks for longer than `poll`'s timeout.
@@ -183,7 +230,7 @@ pub trait Log {
         &mut self,
         timeout: Duration,
         max_records: usize,
-        on_record: &mut dyn FnMut(Source, RecordRef<'_>),
+        on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
         events: &mut Vec<LogEvent>,
     ) -> Result<(), Error>;
 
@@ -234,7 +281,7 @@ pub trait Log {
 
     /// Begins to commit a batch; at most one at a time. The fate of it comes as
     /// [`LogEvent::Submitted`].
-    fn submit(&mut self, batch: &Batch);
+    fn submit(&mut self, batch: Arc<Batch>);
 
     /// Leaves the group and lets go of everything.
     fn close(&mut self);

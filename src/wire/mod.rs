@@ -1,8 +1,11 @@
 //! Bytes to the core's values and back: pure, no I/O.
 
+pub mod changelog;
 pub mod dead_letter;
 pub mod decode;
+pub mod metadata;
 pub mod murmur2;
 pub mod proto;
+pub mod status_changed;
 
 pub use decode::{Format, Refusal, decode};

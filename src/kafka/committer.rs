@@ -1,0 +1,481 @@
+//! The producer of a stream thread, on a thread of its own, so that a commit
+//! takes none of the loop's time (rules C1, C4, C6, C9).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders, Timestamp as Stamp};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
+};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tracing::{info, warn};
+
+use super::log::LoopContext;
+use crate::error::Fatal;
+use crate::shard::{Input, Timestamp};
+use crate::stream_thread::ports::{Batch, Clock, Outcome, OutputRecord, OutputTopic, Receipt};
+
+/// No transactional request is waited for longer than this.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A transaction that is not through by then is given up: the broker's own
+/// limit is `transaction.timeout.ms` (rule C4).
+const COMMIT_DEADLINE_MS: i64 = 15_000;
+
+/// The names of the topics that are written and committed.
+#[derive(Clone, Debug)]
+pub struct TopicNames {
+    /// The inputs, in the order of [`Input::ALL`].
+    pub inputs: [String; 3],
+    /// `<group>-changelog`.
+    pub changelog: String,
+    /// `device-status-changes`.
+    pub status_changes: String,
+    /// `device-status-dead-letters`.
+    pub dead_letters: String,
+}
+
+impl TopicNames {
+    fn of(&self, topic: OutputTopic) -> &str {
+        match topic {
+            OutputTopic::Changelog => &self.changelog,
+            OutputTopic::StatusChanges => &self.status_changes,
+            OutputTopic::DeadLetters => &self.dead_letters,
+        }
+    }
+}
+
+/// Hands batches to the producer's thread, and outcomes back.
+pub struct Committer {
+    commands: Option<Sender<Command>>,
+    outcomes: Receiver<Outcome>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Command {
+    batch: Arc<Batch>,
+    member: ConsumerGroupMetadata,
+}
+
+impl Committer {
+    /// Starts the thread. Without `transactional`, batches are committed at
+    /// least once (rule C9), the offsets through `consumer`.
+    pub fn start(
+        config: ClientConfig,
+        transactional: bool,
+        topics: TopicNames,
+        consumer: Arc<BaseConsumer<LoopContext>>,
+        clock: Arc<dyn Clock + Send + Sync>,
+    ) -> Committer {
+        let (commands, inbox) = channel();
+        let (outbox, outcomes) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let deliveries = Arc::new(Deliveries::new(topics.changelog.clone(), clock.clone()));
+        let consumer = (!transactional).then_some(consumer);
+        let mut worker = Worker {
+            config,
+            topics,
+            consumer,
+            clock,
+            deliveries,
+            stop: stop.clone(),
+            producer: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || worker.run(&inbox, &outbox))
+            .ok();
+        Committer { commands: Some(commands), outcomes, stop, thread }
+    }
+
+    /// Begins a commit.
+    pub fn submit(&self, batch: Arc<Batch>, member: ConsumerGroupMetadata) {
+        if let Some(commands) = &self.commands {
+            // A thread that is gone is noticed by the outcome that never comes.
+            let _ = commands.send(Command { batch, member });
+        }
+    }
+
+    /// The outcome of the last commit, if it has come.
+    pub fn poll(&self) -> Option<Outcome> {
+        use std::sync::mpsc::TryRecvError;
+        match self.outcomes.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Outcome::Fatal(Fatal::internal(
+                "the producer's thread ended; this is a bug, please report it with the log",
+            ))),
+        }
+    }
+
+    /// Ends the thread, after what it is doing.
+    pub fn close(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the broker said of the records of the transaction under way.
+struct Deliveries {
+    changelog: String,
+    clock: Arc<dyn Clock + Send + Sync>,
+    state: Mutex<DeliveryState>,
+}
+
+#[derive(Default)]
+struct DeliveryState {
+    receipt: Receipt,
+    ends: BTreeMap<i32, i64>,
+    failure: Option<String>,
+}
+
+impl Deliveries {
+    fn new(changelog: String, clock: Arc<dyn Clock + Send + Sync>) -> Deliveries {
+        Deliveries { changelog, clock, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, DeliveryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn delivered(&self, message: &BorrowedMessage<'_>) {
+        if message.topic() != self.changelog {
+            return;
+        }
+        let mut state = self.state();
+        let end = state.ends.entry(message.partition()).or_default();
+        *end = (*end).max(message.offset() + 1);
+        if let Stamp::LogAppendTime(ms) = message.timestamp() {
+            let received = self.clock.monotonic_ms();
+            let stamp = Timestamp(ms);
+            if state.receipt.broker_time.is_none_or(|(known, _)| stamp >= known) {
+                state.receipt.broker_time = Some((stamp, received));
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct ProducerSide(Arc<Deliveries>);
+
+impl ClientContext for ProducerSide {}
+
+impl ProducerContext for ProducerSide {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(message) => self.0.delivered(message),
+            Err((error, message)) => {
+                let mut state = self.0.state();
+                if state.failure.is_none() {
+                    state.failure = Some(format!(
+                        "a record for {} [{}] was not written: {error}",
+                        message.topic(),
+                        message.partition()
+                    ));
+                }
+            }
+        }
+    }
+}
+
+struct Worker {
+    config: ClientConfig,
+    topics: TopicNames,
+    /// Present where offsets are committed without a transaction.
+    consumer: Option<Arc<BaseConsumer<LoopContext>>>,
+    clock: Arc<dyn Clock + Send + Sync>,
+    deliveries: Arc<Deliveries>,
+    stop: Arc<AtomicBool>,
+    producer: Option<BaseProducer<ProducerSide>>,
+}
+
+/// How a step of a commit failed.
+enum Failure {
+    /// Abort; the same batch may be sent again.
+    Abort { stale_member: bool, message: String },
+    /// Nobody knows, or this producer is of no more use: make another.
+    Recreate(String),
+    /// Stop.
+    Fatal(Fatal),
+}
+
+impl Worker {
+    fn run(&mut self, inbox: &Receiver<Command>, outbox: &Sender<Outcome>) {
+        if self.producer().is_ok() {
+            info!("producer ready");
+        }
+        while let Ok(command) = inbox.recv() {
+            if outbox.send(self.commit(&command)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self, command: &Command) -> Outcome {
+        let started_ms = self.clock.monotonic_ms();
+        let result = if self.consumer.is_some() {
+            self.at_least_once(command, started_ms)
+        } else {
+            self.transaction(command, started_ms)
+        };
+        match result {
+            Ok(mut receipt) => {
+                let took_ms = self.clock.monotonic_ms() - started_ms;
+                receipt.duration = Duration::from_millis(u64::try_from(took_ms).unwrap_or(0));
+                Outcome::Committed(receipt)
+            }
+            Err(Failure::Fatal(fatal)) => Outcome::Fatal(fatal),
+            Err(Failure::Abort { stale_member, message }) => match self.abort() {
+                Ok(()) => Outcome::Refused { stale_member, message },
+                Err(Failure::Fatal(fatal)) => Outcome::Fatal(fatal),
+                Err(_) => self.recreate(message),
+            },
+            Err(Failure::Recreate(message)) => self.recreate(message),
+        }
+    }
+
+    /// A new producer under the same id settles whatever the old one left
+    /// behind (KIP-98, rule C6).
+    fn recreate(&mut self, message: String) -> Outcome {
+        warn!(reason = %message, "making the producer anew; the committed offsets will tell what happened");
+        self.producer = None;
+        match self.producer() {
+            Ok(_) => Outcome::Unknown { message },
+            Err(Failure::Fatal(fatal)) => Outcome::Fatal(fatal),
+            // Only a stop ends the attempts otherwise.
+            Err(_) => Outcome::Unknown { message },
+        }
+    }
+
+    fn producer(&mut self) -> Result<&BaseProducer<ProducerSide>, Failure> {
+        while self.producer.is_none() {
+            let producer: BaseProducer<ProducerSide> = self
+                .config
+                .create_with_context(ProducerSide(self.deliveries.clone()))
+                .map_err(|e| {
+                    Failure::Fatal(Fatal::configuration(format!(
+                        "the Kafka producer cannot be made: {e}; check kafka.properties"
+                    )))
+                })?;
+            if self.consumer.is_none() {
+                match producer.init_transactions(REQUEST_TIMEOUT) {
+                    Ok(()) => {}
+                    Err(KafkaError::Transaction(e)) if e.is_fatal() => {
+                        return Err(Failure::Fatal(Fatal::unavailable(format!(
+                            "Kafka refuses transactions: {e}; \
+                             grant Write on the transactional id prefix, or set \
+                             processing.guarantee = \"at_least_once\""
+                        ))));
+                    }
+                    Err(error) => {
+                        if self.stop.load(Ordering::Relaxed) {
+                            return Err(Failure::Recreate(error.to_string()));
+                        }
+                        warn!(%error, "the transaction coordinator does not answer; trying again");
+                        producer.poll(Duration::from_millis(500));
+                        continue;
+                    }
+                }
+            }
+            self.producer = Some(producer);
+        }
+        self.producer.as_ref().ok_or_else(|| Failure::Recreate("no producer".into()))
+    }
+
+    fn transaction(&mut self, command: &Command, started_ms: i64) -> Result<Receipt, Failure> {
+        *self.deliveries.state() = DeliveryState::default();
+        let clock = self.clock.clone();
+        let deliveries = self.deliveries.clone();
+        let topics = self.topics.clone();
+        let producer = self.producer()?;
+        producer.begin_transaction().map_err(failure)?;
+        for record in command.batch.shards.iter().flat_map(|shard| &shard.records) {
+            send(producer, &topics, record, &*clock, started_ms)?;
+        }
+        // The offsets travel while the records do.
+        let offsets = offsets(&topics, &command.batch)?;
+        until(&*clock, started_ms, || {
+            producer.send_offsets_to_transaction(&offsets, &command.member, REQUEST_TIMEOUT)
+        })?;
+        drain(producer, &*clock, started_ms)?;
+        if let Some(message) = deliveries.state().failure.take() {
+            return Err(Failure::Abort { stale_member: false, message });
+        }
+        until(&*clock, started_ms, || producer.commit_transaction(REQUEST_TIMEOUT)).map_err(
+            |failure| match failure {
+                // A commit that may have been sent is never assumed undone.
+                Failure::Abort { stale_member: false, message } => Failure::Recreate(message),
+                other => other,
+            },
+        )?;
+        Ok(deliveries.receipt())
+    }
+
+    /// Rule C9: a crash between two steps repeats the later ones' inputs, and
+    /// loses nothing.
+    fn at_least_once(&mut self, command: &Command, started_ms: i64) -> Result<Receipt, Failure> {
+        *self.deliveries.state() = DeliveryState::default();
+        let clock = self.clock.clone();
+        let deliveries = self.deliveries.clone();
+        let topics = self.topics.clone();
+        let consumer = self.consumer.clone();
+        let producer = self.producer()?;
+        let records = || command.batch.shards.iter().flat_map(|shard| &shard.records);
+        for changelog in [false, true] {
+            for record in records().filter(|r| (r.topic == OutputTopic::Changelog) == changelog) {
+                send(producer, &topics, record, &*clock, started_ms)?;
+            }
+            drain(producer, &*clock, started_ms)?;
+            if let Some(message) = deliveries.state().failure.take() {
+                return Err(Failure::Abort { stale_member: false, message });
+            }
+        }
+        let offsets = offsets(&topics, &command.batch)?;
+        if let Some(consumer) = consumer {
+            consumer.commit(&offsets, CommitMode::Sync).map_err(|error| Failure::Abort {
+                stale_member: error.rdkafka_error_code().is_some_and(is_stale_member),
+                message: error.to_string(),
+            })?;
+        }
+        Ok(deliveries.receipt())
+    }
+
+    fn abort(&mut self) -> Result<(), Failure> {
+        if self.consumer.is_some() {
+            return Ok(());
+        }
+        let clock = self.clock.clone();
+        let started_ms = clock.monotonic_ms();
+        let Some(producer) = &self.producer else { return Ok(()) };
+        // Aborting with unsent messages would wait for them.
+        producer.purge(PurgeConfig::default().queue().inflight());
+        drain(producer, &*clock, started_ms)?;
+        until(&*clock, started_ms, || producer.abort_transaction(REQUEST_TIMEOUT))
+    }
+}
+
+impl Deliveries {
+    fn receipt(&self) -> Receipt {
+        let state = std::mem::take(&mut *self.state());
+        Receipt { changelog_end: state.ends.into_iter().collect(), ..state.receipt }
+    }
+}
+
+fn send(
+    producer: &BaseProducer<ProducerSide>,
+    topics: &TopicNames,
+    record: &OutputRecord,
+    clock: &dyn Clock,
+    started_ms: i64,
+) -> Result<(), Failure> {
+    let mut headers = None;
+    if !record.headers.is_empty() {
+        headers = Some(record.headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+            all.insert(Header { key, value: value.as_ref() })
+        }));
+    }
+    let mut next = BaseRecord::<Vec<u8>, Vec<u8>>::to(topics.of(record.topic));
+    next.partition = record.partition;
+    next.key = record.key.as_ref();
+    next.payload = record.value.as_ref();
+    next.headers = headers;
+    loop {
+        match producer.send(next) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent))
+                if clock.monotonic_ms() - started_ms < COMMIT_DEADLINE_MS =>
+            {
+                producer.poll(Duration::from_millis(1));
+                next = unsent;
+            }
+            Err((error, _)) => return Err(failure(error)),
+        }
+    }
+}
+
+/// Waits for the delivery reports in steps of a millisecond: `flush` sleeps in
+/// steps of a hundred.
+fn drain(
+    producer: &BaseProducer<ProducerSide>,
+    clock: &dyn Clock,
+    started_ms: i64,
+) -> Result<(), Failure> {
+    while producer.in_flight_count() > 0 {
+        producer.poll(Duration::from_millis(1));
+        if clock.monotonic_ms() - started_ms > COMMIT_DEADLINE_MS {
+            return Err(Failure::Recreate(format!(
+                "{} records were not acknowledged in {COMMIT_DEADLINE_MS} ms",
+                producer.in_flight_count()
+            )));
+        }
+    }
+    producer.poll(Duration::ZERO);
+    Ok(())
+}
+
+fn until(
+    clock: &dyn Clock,
+    started_ms: i64,
+    mut request: impl FnMut() -> Result<(), KafkaError>,
+) -> Result<(), Failure> {
+    loop {
+        match request() {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(error))
+                if error.is_retriable()
+                    && clock.monotonic_ms() - started_ms < COMMIT_DEADLINE_MS => {}
+            Err(error) => return Err(failure(error)),
+        }
+    }
+}
+
+fn failure(error: KafkaError) -> Failure {
+    if let KafkaError::Transaction(e) = &error
+        && e.txn_requires_abort()
+        && !e.is_fatal()
+    {
+        return Failure::Abort { stale_member: is_stale_member(e.code()), message: e.to_string() };
+    }
+    Failure::Recreate(error.to_string())
+}
+
+/// The group has moved on without this member (rule C6).
+fn is_stale_member(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::IllegalGeneration
+            | RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::FencedInstanceId
+            | RDKafkaErrorCode::FencedMemberEpoch
+            | RDKafkaErrorCode::StaleMemberEpoch
+            | RDKafkaErrorCode::RebalanceInProgress
+    )
+}
+
+fn offsets(topics: &TopicNames, batch: &Batch) -> Result<TopicPartitionList, Failure> {
+    let mut list = TopicPartitionList::new();
+    for shard in &batch.shards {
+        for input in Input::ALL {
+            let topic = &topics.inputs[input.index()];
+            let mut added = list.add_partition(topic, shard.partition);
+            added.set_metadata(&shard.metadata);
+            added
+                .set_offset(Offset::Offset(shard.offsets[input.index()]))
+                .map_err(|e| Failure::Fatal(Fatal::internal(format!("offset of {topic}: {e}"))))?;
+        }
+    }
+    Ok(list)
+}

@@ -1,0 +1,575 @@
+//! The real [`Log`]: one group consumer, one producer, one client for
+//! questions and, while something is restored, one consumer for that.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::producer::BaseProducer;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tracing::warn;
+
+use super::client_config;
+use super::committer::{Committer, TopicNames};
+use super::native::{ConsumerQueue, Found, Polled, Questions, Spec};
+use crate::config::{Config, GroupProtocol, Guarantee};
+use crate::error::{Error, Fatal};
+use crate::shard::Input;
+use crate::stream_thread::ports::{
+    Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
+    QuestionId, RecordRef, Source,
+};
+
+/// Leaves rebalances to the loop: nothing happens inside a callback (rule C5).
+pub struct LoopContext;
+
+impl ClientContext for LoopContext {}
+impl ConsumerContext for LoopContext {}
+
+/// Kafka, for one stream thread.
+pub struct KafkaLog {
+    group: String,
+    topics: TopicNames,
+    consumer: Option<ConsumerQueue<LoopContext>>,
+    committer: Committer,
+    questions: Questions,
+    restore_config: ClientConfig,
+    restore: Option<ConsumerQueue<LoopContext>>,
+    restoring: Vec<(Source, i32)>,
+    names: TopicCache,
+    restore_names: TopicCache,
+    pending: HashMap<QuestionId, Pending>,
+    parts: HashMap<u64, (QuestionId, Kind)>,
+    next_id: u64,
+    refused: VecDeque<Outcome>,
+}
+
+/// Which topic a handle of librdkafka's means, while partitions stay assigned.
+#[derive(Default)]
+struct TopicCache(Vec<(usize, Source)>);
+
+/// A question whose answer comes in parts.
+struct Pending {
+    parts_to_come: usize,
+    found: Vec<FoundOffset>,
+    error: Option<String>,
+}
+
+/// What a part of a question asks for.
+#[derive(Clone)]
+enum Kind {
+    Offsets(Vec<(Source, i32, OffsetAt)>),
+    Committed,
+}
+
+impl KafkaLog {
+    /// Joins the group. `thread` tells the stream threads of a process apart,
+    /// `process_id` the processes (rule C4).
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn start(
+        config: &Config,
+        process_id: &str,
+        thread: usize,
+        clock: Arc<dyn Clock + Send + Sync>,
+    ) -> Result<KafkaLog, Fatal> {
+        let refused = |e| {
+            Fatal::configuration(format!(
+                "a Kafka client cannot be made: {e}; check kafka.properties"
+            ))
+        };
+        let topics = TopicNames {
+            inputs: Input::ALL.map(|input| config.topics.input(input).to_owned()),
+            changelog: config.topics.changelog.clone(),
+            status_changes: config.topics.status_changes.clone(),
+            dead_letters: config.topics.dead_letters.clone(),
+        };
+        let mut consumer_config = consumer_config(config);
+        match config.kafka.group_protocol {
+            GroupProtocol::Consumer => {
+                consumer_config.set("group.protocol", "consumer");
+                consumer_config.set("group.remote.assignor", "range");
+            }
+            GroupProtocol::Classic => {
+                consumer_config.set("group.protocol", "classic");
+                consumer_config.set("partition.assignment.strategy", "range");
+            }
+        }
+        if let Some(instance) = config.kafka.properties.get("group.instance.id") {
+            // Each stream thread is a member of its own.
+            consumer_config.set("group.instance.id", format!("{instance}-{thread}"));
+        }
+        let consumer: Arc<BaseConsumer<LoopContext>> =
+            Arc::new(consumer_config.create_with_context(LoopContext).map_err(refused)?);
+        let inputs: Vec<&str> = topics.inputs.iter().map(String::as_str).collect();
+        consumer.subscribe(&inputs).map_err(refused)?;
+
+        let transactional = config.processing.guarantee == Guarantee::ExactlyOnce;
+        let mut producer_config = client_config::base(config);
+        producer_config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "1")
+            .set("compression.type", "lz4")
+            .set("message.max.bytes", "1048588")
+            .set("queue.buffering.max.messages", "500000")
+            .set("partitioner", "murmur2_random");
+        if transactional {
+            let id = format!("{}-{process_id}-{thread}", config.kafka.group);
+            producer_config.set("transactional.id", id).set("transaction.timeout.ms", "10000");
+        }
+        let committer = Committer::start(
+            producer_config,
+            transactional,
+            topics.clone(),
+            consumer.clone(),
+            clock,
+        );
+        let questions: BaseProducer = client_config::base(config).create().map_err(refused)?;
+
+        let mut restore_config = self::consumer_config(config);
+        restore_config.remove("group.instance.id");
+        Ok(KafkaLog {
+            group: config.kafka.group.clone(),
+            topics,
+            consumer: Some(ConsumerQueue::new(consumer)),
+            committer,
+            questions: Questions::new(questions),
+            restore_config,
+            restore: None,
+            restoring: Vec::new(),
+            names: TopicCache::default(),
+            restore_names: TopicCache::default(),
+            pending: HashMap::new(),
+            parts: HashMap::new(),
+            next_id: 0,
+            refused: VecDeque::new(),
+        })
+    }
+
+    fn consumer(&self) -> Result<&Arc<BaseConsumer<LoopContext>>, Error> {
+        match &self.consumer {
+            Some(queue) => Ok(queue.consumer()),
+            None => Err(Error::Retriable("the consumer is closed".into())),
+        }
+    }
+
+    fn topic(&self, source: Source) -> &str {
+        match source {
+            Source::Input(input) => &self.topics.inputs[input.index()],
+            Source::Changelog => &self.topics.changelog,
+        }
+    }
+
+    fn list(&self, partitions: &[(Input, i32)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (input, partition) in partitions {
+            list.add_partition(&self.topics.inputs[input.index()], *partition);
+        }
+        list
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn poll_answers(&mut self, events: &mut Vec<LogEvent>) {
+        while let Some((part, answer)) = self.questions.poll() {
+            let Some((question, kind)) = self.parts.remove(&part) else { continue };
+            match kind {
+                Kind::Committed => {
+                    events.push(LogEvent::Committed(question, self.committed(answer)));
+                }
+                Kind::Offsets(asked) => {
+                    let Some(pending) = self.pending.get_mut(&question) else { continue };
+                    pending.parts_to_come -= 1;
+                    match answer {
+                        Err(message) => pending.error = Some(message),
+                        Ok(found) => {
+                            for (source, partition, at) in asked {
+                                let topic = match source {
+                                    Source::Input(input) => &self.topics.inputs[input.index()],
+                                    Source::Changelog => &self.topics.changelog,
+                                };
+                                match found
+                                    .iter()
+                                    .find(|f| f.partition == partition && f.topic == *topic)
+                                {
+                                    Some(Found { error: None, offset, .. }) => {
+                                        pending.found.push((source, partition, at, *offset));
+                                    }
+                                    Some(Found { error: Some(error), .. }) => {
+                                        pending.error =
+                                            Some(format!("{topic} [{partition}]: {error}"));
+                                    }
+                                    None => {
+                                        pending.error =
+                                            Some(format!("{topic} [{partition}]: no answer"));
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    if pending.parts_to_come == 0
+                        && let Some(done) = self.pending.remove(&question)
+                    {
+                        let result = done.error.map_or(Ok(done.found), Err);
+                        events.push(LogEvent::Offsets(question, result));
+                    }
+                }
+            }
+        }
+    }
+
+    fn committed(
+        &self,
+        answer: Result<Vec<Found>, String>,
+    ) -> Result<Vec<(Input, i32, Option<CommittedOffset>)>, String> {
+        let mut all = Vec::new();
+        for found in answer? {
+            let Some(input) = self.input(&found.topic) else { continue };
+            if let Some(error) = found.error {
+                return Err(format!("{} [{}]: {error}", found.topic, found.partition));
+            }
+            let offset = (found.offset >= 0)
+                .then_some(CommittedOffset { offset: found.offset, metadata: found.metadata });
+            all.push((input, found.partition, offset));
+        }
+        Ok(all)
+    }
+
+    fn input(&self, topic: &str) -> Option<Input> {
+        Input::ALL.into_iter().find(|input| self.topics.inputs[input.index()] == topic)
+    }
+
+    fn inputs(&self, partitions: Vec<(String, i32)>) -> Vec<(Input, i32)> {
+        partitions.into_iter().filter_map(|(t, p)| Some((self.input(&t)?, p))).collect()
+    }
+}
+
+fn consumer_config(config: &Config) -> ClientConfig {
+    let mut consumer = client_config::base(config);
+    consumer
+        .set("group.id", &config.kafka.group)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest");
+    let defaults = [
+        // The default of a second makes a consumer that catches up sleep.
+        ("fetch.queue.backoff.ms", "10"),
+        ("queued.min.messages", "200000"),
+        ("queued.max.messages.kbytes", "65536"),
+    ];
+    for (key, value) in defaults {
+        if !config.kafka.properties.contains_key(key) {
+            consumer.set(key, value);
+        }
+    }
+    consumer
+}
+
+impl TopicCache {
+    fn source(
+        &mut self,
+        record: &super::native::NativeRecord<'_>,
+        topics: &TopicNames,
+    ) -> Option<Source> {
+        let handle = record.topic_handle();
+        if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == handle) {
+            return Some(*source);
+        }
+        let source = source_of(record.topic(), topics)?;
+        self.0.push((handle, source));
+        Some(source)
+    }
+}
+
+fn source_of(topic: &str, topics: &TopicNames) -> Option<Source> {
+    if topic == topics.changelog {
+        return Some(Source::Changelog);
+    }
+    let input = Input::ALL.into_iter().find(|input| topics.inputs[input.index()] == topic)?;
+    Some(Source::Input(input))
+}
+
+/// Takes up to `max_records` records from a queue; answers what the loop must
+/// be told besides.
+fn drain(
+    queue: &ConsumerQueue<LoopContext>,
+    names: &mut TopicCache,
+    topics: &TopicNames,
+    timeout: Duration,
+    max_records: usize,
+    restore: bool,
+    on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
+    other: &mut dyn FnMut(Polled<'_>),
+) {
+    let mut timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let mut records = 0;
+    while records < max_records {
+        let more = queue.poll(timeout_ms, |polled| match polled {
+            Polled::Record(record) => {
+                records += 1;
+                let Some(source) = names.source(&record, topics) else { return };
+                let delivery = match source {
+                    Source::Input(input) if !restore => Delivery::Group(input),
+                    source => Delivery::Restore(source),
+                };
+                let (timestamp, stamped_by_broker) = record.timestamp();
+                on_record(
+                    delivery,
+                    RecordRef {
+                        partition: record.partition(),
+                        offset: record.offset(),
+                        timestamp,
+                        stamped_by_broker,
+                        key: record.key(),
+                        value: record.value(),
+                        headers: &record,
+                    },
+                );
+            }
+            rest => other(rest),
+        });
+        if !more {
+            return;
+        }
+        timeout_ms = 0;
+    }
+}
+
+impl Log for KafkaLog {
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        max_records: usize,
+        on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
+        events: &mut Vec<LogEvent>,
+    ) -> Result<(), Error> {
+        let mut failed = None;
+        if let Some(queue) = &self.restore {
+            let mut other = |polled: Polled<'_>| match polled {
+                Polled::EndOfPartition { topic, partition, offset } => {
+                    if let Some(source) = source_of(&topic, &self.topics) {
+                        events.push(LogEvent::RestoreEnd { source, partition, offset });
+                    }
+                }
+                Polled::Failed { message, .. } => warn!(%message, "restore consumer"),
+                _ => {}
+            };
+            // Restored records are told apart by where they come from.
+            drain(
+                queue,
+                &mut self.restore_names,
+                &self.topics,
+                Duration::ZERO,
+                max_records,
+                true,
+                on_record,
+                &mut other,
+            );
+        }
+        let mut rebalances = Vec::new();
+        if let Some(queue) = &self.consumer {
+            let mut other = |polled: Polled<'_>| match polled {
+                Polled::EndOfPartition { topic, partition, offset } => {
+                    if let Some(Source::Input(input)) = source_of(&topic, &self.topics) {
+                        events.push(LogEvent::EndOfPartition { input, partition, offset });
+                    }
+                }
+                Polled::Assigned(partitions) => rebalances.push((true, partitions)),
+                Polled::Revoked(partitions) => rebalances.push((false, partitions)),
+                Polled::Failed { fatal, message } => failed = Some((fatal, message)),
+                Polled::Record(_) | Polled::Other => {}
+            };
+            drain(
+                queue,
+                &mut self.names,
+                &self.topics,
+                timeout,
+                max_records,
+                false,
+                on_record,
+                &mut other,
+            );
+        }
+        for (assigned, partitions) in rebalances {
+            self.names = TopicCache::default();
+            let partitions = self.inputs(partitions);
+            if assigned && partitions.is_empty() {
+                // Nothing to decide, and librdkafka waits for the call.
+                self.assign(&[])?;
+            }
+            events.push(if assigned {
+                LogEvent::Assigned(partitions)
+            } else if self.consumer()?.assignment_lost() {
+                LogEvent::Lost(partitions)
+            } else {
+                LogEvent::Revoked(partitions)
+            });
+        }
+        self.poll_answers(events);
+        if let Some(outcome) = self.refused.pop_front().or_else(|| self.committer.poll()) {
+            events.push(LogEvent::Submitted(outcome));
+        }
+        match failed {
+            Some((true, message)) => {
+                Err(Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into())
+            }
+            Some((false, message)) => Err(Error::Retriable(message)),
+            None => Ok(()),
+        }
+    }
+
+    fn ask_offsets(&mut self, of: &[(Source, i32, OffsetAt)]) -> QuestionId {
+        let question = self.next_id();
+        // One request holds a partition once, and one isolation level.
+        let is_kind: [fn(OffsetAt) -> bool; 4] = [
+            |at| at == OffsetAt::Start,
+            |at| at == OffsetAt::HighWatermark,
+            |at| at == OffsetAt::LastStable,
+            |at| matches!(at, OffsetAt::Time(_)),
+        ];
+        let mut parts_to_come = 0;
+        for is_kind in is_kind {
+            let part: Vec<_> = of.iter().copied().filter(|(_, _, at)| is_kind(*at)).collect();
+            let Some((_, _, first)) = part.first().copied() else { continue };
+            let id = self.next_id();
+            let asked: Vec<_> = part
+                .iter()
+                .map(|(source, partition, at)| {
+                    let spec = match at {
+                        OffsetAt::Start => Spec::Earliest,
+                        OffsetAt::HighWatermark | OffsetAt::LastStable => Spec::Latest,
+                        OffsetAt::Time(timestamp) => Spec::Time(*timestamp),
+                    };
+                    (self.topic(*source), *partition, spec)
+                })
+                .collect();
+            self.questions.list_offsets(id, first == OffsetAt::LastStable, &asked);
+            self.parts.insert(id, (question, Kind::Offsets(part)));
+            parts_to_come += 1;
+        }
+        self.pending.insert(question, Pending { parts_to_come, found: Vec::new(), error: None });
+        question
+    }
+
+    fn ask_committed(&mut self, of: &[(Input, i32)]) -> QuestionId {
+        let question = self.next_id();
+        let id = self.next_id();
+        let asked: Vec<_> =
+            of.iter().map(|(i, p)| (self.topics.inputs[i.index()].as_str(), *p)).collect();
+        self.questions.committed(id, &self.group, &asked);
+        self.parts.insert(id, (question, Kind::Committed));
+        question
+    }
+
+    fn assign(&mut self, starts: &[(Input, i32, i64)]) -> Result<(), Error> {
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for (input, partition, offset) in starts {
+            list.add_partition_offset(
+                &self.topics.inputs[input.index()],
+                *partition,
+                Offset::Offset(*offset),
+            )
+            .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
+        }
+        let consumer = self.consumer()?;
+        let assigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
+            _ => consumer.assign(&list),
+        };
+        assigned.map_err(|e| Error::Retriable(format!("assign: {e}")))?;
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let partitions: Vec<_> = starts.iter().map(|(input, p, _)| (*input, *p)).collect();
+        self.pause(&partitions)
+    }
+
+    fn unassign(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        let consumer = self.consumer()?;
+        let unassigned = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(&self.list(partitions)),
+            _ => consumer.unassign(),
+        };
+        unassigned.map_err(|e| Error::Retriable(format!("unassign: {e}")))
+    }
+
+    fn pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        let paused = self.consumer()?.pause(&self.list(partitions));
+        paused.map_err(|e| Error::Retriable(format!("pause: {e}")))
+    }
+
+    fn resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        let resumed = self.consumer()?.resume(&self.list(partitions));
+        resumed.map_err(|e| Error::Retriable(format!("resume: {e}")))
+    }
+
+    fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
+        if self.restore.is_none() {
+            let consumer = self
+                .restore_config
+                .create_with_context(LoopContext)
+                .map_err(|e| Error::Retriable(format!("restore consumer: {e}")))?;
+            self.restore = Some(ConsumerQueue::new(Arc::new(consumer)));
+            self.restore_names = TopicCache::default();
+        }
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(self.topic(source), partition, Offset::Offset(offset))
+            .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
+        if let Some(queue) = &self.restore {
+            queue
+                .consumer()
+                .incremental_assign(&list)
+                .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
+        }
+        self.restoring.push((source, partition));
+        Ok(())
+    }
+
+    fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
+        self.restoring.retain(|known| *known != (source, partition));
+        if self.restoring.is_empty() {
+            self.restore = None;
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(self.topic(source), partition);
+        if let Some(queue) = &self.restore {
+            queue
+                .consumer()
+                .incremental_unassign(&list)
+                .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, batch: Arc<Batch>) {
+        let Some(queue) = &self.consumer else { return };
+        let member = queue.consumer().group_metadata();
+        // Taken first, checked then: what was taken before a loss is refused by
+        // the broker, what is taken after it would not be (rule C5).
+        match member {
+            Some(member) if !queue.consumer().assignment_lost() => {
+                self.committer.submit(batch, member);
+            }
+            _ => self.refused.push_back(Outcome::Refused {
+                stale_member: true,
+                message: "the assignment is lost".into(),
+            }),
+        }
+    }
+
+    fn close(&mut self) {
+        self.restore = None;
+        self.committer.close();
+        // Dropping the consumer leaves the group.
+        self.consumer = None;
+    }
+}

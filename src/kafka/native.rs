@@ -1,0 +1,512 @@
+//! What librdkafka offers and rust-rdkafka does not: the topic and offset of an
+//! end-of-partition event, rebalances that are left to the loop (rule C5), and
+//! questions that are answered without blocking (rules T1, R1).
+//!
+//! One of the few modules where `unsafe` is allowed. Every pointer that comes
+//! from librdkafka lives in a guard of this module that destroys it; nothing
+//! borrowed from an event outlives the closure it is lent to.
+
+#![allow(unsafe_code, reason = "librdkafka's C interface")]
+
+use std::ffi::{CStr, CString, c_void};
+use std::fmt;
+use std::ptr;
+use std::sync::Arc;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka_sys as sys;
+
+use crate::shard::Timestamp;
+use crate::stream_thread::ports::Headers;
+
+/// The queue from which a consumer's messages and rebalances are taken, instead
+/// of through [`BaseConsumer::poll`].
+pub struct ConsumerQueue<C: ConsumerContext + 'static> {
+    queue: Queue,
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+/// What a consumer's queue held.
+#[derive(Debug)]
+pub enum Polled<'a> {
+    /// A record.
+    Record(NativeRecord<'a>),
+    /// Everything before `offset` has been delivered.
+    EndOfPartition {
+        /// Of which topic.
+        topic: String,
+        /// Of which partition.
+        partition: i32,
+        /// The position reached.
+        offset: i64,
+    },
+    /// The group gives these partitions; librdkafka waits for an assign call.
+    Assigned(Vec<(String, i32)>),
+    /// The group takes these back; librdkafka waits for an unassign call.
+    Revoked(Vec<(String, i32)>),
+    /// Something went wrong.
+    Failed {
+        /// Whether the client is broken for good.
+        fatal: bool,
+        /// What, in librdkafka's words.
+        message: String,
+    },
+    /// Nothing that concerns the loop.
+    Other,
+}
+
+/// A record, borrowed from librdkafka for as long as its event lives.
+#[derive(Clone, Copy)]
+pub struct NativeRecord<'a> {
+    message: &'a sys::rd_kafka_message_t,
+}
+
+impl fmt::Debug for NativeRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record at {}/{}", self.message.partition, self.message.offset)
+    }
+}
+
+impl<'a> NativeRecord<'a> {
+    /// Identifies the topic while its partitions stay assigned; cheaper to
+    /// compare than a name.
+    pub fn topic_handle(&self) -> usize {
+        self.message.rkt as usize
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &'a str {
+        // SAFETY: a delivered message holds a reference to its topic, whose name
+        // lives as long as it does.
+        let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.message.rkt)) };
+        name.to_str().unwrap_or_default()
+    }
+
+    /// The record's partition.
+    pub fn partition(&self) -> i32 {
+        self.message.partition
+    }
+
+    /// The record's offset.
+    pub fn offset(&self) -> i64 {
+        self.message.offset
+    }
+
+    /// The record's key.
+    pub fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: key and length describe one buffer that lives as long as the message.
+        unsafe { bytes(self.message.key, self.message.key_len) }
+    }
+
+    /// The record's value.
+    pub fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: as for the key.
+        unsafe { bytes(self.message.payload, self.message.len) }
+    }
+
+    /// The record's timestamp, and whether the broker stamped it.
+    pub fn timestamp(&self) -> (Timestamp, bool) {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid, and `kind` is written before the call returns.
+        let ms = unsafe { sys::rd_kafka_message_timestamp(self.message, &raw mut kind) };
+        let stamped_by_broker =
+            kind == sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME;
+        (Timestamp(ms.max(0)), stamped_by_broker)
+    }
+}
+
+impl Headers for NativeRecord<'_> {
+    fn to_vec(&self) -> Vec<(Box<str>, Option<Box<[u8]>>)> {
+        let mut headers = ptr::null_mut();
+        // SAFETY: the message is valid; the headers, if any, stay owned by it.
+        let found = unsafe { sys::rd_kafka_message_headers(self.message, &raw mut headers) };
+        let mut all = Vec::new();
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return all;
+        }
+        loop {
+            let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: the headers are valid, and the three results are written
+            // whenever the call succeeds.
+            let next = unsafe {
+                sys::rd_kafka_header_get_all(
+                    headers,
+                    all.len(),
+                    &raw mut name,
+                    &raw mut value,
+                    &raw mut len,
+                )
+            };
+            if next != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return all;
+            }
+            // SAFETY: names are null-terminated, values as long as said, and both
+            // live as long as the message.
+            let (name, value) = unsafe { (CStr::from_ptr(name), bytes(value.cast_mut(), len)) };
+            all.push((name.to_string_lossy().into(), value.map(Into::into)));
+        }
+    }
+}
+
+/// # Safety
+/// `data` is null, or points to `len` bytes that live for `'a`.
+unsafe fn bytes<'a>(data: *mut c_void, len: usize) -> Option<&'a [u8]> {
+    if data.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
+}
+
+impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
+    /// The queue of a consumer that is polled by nobody else.
+    pub fn new(consumer: Arc<BaseConsumer<C>>) -> ConsumerQueue<C> {
+        // SAFETY: the client lives as long as `consumer`, which this value keeps.
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        ConsumerQueue { queue: Queue(queue), consumer }
+    }
+
+    /// The consumer itself.
+    pub fn consumer(&self) -> &Arc<BaseConsumer<C>> {
+        &self.consumer
+    }
+
+    /// Takes one event, waiting up to `timeout_ms` for it. Answers whether
+    /// there was one.
+    pub fn poll(&self, timeout_ms: i32, with: impl FnOnce(Polled<'_>)) -> bool {
+        let Some(event) = self.queue.poll(timeout_ms) else { return false };
+        match event.kind() {
+            sys::RD_KAFKA_EVENT_FETCH => {
+                // SAFETY: a fetch event holds one message, which lives as long as the event.
+                let message = unsafe { sys::rd_kafka_event_message_next(event.0).as_ref() };
+                match message {
+                    Some(message)
+                        if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR =>
+                    {
+                        with(Polled::Record(NativeRecord { message }));
+                    }
+                    _ => with(Polled::Other),
+                }
+            }
+            sys::RD_KAFKA_EVENT_REBALANCE => {
+                // SAFETY: a rebalance event owns its list.
+                let list = unsafe { sys::rd_kafka_event_topic_partition_list(event.0) };
+                // SAFETY: the list lives as long as the event.
+                let partitions = unsafe { partitions(list) }
+                    .into_iter()
+                    .map(|found| (found.topic, found.partition))
+                    .collect();
+                match event.error() {
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                        with(Polled::Assigned(partitions));
+                    }
+                    _ => with(Polled::Revoked(partitions)),
+                }
+            }
+            sys::RD_KAFKA_EVENT_ERROR => with(event.failure()),
+            _ => with(Polled::Other),
+        }
+        true
+    }
+}
+
+/// A query's position of one partition.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Of which topic.
+    pub topic: String,
+    /// Of which partition.
+    pub partition: i32,
+    /// The offset found; negative: none.
+    pub offset: i64,
+    /// What was committed beside it.
+    pub metadata: String,
+    /// Why there is no answer for this partition.
+    pub error: Option<String>,
+}
+
+/// Where to look; librdkafka's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// The log's start.
+    Earliest,
+    /// The log's end, as the isolation level sees it.
+    Latest,
+    /// The first record stamped at or after this.
+    Time(Timestamp),
+}
+
+/// Asks the brokers questions, and is told the answers later.
+pub struct Questions {
+    queue: Queue,
+    client: BaseProducer,
+}
+
+const QUESTION_TIMEOUT_MS: i32 = 10_000;
+
+impl Questions {
+    /// Puts questions through this client, which does nothing else.
+    pub fn new(client: BaseProducer) -> Questions {
+        // SAFETY: the client lives as long as this value, which keeps it.
+        let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
+        Questions { queue: Queue(queue), client }
+    }
+
+    /// The client itself, for questions that may block.
+    pub fn client(&self) -> &BaseProducer {
+        &self.client
+    }
+
+    /// Asks for offsets of partitions; `id` comes back with the answer.
+    pub fn list_offsets(&self, id: u64, read_committed: bool, of: &[(&str, i32, Spec)]) {
+        let list = List::new(of.len());
+        for (topic, partition, spec) in of {
+            let offset = match spec {
+                Spec::Earliest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64,
+                Spec::Latest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64,
+                Spec::Time(timestamp) => timestamp.0,
+            };
+            list.add(topic, *partition, offset);
+        }
+        let level = if read_committed {
+            sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED
+        } else {
+            sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+        };
+        let options = self.options(id, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS);
+        // SAFETY: options, list and queue are valid; librdkafka copies what it
+        // keeps of the first two. The error of an option that exists is null.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_isolation_level(options.0, level);
+            let rk = self.client.client().native_ptr();
+            sys::rd_kafka_ListOffsets(rk, list.0, options.0, self.queue.0);
+        }
+    }
+
+    /// Asks for a group's committed offsets, once no open transaction can move
+    /// them any more; `id` comes back with the answer.
+    pub fn committed(&self, id: u64, group: &str, of: &[(&str, i32)]) {
+        let list = List::new(of.len());
+        for (topic, partition) in of {
+            list.add(topic, *partition, 0);
+        }
+        let Ok(group) = CString::new(group) else { return };
+        let options =
+            self.options(id, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+        // SAFETY: as in `list_offsets`; the request is destroyed after librdkafka
+        // has copied it.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_require_stable_offsets(options.0, 1);
+            let mut request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.0);
+            let rk = self.client.client().native_ptr();
+            sys::rd_kafka_ListConsumerGroupOffsets(
+                rk,
+                &raw mut request,
+                1,
+                options.0,
+                self.queue.0,
+            );
+            sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
+        }
+    }
+
+    /// The next answer, if one has come.
+    pub fn poll(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+        loop {
+            let event = self.queue.poll(0)?;
+            if let Some(answer) = event.answer() {
+                return Some(answer);
+            }
+        }
+    }
+
+    fn options(&self, id: u64, operation: sys::rd_kafka_admin_op_t) -> Options {
+        // SAFETY: the client is valid; the opaque is a number that is only read back.
+        unsafe {
+            let options =
+                sys::rd_kafka_AdminOptions_new(self.client.client().native_ptr(), operation);
+            let opaque = ptr::without_provenance_mut(usize::try_from(id).unwrap_or_default());
+            sys::rd_kafka_AdminOptions_set_opaque(options, opaque);
+            sys::rd_kafka_AdminOptions_set_request_timeout(
+                options,
+                QUESTION_TIMEOUT_MS,
+                ptr::null_mut(),
+                0,
+            );
+            Options(options)
+        }
+    }
+}
+
+struct Queue(*mut sys::rd_kafka_queue_t);
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    fn poll(&self, timeout_ms: i32) -> Option<Event> {
+        // SAFETY: the queue is valid until dropped.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.0, timeout_ms) };
+        (!event.is_null()).then_some(Event(event))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: created by this module and destroyed once.
+        unsafe { sys::rd_kafka_queue_destroy(self.0) }
+    }
+}
+
+struct Event(*mut sys::rd_kafka_event_t);
+
+impl Event {
+    fn kind(&self) -> i32 {
+        // SAFETY: the event is valid until dropped.
+        unsafe { sys::rd_kafka_event_type(self.0) }
+    }
+
+    fn error(&self) -> sys::rd_kafka_resp_err_t {
+        // SAFETY: the event is valid until dropped.
+        unsafe { sys::rd_kafka_event_error(self.0) }
+    }
+
+    fn message(&self) -> String {
+        // SAFETY: the text lives as long as the event, and is copied.
+        let text = unsafe { CStr::from_ptr(sys::rd_kafka_event_error_string(self.0)) };
+        text.to_string_lossy().into_owned()
+    }
+
+    fn failure(&self) -> Polled<'static> {
+        if self.error() == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+            // SAFETY: the result is ours to destroy, after its fields are copied.
+            unsafe {
+                let found = sys::rd_kafka_event_topic_partition(self.0);
+                if let Some(at) = found.as_ref() {
+                    let topic = CStr::from_ptr(at.topic).to_string_lossy().into_owned();
+                    let (partition, offset) = (at.partition, at.offset);
+                    sys::rd_kafka_topic_partition_destroy(found);
+                    return Polled::EndOfPartition { topic, partition, offset };
+                }
+            }
+        }
+        // SAFETY: the event is valid until dropped.
+        let fatal = unsafe { sys::rd_kafka_event_error_is_fatal(self.0) } != 0;
+        Polled::Failed { fatal, message: self.message() }
+    }
+
+    fn answer(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+        // SAFETY: the event is valid; its opaque is the number given with the question.
+        let id = unsafe { sys::rd_kafka_event_opaque(self.0) } as u64;
+        let kind = self.kind();
+        let is_answer = kind == sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT
+            || kind == sys::RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT;
+        if !is_answer {
+            return None;
+        }
+        if self.error() != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Some((id, Err(self.message())));
+        }
+        // SAFETY: results and what they hold live as long as the event; all that
+        // is kept is copied.
+        let found = unsafe {
+            if kind == sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT {
+                let result = sys::rd_kafka_event_ListOffsets_result(self.0);
+                let mut count = 0;
+                let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
+                (0..count)
+                    .map(|i| {
+                        copy(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i)))
+                    })
+                    .collect()
+            } else {
+                let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(self.0);
+                let mut count = 0;
+                let groups =
+                    sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
+                if count == 0 {
+                    return Some((id, Err("no group in the answer".into())));
+                }
+                let error = sys::rd_kafka_group_result_error(*groups);
+                if !error.is_null() {
+                    let text = CStr::from_ptr(sys::rd_kafka_error_string(error));
+                    return Some((id, Err(text.to_string_lossy().into_owned())));
+                }
+                partitions(sys::rd_kafka_group_result_partitions(*groups))
+            }
+        };
+        Some((id, Ok(found)))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: returned by a queue, and destroyed once.
+        unsafe { sys::rd_kafka_event_destroy(self.0) }
+    }
+}
+
+struct Options(*mut sys::rd_kafka_AdminOptions_t);
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: created by this module and destroyed once.
+        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0) }
+    }
+}
+
+struct List(*mut sys::rd_kafka_topic_partition_list_t);
+
+impl List {
+    fn new(capacity: usize) -> List {
+        let capacity = i32::try_from(capacity).unwrap_or(i32::MAX);
+        // SAFETY: a plain constructor.
+        List(unsafe { sys::rd_kafka_topic_partition_list_new(capacity) })
+    }
+
+    fn add(&self, topic: &str, partition: i32, offset: i64) {
+        let Ok(topic) = CString::new(topic) else { return };
+        // SAFETY: the list is valid, and copies the name.
+        unsafe {
+            let added = sys::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition);
+            (*added).offset = offset;
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: created by this module and destroyed once.
+        unsafe { sys::rd_kafka_topic_partition_list_destroy(self.0) }
+    }
+}
+
+/// # Safety
+/// `list` is null or a valid list.
+unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_t) -> Vec<Found> {
+    // SAFETY: the caller's promise; `cnt` elements stand in a row.
+    unsafe {
+        let Some(list) = list.as_ref() else { return Vec::new() };
+        let count = usize::try_from(list.cnt).unwrap_or_default();
+        (0..count).map(|i| copy(&*list.elems.add(i))).collect()
+    }
+}
+
+/// # Safety
+/// The element's pointers are valid.
+unsafe fn copy(found: &sys::rd_kafka_topic_partition_t) -> Found {
+    // SAFETY: the caller's promise.
+    let (topic, metadata) =
+        unsafe { (CStr::from_ptr(found.topic), bytes(found.metadata, found.metadata_size)) };
+    let error = (found.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
+        .then(|| rdkafka::types::RDKafkaErrorCode::from(found.err).to_string());
+    Found {
+        topic: topic.to_string_lossy().into_owned(),
+        partition: found.partition,
+        offset: found.offset,
+        // An operator's tool may have written anything.
+        metadata: metadata.map(|m| String::from_utf8_lossy(m).into_owned()).unwrap_or_default(),
+        error,
+    }
+}

@@ -1,0 +1,63 @@
+//! Notices that somebody changed the number of partitions (rule R6): keys then
+//! belong elsewhere, and half a row in each of two shards is worse than none.
+
+use std::time::Duration;
+
+use rdkafka::producer::{BaseProducer, Producer};
+
+use super::client_config;
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::shard::Input;
+
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Looks at the partition counts of the inputs and the changelog.
+pub struct PartitionWatch {
+    client: BaseProducer,
+    topics: Vec<String>,
+    expected: usize,
+}
+
+impl PartitionWatch {
+    /// Watches for another count than this.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(config: &Config, expected: i32) -> Result<PartitionWatch, Fatal> {
+        let client = client_config::base(config)
+            .create()
+            .map_err(|e| Fatal::configuration(format!("a Kafka client cannot be made: {e}")))?;
+        let mut topics: Vec<String> =
+            Input::ALL.iter().map(|input| config.topics.input(*input).to_owned()).collect();
+        topics.push(config.topics.changelog.clone());
+        Ok(PartitionWatch { client, topics, expected: usize::try_from(expected).unwrap_or(0) })
+    }
+
+    /// Looks once. What cannot be seen is no finding.
+    ///
+    /// # Errors
+    /// When a count is another.
+    pub fn check(&self) -> Result<(), Fatal> {
+        for topic in &self.topics {
+            let Ok(metadata) = self.client.client().fetch_metadata(Some(topic), METADATA_TIMEOUT)
+            else {
+                continue;
+            };
+            let count = metadata
+                .topics()
+                .iter()
+                .find(|found| found.name() == topic && found.error().is_none())
+                .map_or(0, |found| found.partitions().len());
+            if count != 0 && count != self.expected {
+                return Err(Fatal::unavailable(format!(
+                    "topic {topic} now has {count} partitions, and had {}: keys belong elsewhere \
+                     now. Give the three inputs and the changelog the same number, and see \
+                     \"scaling partitions\" in docs/operations.md before the restart",
+                    self.expected
+                )));
+            }
+        }
+        Ok(())
+    }
+}

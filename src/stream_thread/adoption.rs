@@ -1,0 +1,103 @@
+//! From an assignment to the offsets at which reading starts (rules R1, R5).
+
+use super::ports::{CommittedOffset, FoundCommit, FoundOffset, Log, OffsetAt, QuestionId, Source};
+use super::slot::InputStart;
+use crate::shard::Input;
+
+/// How long to wait before a question is put again.
+const ASK_AGAIN_MS: i64 = 200;
+
+/// Assigned partitions whose start is not known yet.
+pub(super) struct Adoption {
+    pub partitions: Vec<(Input, i32)>,
+    committed: Answer<FoundCommit>,
+    log_starts: Answer<FoundOffset>,
+}
+
+enum Answer<T> {
+    Unasked { at_ms: i64 },
+    Asked(QuestionId),
+    Known(Vec<T>),
+}
+
+impl<T> Answer<T> {
+    fn take(&mut self, id: QuestionId, answer: &mut Option<Result<Vec<T>, String>>, now_ms: i64) {
+        if !matches!(self, Answer::Asked(question) if *question == id) {
+            return;
+        }
+        match answer.take() {
+            Some(Ok(found)) => *self = Answer::Known(found),
+            Some(Err(message)) => {
+                tracing::warn!(%message, "where to start reading is not known yet; asking again");
+                *self = Answer::Unasked { at_ms: now_ms + ASK_AGAIN_MS };
+            }
+            None => {}
+        }
+    }
+}
+
+impl Adoption {
+    pub fn new(partitions: Vec<(Input, i32)>, now_ms: i64) -> Adoption {
+        Adoption {
+            partitions,
+            committed: Answer::Unasked { at_ms: now_ms },
+            log_starts: Answer::Unasked { at_ms: now_ms },
+        }
+    }
+
+    /// Puts what questions are due.
+    pub fn ask(&mut self, log: &mut dyn Log, now_ms: i64) {
+        if matches!(self.committed, Answer::Unasked { at_ms } if at_ms <= now_ms) {
+            self.committed = Answer::Asked(log.ask_committed(&self.partitions));
+        }
+        if matches!(self.log_starts, Answer::Unasked { at_ms } if at_ms <= now_ms) {
+            let of: Vec<_> = self
+                .partitions
+                .iter()
+                .map(|(input, partition)| (Source::Input(*input), *partition, OffsetAt::Start))
+                .collect();
+            self.log_starts = Answer::Asked(log.ask_offsets(&of));
+        }
+    }
+
+    pub fn committed(
+        &mut self,
+        id: QuestionId,
+        answer: &mut Option<Result<Vec<FoundCommit>, String>>,
+        now_ms: i64,
+    ) {
+        self.committed.take(id, answer, now_ms);
+    }
+
+    pub fn log_starts(
+        &mut self,
+        id: QuestionId,
+        answer: &mut Option<Result<Vec<FoundOffset>, String>>,
+        now_ms: i64,
+    ) {
+        self.log_starts.take(id, answer, now_ms);
+    }
+
+    /// Where each partition is read from, once that is known.
+    pub fn starts(&self) -> Option<Vec<(Input, i32, InputStart)>> {
+        let (Answer::Known(committed), Answer::Known(log_starts)) =
+            (&self.committed, &self.log_starts)
+        else {
+            return None;
+        };
+        let start_of = |(input, partition): &(Input, i32)| {
+            let committed: Option<CommittedOffset> = committed
+                .iter()
+                .find(|(i, p, _)| i == input && p == partition)
+                .and_then(|(.., committed)| committed.clone());
+            let log_start = log_starts
+                .iter()
+                .find(|(source, p, ..)| *source == Source::Input(*input) && p == partition)
+                .map_or(0, |(.., offset)| (*offset).max(0));
+            let gone = committed.as_ref().is_some_and(|c| c.offset < log_start);
+            let offset = committed.as_ref().map_or(log_start, |c| c.offset.max(log_start));
+            (*input, *partition, InputStart { offset, committed, gone })
+        };
+        Some(self.partitions.iter().map(start_of).collect())
+    }
+}

@@ -1,0 +1,245 @@
+//! What the loop does when the group gives and takes partitions (rules C5, R4,
+//! R6, R7).
+
+use tracing::{error, info, warn};
+
+use super::adoption::Adoption;
+use super::ports::{Clock, Log, View};
+use super::restore::Restore;
+use super::slot::{Slot, Stage, Suspended};
+use super::{RELEASE_LIMIT_MS, StreamThread, all_inputs};
+use crate::shard::{Input, Shard};
+
+/// Partitions the group wants back, until they are committed.
+pub(super) struct Release {
+    partitions: Vec<(Input, i32)>,
+    since_ms: i64,
+}
+
+impl Release {
+    pub fn holds(&self, partition: i32) -> bool {
+        self.partitions.iter().any(|(_, p)| *p == partition)
+    }
+}
+
+impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
+    pub(super) fn on_assigned(&mut self, partitions: Vec<(Input, i32)>) {
+        info!(partitions = %describe(&partitions), "assigned");
+        self.counts.rebalances[0] += 1;
+        self.discard_suspended(&partitions);
+        if !partitions.is_empty() {
+            self.adoptions.push(Adoption::new(partitions, self.clock.monotonic_ms()));
+        }
+    }
+
+    pub(super) fn on_revoked(&mut self, partitions: Vec<(Input, i32)>) {
+        info!(partitions = %describe(&partitions), "revoked");
+        self.counts.rebalances[1] += 1;
+        self.forget_adoptions(&partitions);
+        self.release = Some(Release { partitions, since_ms: self.clock.monotonic_ms() });
+    }
+
+    pub(super) fn on_lost(&mut self, partitions: &[(Input, i32)]) {
+        warn!(partitions = %describe(partitions), "lost: the group gave them to others");
+        self.counts.rebalances[2] += 1;
+        self.forget_adoptions(partitions);
+        self.release = None;
+        self.drop_partitions(partitions, false);
+    }
+
+    fn forget_adoptions(&mut self, partitions: &[(Input, i32)]) {
+        for adoption in &mut self.adoptions {
+            adoption.partitions.retain(|known| !partitions.contains(known));
+        }
+        self.adoptions.retain(|adoption| !adoption.partitions.is_empty());
+    }
+
+    /// Puts questions of assignments under way; what is answered is assigned.
+    pub(super) fn adopt(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut adopted = Vec::new();
+        for adoption in &mut self.adoptions {
+            adoption.ask(&mut self.log, now_ms);
+        }
+        self.adoptions.retain(|adoption| match adoption.starts() {
+            Some(starts) => {
+                adopted.push(starts);
+                false
+            }
+            None => true,
+        });
+        for starts in adopted {
+            let offsets: Vec<_> =
+                starts.iter().map(|(input, p, start)| (*input, *p, start.offset)).collect();
+            if let Err(error) = self.log.assign(&offsets) {
+                warn!(%error, "the assignment was not taken; the group will say what comes next");
+                continue;
+            }
+            for (input, partition, start) in starts {
+                if start.gone {
+                    self.counts.offsets_gone[input.index()] += 1;
+                    error!(
+                        partition,
+                        input = input.name(),
+                        offset = start.offset,
+                        "the committed offset was deleted by retention: going on from the log's start"
+                    );
+                }
+                let rules = &self.settings.rules;
+                let view = &mut self.view;
+                let slot = self.slots.entry(partition).or_insert_with(|| {
+                    view.ask_marker(partition);
+                    Slot::new(partition, Shard::new(partition, rules.clone()), now_ms)
+                });
+                slot.inputs[input.index()] = Some(start);
+            }
+            self.begin_restores();
+        }
+    }
+
+    fn begin_restores(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut resumed = Vec::new();
+        for slot in self.slots.values_mut() {
+            let complete = slot.inputs.iter().all(Option::is_some);
+            if !complete || !matches!(slot.stage, Stage::Created) {
+                continue;
+            }
+            match self.suspended.remove(&slot.partition) {
+                Some(kept) if kept.is_current(&slot.inputs) => {
+                    info!(partition = slot.partition, "shard resumed without a restore");
+                    slot.shard = kept.shard;
+                    slot.epoch = kept.epoch;
+                    slot.batch = kept.batch;
+                    slot.expected = kept.committed.0;
+                    slot.committed = Some(kept.committed);
+                    slot.changelog_end = kept.changelog_end;
+                    slot.stage = Stage::Running;
+                    resumed.push(slot.partition);
+                }
+                _ => slot.stage = Stage::Restoring(Restore::new(slot.metadata(), now_ms)),
+            }
+        }
+        for partition in resumed {
+            if let Err(error) = self.log.resume(&all_inputs(partition)) {
+                warn!(partition, %error, "the shard cannot be read from yet");
+            }
+        }
+    }
+
+    /// Gives partitions back once what they had to say is committed.
+    pub(super) fn finish_release(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        if self.stopping && self.release.is_none() && !self.stopped {
+            let partitions = self.slots.keys().flat_map(|p| all_inputs(*p)).collect();
+            self.release = Some(Release { partitions, since_ms: now_ms });
+            return;
+        }
+        let Some(release) = &self.release else { return };
+        let late = now_ms - release.since_ms > RELEASE_LIMIT_MS;
+        let unsaid = self.in_flight.is_some()
+            || self.slots.values().any(|slot| {
+                release.holds(slot.partition)
+                    && slot.is_running()
+                    && (slot.shard.has_output()
+                        || slot.committed.as_ref().is_none_or(|(o, _)| *o != slot.positions()))
+            });
+        if unsaid && !late {
+            return;
+        }
+        if unsaid {
+            warn!(
+                "the last commit before a release did not succeed in time; the next owner redoes it"
+            );
+        }
+        self.complete_release(!unsaid);
+    }
+
+    /// Gives partitions back without a last commit.
+    pub(super) fn abandon_release(&mut self) {
+        self.complete_release(false);
+    }
+
+    fn complete_release(&mut self, everything_committed: bool) {
+        let Some(release) = self.release.take() else { return };
+        self.drop_partitions(&release.partitions, everything_committed);
+        if self.stopping {
+            self.log.close();
+            self.stopped = true;
+        }
+    }
+
+    /// Lets go of partitions, and of the shards that had any of them (rule C5).
+    fn drop_partitions(&mut self, partitions: &[(Input, i32)], everything_committed: bool) {
+        let mut orphans = Vec::new();
+        let mut shards: Vec<i32> = partitions.iter().map(|(_, partition)| *partition).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        for partition in shards {
+            let Some(slot) = self.slots.remove(&partition) else { continue };
+            if let Stage::Restoring(restore) = &slot.stage
+                && let Some(source) = restore.reading()
+            {
+                let _ = self.log.stop_restore(source, partition);
+            }
+            for input in Input::ALL {
+                let assigned = slot.inputs[input.index()].is_some();
+                if assigned && !partitions.contains(&(input, partition)) {
+                    orphans.push((input, partition));
+                }
+            }
+            let keep = self.settings.suspend && everything_committed && !self.stopping;
+            if keep
+                && slot.is_running()
+                && let Some(committed) = slot.committed
+            {
+                let mut shard = slot.shard;
+                shard.rewind();
+                let (epoch, batch, changelog_end) = (slot.epoch, slot.batch, slot.changelog_end);
+                let kept = Suspended { shard, epoch, batch, committed, changelog_end };
+                self.suspended.insert(partition, kept);
+            } else {
+                self.view.release(partition);
+            }
+        }
+        if !partitions.is_empty()
+            && let Err(error) = self.log.unassign(partitions)
+        {
+            warn!(%error, "partitions were not given back");
+        }
+        if !orphans.is_empty() && !self.stopping {
+            // The rest of a shard is read again from the group's offsets once
+            // the shard is complete again.
+            if let Err(error) = self.log.unassign(&orphans) {
+                warn!(%error, "partitions of an incomplete shard were not let go");
+            }
+            self.adoptions.push(Adoption::new(orphans, self.clock.monotonic_ms()));
+        }
+    }
+
+    /// A rebalance that ends without a suspended shard has given it away (R7).
+    fn discard_suspended(&mut self, assigned: &[(Input, i32)]) {
+        let view = &mut self.view;
+        self.suspended.retain(|partition, _| {
+            let back = assigned.iter().any(|(_, p)| p == partition);
+            if !back {
+                view.release(*partition);
+            }
+            back
+        });
+    }
+}
+
+fn describe(partitions: &[(Input, i32)]) -> String {
+    let mut text = String::new();
+    for input in Input::ALL {
+        let mut of: Vec<_> =
+            partitions.iter().filter(|(i, _)| *i == input).map(|(_, p)| *p).collect();
+        of.sort_unstable();
+        if !of.is_empty() {
+            text.push_str(&format!("{}{of:?} ", input.name()));
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text
+}

@@ -1,0 +1,101 @@
+//! What the loop tells of itself: counted here, published by whoever runs it.
+
+use std::collections::BTreeMap;
+
+use crate::shard::{Connectivity, DeadLetterReason, Input, Status, Timestamp};
+
+/// What happened since the last report, and how things stand.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Counted since the last report.
+    pub counts: Counts,
+    /// The shards as they are.
+    pub shards: Vec<ShardReport>,
+    /// The broker's time, once known (rule T6).
+    pub broker_time: Option<Timestamp>,
+    /// How long the batch under way has been under way, in milliseconds.
+    pub commit_pending_ms: Option<i64>,
+}
+
+/// What happened.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Records applied, by input.
+    pub applied: [u64; Input::ALL.len()],
+    /// Records that said nothing new, by input.
+    pub stale: [u64; Input::ALL.len()],
+    /// Records that became dead letters.
+    pub dead_letters: BTreeMap<(Input, DeadLetterReason), u64>,
+    /// Status changes committed, from and to.
+    pub changes: BTreeMap<(Option<Shown>, Option<Shown>), u64>,
+    /// How long each committed transaction took, in seconds.
+    pub transaction_seconds: Vec<f64>,
+    /// Transactions that were not committed and are sent again.
+    pub commits_refused: u64,
+    /// Transactions whose fate had to be asked for.
+    pub commits_unknown: u64,
+    /// Rebalances by what they did: assigned, revoked, lost.
+    pub rebalances: [u64; 3],
+    /// Partitions whose committed offset was gone (rule R5), by input.
+    pub offsets_gone: [u64; Input::ALL.len()],
+    /// Rows that a deadline of theirs changed.
+    pub expired: u64,
+    /// Closed sessions forgotten because the device had too many (rule J4).
+    pub sessions_forgotten: u64,
+    /// Records read by restores: of the changelog, of the heartbeats.
+    pub restored: [u64; 2],
+    /// Views that were lost and are written again.
+    pub view_rewrites: u64,
+    /// What kept Kafka from being read, last.
+    pub kafka_error: Option<String>,
+}
+
+/// A status and a connectivity.
+pub type Shown = (Status, Connectivity);
+
+/// How one shard stands.
+#[derive(Clone, Debug)]
+pub struct ShardReport {
+    /// Which.
+    pub partition: i32,
+    /// Where in its life.
+    pub stage: StageName,
+    /// Devices known.
+    pub rows: usize,
+    /// Devices by status, in the order of [`Status::ALL`].
+    pub statuses: [u64; Status::ALL.len()],
+    /// The shard's clock.
+    pub clock: Timestamp,
+    /// Records not yet processed, by input, where the end is known.
+    pub lag: [Option<i64>; Input::ALL.len()],
+    /// Records read by the restore, and those to go.
+    pub restored: u64,
+    /// See `restored`.
+    pub to_restore: u64,
+}
+
+/// Where a shard is in its life (DESIGN section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageName {
+    /// Not all of its inputs are assigned yet (rule R6).
+    Created,
+    /// Its past is being read.
+    Restoring,
+    /// It applies, expires and commits.
+    Running,
+    /// Its past cannot be read; the log says why.
+    Failed,
+}
+
+impl StageName {
+    /// The name in logs and in `/ready`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            StageName::Created => "created",
+            StageName::Restoring => "restoring",
+            StageName::Running => "running",
+            StageName::Failed => "failed",
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Restoring a shard, in steps within the loop (rules R1, R2, R4).
+//!
+//! ```text
+//! marker → bounds → stable → changelog → replay → running
+//! ```
+
+use tracing::{error, info};
+
+use super::ports::{Delivery, FoundOffset, Log, OffsetAt, QuestionId, RecordRef, Source};
+use super::slot::{MarkerAnswer, Slot, Stage, next_epoch};
+use crate::error::Error;
+use crate::shard::{EventBody, Input, Start, Timestamp};
+use crate::wire::changelog;
+use crate::wire::decode::{Format, decode};
+use crate::wire::metadata::ShardMetadata;
+
+/// How long a restore waits for the view's marker: without it the whole shard
+/// is rewritten, which is right and only costs Redis some work.
+const MARKER_PATIENCE_MS: i64 = 2_000;
+/// How long to wait before a question is put again.
+const ASK_AGAIN_MS: i64 = 100;
+
+/// How far a restore has come.
+pub(super) struct Restore {
+    step: Step,
+    /// What the group had committed for the shard.
+    metadata: Option<ShardMetadata>,
+    started_ms: i64,
+    logged_ms: i64,
+}
+
+enum Step {
+    /// Waiting for the view's marker, before the changelog is read.
+    Marker,
+    /// Asked where the changelog begins and ends, and where to replay from.
+    Bounds(QuestionId),
+    /// To be asked again after a failure.
+    BoundsAgain { at_ms: i64 },
+    /// The end is known; a transaction may still be open before it.
+    Stable { question: Option<QuestionId>, again_ms: i64, bounds: Bounds },
+    /// Reading the changelog.
+    Changelog { bounds: Bounds },
+    /// Reading heartbeats from before the committed position.
+    Replay { until: i64 },
+    /// Everything is read.
+    Done,
+}
+
+#[derive(Clone, Copy)]
+struct Bounds {
+    changelog_start: i64,
+    changelog_end: i64,
+    replay_from: Option<i64>,
+}
+
+/// What the loop must know to restore any shard.
+pub(super) struct RestoreContext<'a> {
+    pub now_ms: i64,
+    pub wall: Timestamp,
+    pub broker: Option<Timestamp>,
+    pub rules_fingerprint: u64,
+    pub replay_window_ms: i64,
+    pub log: &'a mut dyn Log,
+}
+
+impl Restore {
+    pub fn new(slot_metadata: Option<ShardMetadata>, now_ms: i64) -> Restore {
+        Restore {
+            step: Step::Marker,
+            metadata: slot_metadata,
+            started_ms: now_ms,
+            logged_ms: now_ms,
+        }
+    }
+
+    /// What the log reads for this restore now.
+    pub fn reading(&self) -> Option<Source> {
+        match self.step {
+            Step::Changelog { .. } => Some(Source::Changelog),
+            Step::Replay { .. } => Some(Source::Input(Input::Heartbeats)),
+            _ => None,
+        }
+    }
+}
+
+/// Moves a restore on, as far as it goes without waiting. Answers whether the
+/// shard may run.
+///
+/// # Errors
+/// [`Error::Retriable`] to try again; anything else ends this restore.
+pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Result<bool, Error> {
+    loop {
+        let gone = slot.inputs.iter().flatten().any(|start| start.gone);
+        let partition = slot.partition;
+        let Stage::Restoring(restore) = &mut slot.stage else { return Ok(false) };
+        match &mut restore.step {
+            Step::Marker => {
+                if let MarkerAnswer::Awaited { since_ms } = slot.marker {
+                    if context.now_ms - since_ms < MARKER_PATIENCE_MS {
+                        return Ok(false);
+                    }
+                    slot.marker = MarkerAnswer::Known(None);
+                }
+                restore.step = Step::BoundsAgain { at_ms: context.now_ms };
+            }
+            Step::BoundsAgain { at_ms } => {
+                if context.now_ms < *at_ms {
+                    return Ok(false);
+                }
+                let mut of = vec![
+                    (Source::Changelog, partition, OffsetAt::Start),
+                    (Source::Changelog, partition, OffsetAt::HighWatermark),
+                ];
+                if let Some(metadata) = &restore.metadata
+                    && !gone
+                {
+                    let from = OffsetAt::Time(metadata.replay_from);
+                    of.push((Source::Input(Input::Heartbeats), partition, from));
+                }
+                restore.step = Step::Bounds(context.log.ask_offsets(&of));
+            }
+            Step::Bounds(_) => return Ok(false),
+            Step::Stable { question: Some(_), .. } => return Ok(false),
+            Step::Stable { question, again_ms, .. } => {
+                if context.now_ms < *again_ms {
+                    return Ok(false);
+                }
+                let of = [(Source::Changelog, partition, OffsetAt::LastStable)];
+                *question = Some(context.log.ask_offsets(&of));
+            }
+            Step::Changelog { .. } | Step::Replay { .. } => {
+                if context.now_ms - restore.logged_ms >= 5_000 {
+                    restore.logged_ms = context.now_ms;
+                    info!(
+                        partition,
+                        records = slot.restored,
+                        to_go = slot.to_restore,
+                        rows = slot.shard.restored_rows(),
+                        "restoring"
+                    );
+                }
+                return Ok(false);
+            }
+            Step::Done => {
+                start(slot, context);
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// Takes the answer to a question of this restore, if it is one.
+pub(super) fn answered(
+    slot: &mut Slot,
+    id: QuestionId,
+    answer: &Result<Vec<FoundOffset>, String>,
+    context: &mut RestoreContext<'_>,
+) -> Result<(), Error> {
+    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
+    let again_ms = context.now_ms + ASK_AGAIN_MS;
+    let find = |found: &[FoundOffset], source: Source, is: fn(OffsetAt) -> bool| {
+        found
+            .iter()
+            .find(|(s, p, at, _)| *s == source && *p == slot.partition && is(*at))
+            .map(|(.., offset)| *offset)
+    };
+    match &mut restore.step {
+        Step::Bounds(question) if *question == id => {
+            let Ok(found) = answer else {
+                restore.step = Step::BoundsAgain { at_ms: again_ms };
+                return Ok(());
+            };
+            let changelog = |is| find(found, Source::Changelog, is).unwrap_or_default();
+            let bounds = Bounds {
+                changelog_start: changelog(|at| at == OffsetAt::Start),
+                changelog_end: changelog(|at| at == OffsetAt::HighWatermark),
+                replay_from: find(found, Source::Input(Input::Heartbeats), |at| {
+                    matches!(at, OffsetAt::Time(_))
+                })
+                .filter(|offset| *offset >= 0),
+            };
+            slot.changelog_end = bounds.changelog_end;
+            restore.step = Step::Stable { question: None, again_ms: context.now_ms, bounds };
+        }
+        Step::Stable { question, again_ms: again, bounds } if *question == Some(id) => {
+            *question = None;
+            *again = again_ms;
+            let bounds = *bounds;
+            let stable = answer
+                .as_ref()
+                .ok()
+                .and_then(|found| find(found, Source::Changelog, |at| at == OffsetAt::LastStable));
+            // A transaction of the last owner may still be open, or its marker on
+            // its way: the end of what may be read now is not the end (rule R1).
+            if stable.is_some_and(|stable| stable >= bounds.changelog_end) {
+                slot.to_restore =
+                    u64::try_from(bounds.changelog_end - bounds.changelog_start).unwrap_or(0);
+                if bounds.changelog_start < bounds.changelog_end {
+                    restore.step = Step::Changelog { bounds };
+                    context.log.start_restore(
+                        Source::Changelog,
+                        slot.partition,
+                        bounds.changelog_start,
+                    )?;
+                } else {
+                    begin_replay(slot, bounds, context)?;
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes a record of the restore.
+pub(super) fn record(
+    slot: &mut Slot,
+    delivery: Delivery,
+    record: &RecordRef<'_>,
+    heartbeat_format: Format,
+) -> Result<(), Error> {
+    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
+    match (&restore.step, delivery) {
+        (Step::Changelog { .. }, Delivery::Restore(Source::Changelog)) => {
+            slot.restored += 1;
+            let entry = changelog::decode(record.key, record.value).map_err(|error| {
+                Error::Corrupted(format!("changelog offset {}: {error}", record.offset))
+            })?;
+            let applied = match slot.marker {
+                MarkerAnswer::Known(Some(marker)) => marker.applied,
+                _ => 0,
+            };
+            if let Some(entry) = entry {
+                slot.shard.restore_entry(entry, record.offset >= applied);
+            }
+        }
+        (Step::Replay { until }, Delivery::Restore(Source::Input(Input::Heartbeats)))
+            if record.offset < *until =>
+        {
+            slot.restored += 1;
+            // What could not be decoded was a dead letter when it was first read.
+            let Ok(event) = decode(Input::Heartbeats, heartbeat_format, record.key, record.value)
+            else {
+                return Ok(());
+            };
+            let newest = restore
+                .metadata
+                .as_ref()
+                .and_then(|m| m.watermarks[Input::Heartbeats.index()])
+                .unwrap_or(record.timestamp);
+            if let EventBody::Heartbeat { device, poll_interval_ms } = event.body {
+                let believed = record.timestamp.min(newest);
+                let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
+                slot.shard.replay_heartbeat(&device, at, poll_interval_ms);
+            }
+        }
+        _ => {}
+    }
+    reached(slot, delivery, record.offset + 1)
+}
+
+/// The restore's reading has come to `offset`.
+pub(super) fn reached(slot: &mut Slot, delivery: Delivery, offset: i64) -> Result<(), Error> {
+    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
+    match (&restore.step, delivery) {
+        (Step::Changelog { bounds }, Delivery::Restore(Source::Changelog)) => {
+            slot.to_restore =
+                u64::try_from((bounds.changelog_end - offset).max(0)).unwrap_or_default();
+        }
+        (Step::Replay { until }, Delivery::Restore(Source::Input(Input::Heartbeats))) => {
+            slot.to_restore = u64::try_from((until - offset).max(0)).unwrap_or_default();
+        }
+        _ => return Ok(()),
+    }
+    Ok(())
+}
+
+/// Ends a step whose reading is through; called outside of the log's own poll.
+pub(super) fn finish_step(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Result<(), Error> {
+    if slot.to_restore > 0 {
+        return Ok(());
+    }
+    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
+    match restore.step {
+        Step::Changelog { bounds } => {
+            context.log.stop_restore(Source::Changelog, slot.partition)?;
+            begin_replay(slot, bounds, context)
+        }
+        Step::Replay { .. } => {
+            context.log.stop_restore(Source::Input(Input::Heartbeats), slot.partition)?;
+            restore.step = Step::Done;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn begin_replay(
+    slot: &mut Slot,
+    bounds: Bounds,
+    context: &mut RestoreContext<'_>,
+) -> Result<(), Error> {
+    let until = slot.inputs[Input::Heartbeats.index()].as_ref().map_or(0, |start| start.offset);
+    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
+    match bounds.replay_from {
+        Some(from) if from < until => {
+            slot.to_restore = u64::try_from(until - from).unwrap_or_default();
+            restore.step = Step::Replay { until };
+            context.log.start_restore(Source::Input(Input::Heartbeats), slot.partition, from)
+        }
+        _ => {
+            restore.step = Step::Done;
+            Ok(())
+        }
+    }
+}
+
+fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
+    let Stage::Restoring(restore) = &slot.stage else { return };
+    let positions = [0, 1, 2].map(|i| slot.inputs[i].as_ref().map_or(0, |start| start.offset));
+    let gone = slot.inputs.iter().flatten().any(|start| start.gone);
+    let last_epoch = slot.shard.last_epoch().max(restore.metadata.as_ref().map(|m| m.epoch));
+    slot.epoch = next_epoch(last_epoch, context.wall);
+    slot.batch = 0;
+    slot.expected = positions;
+    // Without what was committed beside the offsets, the rows tell how far the
+    // clock had come (rule R5).
+    let clock = restore.metadata.as_ref().map(|m| m.clock).or(slot.shard.greatest_clock());
+    if gone || (restore.metadata.is_none() && slot.shard.restored_rows() > 0) {
+        error!(
+            partition = slot.partition,
+            ?positions,
+            "committed offsets are gone: going on from the log's start; \
+             raise offsets.retention.minutes and the retention of the inputs"
+        );
+    }
+    let replay_from = restore.metadata.as_ref().map(|m| m.replay_from);
+    let rules_changed =
+        restore.metadata.as_ref().is_some_and(|m| m.rules_fingerprint != context.rules_fingerprint);
+    let rewrite_view = !matches!(slot.marker, MarkerAnswer::Known(Some(_)));
+    slot.shard.start(Start {
+        epoch: slot.epoch,
+        clock,
+        watermarks: restore.metadata.as_ref().map_or([None; 3], |m| m.watermarks),
+        replay_from: replay_from.or(clock.map(|clock| clock.plus_ms(-context.replay_window_ms))),
+        rules_changed_at: rules_changed.then(|| context.broker.unwrap_or(context.wall)),
+        rewrite_view,
+        positions,
+    });
+    info!(
+        partition = slot.partition,
+        epoch = slot.epoch,
+        rows = slot.shard.rows(),
+        records = slot.restored,
+        took_ms = context.now_ms - restore.started_ms,
+        "shard running"
+    );
+    slot.to_restore = 0;
+    slot.stage = Stage::Running;
+}

@@ -1,0 +1,268 @@
+//! The real log port against a real Kafka: what the loop relies on.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use device_status::clock::SystemClock;
+use device_status::config::Config;
+use device_status::kafka::log::KafkaLog;
+use device_status::shard::{Input, Timestamp};
+use device_status::stream_thread::ports::{
+    Batch, Clock, Delivery, Log, LogEvent, OffsetAt, Outcome, OutputRecord, OutputTopic,
+    ShardBatch, Source,
+};
+use support::events::{device_id, heartbeat};
+use support::kafka::{KafkaBroker, ServiceTopics};
+use support::wait::{Deadline, now_ms};
+
+fn config(broker: &KafkaBroker, topics: &ServiceTopics) -> Config {
+    let mut config = Config::default();
+    config.kafka.brokers = broker.address();
+    config.kafka.group.clone_from(&topics.group);
+    config.topics.heartbeats.clone_from(&topics.heartbeats);
+    config.topics.vpn_sessions.clone_from(&topics.vpn_sessions);
+    config.topics.lifecycle.clone_from(&topics.lifecycle);
+    config.topics.status_changes.clone_from(&topics.status_changes);
+    config.topics.dead_letters.clone_from(&topics.dead_letters);
+    config.topics.changelog.clone_from(&topics.changelog);
+    config
+}
+
+/// A log and everything it has said.
+struct Heard {
+    log: KafkaLog,
+    records: Vec<(Delivery, i32, i64, bool)>,
+    events: Vec<LogEvent>,
+}
+
+impl Heard {
+    fn start(config: &Config, process: &str) -> Heard {
+        let log = KafkaLog::start(config, process, 0, Arc::new(SystemClock::new())).unwrap();
+        Heard { log, records: Vec::new(), events: Vec::new() }
+    }
+
+    /// Polls until an event is what is wanted, and takes it.
+    #[track_caller]
+    fn wait<T>(&mut self, what: &str, mut wanted: impl FnMut(&LogEvent) -> Option<T>) -> T {
+        let deadline = Deadline::after(Duration::from_secs(30));
+        loop {
+            if let Some(found) = self.events.iter().position(|e| wanted(e).is_some()) {
+                let event = self.events.remove(found);
+                return wanted(&event).unwrap();
+            }
+            assert!(!deadline.passed(), "waited for {what}; heard {:?}", self.events);
+            self.poll();
+        }
+    }
+
+    fn poll(&mut self) {
+        let records = &mut self.records;
+        let mut on_record =
+            |delivery: Delivery, r: device_status::stream_thread::ports::RecordRef<'_>| {
+                records.push((delivery, r.partition, r.offset, r.stamped_by_broker));
+            };
+        let _ = self.log.poll(Duration::from_millis(10), 1000, &mut on_record, &mut self.events);
+    }
+
+    #[track_caller]
+    fn wait_records(&mut self, count: usize) {
+        let deadline = Deadline::after(Duration::from_secs(30));
+        while self.records.len() < count {
+            assert!(
+                !deadline.passed(),
+                "{} of {count} records; {:?}",
+                self.records.len(),
+                self.events
+            );
+            self.poll();
+        }
+    }
+
+    #[track_caller]
+    fn wait_assigned(&mut self) -> Vec<(Input, i32)> {
+        self.wait("an assignment", |event| match event {
+            LogEvent::Assigned(partitions) if !partitions.is_empty() => Some(partitions.clone()),
+            _ => None,
+        })
+    }
+}
+
+fn changelog_batch(value: &str, offset: i64) -> Batch {
+    let record = OutputRecord {
+        topic: OutputTopic::Changelog,
+        partition: Some(0),
+        key: Some(b"e".to_vec()),
+        value: Some(value.into()),
+        headers: Vec::new(),
+    };
+    let shard = ShardBatch {
+        partition: 0,
+        records: vec![record],
+        offsets: [0, 0, offset],
+        metadata: format!("after {value}"),
+    };
+    Batch { shards: vec![shard] }
+}
+
+#[test]
+fn reads_commits_and_restores_as_the_loop_does() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("log-port", 2);
+    let producer = broker.producer();
+    producer.send(&topics, (0..20).map(|n| heartbeat(&device_id(n), now_ms())));
+    producer.flush();
+
+    let mut heard = Heard::start(&config(broker, &topics), "p1");
+    let assigned = heard.wait_assigned();
+    assert_eq!(assigned.len(), 6, "{assigned:?}");
+
+    // Nothing is committed yet.
+    let question = heard.log.ask_committed(&assigned);
+    let committed = heard.wait("committed offsets", |event| match event {
+        LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
+        _ => None,
+    });
+    assert!(committed.unwrap().iter().all(|(.., committed)| committed.is_none()));
+
+    // Assigned partitions are paused until they are resumed.
+    let starts: Vec<_> = assigned.iter().map(|(input, p)| (*input, *p, 0)).collect();
+    heard.log.assign(&starts).unwrap();
+    let deadline = Deadline::after(Duration::from_secs(1));
+    while !deadline.passed() {
+        heard.poll();
+    }
+    assert_eq!(heard.records.len(), 0, "a paused partition delivered");
+    heard.log.resume(&assigned).unwrap();
+    heard.wait_records(20);
+    assert!(
+        heard
+            .records
+            .iter()
+            .all(|(d, .., stamped)| { *d == Delivery::Group(Input::Heartbeats) && *stamped })
+    );
+    let end = heard.wait("an end of partition", |event| match event {
+        LogEvent::EndOfPartition { input: Input::Heartbeats, partition: 0, offset } => {
+            Some(*offset)
+        }
+        _ => None,
+    });
+    assert!(end > 0);
+
+    // One transaction, with a receipt that tells the broker's time.
+    let before = SystemClock::new().wall();
+    heard.log.submit(Arc::new(changelog_batch("one", end)));
+    let receipt = heard.wait("a commit", |event| match event {
+        LogEvent::Submitted(Outcome::Committed(receipt)) => {
+            Some((receipt.changelog_end.clone(), receipt.broker_time, receipt.duration))
+        }
+        LogEvent::Submitted(other) => panic!("{other:?}"),
+        _ => None,
+    });
+    assert_eq!(receipt.0, [(0, 1)]);
+    let (stamp, _) = receipt.1.expect("the changelog is stamped by the broker");
+    assert!((stamp.0 - before.0).abs() < 20_000, "{stamp:?} against {before:?}");
+
+    // Until the transaction's markers are written the answer is that there is
+    // none yet (require-stable).
+    let deadline = Deadline::after(Duration::from_secs(30));
+    let committed = loop {
+        let question = heard.log.ask_committed(&assigned);
+        let answer = heard.wait("committed offsets", |event| match event {
+            LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
+            _ => None,
+        });
+        match answer {
+            Ok(committed) => break committed,
+            Err(message) => assert!(!deadline.passed(), "{message}"),
+        }
+    };
+    let of_heartbeats = committed
+        .into_iter()
+        .find_map(|(i, p, c)| (i == Input::Heartbeats && p == 0).then_some(c).flatten())
+        .expect("committed in the transaction");
+    assert_eq!((of_heartbeats.offset, of_heartbeats.metadata.as_str()), (end, "after one"));
+
+    // Ends as both kinds of reader see them, and offsets by time.
+    let heartbeats = Source::Input(Input::Heartbeats);
+    let of = [
+        (heartbeats, 0, OffsetAt::Start),
+        (heartbeats, 0, OffsetAt::HighWatermark),
+        (heartbeats, 0, OffsetAt::LastStable),
+        (heartbeats, 0, OffsetAt::Time(Timestamp(0))),
+        (Source::Changelog, 0, OffsetAt::HighWatermark),
+    ];
+    let question = heard.log.ask_offsets(&of);
+    let found = heard.wait("offsets", |event| match event {
+        LogEvent::Offsets(id, answer) if *id == question => Some(answer.clone()),
+        _ => None,
+    });
+    let found = found.unwrap();
+    let at = |source, at| {
+        found.iter().find(|(s, _, a, _)| *s == source && *a == at).map(|(.., offset)| *offset)
+    };
+    assert_eq!(at(heartbeats, OffsetAt::Start), Some(0));
+    assert_eq!(at(heartbeats, OffsetAt::HighWatermark), Some(end));
+    assert_eq!(at(heartbeats, OffsetAt::LastStable), Some(end));
+    assert_eq!(at(heartbeats, OffsetAt::Time(Timestamp(0))), Some(0));
+    // The record, and the marker of the transaction.
+    assert_eq!(at(Source::Changelog, OffsetAt::HighWatermark), Some(2));
+
+    // A restore reads apart from the group, past the marker.
+    heard.records.clear();
+    heard.log.start_restore(Source::Changelog, 0, 0).unwrap();
+    let end = heard.wait("the end of the restore", |event| match event {
+        LogEvent::RestoreEnd { source: Source::Changelog, partition: 0, offset } => Some(*offset),
+        _ => None,
+    });
+    assert_eq!(end, 2);
+    assert_eq!(heard.records.len(), 1);
+    assert_eq!(heard.records[0].0, Delivery::Restore(Source::Changelog));
+    heard.log.stop_restore(Source::Changelog, 0).unwrap();
+    heard.log.close();
+}
+
+#[test]
+fn members_share_shards_whole_and_give_them_back_when_asked() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("log-members", 4);
+    let config = config(broker, &topics);
+    let mut first = Heard::start(&config, "p1");
+    let assigned = first.wait_assigned();
+    assert_eq!(assigned.len(), 12);
+    let starts: Vec<_> = assigned.iter().map(|(input, p)| (*input, *p, 0)).collect();
+    first.log.assign(&starts).unwrap();
+
+    let mut second = Heard::start(&config, "p2");
+    let deadline = Deadline::after(Duration::from_secs(40));
+    let mut kept = assigned;
+    let mut taken = Vec::new();
+    while taken.len() < 6 {
+        assert!(!deadline.passed(), "{:?} {:?}", first.events, second.events);
+        first.poll();
+        second.poll();
+        for event in std::mem::take(&mut first.events) {
+            if let LogEvent::Revoked(partitions) = event {
+                kept.retain(|p| !partitions.contains(p));
+                first.log.unassign(&partitions).unwrap();
+            }
+        }
+        for event in std::mem::take(&mut second.events) {
+            if let LogEvent::Assigned(partitions) = event {
+                let starts: Vec<_> = partitions.iter().map(|(i, p)| (*i, *p, 0)).collect();
+                second.log.assign(&starts).unwrap();
+                taken.extend(partitions);
+            }
+        }
+    }
+    // Co-partitioned: a shard's three inputs are with one member.
+    for partitions in [&kept, &taken] {
+        for (_, p) in partitions {
+            assert_eq!(partitions.iter().filter(|(_, other)| other == p).count(), 3);
+        }
+    }
+    assert_eq!(kept.len() + taken.len(), 12);
+    second.log.close();
+    first.log.close();
+}
