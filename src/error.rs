@@ -29,6 +29,8 @@ pub struct Fatal {
 /// The kinds of failure that stop the process, after sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FatalKind {
+    /// What was asked for does not exist.
+    NotFound,
     /// The command line was wrong.
     Usage,
     /// Kafka or Redis cannot be reached, or lacks something.
@@ -44,6 +46,7 @@ impl FatalKind {
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
+            FatalKind::NotFound => 1,
             FatalKind::Usage => 2,
             FatalKind::Unavailable => 69,
             FatalKind::Internal => 70,
@@ -61,6 +64,11 @@ impl Fatal {
     /// The configuration is wrong.
     pub fn configuration(message: impl Into<String>) -> Fatal {
         Fatal { kind: FatalKind::Configuration, message: message.into() }
+    }
+
+    /// What was asked for does not exist.
+    pub fn not_found(message: impl Into<String>) -> Fatal {
+        Fatal { kind: FatalKind::NotFound, message: message.into() }
     }
 
     /// The command line is wrong.

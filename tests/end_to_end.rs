@@ -9,7 +9,7 @@ use device_status::shard::Input;
 use device_status::wire::proto::v1::{Cause, Connectivity, Status, StatusChanged, vpn_event};
 use support::events::{self, Outgoing, device_id};
 use support::kafka::{Isolation, KafkaBroker, RawRecord, Record, ServiceTopics};
-use support::redis::RedisServer;
+use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig, run};
 use support::wait::{now_ms, pause, wait_for};
 
@@ -25,7 +25,11 @@ fn assert_unbroken(changes: &[StatusChanged]) {
     let mut last: HashMap<&str, &StatusChanged> = HashMap::new();
     for change in changes {
         let before = last.insert(&change.device_id, change);
-        assert_eq!(change.version, before.map_or(0, |b| b.version) + 1, "{change:?} after {before:?}");
+        assert_eq!(
+            change.version,
+            before.map_or(0, |b| b.version) + 1,
+            "{change:?} after {before:?}"
+        );
         let previous = before.map_or((0, 0), |b| (b.status, b.connectivity));
         assert_eq!((change.previous_status, change.previous_connectivity), previous, "{change:?}");
         assert_ne!((change.status, change.connectivity), previous, "no change at all: {change:?}");
@@ -34,6 +38,34 @@ fn assert_unbroken(changes: &[StatusChanged]) {
             assert!(since(change) >= since(before), "{change:?} went back behind {before:?}");
         }
     }
+}
+
+/// Waits until a device's hash has these fields.
+#[track_caller]
+fn wait_for_fields(redis: &RedisServer, device: &str, within: Duration, fields: &[(&str, &str)]) {
+    let mut connection = redis.connection();
+    wait_for(within, &format!("{device} to show {fields:?}"), || {
+        let found = redis::hash(&mut connection, &format!("ds:device:{device}"));
+        let as_wanted =
+            |(name, value): &(&str, &str)| found.get(*name).is_some_and(|found| found == value);
+        if fields.iter().all(as_wanted) { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+}
+
+/// A fleet's devices by status, added up over the partitions.
+fn fleet_counts(redis: &RedisServer, fleet: &str) -> HashMap<String, u64> {
+    let mut connection = redis.connection();
+    let mut sums = HashMap::new();
+    for partition in 0..3 {
+        for (status, count) in
+            redis::hash(&mut connection, &format!("ds:fleet:{fleet}:{partition}"))
+        {
+            if let Ok(count) = count.parse::<u64>() {
+                *sums.entry(status).or_default() += count;
+            }
+        }
+    }
+    sums
 }
 
 fn millis(at: Option<prost_types::Timestamp>) -> i64 {
@@ -49,7 +81,8 @@ fn events_of_all_three_inputs_become_statuses_and_changes() {
     let broker = KafkaBroker::shared();
     let redis = RedisServer::start();
     let topics = broker.service_topics("all-inputs", 3);
-    let service = DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
+    let service =
+        DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
     let producer = broker.producer();
     let (device, other) = (device_id(1), "a device with a plain name");
 
@@ -57,12 +90,13 @@ fn events_of_all_three_inputs_become_statuses_and_changes() {
     producer.send(&topics, [events::registered(&device, registered_ms, "berlin", "acme")]);
     producer.send(&topics, [events::registered(other, registered_ms, "berlin", "acme")]);
     producer.flush();
-    redis.wait_for_fields(&device, SOON, &[("status", "configuring"), ("connectivity", "none")]);
+    wait_for_fields(&redis, &device, SOON, &[("status", "configuring"), ("connectivity", "none")]);
 
     let heartbeat_ms = now_ms();
     producer.send(&topics, [events::heartbeat(&device, heartbeat_ms)]);
     producer.flush();
-    redis.wait_for_fields(
+    wait_for_fields(
+        &redis,
         &device,
         SOON,
         &[
@@ -80,7 +114,8 @@ fn events_of_all_three_inputs_become_statuses_and_changes() {
     let opened_ms = now_ms();
     producer.send(&topics, [events::session_opened(&device, opened_ms, "vpn-1", "s1")]);
     producer.flush();
-    redis.wait_for_fields(
+    wait_for_fields(
+        &redis,
         &device,
         SOON,
         &[
@@ -95,7 +130,7 @@ fn events_of_all_three_inputs_become_statuses_and_changes() {
     });
     producer.send(&topics, [events::vpn(None, now_ms(), lost)]);
     producer.flush();
-    redis.wait_for_fields(&device, SOON, &[("connectivity", "heartbeat-only"), ("version", "4")]);
+    wait_for_fields(&redis, &device, SOON, &[("connectivity", "heartbeat-only"), ("version", "4")]);
 
     let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
     let all = changes(reader.read_count(SOON, 5));
@@ -115,8 +150,8 @@ fn events_of_all_three_inputs_become_statuses_and_changes() {
     assert_eq!(millis(of_device[0].since), registered_ms);
     assert_eq!(of_device[0].fleet, "berlin");
     assert_eq!(of_device[0].organization, "acme");
-    assert_eq!(redis.fleet_counts("berlin").get("online"), Some(&1));
-    assert_eq!(redis.fleet_counts("berlin").get("configuring"), Some(&1));
+    assert_eq!(fleet_counts(&redis, "berlin").get("online"), Some(&1));
+    assert_eq!(fleet_counts(&redis, "berlin").get("configuring"), Some(&1));
     drop(service);
 }
 
@@ -138,11 +173,13 @@ fn a_kill_loses_no_change_doubles_none_and_makes_nobody_falsely_offline() {
 
     let registrations = devices.iter().map(|d| events::registered(d, now_ms(), "f", "o"));
     producer.send(&topics, registrations);
+    // Before any contact: a device that polled first would be Online at once.
+    producer.flush();
     let last_word_ms = now_ms();
     producer.send(&topics, [events::heartbeat_every(silent, last_word_ms, interval)]);
     everybody_but_the_silent_one();
     for device in &devices {
-        redis.wait_for_fields(device, SOON, &[("status", "online")]);
+        wait_for_fields(&redis, device, SOON, &[("status", "online")]);
     }
 
     service.kill();
@@ -176,8 +213,8 @@ fn a_kill_loses_no_change_doubles_none_and_makes_nobody_falsely_offline() {
     // Tolerance 1.5 of the interval of 4 s, and a grace of 1 s.
     assert_eq!(millis(offline[0].since), last_word_ms + 7_000);
     assert_eq!(offline[0].cause(), Cause::HeartbeatExpired);
-    redis.wait_for_fields(silent, SOON, &[("status", "offline")]);
-    redis.wait_for_fields(&devices[3], SOON, &[("connectivity", "full")]);
+    wait_for_fields(&redis, silent, SOON, &[("status", "offline")]);
+    wait_for_fields(&redis, &devices[3], SOON, &[("connectivity", "full")]);
     assert_eq!(all.len(), devices.len() * 2 + 2, "configuring and online each, vpn, offline");
 
     // And once more, politely.
@@ -186,7 +223,7 @@ fn a_kill_loses_no_change_doubles_none_and_makes_nobody_falsely_offline() {
     everybody_but_the_silent_one();
     producer.send(&topics, [beat(silent, interval)]);
     producer.flush();
-    redis.wait_for_fields(silent, SOON, &[("status", "online"), ("version", "4")]);
+    wait_for_fields(&redis, silent, SOON, &[("status", "online"), ("version", "4")]);
     assert_unbroken(&changes(reader.read_for(Duration::from_secs(1))));
 }
 
@@ -195,7 +232,8 @@ fn bad_records_become_dead_letters_and_stop_nobody() {
     let broker = KafkaBroker::shared();
     let redis = RedisServer::start();
     let topics = broker.service_topics("bad-input", 3);
-    let _service = DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
+    let _service =
+        DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
     let producer = broker.producer();
     let long_key = vec![b'k'; 129];
     let device = device_id(1);
@@ -203,7 +241,8 @@ fn bad_records_become_dead_letters_and_stop_nobody() {
     let good = events::heartbeat(&device, now_ms());
     let good_value = good.value.clone().unwrap();
     let heartbeats = topics.input(Input::Heartbeats);
-    let bad: [(&str, &str, i32, Option<&[u8]>, Option<&[u8]>); 7] = [
+    type Bad<'a> = (&'a str, &'a str, i32, Option<&'a [u8]>, Option<&'a [u8]>);
+    let bad: [Bad<'_>; 7] = [
         ("undecodable", heartbeats, home, Some(device.as_bytes()), Some(&[0x0a, 0x7f, 1])),
         ("undecodable", heartbeats, home, Some(device.as_bytes()), Some(&[])),
         ("missing_key", heartbeats, 0, None, Some(&good_value)),
@@ -225,16 +264,14 @@ fn bad_records_become_dead_letters_and_stop_nobody() {
     }
     producer.send(&topics, [good]);
     producer.flush();
-    redis.wait_for_fields(&device, SOON, &[("status", "online")]);
+    wait_for_fields(&redis, &device, SOON, &[("status", "online")]);
 
     let mut reader = broker.reader(&topics.dead_letters, Isolation::ReadCommitted);
     let letters = reader.read_count(SOON, bad.len()).to_vec();
     for (label, topic, partition, key, value) in &bad {
         let letter = letters
             .iter()
-            .find(|l| {
-                l.header("label").as_deref() == Some(label) && l.value.as_deref() == *value
-            })
+            .find(|l| l.header("label").as_deref() == Some(label) && l.value.as_deref() == *value)
             .unwrap_or_else(|| panic!("no letter for {label}"));
         assert_eq!(letter.header("__streams.errors.reason").as_deref(), Some(*label));
         assert_eq!(letter.header("__streams.errors.topic").as_deref(), Some(*topic));
@@ -280,13 +317,14 @@ fn statuses_go_on_while_redis_is_away_and_arrive_when_it_is_back() {
     let broker = KafkaBroker::shared();
     let mut redis = RedisServer::start();
     let topics = broker.service_topics("redis-away", 2);
-    let service = DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
+    let service =
+        DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
     let producer = broker.producer();
     producer.send(&topics, (0..50).map(|n| events::heartbeat(&device_id(n), now_ms())));
     producer.flush();
-    redis.wait_for_fields(&device_id(49), SOON, &[("status", "online")]);
+    wait_for_fields(&redis, &device_id(49), SOON, &[("status", "online")]);
 
-    redis.kill();
+    redis.stop();
     producer.send(&topics, (50..100).map(|n| events::heartbeat(&device_id(n), now_ms())));
     producer.flush();
     let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
@@ -298,7 +336,7 @@ fn statuses_go_on_while_redis_is_away_and_arrive_when_it_is_back() {
 
     redis.restart();
     for n in 0..100 {
-        redis.wait_for_fields(&device_id(n), SOON, &[("status", "online")]);
+        wait_for_fields(&redis, &device_id(n), SOON, &[("status", "online")]);
     }
 }
 
@@ -351,6 +389,6 @@ fn shards_move_among_members_without_a_lost_or_doubled_change() {
     assert_unbroken(&all);
     assert_eq!(all.len(), devices.len() * 40);
     for device in &devices {
-        redis.wait_for_fields(device, SOON, &[("status", "offline"), ("version", "40")]);
+        wait_for_fields(&redis, device, SOON, &[("status", "offline"), ("version", "40")]);
     }
 }

@@ -443,3 +443,111 @@ fn a_marker_is_asked_for_until_there_is_somebody_to_answer() {
         view.stats().connected.load(Ordering::Relaxed).then_some(())
     });
 }
+
+#[test]
+fn a_marker_of_another_type_is_no_marker() {
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let mut spoil = || redis::cmd("SET").arg("ds:partition:3").arg("x").exec(&mut redis).unwrap();
+    spoil();
+    let mut view = start(&server, false);
+    view.ask_marker(3);
+    wait_event(&mut view, ViewEvent::Marker(3, None));
+    view.take(3, EPOCH, 0);
+    view.write(3, vec![write(1, device("a"))], None, NOW);
+    wait_acknowledged(&mut view, 1);
+    spoil();
+    wait_event(&mut view, ViewEvent::RewriteNeeded(3));
+    view.write(3, vec![write(2, device("a"))], Some(10), NOW);
+    wait_acknowledged(&mut view, 2);
+    wait_for("the marker", || hash(&mut server.connection(), "ds:partition:3")["applied"] == "10");
+}
+
+#[test]
+fn answers_that_never_come_lose_nothing_and_rewrite_nothing() {
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let mut view = started(&server);
+    view.write(3, vec![write(1, device("a"))], Some(10), NOW);
+    wait_acknowledged(&mut view, 1);
+    // Longer than an answer may take: what is sent now is executed late, after
+    // the worker gave up on it.
+    redis::cmd("CLIENT").arg("PAUSE").arg(7_000).arg("ALL").exec(&mut redis).unwrap();
+    for sequence in 2..=600 {
+        let writes = vec![write(sequence, device(&format!("d{}", sequence % 450)))];
+        view.write(3, writes, Some(sequence as i64 * 10), NOW);
+    }
+    wait_for("the worker to give up", || view.stats().errors.load(Ordering::Relaxed) > 0);
+    wait_acknowledged(&mut view, 600);
+    assert_eq!(hash(&mut redis, "ds:partition:3")["applied"], "6000");
+    assert_eq!(hash(&mut redis, "ds:device:d150")["version"], "7");
+    assert_eq!(view.stats().rewrites.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_the_server_will_not_take_waits_until_it_does() {
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let mut view = started(&server);
+    view.write(3, vec![write(1, device("a"))], Some(10), NOW);
+    wait_acknowledged(&mut view, 1);
+    let limit = |redis: &mut redis::Connection, bytes: &str| {
+        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).exec(redis).unwrap();
+    };
+    limit(&mut redis, "1");
+    view.write(3, vec![write(2, device("a")), write(3, device("b"))], Some(20), NOW);
+    wait_for("a refusal", || view.stats().errors.load(Ordering::Relaxed) > 0);
+    assert_eq!(hash(&mut redis, "ds:partition:3")["applied"], "10");
+    limit(&mut redis, "0");
+    wait_acknowledged(&mut view, 3);
+    wait_for("the marker", || hash(&mut redis, "ds:partition:3")["applied"] == "20");
+    assert_eq!(hash(&mut redis, "ds:device:b")["version"], "7");
+}
+
+#[test]
+fn a_partition_taken_again_or_released_forgets_what_waited() {
+    let mut server = RedisServer::start();
+    let mut view = started(&server);
+    wait_for("the connection", || view.stats().connected.load(Ordering::Relaxed));
+    server.stop();
+    view.write(3, vec![write(1, device("a"))], Some(10), NOW);
+    view.write(4, vec![write(1, device("b"))], Some(10), NOW);
+    view.release(4);
+    view.take(3, EPOCH + 5, 0);
+    assert_eq!(view.backlog(), 0);
+    view.write(3, vec![write(1, device("c"))], Some(20), NOW);
+    server.restart();
+    wait_acknowledged(&mut view, 1);
+    let mut redis = server.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("ds:device:*").query(&mut redis).unwrap();
+    assert_eq!(keys, ["ds:device:c"]);
+    assert_eq!(hash(&mut redis, "ds:device:c")["token"], format!("3:{}:1", EPOCH + 5));
+}
+
+#[test]
+fn the_rights_that_the_documentation_names_are_enough() {
+    let server = RedisServer::start();
+    let rights = include_str!("../docs/redis.md")
+        .lines()
+        .find_map(|line| line.strip_prefix("With ACLs, `run` needs `")?.strip_suffix("`."))
+        .expect("docs/redis.md names the rights");
+    redis::cmd("ACL")
+        .arg(&["SETUSER", "writer", "on", ">secret", "resetkeys", "-@all"])
+        .arg(rights.split(' ').collect::<Vec<_>>())
+        .exec(&mut server.connection())
+        .unwrap();
+    let url = format!("redis://writer:secret@127.0.0.1:{}", server.port());
+    let config = RedisViewConfig { url, prefix: "ds:".to_owned(), fleet_members: true };
+    let view = RedisView::start(&config, HostClock::start()).unwrap();
+    let mut view = Watched { view, seen: Vec::new() };
+    view.ask_marker(3);
+    wait_event(&mut view, ViewEvent::Marker(3, None));
+    view.take(3, EPOCH, 0);
+    let a = DeviceView { changed: true, ..device("a") };
+    let writes = vec![write(1, a), counts(2, "blue", [1; 7]), counts(3, "red", [0; 7])];
+    view.write(3, writes, Some(10), NOW);
+    wait_acknowledged(&mut view, 3);
+    view.write(3, vec![deletion(4, "a")], Some(20), NOW);
+    wait_acknowledged(&mut view, 4);
+    assert_eq!(view.stats().errors.load(Ordering::Relaxed), 0);
+}

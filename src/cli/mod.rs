@@ -2,10 +2,12 @@
 
 pub mod config;
 pub mod demo;
+pub mod get;
 pub mod run;
 pub mod simulate;
 pub mod topics;
 mod traffic;
+pub mod watch;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -41,6 +43,10 @@ pub enum Command {
     Demo(demo::Args),
     /// Write the traffic of a fleet that does not exist to the input topics
     Simulate(simulate::Args),
+    /// Show devices, or a fleet's counts, from Redis
+    Get(get::Args),
+    /// Follow the changes of devices, from Redis
+    Watch(watch::Args),
     /// Create or check the Kafka topics
     Topics(topics::Args),
     /// Check or show the configuration
@@ -57,6 +63,8 @@ impl Command {
             Command::Run(args) => run::run(args, &loaded.config, json),
             Command::Demo(args) => demo::run(args, &loaded.config, json),
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
+            Command::Get(args) => get::run(args, &loaded.config, json),
+            Command::Watch(args) => watch::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
         }

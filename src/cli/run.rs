@@ -120,7 +120,7 @@ impl Service {
                 shutdown: self.shutdown.clone(),
                 owned: Vec::new(),
             };
-            let ended = Ending { number: thread, sender: ended.clone() };
+            let ended = Ending::new(thread, ended.clone());
             std::thread::Builder::new()
                 .name(format!("stream-{thread}"))
                 .spawn(move || ended.tell(runner.run(stream_thread)))
@@ -224,19 +224,24 @@ fn publish_views(views: &[Arc<ViewStats>], health: &Health) {
 struct Ending {
     number: usize,
     sender: Sender<Ended>,
+    result: Result<(), Fatal>,
 }
 
 impl Ending {
-    fn tell(self, result: Result<(), Fatal>) {
-        let _ = self.sender.send((self.number, result));
-        std::mem::forget(self);
+    fn new(number: usize, sender: Sender<Ended>) -> Ending {
+        let bug = Fatal::internal("a stream thread panicked; the log says where");
+        Ending { number, sender, result: Err(bug) }
+    }
+
+    fn tell(mut self, result: Result<(), Fatal>) {
+        self.result = result;
     }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let bug = Fatal::internal("a stream thread panicked; the log says where");
-        let _ = self.sender.send((self.number, Err(bug)));
+        let result = std::mem::replace(&mut self.result, Ok(()));
+        let _ = self.sender.send((self.number, result));
     }
 }
 

@@ -4,6 +4,7 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::config::Config;
 
@@ -33,6 +34,12 @@ impl ClientContext for LoggingContext {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::error!(target: "librdkafka", %error, "{reason}");
     }
+}
+
+impl ProducerContext for LoggingContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// One log line of librdkafka's, for contexts that do more than log.

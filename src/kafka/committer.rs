@@ -9,15 +9,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders, Timestamp as Stamp};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
 };
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
+use super::client_config;
 use super::log::LoopContext;
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
@@ -156,7 +158,9 @@ impl Deliveries {
         let mut state = self.state();
         let end = state.ends.entry(message.partition()).or_default();
         *end = (*end).max(message.offset() + 1);
-        if let Stamp::LogAppendTime(ms) = message.timestamp() {
+        // The start has made sure that the broker stamps the changelog; the
+        // mock cluster of the demo cannot, and shows our own time.
+        if let Some(ms) = message.timestamp().to_millis() {
             let received = self.clock.monotonic_ms();
             let stamp = Timestamp(ms);
             if state.receipt.broker_time.is_none_or(|(known, _)| stamp >= known) {
@@ -169,7 +173,11 @@ impl Deliveries {
 #[derive(Clone)]
 struct ProducerSide(Arc<Deliveries>);
 
-impl ClientContext for ProducerSide {}
+impl ClientContext for ProducerSide {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_config::log(level, facility, message);
+    }
+}
 
 impl ProducerContext for ProducerSide {
     type DeliveryOpaque = ();

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::producer::BaseProducer;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::client_config;
 use super::committer::{Committer, TopicNames};
-use super::native::{ConsumerQueue, Found, Polled, Questions, Spec};
+use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
@@ -25,7 +25,11 @@ use crate::stream_thread::ports::{
 /// Leaves rebalances to the loop: nothing happens inside a callback (rule C5).
 pub struct LoopContext;
 
-impl ClientContext for LoopContext {}
+impl ClientContext for LoopContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_config::log(level, facility, message);
+    }
+}
 impl ConsumerContext for LoopContext {}
 
 /// Kafka, for one stream thread.
@@ -127,7 +131,9 @@ impl KafkaLog {
             consumer.clone(),
             clock,
         );
-        let questions: BaseProducer = client_config::base(config).create().map_err(refused)?;
+        let questions = client_config::base(config)
+            .create_with_context(client_config::LoggingContext)
+            .map_err(refused)?;
 
         let mut restore_config = self::consumer_config(config);
         restore_config.remove("group.instance.id");
@@ -274,11 +280,7 @@ fn consumer_config(config: &Config) -> ClientConfig {
 }
 
 impl TopicCache {
-    fn source(
-        &mut self,
-        record: &super::native::NativeRecord<'_>,
-        topics: &TopicNames,
-    ) -> Option<Source> {
+    fn source(&mut self, record: &NativeRecord<'_>, topics: &TopicNames) -> Option<Source> {
         let handle = record.topic_handle();
         if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == handle) {
             return Some(*source);
@@ -301,11 +303,9 @@ fn source_of(topic: &str, topics: &TopicNames) -> Option<Source> {
 /// be told besides.
 fn drain(
     queue: &ConsumerQueue<LoopContext>,
-    names: &mut TopicCache,
-    topics: &TopicNames,
+    mut delivery_of: impl FnMut(&NativeRecord<'_>) -> Option<Delivery>,
     timeout: Duration,
     max_records: usize,
-    restore: bool,
     on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
     other: &mut dyn FnMut(Polled<'_>),
 ) {
@@ -315,11 +315,7 @@ fn drain(
         let more = queue.poll(timeout_ms, |polled| match polled {
             Polled::Record(record) => {
                 records += 1;
-                let Some(source) = names.source(&record, topics) else { return };
-                let delivery = match source {
-                    Source::Input(input) if !restore => Delivery::Group(input),
-                    source => Delivery::Restore(source),
-                };
+                let Some(delivery) = delivery_of(&record) else { return };
                 let (timestamp, stamped_by_broker) = record.timestamp();
                 on_record(
                     delivery,
@@ -362,17 +358,10 @@ impl Log for KafkaLog {
                 Polled::Failed { message, .. } => warn!(%message, "restore consumer"),
                 _ => {}
             };
-            // Restored records are told apart by where they come from.
-            drain(
-                queue,
-                &mut self.restore_names,
-                &self.topics,
-                Duration::ZERO,
-                max_records,
-                true,
-                on_record,
-                &mut other,
-            );
+            let (names, topics) = (&mut self.restore_names, &self.topics);
+            let delivery_of =
+                |record: &NativeRecord<'_>| names.source(record, topics).map(Delivery::Restore);
+            drain(queue, delivery_of, Duration::ZERO, max_records, on_record, &mut other);
         }
         let mut rebalances = Vec::new();
         if let Some(queue) = &self.consumer {
@@ -387,16 +376,12 @@ impl Log for KafkaLog {
                 Polled::Failed { fatal, message } => failed = Some((fatal, message)),
                 Polled::Record(_) | Polled::Other => {}
             };
-            drain(
-                queue,
-                &mut self.names,
-                &self.topics,
-                timeout,
-                max_records,
-                false,
-                on_record,
-                &mut other,
-            );
+            let (names, topics) = (&mut self.names, &self.topics);
+            let delivery_of = |record: &NativeRecord<'_>| match names.source(record, topics)? {
+                Source::Input(input) => Some(Delivery::Group(input)),
+                Source::Changelog => None,
+            };
+            drain(queue, delivery_of, timeout, max_records, on_record, &mut other);
         }
         for (assigned, partitions) in rebalances {
             self.names = TopicCache::default();

@@ -12,12 +12,14 @@ use std::ffi::{CStr, CString, c_void};
 use std::fmt;
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka_sys as sys;
 
-use crate::shard::Timestamp;
+use super::client_config::LoggingContext;
+use crate::shard::{Header, Timestamp};
 use crate::stream_thread::ports::Headers;
 
 /// The queue from which a consumer's messages and rebalances are taken, instead
@@ -117,7 +119,7 @@ impl<'a> NativeRecord<'a> {
 }
 
 impl Headers for NativeRecord<'_> {
-    fn to_vec(&self) -> Vec<(Box<str>, Option<Box<[u8]>>)> {
+    fn to_vec(&self) -> Vec<Header> {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is valid; the headers, if any, stay owned by it.
         let found = unsafe { sys::rd_kafka_message_headers(self.message, &raw mut headers) };
@@ -240,22 +242,17 @@ pub enum Spec {
 /// Asks the brokers questions, and is told the answers later.
 pub struct Questions {
     queue: Queue,
-    client: BaseProducer,
+    client: BaseProducer<LoggingContext>,
 }
 
 const QUESTION_TIMEOUT_MS: i32 = 10_000;
 
 impl Questions {
     /// Puts questions through this client, which does nothing else.
-    pub fn new(client: BaseProducer) -> Questions {
+    pub fn new(client: BaseProducer<LoggingContext>) -> Questions {
         // SAFETY: the client lives as long as this value, which keeps it.
         let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
         Questions { queue: Queue(queue), client }
-    }
-
-    /// The client itself, for questions that may block.
-    pub fn client(&self) -> &BaseProducer {
-        &self.client
     }
 
     /// Asks for offsets of partitions; `id` comes back with the answer.
@@ -313,6 +310,8 @@ impl Questions {
 
     /// The next answer, if one has come.
     pub fn poll(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+        // The client's log lines and errors are told only to who polls it.
+        self.client.poll(Duration::ZERO);
         loop {
             let event = self.queue.poll(0)?;
             if let Some(answer) = event.answer() {

@@ -330,6 +330,9 @@ pub enum Content {
     Bad(Box<DeadLetter>),
 }
 
+/// A record's header: its name and, unless it is null, its value.
+pub type Header = (Box<str>, Option<Box<[u8]>>);
+
 /// A record that could not be used, with all that is needed to send it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -346,7 +349,7 @@ pub struct DeadLetter {
     /// Its value, if it had one.
     pub value: Option<Box<[u8]>>,
     /// Its headers, in order.
-    pub headers: Vec<(Box<str>, Option<Box<[u8]>>)>,
+    pub headers: Vec<Header>,
     /// Why it was refused.
     pub reason: DeadLetterReason,
     /// The same in words.

@@ -123,7 +123,7 @@ impl Facts<'_> {
             // A row that was settled when the lease ended, in a chunk before a
             // crash, is not taken back although the restored clock stands
             // before the end (rules C2, T5).
-            View::Now => !instance.lapsed && !(shown_down && end <= self.hot.floor()),
+            View::Now => !(instance.lapsed || shown_down && end <= self.hot.floor()),
             View::AsOf { at, .. } if instance.lapsed => end > at,
             // The announcement in force brought the sessions back, if they were
             // gone.

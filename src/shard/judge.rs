@@ -159,17 +159,18 @@ impl Shard {
     }
 
     pub(super) fn file_at(&mut self, index: u32, hot: &mut Hot, at: Timestamp) {
-        if hot.filed.get().is_none_or(|filed| at < filed) {
+        // What a row cannot hold never comes.
+        if at.0 <= Instant48::MAX && hot.filed.get().is_none_or(|filed| at < filed) {
             hot.filed = Instant48::some(at);
-            self.wheel.file(index, hot.filed.or_min());
+            self.wheel.file(index, at);
+            self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
         }
     }
 
     /// Fires the heartbeat's deadlines that have passed by `until`, in order,
     /// each as a change of its own (rule T5). `before`: by the facts before the
-    /// scope event that holds the shard. In a restore (`restored`) something
-    /// else may have made the difference by then.
-    pub(super) fn fire(&mut self, row: &mut Row, until: Timestamp, before: bool, restored: bool) {
+    /// scope event that holds the shard.
+    pub(super) fn fire(&mut self, row: &mut Row, until: Timestamp, before: bool) {
         let facts = self.facts(row, before);
         let Some((timeout, expiry)) = facts.deadlines(View::Now) else { return };
         for (deadline, cause) in
@@ -178,8 +179,7 @@ impl Shard {
             if deadline <= until {
                 // A row is not judged back in time, so nor is its deadline.
                 let at = deadline.max(row.hot.floor()).min(until);
-                let trigger = (!restored).then_some((deadline, cause));
-                self.judge(row, at, trigger, before);
+                self.judge(row, at, Some((deadline, cause)), before);
             }
         }
     }

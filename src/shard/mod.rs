@@ -36,7 +36,7 @@ pub use clock::Now;
 pub use device::session_fingerprint;
 pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
-    Input, Queued, ScopeEvent, Settings, Timestamp,
+    Header, Input, Queued, ScopeEvent, Settings, Timestamp,
 };
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
@@ -56,9 +56,6 @@ use write::Pending;
 /// anybody through another input's events.
 const JUDGED_AHEAD_MS: i64 = 10_000;
 
-/// Records between two looks at the wheel within a turn.
-const RECORDS_BETWEEN_TIMERS: usize = 256;
-
 /// Everything about one partition number across the three inputs.
 #[derive(Debug)]
 pub struct Shard {
@@ -68,9 +65,13 @@ pub struct Shard {
     scopes: Scopes,
     /// Rows by their next deadline (rule T7).
     wheel: Wheel,
+    /// Nothing in the wheel is due before this, so that it need not be asked at
+    /// every record.
+    next_due: Option<Timestamp>,
     /// What has been read, and what time that makes it.
     watermarks: Clock,
-    /// The clock (rule T2) as it was last computed.
+    /// The clock (rule T2), by which rows are judged: where the end of a lease
+    /// is being settled, just before it.
     clock: Timestamp,
     merge: Merge,
     phase: Phase,
@@ -173,6 +174,7 @@ impl Shard {
             table: Table::default(),
             scopes: Scopes::default(),
             wheel: Wheel::new(Timestamp::MIN),
+            next_due: None,
             clock: Timestamp::MIN,
             merge: Merge::default(),
             phase: Phase::Restoring,
@@ -261,10 +263,8 @@ impl Shard {
     /// of work.
     pub fn turn(&mut self, now: Now, budget: usize) -> Turn {
         let mut turn = Turn::default();
-        // Room for timers in every turn: records must not starve them.
-        let mut records = budget.div_ceil(4) * 3;
+        let mut records = budget.max(1);
         let mut timers = budget.max(1);
-        let mut since_timers = 0;
         loop {
             match self.phase {
                 Phase::Restoring => return turn,
@@ -277,35 +277,31 @@ impl Shard {
                 }
                 Phase::Running => {}
             }
-            self.clock = self.watermarks.clock(now).max(self.clock);
-            if let Some((end, instance)) = self.scopes.lease_due(self.clock) {
-                // Deadlines before the end of the lease come first.
-                let until = end.plus_ms(-1);
-                if !self.fire_timers(until, &mut timers, &mut turn) {
-                    turn.more = true;
-                    return turn;
-                }
+            let clock = self.watermarks.clock(now).min(Timestamp(table::Instant48::MAX));
+            let lease = self.scopes.lease_due(clock.max(self.clock));
+            self.clock = self.clock.max(lease.map_or(clock, |(end, _)| end.plus_ms(-1)));
+            // Before anything is judged by this clock, the timers fire through
+            // it: so the clock that is committed (rule C2) is one by which no
+            // row was judged later, and a restore judges none back in time.
+            if !self.fire_timers(self.clock, &mut timers, &mut turn) {
+                turn.more = true;
+                return turn;
+            }
+            if let Some((end, instance)) = lease {
                 self.hold_for_lease(end, instance);
                 continue;
             }
-            if since_timers >= RECORDS_BETWEEN_TIMERS {
-                since_timers = 0;
-                self.fire_timers(self.clock, &mut timers, &mut turn);
-            }
             if records == 0 {
-                turn.more |= Input::ALL.iter().any(|input| self.merge.len(*input) > 0);
-                break;
+                turn.more |= !self.merge.is_empty();
+                return turn;
             }
             let unread = Input::ALL.map(|input| self.watermarks.has_unread(input));
             let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
-                break;
+                return turn;
             };
             records -= 1;
-            since_timers += 1;
             self.apply(input, record, believed, &mut turn);
         }
-        turn.more |= !self.fire_timers(self.clock, &mut timers, &mut turn);
-        turn
     }
 
     // ---- committing
@@ -320,7 +316,11 @@ impl Shard {
     /// the same moment.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let clock = self.wheel.position();
+        let clock = if self.timers_due(self.clock) {
+            self.wheel.position().min(self.clock)
+        } else {
+            self.clock
+        };
         Progress {
             clock,
             watermarks: Input::ALL.map(|input| self.watermarks.watermark(input)),

@@ -64,8 +64,8 @@ impl Shard {
     }
 
     /// The end of a lease, fired by the clock only (rule J7). All timers before
-    /// it have fired, so that the committed clock stands before it until the
-    /// last chunk (rule C2).
+    /// it have fired, and the clock stands before it until the last chunk (rule
+    /// C2).
     pub(super) fn hold_for_lease(&mut self, end: Timestamp, instance: u32) {
         let before = self.scopes.lapse(end, instance);
         let what = What::Scope {
@@ -143,27 +143,22 @@ impl Shard {
         match what {
             What::Scope { at, cause, record, .. } => {
                 // The end of a lease has its place among the row's own
-                // deadlines: those that come after it fire after it.
-                let clock = if record.is_some() { self.clock } else { at };
+                // deadlines, and the clock stands just before it.
+                let clock = if record.is_some() { self.clock } else { at.max(self.clock) };
                 judged = Shard::judged_at(clock, at, row.hot.floor());
                 let version = row.hot.version;
-                self.fire(&mut row, judged, true, false);
+                self.fire(&mut row, judged, true);
                 turn.expired += u32::from(row.hot.version != version);
                 self.judge(&mut row, judged, Some((at, cause)), false);
             }
             What::Restored { rules_changed_at } => {
                 judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
-                match rules_changed_at {
-                    // What the old rules did not do in time is not made up for:
-                    // one change, no earlier than the start (rule J9).
-                    Some(at) => {
-                        self.judge(&mut row, judged, Some((at, Cause::RulesChanged)), false);
-                    }
-                    None => {
-                        self.fire(&mut row, judged, false, true);
-                        self.judge(&mut row, judged, None, false);
-                    }
-                }
+                // Timers have fired through the committed clock, so deadlines
+                // that passed by then are no changes to be made up for: some
+                // were over before their heartbeat arrived. With other rules,
+                // what differs is no earlier than the start (rule J9).
+                let trigger = rules_changed_at.map(|at| (at, Cause::RulesChanged));
+                self.judge(&mut row, judged, trigger, false);
                 if self.forget(&mut row, self.clock) {
                     self.remove(row);
                     return;
@@ -185,7 +180,10 @@ impl Shard {
         // A small step at a time: what was handed out is fired at once, so that
         // the wheel's position is the time through which all have *fired*.
         const STEP: usize = 1024;
-        while *budget > 0 && self.timers_behind(until) {
+        while self.timers_due(until) {
+            if *budget == 0 {
+                return false;
+            }
             let mut due = std::mem::take(&mut self.due);
             let step = STEP.min(*budget);
             self.wheel.advance(until, step, &mut due);
@@ -194,12 +192,14 @@ impl Shard {
                 self.fire_timer(index, filed_at, until, turn);
             }
             self.due = due;
+            self.next_due = self.wheel.next_due();
         }
-        !self.timers_behind(until)
+        true
     }
 
-    fn timers_behind(&self, until: Timestamp) -> bool {
-        self.wheel.position() < until || self.wheel.next_due().is_some_and(|due| due <= until)
+    /// Whether there may be timers due by then.
+    pub(super) fn timers_due(&self, until: Timestamp) -> bool {
+        self.next_due.is_some_and(|due| due <= until)
     }
 
     fn fire_timer(&mut self, index: u32, filed_at: Timestamp, until: Timestamp, turn: &mut Turn) {
@@ -216,7 +216,7 @@ impl Shard {
         let Some(mut row) = self.load(index) else { return };
         let judged = Shard::judged_at(until, Timestamp::MIN, row.hot.floor());
         let version = row.hot.version;
-        self.fire(&mut row, judged, false, false);
+        self.fire(&mut row, judged, false);
         turn.expired += u32::from(row.hot.version != version);
         if self.forget(&mut row, until) {
             self.remove(row);

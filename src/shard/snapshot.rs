@@ -80,6 +80,9 @@ pub struct Emitted {
     pub connectivity_since: Timestamp,
 }
 
+/// Fleet and organization; absent: none.
+pub type Membership = (Option<Arc<str>>, Option<Arc<str>>);
+
 /// All facts of one device, and what was last emitted of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowSnapshot {
@@ -102,7 +105,7 @@ pub struct RowSnapshot {
     /// The last registration.
     pub registered: Option<Timestamp>,
     /// (fleet, organization), by `registered` and `moved`.
-    pub membership: Option<Register<(Option<Arc<str>>, Option<Arc<str>>)>>,
+    pub membership: Option<Register<Membership>>,
     /// The device's settings.
     pub settings: Option<Register<Settings>>,
     /// OS configuration.

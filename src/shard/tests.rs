@@ -1,1 +1,373 @@
+//! A shard from outside: positions, outboxes, chunks, the view.
 
+use super::*;
+
+const MINUTE_MS: i64 = 60_000;
+const T0: i64 = 1_700_000_000_000;
+
+/// A shard, and all it is told about time.
+struct Told {
+    shard: Shard,
+    offsets: [i64; 3],
+    now: Now,
+}
+
+impl Told {
+    fn new() -> Told {
+        let rules = Rules { slack_ms: 0, ..Rules::default() };
+        let mut shard = Shard::new(3, rules);
+        shard.start(Start { epoch: 7, ..Start::default() });
+        let now = Now { monotonic_ms: T0, broker: Some(Timestamp(T0)) };
+        let mut told = Told { shard, offsets: [0; 3], now };
+        told.at(T0);
+        told
+    }
+
+    /// Nothing more was written up to here.
+    fn at(&mut self, ms: i64) {
+        self.now = Now { monotonic_ms: ms, broker: Some(Timestamp(ms)) };
+        for input in Input::ALL {
+            let end = self.offsets[input.index()];
+            self.shard.learn_end(input, Some(Timestamp(ms)), end, end);
+        }
+    }
+
+    fn offer_content(&mut self, input: Input, content: Content) {
+        let offset = self.offsets[input.index()];
+        self.offsets[input.index()] += 1;
+        let timestamp = self.now.broker.unwrap_or_default();
+        let record = Queued { offset, timestamp, stamped_by_broker: true, content };
+        self.shard.offer(input, record, self.now);
+        self.at(timestamp.0);
+    }
+
+    fn offer(&mut self, input: Input, body: EventBody) {
+        self.offer_content(input, Content::Event(Event { occurred_at: None, body }));
+    }
+
+    fn heartbeat(&mut self, device: &DeviceId) {
+        let poll_interval_ms = Some(900_000);
+        let body = EventBody::Heartbeat { device: device.clone(), poll_interval_ms };
+        self.offer(Input::Heartbeats, body);
+    }
+
+    fn lifecycle(&mut self, device: &DeviceId, event: DeviceEvent) {
+        self.offer(Input::Lifecycle, EventBody::Device { device: device.clone(), event });
+    }
+
+    fn register(&mut self, device: &DeviceId, fleet: &str) {
+        let event = DeviceEvent::Registered {
+            fleet: fleet.into(),
+            organization: "o".into(),
+            preregistered: false,
+        };
+        self.lifecycle(device, event);
+    }
+
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            if !self.shard.turn(self.now, 1_000).more {
+                return;
+            }
+        }
+        panic!("the shard never comes to rest");
+    }
+}
+
+fn device(number: u128) -> DeviceId {
+    DeviceId::Hex(number.to_le_bytes())
+}
+
+fn devices_of(outbox: &Outbox) -> Vec<String> {
+    let names = outbox.changelog.iter().filter_map(|entry| match entry {
+        Entry::Device(device, _) => Some(device.to_string()),
+        _ => None,
+    });
+    names.collect()
+}
+
+#[test]
+fn a_heartbeat_that_changes_nothing_writes_nothing_and_touches_no_wheel() {
+    let mut told = Told::new();
+    told.heartbeat(&device(1));
+    told.run();
+    told.shard.take_outbox(0);
+    let entries = told.shard.wheel.len();
+    for minute in 1..20 {
+        told.at(T0 + minute * MINUTE_MS);
+        told.heartbeat(&device(1));
+        told.run();
+    }
+    assert!(!told.shard.has_output());
+    assert_eq!(told.shard.wheel.len(), entries);
+    assert_eq!(told.shard.position(Input::Heartbeats), 20);
+}
+
+#[test]
+fn a_heartbeat_that_leaves_the_window_unwritten_is_written_then() {
+    let mut told = Told::new();
+    let body = |device| EventBody::Heartbeat { device, poll_interval_ms: Some(24 * 3_600_000) };
+    told.offer(Input::Heartbeats, body(device(1)));
+    told.run();
+    told.shard.take_outbox(0);
+    told.at(T0 + MINUTE_MS);
+    told.offer(Input::Heartbeats, body(device(1)));
+    told.run();
+    told.at(T0 + 31 * MINUTE_MS - 1);
+    told.run();
+    assert!(!told.shard.has_output());
+    told.at(T0 + 31 * MINUTE_MS);
+    told.run();
+    let outbox = told.shard.take_outbox(0);
+    assert_eq!(devices_of(&outbox).len(), 1);
+    assert!(outbox.changes.is_empty());
+    // The window begins where the heartbeat was, no later.
+    assert_eq!(told.shard.progress().replay_from, Timestamp(T0 + MINUTE_MS));
+}
+
+#[test]
+fn a_scope_event_holds_its_shard_until_the_last_chunk() {
+    let mut told = Told::new();
+    for number in 0..100 {
+        told.register(&device(number), "f");
+    }
+    told.run();
+    told.shard.take_outbox(0);
+    let frozen = ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Allowance };
+    told.offer(Input::Lifecycle, EventBody::Scope(frozen));
+    told.register(&device(200), "f");
+    told.heartbeat(&device(201));
+    let mut chunks = 0;
+    let mut changed = 0;
+    loop {
+        let turn = told.shard.turn(told.now, 10);
+        let held = told.shard.position(Input::Lifecycle) == 100;
+        let outbox = told.shard.take_outbox(0);
+        if chunks == 0 {
+            assert!(outbox.changelog.iter().any(|entry| matches!(entry, Entry::Fleet(..))));
+        }
+        assert!(outbox.changes.len() <= 20, "a chunk is bounded");
+        changed += outbox.changes.iter().filter(|change| change.cause == Cause::Frozen).count();
+        if held {
+            assert_eq!(told.shard.position(Input::Heartbeats), 0, "nothing else is applied");
+        }
+        chunks += 1;
+        if !turn.more {
+            break;
+        }
+    }
+    assert!(chunks > 5);
+    assert_eq!(changed, 100);
+    assert_eq!(told.shard.position(Input::Lifecycle), 102);
+    assert_eq!(told.shard.position(Input::Heartbeats), 1);
+    assert_eq!(told.shard.status_counts()[Status::Frozen.index()], 101);
+}
+
+#[test]
+fn the_clock_stays_before_the_end_of_a_lease_until_all_rows_are_settled() {
+    let mut told = Told::new();
+    let alive =
+        ScopeEvent::InstanceAlive { instance: "v".into(), started_at: None, lease_ms: 60_000 };
+    told.offer(Input::VpnSessions, EventBody::Scope(alive));
+    for number in 0..50 {
+        let event = DeviceEvent::SessionOpened { instance: "v".into(), session: "s".into() };
+        let body = EventBody::Device { device: device(number), event };
+        told.offer(Input::VpnSessions, body);
+    }
+    told.run();
+    told.shard.take_outbox(0);
+    told.at(T0 + 10 * MINUTE_MS);
+    let mut changes = Vec::new();
+    loop {
+        let more = told.shard.turn(told.now, 5).more;
+        changes.extend(told.shard.take_outbox(0).changes);
+        if changes.len() < 50 {
+            assert_eq!(told.shard.progress().clock, Timestamp(T0 + MINUTE_MS - 1));
+        }
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(changes.len(), 50);
+    assert!(changes.iter().all(|change| change.since == Timestamp(T0 + MINUTE_MS)));
+    assert_eq!(told.shard.progress().clock, Timestamp(T0 + 10 * MINUTE_MS));
+}
+
+#[test]
+fn many_expiries_at_once_are_bounded_work_a_turn() {
+    let mut told = Told::new();
+    for number in 0..5_000 {
+        told.heartbeat(&device(number));
+    }
+    told.run();
+    told.shard.take_outbox(0);
+    told.at(T0 + 60 * MINUTE_MS);
+    let mut expired = 0;
+    loop {
+        let turn = told.shard.turn(told.now, 100);
+        let outbox = told.shard.take_outbox(0);
+        assert!(outbox.changes.len() <= 100);
+        expired += outbox.changes.len();
+        if !turn.more {
+            break;
+        }
+    }
+    assert_eq!(expired, 5_000);
+    assert_eq!(told.shard.status_counts()[Status::Offline.index()], 5_000);
+}
+
+#[test]
+fn the_view_is_told_of_every_row_written_and_of_the_counts_that_changed() {
+    let mut told = Told::new();
+    told.register(&device(1), "f");
+    told.register(&device(2), "f");
+    told.run();
+    let outbox = told.shard.take_outbox(0);
+    assert_eq!(outbox.changelog.first(), Some(&Entry::Epoch(7)));
+    let sequences: Vec<u64> = outbox.view.iter().map(|write| write.sequence).collect();
+    assert_eq!(sequences, vec![1, 2, 3]);
+    let ViewBody::FleetCounts { fleet, counts } = &outbox.view[2].body else {
+        panic!("the counts come last: {:?}", outbox.view[2]);
+    };
+    assert_eq!((&**fleet, counts[Status::Configuring.index()]), ("f", 2));
+
+    // A move without a change of status leaves the old fleet's sets.
+    let moved = DeviceEvent::Moved { fleet: "g".into(), organization: "o".into() };
+    told.lifecycle(&device(1), moved);
+    told.run();
+    let outbox = told.shard.take_outbox(0);
+    assert!(outbox.changes.is_empty());
+    let ViewBody::Device(view) = &outbox.view[0].body else { panic!("a device comes first") };
+    assert_eq!(view.fleet.as_deref(), Some("g"));
+    assert_eq!(view.previous_fleet.as_deref(), Some("f"));
+    assert!(!view.changed);
+    assert_eq!(outbox.view.len(), 3);
+}
+
+#[test]
+fn a_deletion_is_not_forgotten_before_the_view_has_acknowledged_it() {
+    let mut told = Told::new();
+    told.register(&device(1), "f");
+    told.lifecycle(&device(1), DeviceEvent::Deleted);
+    told.at(T0 + 1);
+    told.lifecycle(&device(1), DeviceEvent::Deleted);
+    told.run();
+    let outbox = told.shard.take_outbox(0);
+    let deleted = outbox
+        .view
+        .iter()
+        .find(|write| matches!(write.body, ViewBody::DeviceDeleted { .. }))
+        .expect("the view is told");
+    told.at(T0 + 3 * 24 * 60 * MINUTE_MS);
+    told.run();
+    assert_eq!(told.shard.rows(), 1);
+    told.shard.view_acknowledged(deleted.sequence);
+    told.run();
+    assert_eq!(told.shard.rows(), 0);
+    let outbox = told.shard.take_outbox(0);
+    assert_eq!(outbox.changelog, vec![Entry::Device(device(1), None)]);
+    assert!(outbox.changes.is_empty());
+}
+
+#[test]
+fn a_lost_view_is_written_again_in_pages() {
+    let mut told = Told::new();
+    for number in 0..25 {
+        told.heartbeat(&device(number));
+    }
+    told.run();
+    told.shard.take_outbox(0);
+    told.shard.rewrite_view();
+    let mut rows = 0;
+    while told.shard.rewriting_view() {
+        let outbox = told.shard.take_outbox(10);
+        let devices =
+            outbox.view.iter().filter(|write| matches!(write.body, ViewBody::Device(_))).count();
+        assert!(devices <= 10);
+        assert!(outbox.changelog.is_empty());
+        rows += devices;
+    }
+    assert_eq!(rows, 25);
+}
+
+#[test]
+fn rows_that_the_view_may_not_have_seen_are_written_first() {
+    let mut told = Told::new();
+    for number in 0..5 {
+        told.heartbeat(&device(number));
+    }
+    told.run();
+    let outbox = told.shard.take_outbox(0);
+    let mut shard = Shard::new(3, Rules { slack_ms: 0, ..Rules::default() });
+    for entry in outbox.changelog {
+        let dirty = matches!(&entry, Entry::Device(id, _) if *id == device(3));
+        shard.restore_entry(entry, dirty);
+    }
+    assert_eq!(shard.last_epoch(), Some(7));
+    assert_eq!(shard.restored_rows(), 5);
+    shard.start(Start { epoch: 8, clock: Some(Timestamp(T0)), ..Start::default() });
+    while shard.turn(told.now, 100).more {}
+    let outbox = shard.take_outbox(1);
+    let ViewBody::Device(view) = &outbox.view[0].body else { panic!("a device comes first") };
+    assert_eq!(view.device, device(3));
+    assert!(!shard.rewriting_view());
+    assert_eq!(shard.status_counts()[Status::Online.index()], 5);
+}
+
+#[test]
+fn a_bad_record_becomes_a_dead_letter_and_its_offset_moves_on() {
+    let mut told = Told::new();
+    let letter = DeadLetter {
+        input: Input::Heartbeats,
+        partition: 3,
+        offset: 0,
+        timestamp: Timestamp(T0),
+        key: None,
+        value: None,
+        headers: Vec::new(),
+        reason: DeadLetterReason::MissingKey,
+        detail: "no key".into(),
+    };
+    told.offer_content(Input::Heartbeats, Content::Bad(Box::new(letter.clone())));
+    let turn = told.shard.turn(told.now, 10);
+    assert_eq!((turn.applied[Input::Heartbeats.index()], turn.bad), (1, 1));
+    assert_eq!(told.shard.take_outbox(0).dead_letters, vec![letter]);
+    assert_eq!(told.shard.position(Input::Heartbeats), 1);
+}
+
+#[test]
+fn nothing_is_done_before_the_start() {
+    let mut shard = Shard::new(0, Rules::default());
+    let turn = shard.turn(Now::default(), 100);
+    assert_eq!(turn, Turn::default());
+    assert!(!shard.has_output());
+}
+
+#[test]
+fn absurd_times_panic_nowhere() {
+    let mut told = Told::new();
+    for at in [i64::MIN, -1, 0, i64::MAX] {
+        for body in [
+            EventBody::Heartbeat { device: device(1), poll_interval_ms: Some(u32::MAX) },
+            EventBody::Device { device: device(1), event: DeviceEvent::Provisioned },
+            EventBody::Scope(ScopeEvent::InstanceAlive {
+                instance: "v".into(),
+                started_at: Some(Timestamp(at)),
+                lease_ms: u32::MAX,
+            }),
+        ] {
+            let event = Event { occurred_at: Some(Timestamp(at)), body };
+            let record = Queued {
+                offset: i64::MAX,
+                timestamp: Timestamp(at),
+                stamped_by_broker: true,
+                content: Content::Event(event),
+            };
+            told.shard.offer(Input::Lifecycle, record, told.now);
+            told.run();
+        }
+    }
+    told.at(i64::MAX);
+    told.run();
+    told.shard.take_outbox(10);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Fatal};
-use crate::shard::{Input, Timestamp, ViewWrite};
+use crate::shard::{Header, Input, Timestamp, ViewWrite};
 
 /// Time, as an input.
 pub trait Clock {
@@ -65,7 +65,7 @@ pub struct RecordRef<'a> {
 /// A record's headers, read on demand.
 pub trait Headers: std::fmt::Debug {
     /// All headers, in order, copied.
-    fn to_vec(&self) -> Vec<(Box<str>, Option<Box<[u8]>>)>;
+    fn to_vec(&self) -> Vec<Header>;
 }
 
 /// Where to look in a partition.

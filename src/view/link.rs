@@ -136,9 +136,11 @@ fn load_scripts(connection: &mut Connection) -> Result<(), String> {
     Ok(())
 }
 
+/// Sends commands in one go and collects the answers.
+///
 /// The crate's own pipelines go on waiting for each answer after one has timed
 /// out, which for hundreds of commands is half an hour; this stops at once.
-fn exchange(
+pub(super) fn exchange(
     connection: &mut Connection,
     commands: &[Cmd],
 ) -> Result<Vec<Result<Value, redis::RedisError>>, String> {

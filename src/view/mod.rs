@@ -31,7 +31,7 @@ use crate::stream_thread::ports::{Clock, View, ViewEvent};
 
 use encode::Encoder;
 use link::Link;
-pub use link::redacted;
+pub use link::{Backoff, redacted};
 use state::State;
 pub use state::ViewStats;
 use worker::{Shared, Worker};

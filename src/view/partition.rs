@@ -458,3 +458,6 @@ impl Partition {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

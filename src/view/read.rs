@@ -1,1 +1,255 @@
-//! Reads the view.
+//! Reads the view: what `get` and `watch` know.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::{Client, Cmd, Connection, PubSub, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::keys::{DEVICE_FIELDS, Keys};
+use super::link;
+use crate::error::Fatal;
+use crate::shard::Status;
+
+/// Partitions are asked for in blocks of so many, until a block is empty.
+const PARTITIONS_BLOCK: i32 = 128;
+
+/// How long a listener hears nothing before it asks whether the server is there.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A device as the view shows it. Fields are as they stand there, so that a
+/// newer writer's words are shown too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Its id.
+    pub device: String,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl DeviceStatus {
+    /// A field's value, one of [`DEVICE_FIELDS`]; absent if it is empty.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A field that holds a number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.field(name)?.parse().ok()
+    }
+
+    /// As JSON: numbers as numbers, `null` for what there is none of.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let mut object = Map::new();
+        object.insert("device".to_owned(), json!(self.device));
+        for name in DEVICE_FIELDS {
+            let is_number = name.ends_with("_ms") || name == "version" || name == "progress";
+            let value = match self.field(name) {
+                Some(text) if is_number => self.number(name).map_or(json!(text), Json::from),
+                Some(text) => json!(text),
+                None => Json::Null,
+            };
+            object.insert(name.to_owned(), value);
+        }
+        Json::Object(object)
+    }
+}
+
+/// A connection for reading.
+pub struct Reader {
+    keys: Keys,
+    client: Client,
+    connection: Connection,
+    shown_url: String,
+}
+
+impl Reader {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the URL is wrong or there is no server.
+    pub fn connect(url: &str, prefix: &str) -> Result<Reader, Fatal> {
+        let client = link::open(url)?;
+        let shown_url = link::redacted(url);
+        let connection = link::connect(&client).map_err(|error| {
+            Fatal::unavailable(format!(
+                "cannot reach Redis at {shown_url}: {error}. \
+                 Is it running, and is redis.url right?"
+            ))
+        })?;
+        Ok(Reader { keys: Keys::new(prefix), client, connection, shown_url })
+    }
+
+    /// Another connection to the same server, for hints of changes.
+    ///
+    /// # Errors
+    /// When there is no server.
+    pub fn listener(&self) -> Result<Listener, Fatal> {
+        let connection = link::connect(&self.client).map_err(|error| self.unavailable(&error))?;
+        let (channel, shown_url) = (self.keys.changes(), self.shown_url.clone());
+        Ok(Listener { connection, channel, shown_url })
+    }
+
+    /// The server's address, without its password.
+    #[must_use]
+    pub fn shown_url(&self) -> &str {
+        &self.shown_url
+    }
+
+    /// Reads devices; absent where the view knows none of that id. Also the
+    /// server's time, by which ages are told, whatever this host's clock says.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn devices(&mut self, ids: &[String]) -> Result<(Vec<Option<DeviceStatus>>, i64), Fatal> {
+        let mut commands = vec![redis::cmd("TIME")];
+        for id in ids {
+            commands.push(fields(&self.keys.device_text(id), &DEVICE_FIELDS));
+        }
+        let mut answers = self.query(&commands)?.into_iter();
+        let time = answers.next().and_then(|time| redis::from_redis_value(time).ok());
+        let (seconds, micros): (i64, i64) = time.unwrap_or_default();
+        let devices = ids.iter().zip(answers).map(|(id, answer)| device(id, answer)).collect();
+        Ok((devices, seconds * 1000 + micros / 1000))
+    }
+
+    /// How many devices of a fleet have each status, in the order of
+    /// [`Status::ALL`]: its partitions' counts added up (rule V7). Absent if no
+    /// partition knows of the fleet. At least `partitions` are looked at, and
+    /// more while there are markers of more.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn fleet(
+        &mut self,
+        fleet: &str,
+        partitions: i32,
+    ) -> Result<Option<[u64; Status::ALL.len()]>, Fatal> {
+        let names = Status::ALL.map(Status::wire_name);
+        let mut sum = [0; Status::ALL.len()];
+        let mut known = false;
+        let mut block = 0;
+        loop {
+            let mut commands = Vec::new();
+            for partition in block..block + PARTITIONS_BLOCK {
+                commands.push(fields(&self.keys.fleet(fleet, partition), &names));
+                let mut exists = redis::cmd("EXISTS");
+                exists.arg(self.keys.partition(partition));
+                commands.push(exists);
+            }
+            let mut exists = false;
+            for answer in self.query(&commands)? {
+                if let Value::Int(found) = answer {
+                    exists |= found != 0;
+                    continue;
+                }
+                let counts: Vec<Option<u64>> = redis::from_redis_value(answer).unwrap_or_default();
+                for (sum, count) in sum.iter_mut().zip(counts) {
+                    known |= count.is_some();
+                    *sum += count.unwrap_or(0);
+                }
+            }
+            block += PARTITIONS_BLOCK;
+            if !exists && block >= partitions {
+                return Ok(known.then_some(sum));
+            }
+        }
+    }
+
+    fn query(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, Fatal> {
+        let answers = link::exchange(&mut self.connection, commands)
+            .map_err(|error| self.unavailable(&error))?;
+        let taken = answers.into_iter().map(|answer| match answer {
+            // Somebody's accident under one of our names: not ours, so nothing.
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(Value::Nil),
+            answer => answer.map_err(|error| self.unavailable(&error.to_string())),
+        });
+        taken.collect()
+    }
+
+    fn unavailable(&self, error: &str) -> Fatal {
+        unavailable(&self.shown_url, error)
+    }
+}
+
+fn unavailable(shown_url: &str, error: &str) -> Fatal {
+    Fatal::unavailable(format!("Redis at {shown_url} does not answer: {error}"))
+}
+
+/// A device may have changed: look at it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Hint {
+    /// Which.
+    pub device: String,
+}
+
+/// A connection for hints.
+pub struct Listener {
+    connection: Connection,
+    channel: String,
+    shown_url: String,
+}
+
+impl Listener {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn hints(&mut self) -> Result<Hints<'_>, Fatal> {
+        let mut messages = self.connection.as_pubsub();
+        messages
+            .subscribe(&self.channel)
+            .and_then(|()| messages.set_read_timeout(Some(LISTEN_TIMEOUT)))
+            .map_err(|error| unavailable(&self.shown_url, &error.to_string()))?;
+        Ok(Hints { messages, shown_url: &self.shown_url })
+    }
+}
+
+/// Hints as they come.
+pub struct Hints<'a> {
+    messages: PubSub<'a>,
+    shown_url: &'a str,
+}
+
+impl Hints<'_> {
+    /// Waits for the next hint, however long it takes; meanwhile sees to it
+    /// that there still is a server.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn next_hint(&mut self) -> Result<Hint, Fatal> {
+        loop {
+            let heard = match self.messages.get_message() {
+                Err(error) if error.is_timeout() => self.messages.ping().map(|_: Value| None),
+                heard => heard.map(Some),
+            };
+            let message = heard.map_err(|error| unavailable(self.shown_url, &error.to_string()))?;
+            if let Some(message) = message
+                && let Ok(hint) = serde_json::from_slice(message.get_payload_bytes())
+            {
+                return Ok(hint);
+            }
+        }
+    }
+}
+
+fn fields(key: &str, names: &[&str]) -> Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg(names);
+    command
+}
+
+/// A device, if the view has one: a deleted one has left only its token.
+fn device(id: &str, answer: Value) -> Option<DeviceStatus> {
+    let values: Vec<Option<String>> = redis::from_redis_value(answer).ok()?;
+    let fields: BTreeMap<_, _> = DEVICE_FIELDS
+        .into_iter()
+        .zip(values)
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    let device = id.to_owned();
+    fields.contains_key("status").then_some(DeviceStatus { device, fields })
+}

@@ -1,200 +1,311 @@
-//! The changelog's records: a shard's facts, written to be restored (rules R).
+//! Changelog entries (DESIGN section 4): a shard's facts as keys and values of
+//! a compacted topic.
 //!
-//! Keys are readable, with a prefix for the kind: `d/<device>`,
-//! `c/<fingerprint>/<device>`, `i/<instance>`, `f/<fleet>`, `o/<organization>`
-//! and `e`. Values are the messages of `proto/device_status/changelog/v1`.
+//! Keys are text that a person can read and a tool can filter: a kind, and
+//! whose it is.
+//!
+//! | Key | Holds |
+//! |---|---|
+//! | `d/<device id>` | a device's row |
+//! | `c/<device id>/<fingerprint>` | a closed session that is remembered (rule J4) |
+//! | `i/<instance>` | a VPN instance |
+//! | `f/<fleet>` | a fleet |
+//! | `o/<organization>` | an organization |
+//! | `e` | the owner's epoch (rule C7) |
+//!
+//! Values are the messages of `proto/device_status/changelog/v1`. What a later
+//! version adds, kinds of keys and fields, is passed over.
 
 use std::sync::Arc;
 
 use prost::Message;
 
-use super::proto::changelog as stored;
+use super::proto::changelog as proto;
 use crate::error::Error;
 use crate::shard::snapshot::{
-    ClosedSession, Emitted, FleetFacts, InstanceFacts, OpenSession, OrganizationFacts,
+    ClosedSession, Emitted, Entry, FleetFacts, InstanceFacts, OpenSession, OrganizationFacts,
     ProgressFacts, Register, RowSnapshot, SessionFingerprint,
 };
-use crate::shard::{Connectivity, DeviceId, Entry, FrozenReason, Settings, Status, Timestamp};
+use crate::shard::{Connectivity, DeviceId, FrozenReason, Settings, Status, Timestamp};
 
-const EPOCH_KEY: &[u8] = b"e";
-
-/// Key and value of an entry's record; no value = a tombstone.
+/// Key and value of an entry. Without a value it is a tombstone.
 #[must_use]
 pub fn encode(entry: &Entry) -> (Vec<u8>, Option<Vec<u8>>) {
+    let named = |kind: &str, name: &str| [kind.as_bytes(), name.as_bytes()].concat();
     match entry {
         Entry::Device(device, row) => {
-            (device_key(b"d/", device), row.as_deref().map(|row| row_message(row).encode_to_vec()))
+            let mut key = b"d/".to_vec();
+            device.write_to(&mut key);
+            (key, row.as_ref().map(|row| row_message(row).encode_to_vec()))
         }
-        Entry::ClosedSession(device, fingerprint, closed) => {
-            let prefix = format!("c/{:016x}/", fingerprint.0);
-            let message = closed.as_ref().map(|closed| stored::ClosedSession {
-                closed_ms: closed.closed_at.0,
-                clock_ms: closed.clock.0,
+        Entry::ClosedSession(device, fingerprint, session) => {
+            let mut key = b"c/".to_vec();
+            device.write_to(&mut key);
+            key.extend_from_slice(format!("/{:016x}", fingerprint.0).as_bytes());
+            let value = session.as_ref().map(|session| proto::ClosedSession {
+                clock_ms: session.clock.0,
+                closed_ms: session.closed_at.0,
+                complete: true,
             });
-            (device_key(prefix.as_bytes(), device), message.map(|m| m.encode_to_vec()))
+            (key, value.map(|message| message.encode_to_vec()))
         }
-        Entry::Instance(name, facts) => {
-            let message = stored::Instance {
+        Entry::Instance(instance, facts) => {
+            let lease =
+                |alive: Register<u32>| proto::Lease { at_ms: alive.at.0, lease_ms: alive.value };
+            let message = proto::Instance {
+                clock_ms: facts.clock.0,
                 lost_ms: ms(facts.lost),
                 started_ms: ms(facts.started),
-                alive: facts.alive.map(lease_message),
-                alive_without_start: facts.alive_without_start.map(lease_message),
-                clock_ms: facts.clock.0,
+                alive: facts.alive.map(lease),
+                alive_without_start: facts.alive_without_start.map(lease),
+                complete: true,
             };
-            (name_key("i/", name), Some(message.encode_to_vec()))
+            (named("i/", instance), Some(message.encode_to_vec()))
         }
-        Entry::Fleet(name, facts) => {
-            let message = stored::Fleet {
+        Entry::Fleet(fleet, facts) => {
+            let message = proto::Fleet {
+                clock_ms: facts.clock.0,
                 settings: facts.settings.map(settings_message),
                 frozen: frozen_messages(&facts.frozen),
-                clock_ms: facts.clock.0,
+                complete: true,
             };
-            (name_key("f/", name), Some(message.encode_to_vec()))
+            (named("f/", fleet), Some(message.encode_to_vec()))
         }
-        Entry::Organization(name, facts) => {
-            let message = stored::Organization {
-                frozen: frozen_messages(&facts.frozen),
+        Entry::Organization(organization, facts) => {
+            let message = proto::Organization {
                 clock_ms: facts.clock.0,
+                frozen: frozen_messages(&facts.frozen),
+                complete: true,
             };
-            (name_key("o/", name), Some(message.encode_to_vec()))
+            (named("o/", organization), Some(message.encode_to_vec()))
         }
         Entry::Epoch(epoch) => {
-            (EPOCH_KEY.to_vec(), Some(stored::Epoch { epoch: *epoch }.encode_to_vec()))
+            let message = proto::Epoch { epoch: *epoch, complete: true };
+            (b"e".to_vec(), Some(message.encode_to_vec()))
         }
     }
 }
 
-/// Reads a record back. `None`: a kind that only a newer version knows.
+/// Reads an entry back. `None`: one of a kind that only a later version knows.
 ///
 /// # Errors
-/// [`Error::Corrupted`] where the record is not one that we wrote.
+/// [`Error::Corrupted`] if this is not what any version wrote: a value that was
+/// cut off, a device id that is none, a number that means nothing.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Entry>, Error> {
-    let key = key.ok_or_else(|| corrupted("the record has no key"))?;
-    if key == EPOCH_KEY {
-        let epoch = value.map(message::<stored::Epoch>).transpose()?;
-        return Ok(epoch.map(|epoch| Entry::Epoch(epoch.epoch)));
-    }
-    let Some((kind, name)) = key.split_at_checked(2) else { return Ok(None) };
-    Ok(Some(match kind {
-        b"d/" => {
-            let row = value.map(message).transpose()?.map(row).transpose()?;
-            Entry::Device(device(name)?, row.map(Box::new))
+    let read = match key {
+        None => Err("a record without a key".to_owned()),
+        Some(key) => read_entry(key, value),
+    };
+    read.map_err(|what| {
+        let key = String::from_utf8_lossy(key.unwrap_or_default());
+        Error::Corrupted(format!(
+            "changelog entry with key {key:?}: {what}. Something other than device-status wrote \
+             to the changelog topic, or a later version of it did: run that version, or delete \
+             this key with a tombstone, after which what it held is known again only from newer \
+             events"
+        ))
+    })
+}
+
+fn read_entry(key: &[u8], value: Option<&[u8]>) -> Result<Option<Entry>, String> {
+    let entry = match key {
+        [b'd', b'/', id @ ..] => {
+            let row = value.map(|value| read_row(value).map(Box::new)).transpose()?;
+            Entry::Device(device_id(id)?, row)
         }
-        b"c/" => closed_session(name, value)?,
-        b"i/" => Entry::Instance(text(name)?, instance(message(value.unwrap_or_default())?)),
-        b"f/" => Entry::Fleet(text(name)?, fleet(message(value.unwrap_or_default())?)?),
-        b"o/" => {
-            let found: stored::Organization = message(value.unwrap_or_default())?;
-            let facts = OrganizationFacts {
-                frozen: frozen(&found.frozen)?,
-                clock: Timestamp(found.clock_ms),
-            };
-            Entry::Organization(text(name)?, facts)
+        [b'c', b'/', rest @ ..] => {
+            let (device, fingerprint) = closed_session_key(rest)?;
+            let session = value
+                .map(|value| {
+                    let message: proto::ClosedSession = message(value)?;
+                    complete(message.complete)?;
+                    Ok::<_, String>(ClosedSession {
+                        closed_at: Timestamp(message.closed_ms),
+                        clock: Timestamp(message.clock_ms),
+                    })
+                })
+                .transpose()?;
+            Entry::ClosedSession(device, fingerprint, session)
+        }
+        // We write no tombstones of the following; a person may.
+        [b'i', b'/', instance @ ..] => {
+            let instance = text(instance)?;
+            Entry::Instance(instance, value.map_or_else(|| Ok(Default::default()), read_instance)?)
+        }
+        [b'f', b'/', fleet @ ..] => {
+            let fleet = text(fleet)?;
+            Entry::Fleet(fleet, value.map_or_else(|| Ok(Default::default()), read_fleet)?)
+        }
+        [b'o', b'/', organization @ ..] => {
+            let organization = text(organization)?;
+            let facts = value.map_or_else(|| Ok(Default::default()), read_organization)?;
+            Entry::Organization(organization, facts)
+        }
+        b"e" => {
+            let Some(value) = value else { return Ok(None) };
+            let message: proto::Epoch = message(value)?;
+            complete(message.complete)?;
+            Entry::Epoch(message.epoch)
         }
         _ => return Ok(None),
-    }))
+    };
+    Ok(Some(entry))
 }
 
-fn corrupted(what: &str) -> Error {
-    Error::Corrupted(format!("{what}; only device-status may write the changelog"))
+fn message<M: Message + Default>(value: &[u8]) -> Result<M, String> {
+    M::decode(value).map_err(|error| format!("its value cannot be read ({error})"))
 }
 
-fn message<M: Message + Default>(value: &[u8]) -> Result<M, Error> {
-    M::decode(value).map_err(|error| corrupted(&format!("the value cannot be read ({error})")))
+fn complete(complete: bool) -> Result<(), String> {
+    if complete { Ok(()) } else { Err("its value was cut off".to_owned()) }
 }
 
-fn text(name: &[u8]) -> Result<Arc<str>, Error> {
-    std::str::from_utf8(name).map(Into::into).map_err(|_| corrupted("the key is not UTF-8"))
+fn text(bytes: &[u8]) -> Result<Arc<str>, String> {
+    std::str::from_utf8(bytes).map(Arc::from).map_err(|_| "the name is not UTF-8".to_owned())
 }
 
-fn device(name: &[u8]) -> Result<DeviceId, Error> {
-    DeviceId::from_key(name).map_err(|why| corrupted(&format!("the key names no device ({why:?})")))
+fn device_id(key: &[u8]) -> Result<DeviceId, String> {
+    DeviceId::from_key(key).map_err(|reason| format!("this is no device id ({reason:?})"))
 }
 
-fn device_key(prefix: &[u8], device: &DeviceId) -> Vec<u8> {
-    let mut key = prefix.to_vec();
-    device.write_to(&mut key);
-    key
-}
-
-fn name_key(prefix: &str, name: &str) -> Vec<u8> {
-    format!("{prefix}{name}").into_bytes()
+/// A device id may hold slashes: the fingerprint is what follows the last.
+fn closed_session_key(key: &[u8]) -> Result<(DeviceId, SessionFingerprint), String> {
+    let no_fingerprint = || "the key does not end in a session's fingerprint".to_owned();
+    let slash = key.len().checked_sub(17).ok_or_else(no_fingerprint)?;
+    let (device, rest) = key.split_at(slash);
+    let digits = rest.strip_prefix(b"/").ok_or_else(no_fingerprint)?;
+    let fingerprint = digits
+        .iter()
+        .try_fold(0u64, |value, &digit| {
+            let digit = char::from(digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase())?;
+            Some(value << 4 | u64::from(digit))
+        })
+        .ok_or_else(no_fingerprint)?;
+    Ok((device_id(device)?, SessionFingerprint(fingerprint)))
 }
 
 fn ms(at: Option<Timestamp>) -> Option<i64> {
     at.map(|at| at.0)
 }
 
-fn at(ms: Option<i64>) -> Option<Timestamp> {
-    ms.map(Timestamp)
+fn frozen_messages(frozen: &[Option<Register<bool>>; 4]) -> Vec<proto::Frozen> {
+    let registers = (1..).zip(frozen);
+    registers
+        .filter_map(|(reason, register)| {
+            let Register { at, value } = (*register)?;
+            Some(proto::Frozen { reason, at_ms: at.0, value })
+        })
+        .collect()
 }
 
-fn closed_session(name: &[u8], value: Option<&[u8]>) -> Result<Entry, Error> {
-    let (hex, rest) =
-        name.split_at_checked(16).ok_or_else(|| corrupted("the key of a session is too short"))?;
-    let fingerprint = std::str::from_utf8(hex)
-        .ok()
-        .and_then(|hex| u64::from_str_radix(hex, 16).ok())
-        .ok_or_else(|| corrupted("the key of a session has no fingerprint"))?;
-    let name = rest.strip_prefix(b"/").ok_or_else(|| corrupted("the key names no device"))?;
-    let closed = value.map(message::<stored::ClosedSession>).transpose()?;
-    let closed = closed.map(|found| ClosedSession {
-        closed_at: Timestamp(found.closed_ms),
-        clock: Timestamp(found.clock_ms),
-    });
-    Ok(Entry::ClosedSession(device(name)?, SessionFingerprint(fingerprint), closed))
+/// Reasons that only a later version knows are passed over.
+fn frozen_registers(messages: &[proto::Frozen]) -> [Option<Register<bool>>; 4] {
+    let mut frozen = [None; FrozenReason::ALL.len()];
+    for message in messages {
+        let index = (message.reason as usize).wrapping_sub(1);
+        if let Some(register) = frozen.get_mut(index) {
+            *register = Some(Register { at: Timestamp(message.at_ms), value: message.value });
+        }
+    }
+    frozen
 }
 
-fn row_message(row: &RowSnapshot) -> stored::Row {
-    stored::Row {
+fn settings_message(settings: Register<Settings>) -> proto::Settings {
+    proto::Settings {
+        at_ms: settings.at.0,
+        poll_interval_ms: settings.value.poll_interval_ms,
+        vpn_enabled: settings.value.vpn_enabled,
+    }
+}
+
+fn settings_register(message: &proto::Settings) -> Register<Settings> {
+    let proto::Settings { at_ms, poll_interval_ms, vpn_enabled } = *message;
+    Register { at: Timestamp(at_ms), value: Settings { poll_interval_ms, vpn_enabled } }
+}
+
+fn progress_message(facts: &ProgressFacts) -> Option<proto::Progress> {
+    if *facts == ProgressFacts::default() {
+        return None;
+    }
+    Some(proto::Progress {
+        started_ms: facts.started.as_ref().map(|started| started.at.0),
+        release: facts
+            .started
+            .as_ref()
+            .map(|started| started.value.to_string())
+            .unwrap_or_default(),
+        finished_ms: ms(facts.finished),
+        percent_ms: facts.percent.map(|percent| percent.at.0),
+        percent: facts.percent.map_or(0, |percent| u32::from(percent.value)),
+    })
+}
+
+fn progress_facts(message: Option<proto::Progress>) -> Result<ProgressFacts, String> {
+    let Some(message) = message else { return Ok(ProgressFacts::default()) };
+    let percent = u8::try_from(message.percent)
+        .map_err(|_| format!("{} is no percentage", message.percent))?;
+    Ok(ProgressFacts {
+        started: message
+            .started_ms
+            .map(|at_ms| Register { at: Timestamp(at_ms), value: message.release.into() }),
+        finished: message.finished_ms.map(Timestamp),
+        percent: message.percent_ms.map(|at_ms| Register { at: Timestamp(at_ms), value: percent }),
+    })
+}
+
+fn row_message(row: &RowSnapshot) -> proto::Row {
+    proto::Row {
+        clock_ms: row.clock.0,
+        emitted: row.emitted.map(|emitted| proto::Emitted {
+            version: emitted.version,
+            status: emitted.shown.map_or(0, |(status, _)| status as u32 + 1),
+            connectivity: emitted.shown.map_or(0, |(_, connectivity)| connectivity as u32 + 1),
+            since_ms: emitted.since.0,
+            connectivity_since_ms: emitted.connectivity_since.0,
+        }),
         heartbeat_ms: row.heartbeat.map(|heartbeat| heartbeat.at.0),
-        heartbeat_interval_ms: row.heartbeat.and_then(|heartbeat| heartbeat.value),
+        heartbeat_poll_interval_ms: row.heartbeat.and_then(|heartbeat| heartbeat.value),
         last_vpn_opening_ms: ms(row.last_vpn_opening),
         sessions: row
             .sessions
             .iter()
-            .map(|session| stored::OpenSession {
+            .map(|session| proto::OpenSession {
                 instance: session.instance.to_string(),
                 fingerprint: session.fingerprint.0,
                 opened_ms: session.opened_at.0,
             })
             .collect(),
-        frozen: frozen_messages(&row.frozen),
-        deactivated_ms: ms(row.deactivated),
-        activated_ms: ms(row.activated),
-        preregistered: row
-            .preregistered
-            .map(|flag| stored::Flag { at_ms: flag.at.0, value: flag.value }),
-        provisioned_ms: ms(row.provisioned),
-        registered_ms: ms(row.registered),
-        membership: row.membership.as_ref().map(|membership| stored::Membership {
+        membership: row.membership.as_ref().map(|membership| proto::Membership {
             at_ms: membership.at.0,
             fleet: membership.value.0.as_deref().map(str::to_owned),
             organization: membership.value.1.as_deref().map(str::to_owned),
         }),
+        registered_ms: ms(row.registered),
+        provisioned_ms: ms(row.provisioned),
+        activated_ms: ms(row.activated),
+        deactivated_ms: ms(row.deactivated),
+        preregistered: row
+            .preregistered
+            .map(|flag| proto::Flag { at_ms: flag.at.0, value: flag.value }),
+        frozen: frozen_messages(&row.frozen),
         settings: row.settings.map(settings_message),
         configuration: progress_message(&row.configuration),
         update: progress_message(&row.update),
         deleted_ms: ms(row.deleted),
         deletion_touched_ms: ms(row.deletion_touched),
-        emitted: row.emitted.map(|emitted| stored::Emitted {
-            version: emitted.version,
-            status: emitted.shown.map_or(0, |(status, _)| number(status.index())),
-            connectivity: emitted.shown.map_or(0, |(_, link)| number(link as usize)),
-            since_ms: emitted.since.0,
-            connectivity_since_ms: emitted.connectivity_since.0,
-        }),
-        clock_ms: row.clock.0,
+        complete: true,
     }
 }
 
-fn row(found: stored::Row) -> Result<RowSnapshot, Error> {
+fn read_row(value: &[u8]) -> Result<RowSnapshot, String> {
+    let row: proto::Row = message(value)?;
+    complete(row.complete)?;
     Ok(RowSnapshot {
-        heartbeat: found
+        heartbeat: row
             .heartbeat_ms
-            .map(|at_ms| Register { at: Timestamp(at_ms), value: found.heartbeat_interval_ms }),
-        last_vpn_opening: at(found.last_vpn_opening_ms),
-        sessions: found
+            .map(|at_ms| Register { at: Timestamp(at_ms), value: row.heartbeat_poll_interval_ms }),
+        last_vpn_opening: row.last_vpn_opening_ms.map(Timestamp),
+        sessions: row
             .sessions
             .into_iter()
             .map(|session| OpenSession {
@@ -203,153 +314,460 @@ fn row(found: stored::Row) -> Result<RowSnapshot, Error> {
                 opened_at: Timestamp(session.opened_ms),
             })
             .collect(),
-        frozen: frozen(&found.frozen)?,
-        deactivated: at(found.deactivated_ms),
-        activated: at(found.activated_ms),
-        preregistered: found
+        frozen: frozen_registers(&row.frozen),
+        deactivated: row.deactivated_ms.map(Timestamp),
+        activated: row.activated_ms.map(Timestamp),
+        preregistered: row
             .preregistered
             .map(|flag| Register { at: Timestamp(flag.at_ms), value: flag.value }),
-        provisioned: at(found.provisioned_ms),
-        registered: at(found.registered_ms),
-        membership: found.membership.map(|membership| Register {
+        provisioned: row.provisioned_ms.map(Timestamp),
+        registered: row.registered_ms.map(Timestamp),
+        membership: row.membership.map(|membership| Register {
             at: Timestamp(membership.at_ms),
-            value: (membership.fleet.map(Into::into), membership.organization.map(Into::into)),
+            value: (membership.fleet.map(Arc::from), membership.organization.map(Arc::from)),
         }),
-        settings: found.settings.map(settings),
-        configuration: progress(found.configuration)?,
-        update: progress(found.update)?,
-        deleted: at(found.deleted_ms),
-        deletion_touched: at(found.deletion_touched_ms),
-        emitted: found.emitted.map(emitted).transpose()?,
-        clock: Timestamp(found.clock_ms),
+        settings: row.settings.as_ref().map(settings_register),
+        configuration: progress_facts(row.configuration)?,
+        update: progress_facts(row.update)?,
+        deleted: row.deleted_ms.map(Timestamp),
+        deletion_touched: row.deletion_touched_ms.map(Timestamp),
+        emitted: row.emitted.as_ref().map(read_emitted).transpose()?,
+        clock: Timestamp(row.clock_ms),
     })
 }
 
-/// Numbers of enums begin at 1, as those of the public messages do.
-fn number(index: usize) -> u32 {
-    u32::try_from(index).map_or(0, |index| index + 1)
-}
-
-fn numbered<T: Copy>(all: &[T], number: u32, what: &str) -> Result<T, Error> {
-    usize::try_from(number)
-        .ok()
-        .and_then(|number| all.get(number.checked_sub(1)?))
-        .copied()
-        .ok_or_else(|| corrupted(&format!("there is no {what} of number {number}")))
-}
-
-fn emitted(found: stored::Emitted) -> Result<Emitted, Error> {
-    let shown = match (found.status, found.connectivity) {
-        (0, 0) => None,
-        (status, connectivity) => Some((
-            numbered(&Status::ALL, status, "status")?,
-            numbered(&Connectivity::ALL, connectivity, "connectivity")?,
-        )),
+fn read_emitted(message: &proto::Emitted) -> Result<Emitted, String> {
+    let shown = if message.status == 0 && message.connectivity == 0 {
+        None
+    } else {
+        let status = Status::ALL.get((message.status as usize).wrapping_sub(1));
+        let connectivity = Connectivity::ALL.get((message.connectivity as usize).wrapping_sub(1));
+        let shown = status.copied().zip(connectivity.copied());
+        Some(shown.ok_or_else(|| {
+            let (status, connectivity) = (message.status, message.connectivity);
+            format!("there is no status {status} with connectivity {connectivity}")
+        })?)
     };
     Ok(Emitted {
-        version: found.version,
+        version: message.version,
         shown,
-        since: Timestamp(found.since_ms),
-        connectivity_since: Timestamp(found.connectivity_since_ms),
+        since: Timestamp(message.since_ms),
+        connectivity_since: Timestamp(message.connectivity_since_ms),
     })
 }
 
-type FrozenRegisters = [Option<Register<bool>>; FrozenReason::ALL.len()];
-
-fn frozen_messages(registers: &FrozenRegisters) -> Vec<stored::Frozen> {
-    FrozenReason::ALL
-        .into_iter()
-        .zip(registers)
-        .filter_map(|(reason, register)| {
-            let register = register.as_ref()?;
-            Some(stored::Frozen {
-                reason: number(reason.index()),
-                at_ms: register.at.0,
-                frozen: register.value,
-            })
-        })
-        .collect()
-}
-
-fn frozen(found: &[stored::Frozen]) -> Result<FrozenRegisters, Error> {
-    let mut registers = FrozenRegisters::default();
-    for register in found {
-        let reason = numbered(&FrozenReason::ALL, register.reason, "reason to freeze")?;
-        registers[reason.index()] =
-            Some(Register { at: Timestamp(register.at_ms), value: register.frozen });
-    }
-    Ok(registers)
-}
-
-fn settings_message(settings: Register<Settings>) -> stored::Settings {
-    stored::Settings {
-        at_ms: settings.at.0,
-        poll_interval_ms: settings.value.poll_interval_ms,
-        vpn_enabled: settings.value.vpn_enabled,
-    }
-}
-
-fn settings(found: stored::Settings) -> Register<Settings> {
-    Register {
-        at: Timestamp(found.at_ms),
-        value: Settings {
-            poll_interval_ms: found.poll_interval_ms,
-            vpn_enabled: found.vpn_enabled,
-        },
-    }
-}
-
-fn progress_message(facts: &ProgressFacts) -> Option<stored::Progress> {
-    if *facts == ProgressFacts::default() {
-        return None;
-    }
-    Some(stored::Progress {
-        started_ms: facts.started.as_ref().map(|started| started.at.0),
-        release: facts.started.as_ref().map(|s| s.value.to_string()).unwrap_or_default(),
-        finished_ms: ms(facts.finished),
-        percent_at_ms: facts.percent.map(|percent| percent.at.0),
-        percent: facts.percent.map_or(0, |percent| u32::from(percent.value)),
+fn read_instance(value: &[u8]) -> Result<InstanceFacts, String> {
+    let facts: proto::Instance = message(value)?;
+    complete(facts.complete)?;
+    let register =
+        |lease: proto::Lease| Register { at: Timestamp(lease.at_ms), value: lease.lease_ms };
+    Ok(InstanceFacts {
+        lost: facts.lost_ms.map(Timestamp),
+        started: facts.started_ms.map(Timestamp),
+        alive: facts.alive.map(register),
+        alive_without_start: facts.alive_without_start.map(register),
+        clock: Timestamp(facts.clock_ms),
     })
 }
 
-fn progress(found: Option<stored::Progress>) -> Result<ProgressFacts, Error> {
-    let Some(found) = found else { return Ok(ProgressFacts::default()) };
-    let percent =
-        u8::try_from(found.percent).map_err(|_| corrupted("a percentage is above 255"))?;
-    Ok(ProgressFacts {
-        started: found
-            .started_ms
-            .map(|at_ms| Register { at: Timestamp(at_ms), value: found.release.as_str().into() }),
-        finished: at(found.finished_ms),
-        percent: found.percent_at_ms.map(|at_ms| Register { at: Timestamp(at_ms), value: percent }),
-    })
-}
-
-fn lease_message(alive: Register<u32>) -> stored::Lease {
-    stored::Lease { at_ms: alive.at.0, lease_ms: alive.value }
-}
-
-fn lease(found: stored::Lease) -> Register<u32> {
-    Register { at: Timestamp(found.at_ms), value: found.lease_ms }
-}
-
-fn instance(found: stored::Instance) -> InstanceFacts {
-    InstanceFacts {
-        lost: at(found.lost_ms),
-        started: at(found.started_ms),
-        alive: found.alive.map(lease),
-        alive_without_start: found.alive_without_start.map(lease),
-        clock: Timestamp(found.clock_ms),
-    }
-}
-
-fn fleet(found: stored::Fleet) -> Result<FleetFacts, Error> {
+fn read_fleet(value: &[u8]) -> Result<FleetFacts, String> {
+    let facts: proto::Fleet = message(value)?;
+    complete(facts.complete)?;
     Ok(FleetFacts {
-        settings: found.settings.map(settings),
-        frozen: frozen(&found.frozen)?,
-        clock: Timestamp(found.clock_ms),
+        settings: facts.settings.as_ref().map(settings_register),
+        frozen: frozen_registers(&facts.frozen),
+        clock: Timestamp(facts.clock_ms),
+    })
+}
+
+fn read_organization(value: &[u8]) -> Result<OrganizationFacts, String> {
+    let facts: proto::Organization = message(value)?;
+    complete(facts.complete)?;
+    Ok(OrganizationFacts {
+        frozen: frozen_registers(&facts.frozen),
+        clock: Timestamp(facts.clock_ms),
     })
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What version 1 wrote. Never written anew: later versions must read it.
+    const GOLDEN: &str = include_str!("../../tests/golden/changelog-v1.txt");
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp(1_760_000_000_000 + ms)
+    }
+
+    fn register<T>(ms: i64, value: T) -> Option<Register<T>> {
+        Some(Register { at: at(ms), value })
+    }
+
+    /// The entries of the golden file, in its order.
+    fn golden_entries() -> Vec<Entry> {
+        let hex = DeviceId::from_key(b"0123456789abcdef0123456789abcdef").unwrap();
+        let text = DeviceId::from_key("gerät/7".as_bytes()).unwrap();
+        let frozen = [register(1, true), None, register(2, false), register(3, true)];
+        let full = RowSnapshot {
+            heartbeat: register(4, Some(900_000)),
+            last_vpn_opening: Some(at(5)),
+            sessions: vec![
+                OpenSession {
+                    instance: "vpn-1".into(),
+                    fingerprint: SessionFingerprint(0xfedc_ba98_7654_3210),
+                    opened_at: at(6),
+                },
+                OpenSession {
+                    instance: "vpn-2".into(),
+                    fingerprint: SessionFingerprint(1),
+                    opened_at: at(7),
+                },
+            ],
+            frozen,
+            deactivated: Some(at(8)),
+            activated: Some(at(9)),
+            preregistered: register(10, true),
+            provisioned: Some(at(11)),
+            registered: Some(at(12)),
+            membership: register(13, (Some("fleet".into()), Some("organization".into()))),
+            settings: register(
+                14,
+                Settings { poll_interval_ms: Some(60_000), vpn_enabled: Some(false) },
+            ),
+            configuration: ProgressFacts {
+                started: register(15, "".into()),
+                finished: Some(at(16)),
+                percent: register(17, 100),
+            },
+            update: ProgressFacts {
+                started: register(18, "release-2".into()),
+                finished: None,
+                percent: register(19, 0),
+            },
+            deleted: Some(at(20)),
+            deletion_touched: Some(at(21)),
+            emitted: Some(Emitted {
+                version: 300,
+                shown: Some((Status::Frozen, Connectivity::None)),
+                since: at(22),
+                connectivity_since: at(23),
+            }),
+            clock: at(24),
+        };
+        let settings = Settings { poll_interval_ms: None, vpn_enabled: Some(true) };
+        vec![
+            Entry::Device(hex.clone(), Some(Box::new(full))),
+            Entry::Device(text.clone(), Some(Box::default())),
+            Entry::Device(hex.clone(), None),
+            Entry::ClosedSession(
+                text.clone(),
+                SessionFingerprint(0xabc),
+                Some(ClosedSession { closed_at: at(25), clock: at(26) }),
+            ),
+            Entry::ClosedSession(hex, SessionFingerprint(u64::MAX), None),
+            Entry::Instance(
+                "vpn-1".into(),
+                InstanceFacts {
+                    lost: Some(at(27)),
+                    started: Some(at(28)),
+                    alive: register(29, 60_000),
+                    alive_without_start: register(30, 1_000),
+                    clock: at(31),
+                },
+            ),
+            Entry::Fleet(
+                "fleet".into(),
+                FleetFacts { settings: register(32, settings), frozen, clock: at(33) },
+            ),
+            Entry::Organization("".into(), OrganizationFacts { frozen, clock: at(34) }),
+            Entry::Epoch(1_760_000_000_000),
+        ]
+    }
+
+    fn to_hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn from_hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    }
+
+    fn golden_text() -> String {
+        let line = |entry: &Entry| {
+            let (key, value) = encode(entry);
+            let value = value.map_or_else(|| "tombstone".to_owned(), |value| to_hex(&value));
+            format!("{}\t{value}\n", String::from_utf8(key).unwrap())
+        };
+        golden_entries().iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_version_1_wrote_stays_readable() {
+        let lines: Vec<&str> = GOLDEN.lines().collect();
+        let entries = golden_entries();
+        assert_eq!(lines.len(), entries.len());
+        for (line, entry) in lines.into_iter().zip(entries) {
+            let (key, value) = line.split_once('\t').unwrap();
+            let value = (value != "tombstone").then(|| from_hex(value));
+            let read = decode(Some(key.as_bytes()), value.as_deref()).unwrap();
+            assert_eq!(read, Some(entry), "{key}");
+        }
+    }
+
+    #[test]
+    fn this_version_still_writes_what_version_1_reads() {
+        assert_eq!(golden_text(), GOLDEN, "a field changed its number, type or place");
+    }
+
+    #[test]
+    fn keys_can_be_read_by_people() {
+        let keys: Vec<&str> = GOLDEN.lines().filter_map(|line| line.split('\t').next()).collect();
+        let expected = [
+            "d/0123456789abcdef0123456789abcdef",
+            "d/gerät/7",
+            "d/0123456789abcdef0123456789abcdef",
+            "c/gerät/7/0000000000000abc",
+            "c/0123456789abcdef0123456789abcdef/ffffffffffffffff",
+            "i/vpn-1",
+            "f/fleet",
+            "o/",
+            "e",
+        ];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn a_value_cut_off_anywhere_is_corrupted_and_says_what_to_do() {
+        for entry in golden_entries() {
+            let (key, Some(value)) = encode(&entry) else { continue };
+            for cut in 0..value.len() {
+                let error = decode(Some(&key), Some(&value[..cut])).unwrap_err();
+                let Error::Corrupted(message) = error else { panic!("{error}") };
+                let name = format!("{:?}", String::from_utf8_lossy(&key));
+                assert!(message.contains(&name) && message.contains("tombstone"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        for entry in golden_entries() {
+            let (key, Some(mut value)) = encode(&entry) else { continue };
+            // Field 1000, a string; field 1001, a number.
+            value.extend_from_slice(&[0xc2, 0x3e, 2, b'h', b'i', 0xc8, 0x3e, 5]);
+            assert_eq!(decode(Some(&key), Some(&value)).unwrap(), Some(entry));
+        }
+        for key in ["x/what", "", "d", "ee", "epoch"] {
+            assert_eq!(decode(Some(key.as_bytes()), Some(b"?")).unwrap(), None, "{key}");
+            assert_eq!(decode(Some(key.as_bytes()), None).unwrap(), None, "{key}");
+        }
+        let frozen = proto::Frozen { reason: 9, at_ms: 1, value: true };
+        assert_eq!(frozen_registers(&[frozen, proto::Frozen::default()]), [None; 4]);
+    }
+
+    #[test]
+    fn a_key_that_is_none_is_corrupted() {
+        let long = [b"d/".as_slice(), &[b'x'; 129]].concat();
+        let keys: [&[u8]; 9] = [
+            b"d/",
+            b"d/\xff",
+            &long,
+            b"c/",
+            b"c//0000000000000001",
+            b"c/a/00000000000000AB",
+            b"c/a-0000000000000001",
+            b"i/\xff",
+            b"f/\xff",
+        ];
+        for key in keys {
+            assert!(matches!(decode(Some(key), None), Err(Error::Corrupted(_))), "{key:?}");
+        }
+        assert!(matches!(decode(None, None), Err(Error::Corrupted(_))));
+    }
+
+    #[test]
+    fn numbers_that_mean_nothing_are_corrupted() {
+        let row = |status, connectivity, percent| proto::Row {
+            emitted: Some(proto::Emitted { status, connectivity, ..Default::default() }),
+            update: Some(proto::Progress { percent, ..Default::default() }),
+            complete: true,
+            ..Default::default()
+        };
+        for message in [row(8, 1, 0), row(1, 5, 0), row(1, 0, 0), row(0, 1, 0), row(1, 1, 256)] {
+            let value = message.encode_to_vec();
+            assert!(matches!(decode(Some(b"d/a"), Some(&value)), Err(Error::Corrupted(_))));
+        }
+        assert!(decode(Some(b"d/a"), Some(&row(1, 1, 255).encode_to_vec())).is_ok());
+    }
+
+    #[test]
+    fn a_tombstone_written_by_hand_leaves_nothing_known() {
+        let read = |key: &str| decode(Some(key.as_bytes()), None).unwrap();
+        assert_eq!(read("i/a"), Some(Entry::Instance("a".into(), InstanceFacts::default())));
+        assert_eq!(read("f/a"), Some(Entry::Fleet("a".into(), FleetFacts::default())));
+        assert_eq!(read("e"), None);
+    }
+
+    fn time() -> BoxedStrategy<Timestamp> {
+        prop_oneof![4 => 0..1i64 << 42, 1 => any::<i64>()].prop_map(Timestamp).boxed()
+    }
+
+    fn reg<T: std::fmt::Debug + 'static>(
+        value: impl Strategy<Value = T> + 'static,
+    ) -> BoxedStrategy<Option<Register<T>>> {
+        prop::option::of((time(), value).prop_map(|(at, value)| Register { at, value })).boxed()
+    }
+
+    fn name() -> BoxedStrategy<Arc<str>> {
+        "\\PC{0,12}".prop_map(Arc::from).boxed()
+    }
+
+    fn device() -> BoxedStrategy<DeviceId> {
+        let id = prop_oneof!["[0-9a-f]{32}", "\\PC{1,30}"];
+        id.prop_map(|id| DeviceId::from_key(id.as_bytes()).unwrap()).boxed()
+    }
+
+    fn settings() -> BoxedStrategy<Settings> {
+        any::<(Option<u32>, Option<bool>)>()
+            .prop_map(|(poll_interval_ms, vpn_enabled)| Settings { poll_interval_ms, vpn_enabled })
+            .boxed()
+    }
+
+    fn frozen() -> BoxedStrategy<[Option<Register<bool>>; 4]> {
+        prop::array::uniform4(reg(any::<bool>())).boxed()
+    }
+
+    fn progress() -> BoxedStrategy<ProgressFacts> {
+        (reg(name()), prop::option::of(time()), reg(any::<u8>()))
+            .prop_map(|(started, finished, percent)| ProgressFacts { started, finished, percent })
+            .boxed()
+    }
+
+    fn emitted() -> BoxedStrategy<Emitted> {
+        let shown = prop::option::of((
+            prop::sample::select(Status::ALL.to_vec()),
+            prop::sample::select(Connectivity::ALL.to_vec()),
+        ));
+        (any::<u64>(), shown, time(), time())
+            .prop_map(|(version, shown, since, connectivity_since)| Emitted {
+                version,
+                shown,
+                since,
+                connectivity_since,
+            })
+            .boxed()
+    }
+
+    fn row() -> BoxedStrategy<RowSnapshot> {
+        let session = (name(), any::<u64>(), time()).prop_map(|(instance, hash, opened_at)| {
+            OpenSession { instance, fingerprint: SessionFingerprint(hash), opened_at }
+        });
+        let membership = (prop::option::of(name()), prop::option::of(name()));
+        let facts = (
+            reg(any::<Option<u32>>()),
+            prop::collection::vec(session, 0..4),
+            frozen(),
+            reg(any::<bool>()),
+            reg(membership),
+            reg(settings()),
+            progress(),
+            progress(),
+            prop::option::of(emitted()),
+        );
+        (facts, prop::array::uniform7(prop::option::of(time())), time())
+            .prop_map(|(facts, times, clock)| {
+                let (heartbeat, sessions, frozen, preregistered, membership, ..) = facts.clone();
+                let (.., settings, configuration, update, emitted) = facts;
+                RowSnapshot {
+                    heartbeat,
+                    last_vpn_opening: times[0],
+                    sessions,
+                    frozen,
+                    deactivated: times[1],
+                    activated: times[2],
+                    preregistered,
+                    provisioned: times[3],
+                    registered: times[4],
+                    membership,
+                    settings,
+                    configuration,
+                    update,
+                    deleted: times[5],
+                    deletion_touched: times[6],
+                    emitted,
+                    clock,
+                }
+            })
+            .boxed()
+    }
+
+    fn entry() -> BoxedStrategy<Entry> {
+        let closed =
+            (time(), time()).prop_map(|(closed_at, clock)| ClosedSession { closed_at, clock });
+        let instance =
+            (
+                prop::option::of(time()),
+                prop::option::of(time()),
+                reg(any::<u32>()),
+                reg(any::<u32>()),
+                time(),
+            )
+                .prop_map(|(lost, started, alive, alive_without_start, clock)| {
+                    InstanceFacts { lost, started, alive, alive_without_start, clock }
+                });
+        prop_oneof![
+            (device(), prop::option::of(row().prop_map(Box::new)))
+                .prop_map(|(device, row)| Entry::Device(device, row))
+                .boxed(),
+            (device(), any::<u64>(), prop::option::of(closed)).prop_map(
+                |(device, hash, session)| {
+                    Entry::ClosedSession(device, SessionFingerprint(hash), session)
+                }
+            ),
+            (name(), instance).prop_map(|(name, facts)| Entry::Instance(name, facts)),
+            (name(), reg(settings()), frozen(), time()).prop_map(
+                |(name, settings, frozen, clock)| {
+                    Entry::Fleet(name, FleetFacts { settings, frozen, clock })
+                }
+            ),
+            (name(), frozen(), time()).prop_map(|(name, frozen, clock)| {
+                Entry::Organization(name, OrganizationFacts { frozen, clock })
+            }),
+            any::<u64>().prop_map(Entry::Epoch),
+        ]
+        .boxed()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(entry in entry()) {
+            let (key, value) = encode(&entry);
+            prop_assert_eq!(decode(Some(&key), value.as_deref()).unwrap(), Some(entry));
+        }
+
+        #[test]
+        fn a_value_cut_off_is_never_taken_for_whole(
+            entry in entry(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            if let (key, Some(value)) = encode(&entry) {
+                let cut = &value[..cut.index(value.len())];
+                prop_assert!(matches!(decode(Some(&key), Some(cut)), Err(Error::Corrupted(_))));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(
+            kind in prop::sample::select(vec!["d/", "c/", "i/", "f/", "o/", "e", ""]),
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+            value in prop::option::of(prop::collection::vec(any::<u8>(), 0..100)),
+        ) {
+            let key = [kind.as_bytes(), &rest].concat();
+            let _ = decode(Some(&key), value.as_deref());
+        }
+    }
+}

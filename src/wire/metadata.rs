@@ -1,74 +1,77 @@
-//! What is committed beside a shard's offsets (rule C2): one short ASCII text,
-//! the same on all three inputs.
+//! The text beside the committed offsets (rule C2): where a shard's clock
+//! stands, and which commit this was.
 //!
-//! ```text
-//! 1,<clock>,<lifecycle>,<vpn>,<heartbeats>,<epoch>,<batch>,<replay from>,<rules>
-//! ```
-//! Times are milliseconds since the epoch, a watermark not known is empty, and
-//! the fingerprint of the rules is hexadecimal. The first field is the version
-//! of the format.
+//! `ds1;clock;lifecycle,vpn,heartbeats;epoch;batch;replay-from;fingerprint`,
+//! times in milliseconds, `-` for an unknown watermark, the fingerprint in 16
+//! hex digits. Text that goes on after another `;` is of a later version that
+//! this one understands.
 
 use crate::shard::Timestamp;
 
-const VERSION: &str = "1";
-
-/// How far a shard had come when its offsets were committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What every shard commits beside its offsets, the same on all three inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardMetadata {
-    /// The clock through which all timers had fired.
+    /// The clock through which all timers have fired.
     pub clock: Timestamp,
-    /// The watermarks of the inputs, in the order of
-    /// [`Input::ALL`](crate::shard::Input::ALL).
+    /// The watermarks, in the order of [`crate::shard::Input::ALL`].
     pub watermarks: [Option<Timestamp>; 3],
-    /// The owner's epoch (rule C7).
+    /// The epoch of the owner that committed (rule C7).
     pub epoch: u64,
-    /// Counts the owner's batches.
+    /// The number of its commit; the greatest (epoch, batch) counts.
     pub batch: u64,
-    /// Whence a restore replays heartbeats (rule R2).
+    /// Heartbeats are replayed from here (rule R2).
     pub replay_from: Timestamp,
     /// Of the configuration that statuses depend on.
     pub rules_fingerprint: u64,
 }
 
+const FORMAT: &str = "ds1";
+
 impl ShardMetadata {
-    /// The text to commit.
+    /// The text to commit: ASCII, at most about 200 bytes.
     #[must_use]
     pub fn encode(&self) -> String {
-        let [lifecycle, vpn, heartbeats] =
-            self.watermarks.map(|at| at.map_or_else(String::new, |at| at.to_string()));
+        let [lifecycle, vpn_sessions, heartbeats] = self
+            .watermarks
+            .map(|watermark| watermark.map_or_else(|| "-".to_owned(), |at| at.to_string()));
         format!(
-            "{VERSION},{},{lifecycle},{vpn},{heartbeats},{},{},{},{:x}",
+            "{FORMAT};{};{lifecycle},{vpn_sessions},{heartbeats};{};{};{};{:016x}",
             self.clock, self.epoch, self.batch, self.replay_from, self.rules_fingerprint
         )
     }
 
-    /// Reads it back; `None` for what an operator's tool or another version wrote.
+    /// Reads it back. `None` for anything that this program did not write: an
+    /// operator's reset, another program's text, another format.
     #[must_use]
     pub fn decode(text: &str) -> Option<ShardMetadata> {
-        let mut fields = text.split(',');
-        if fields.next()? != VERSION {
+        let mut fields = text.split(';');
+        if fields.next()? != FORMAT {
             return None;
         }
-        let time = |text: &str| text.parse().ok().map(Timestamp);
-        let clock = time(fields.next()?)?;
+        let clock = timestamp(fields.next()?)?;
+        let mut inputs = fields.next()?.split(',');
         let mut watermarks = [None; 3];
         for watermark in &mut watermarks {
-            let text = fields.next()?;
-            *watermark = if text.is_empty() { None } else { Some(time(text)?) };
+            *watermark = match inputs.next()? {
+                "-" => None,
+                text => Some(timestamp(text)?),
+            };
+        }
+        if inputs.next().is_some() {
+            return None;
         }
         let epoch = fields.next()?.parse().ok()?;
         let batch = fields.next()?.parse().ok()?;
-        let replay_from = time(fields.next()?)?;
-        let rules_fingerprint = u64::from_str_radix(fields.next()?, 16).ok()?;
-        fields.next().is_none().then_some(ShardMetadata {
-            clock,
-            watermarks,
-            epoch,
-            batch,
-            replay_from,
-            rules_fingerprint,
-        })
+        let replay_from = timestamp(fields.next()?)?;
+        // Of a fixed length, so that a text that was cut off is known for one.
+        let digits = fields.next().filter(|digits| digits.len() == 16)?;
+        let rules_fingerprint = u64::from_str_radix(digits, 16).ok()?;
+        Some(ShardMetadata { clock, watermarks, epoch, batch, replay_from, rules_fingerprint })
     }
+}
+
+fn timestamp(text: &str) -> Option<Timestamp> {
+    text.parse().ok().map(Timestamp)
 }
 
 #[cfg(test)]
@@ -77,29 +80,67 @@ mod tests {
 
     use super::*;
 
+    fn any_metadata() -> impl Strategy<Value = ShardMetadata> {
+        let numbers = (any::<i64>(), any::<u64>(), any::<u64>(), any::<i64>(), any::<u64>());
+        (numbers, any::<[Option<i64>; 3]>()).prop_map(
+            |((clock, epoch, batch, replay_from, rules_fingerprint), watermarks)| ShardMetadata {
+                clock: Timestamp(clock),
+                watermarks: watermarks.map(|at| at.map(Timestamp)),
+                epoch,
+                batch,
+                replay_from: Timestamp(replay_from),
+                rules_fingerprint,
+            },
+        )
+    }
+
+    #[test]
+    fn what_the_first_version_committed_stays_readable() {
+        let text = "ds1;1760000000000;1760000002000,-,1760000001999;7;42;1759998200000;\
+                    00000000deadbeef";
+        let metadata = ShardMetadata {
+            clock: Timestamp(1_760_000_000_000),
+            watermarks: [
+                Some(Timestamp(1_760_000_002_000)),
+                None,
+                Some(Timestamp(1_760_000_001_999)),
+            ],
+            epoch: 7,
+            batch: 42,
+            replay_from: Timestamp(1_759_998_200_000),
+            rules_fingerprint: 0xdead_beef,
+        };
+        assert_eq!(ShardMetadata::decode(text), Some(metadata.clone()));
+        assert_eq!(metadata.encode(), text);
+        assert_eq!(ShardMetadata::decode(&format!("{text};more")), Some(metadata));
+    }
+
+    #[test]
+    fn foreign_text_is_none() {
+        for text in
+            ["", ";", "ds1", "ds2;1;1,1,1;1;1;1;0000000000000000", "NULL", "{\"a\":1}", "é;"]
+        {
+            assert_eq!(ShardMetadata::decode(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn what_was_committed_reads_back(
-            times in any::<[i64; 2]>(),
-            watermarks in any::<[Option<i64>; 3]>(),
-            numbers in any::<[u64; 3]>(),
-        ) {
-            let metadata = ShardMetadata {
-                clock: Timestamp(times[0]),
-                watermarks: watermarks.map(|at| at.map(Timestamp)),
-                epoch: numbers[0],
-                batch: numbers[1],
-                replay_from: Timestamp(times[1]),
-                rules_fingerprint: numbers[2],
-            };
+        fn what_is_committed_reads_back(metadata in any_metadata()) {
             let text = metadata.encode();
             prop_assert!(text.is_ascii() && text.len() < 256);
             prop_assert_eq!(ShardMetadata::decode(&text), Some(metadata));
         }
 
         #[test]
-        fn foreign_text_is_no_metadata(text in ".*") {
-            prop_assert_eq!(ShardMetadata::decode(&text), None);
+        fn a_text_cut_off_is_none(metadata in any_metadata(), cut in any::<prop::sample::Index>()) {
+            let text = metadata.encode();
+            prop_assert_eq!(ShardMetadata::decode(&text[..cut.index(text.len())]), None);
+        }
+
+        #[test]
+        fn any_text_is_read_without_harm(text in "\\PC*|ds1[;,0-9a-f-]*") {
+            let _ = ShardMetadata::decode(&text);
         }
     }
 }

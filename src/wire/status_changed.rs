@@ -1,19 +1,18 @@
-//! A status change as the message of the change topic (DESIGN section 5).
+//! A status change as it is told to others: key and value of a record of
+//! `device-status-changes`.
 
 use prost::Message;
 
 use super::proto::v1;
-use crate::shard::{Cause, Connectivity, HeartbeatState, Status, StatusChange, Timestamp};
+use crate::shard::{Connectivity, HeartbeatState, Status, StatusChange, Timestamp};
 
-/// Key and value of the record.
+/// Key (the device id) and value (a `StatusChanged`) of a change.
 #[must_use]
 pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
-    let device_id = change.device.to_string();
-    let key = device_id.clone().into_bytes();
-    let (previous_status, previous_connectivity) = shown(change.previous);
-    let (status, connectivity) = shown(change.current);
+    let (previous_status, previous_connectivity) = numbers(change.previous);
+    let (status, connectivity) = numbers(change.current);
     let message = v1::StatusChanged {
-        device_id,
+        device_id: change.device.to_string(),
         fleet: change.fleet.as_deref().unwrap_or_default().to_owned(),
         organization: change.organization.as_deref().unwrap_or_default().to_owned(),
         version: change.version,
@@ -23,30 +22,27 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
         connectivity,
         since: Some(timestamp(change.since)),
         connectivity_since: Some(timestamp(change.connectivity_since)),
-        cause: cause(change.cause).into(),
-        heartbeat_state: heartbeat_state(change.heartbeat_state).into(),
+        cause: i32::from(change.cause as u8),
+        heartbeat_state: match change.heartbeat_state {
+            HeartbeatState::Unknown => v1::HeartbeatState::Unknown,
+            HeartbeatState::Online => v1::HeartbeatState::Online,
+            HeartbeatState::Timeout => v1::HeartbeatState::Timeout,
+            HeartbeatState::Offline => v1::HeartbeatState::Offline,
+        } as i32,
         last_heartbeat: change.last_heartbeat.map(timestamp),
         vpn_connected: change.vpn_connected,
         progress: change.progress.map(u32::from),
         deleted: change.current.is_none(),
     };
+    let mut key = Vec::new();
+    change.device.write_to(&mut key);
     (key, message.encode_to_vec())
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
-    let nanos = at.0.rem_euclid(1000) * 1_000_000;
-    prost_types::Timestamp {
-        seconds: at.0.div_euclid(1000),
-        nanos: i32::try_from(nanos).unwrap_or_default(),
-    }
-}
-
-fn shown(shown: Option<(Status, Connectivity)>) -> (i32, i32) {
-    shown.map_or((0, 0), |(s, c)| (status(s).into(), connectivity(c).into()))
-}
-
-const fn status(status: Status) -> v1::Status {
-    match status {
+/// The numbers of a status and a connectivity; zeros where nothing is shown.
+fn numbers(shown: Option<(Status, Connectivity)>) -> (i32, i32) {
+    let Some((status, connectivity)) = shown else { return (0, 0) };
+    let status = match status {
         Status::Online => v1::Status::Online,
         Status::Configuring => v1::Status::Configuring,
         Status::Updating => v1::Status::Updating,
@@ -54,95 +50,86 @@ const fn status(status: Status) -> v1::Status {
         Status::PostProvisioning => v1::Status::PostProvisioning,
         Status::Inactive => v1::Status::Inactive,
         Status::Frozen => v1::Status::Frozen,
-    }
-}
-
-const fn connectivity(connectivity: Connectivity) -> v1::Connectivity {
-    match connectivity {
+    };
+    let connectivity = match connectivity {
         Connectivity::Full => v1::Connectivity::Full,
         Connectivity::VpnOnly => v1::Connectivity::VpnOnly,
         Connectivity::HeartbeatOnly => v1::Connectivity::HeartbeatOnly,
         Connectivity::None => v1::Connectivity::None,
-    }
+    };
+    (status as i32, connectivity as i32)
 }
 
-const fn heartbeat_state(state: HeartbeatState) -> v1::HeartbeatState {
-    match state {
-        HeartbeatState::Unknown => v1::HeartbeatState::Unknown,
-        HeartbeatState::Online => v1::HeartbeatState::Online,
-        HeartbeatState::Timeout => v1::HeartbeatState::Timeout,
-        HeartbeatState::Offline => v1::HeartbeatState::Offline,
-    }
-}
-
-const fn cause(cause: Cause) -> v1::Cause {
-    match cause {
-        Cause::Deleted => v1::Cause::Deleted,
-        Cause::Registered => v1::Cause::Registered,
-        Cause::Provisioned => v1::Cause::Provisioned,
-        Cause::Activated => v1::Cause::Activated,
-        Cause::Deactivated => v1::Cause::Deactivated,
-        Cause::Frozen => v1::Cause::Frozen,
-        Cause::Unfrozen => v1::Cause::Unfrozen,
-        Cause::Moved => v1::Cause::Moved,
-        Cause::SettingsChanged => v1::Cause::SettingsChanged,
-        Cause::Heartbeat => v1::Cause::Heartbeat,
-        Cause::HeartbeatTimedOut => v1::Cause::HeartbeatTimedOut,
-        Cause::HeartbeatExpired => v1::Cause::HeartbeatExpired,
-        Cause::VpnOpened => v1::Cause::VpnOpened,
-        Cause::VpnClosed => v1::Cause::VpnClosed,
-        Cause::VpnInstanceAlive => v1::Cause::VpnInstanceAlive,
-        Cause::VpnInstanceLost => v1::Cause::VpnInstanceLost,
-        Cause::VpnLeaseExpired => v1::Cause::VpnLeaseExpired,
-        Cause::ConfigurationStarted => v1::Cause::ConfigurationStarted,
-        Cause::ConfigurationFinished => v1::Cause::ConfigurationFinished,
-        Cause::UpdateStarted => v1::Cause::UpdateStarted,
-        Cause::UpdateFinished => v1::Cause::UpdateFinished,
-        Cause::RulesChanged => v1::Cause::RulesChanged,
-    }
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let nanos = at.0.rem_euclid(1_000) as i32 * 1_000_000;
+    prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::DeviceId;
+    use crate::shard::{Cause, DeviceId};
 
     fn change() -> StatusChange {
         StatusChange {
-            device: DeviceId::from_key(b"a").unwrap(),
-            fleet: Some("f".into()),
+            device: DeviceId::from_key(b"0123456789abcdef0123456789abcdef").unwrap(),
+            fleet: Some("fleet".into()),
             organization: None,
             version: 3,
-            previous: Some((Status::Online, Connectivity::Full)),
-            current: Some((Status::Offline, Connectivity::None)),
-            since: Timestamp(1_700_000_000_123),
-            connectivity_since: Timestamp(1_700_000_000_123),
-            cause: Cause::VpnLeaseExpired,
-            heartbeat_state: HeartbeatState::Offline,
-            last_heartbeat: None,
-            vpn_connected: false,
-            progress: None,
+            previous: Some((Status::Offline, Connectivity::None)),
+            current: Some((Status::Online, Connectivity::VpnOnly)),
+            since: Timestamp(1_760_000_000_123),
+            connectivity_since: Timestamp(-1),
+            cause: Cause::VpnOpened,
+            heartbeat_state: HeartbeatState::Timeout,
+            last_heartbeat: Some(Timestamp(1_759_999_000_000)),
+            vpn_connected: true,
+            progress: Some(40),
         }
     }
 
     #[test]
-    fn a_consumer_reads_what_was_meant() {
+    fn a_change_says_what_it_was_what_it_is_since_when_and_why() {
         let (key, value) = encode(&change());
+        assert_eq!(key, b"0123456789abcdef0123456789abcdef");
         let message = v1::StatusChanged::decode(value.as_slice()).unwrap();
-        assert_eq!(key, b"a");
-        assert_eq!(message.status(), v1::Status::Offline);
-        assert_eq!(message.previous_connectivity(), v1::Connectivity::Full);
-        assert_eq!(message.cause(), v1::Cause::VpnLeaseExpired);
-        let since = message.since.unwrap();
-        assert_eq!((since.seconds, since.nanos), (1_700_000_000, 123_000_000));
-        assert!(!message.deleted);
+        assert_eq!(message.device_id.as_bytes(), key);
+        assert_eq!((message.fleet.as_str(), message.organization.as_str()), ("fleet", ""));
+        assert_eq!(message.version, 3);
+        assert_eq!(message.previous_status(), v1::Status::Offline);
+        assert_eq!(message.previous_connectivity(), v1::Connectivity::None);
+        assert_eq!(message.status(), v1::Status::Online);
+        assert_eq!(message.connectivity(), v1::Connectivity::VpnOnly);
+        let since = prost_types::Timestamp { seconds: 1_760_000_000, nanos: 123_000_000 };
+        assert_eq!(message.since, Some(since));
+        let before_the_epoch = prost_types::Timestamp { seconds: -1, nanos: 999_000_000 };
+        assert_eq!(message.connectivity_since, Some(before_the_epoch));
+        assert_eq!(message.cause(), v1::Cause::VpnOpened);
+        assert_eq!(message.heartbeat_state(), v1::HeartbeatState::Timeout);
+        assert_eq!(message.last_heartbeat.unwrap().seconds, 1_759_999_000);
+        assert!(message.vpn_connected && !message.deleted);
+        assert_eq!(message.progress, Some(40));
     }
 
     #[test]
-    fn a_deletion_has_no_status() {
-        let (_, value) = encode(&StatusChange { current: None, ..change() });
+    fn a_deletion_has_no_status_and_a_first_change_had_none() {
+        let (_, value) = encode(&StatusChange { current: None, previous: None, ..change() });
         let message = v1::StatusChanged::decode(value.as_slice()).unwrap();
-        assert_eq!(message.status(), v1::Status::Unspecified);
         assert!(message.deleted);
+        assert_eq!((message.status, message.connectivity), (0, 0));
+        assert_eq!((message.previous_status, message.previous_connectivity), (0, 0));
+    }
+
+    #[test]
+    fn numbers_are_those_that_the_core_counts_by() {
+        for status in Status::ALL {
+            for connectivity in Connectivity::ALL {
+                let expected = (status.index() as i32 + 1, connectivity as i32 + 1);
+                assert_eq!(numbers(Some((status, connectivity))), expected);
+            }
+        }
+        assert_eq!(Cause::Deleted as i32, v1::Cause::Deleted as i32);
+        assert_eq!(Cause::VpnLeaseExpired as i32, v1::Cause::VpnLeaseExpired as i32);
+        assert_eq!(Cause::RulesChanged as i32, v1::Cause::RulesChanged as i32);
     }
 }

@@ -232,7 +232,11 @@ impl KafkaBroker {
         for input in Input::ALL {
             self.create_topic(topics.input(input), partitions, input_settings);
         }
-        self.create_topic(&topics.changelog, partitions, &[("cleanup.policy", "compact")]);
+        self.create_topic(
+            &topics.changelog,
+            partitions,
+            &[("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")],
+        );
         self.create_topic(&topics.status_changes, partitions, &[]);
         self.create_topic(&topics.dead_letters, partitions, &[]);
         topics

@@ -1,0 +1,265 @@
+//! `device-status get ID…`: what the view in Redis says of devices, or of a
+//! fleet.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Map, json};
+
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::shard::Status;
+use crate::view::read::{DeviceStatus, Reader};
+
+/// `device-status get …`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Devices to show
+    #[arg(value_name = "ID", required_unless_present = "fleet")]
+    pub ids: Vec<String>,
+    /// Show how many devices of a fleet have each status instead
+    #[arg(long, conflicts_with = "ids")]
+    pub fleet: Option<String>,
+}
+
+/// Where to read.
+#[derive(Clone, Copy, Debug)]
+pub struct RedisTarget<'a> {
+    /// `redis.url`
+    pub url: &'a str,
+    /// `redis.prefix`
+    pub prefix: &'a str,
+    /// `topics.partitions`: at least so many are looked at for a fleet.
+    pub partitions: i32,
+}
+
+impl<'a> RedisTarget<'a> {
+    /// As configured.
+    #[must_use]
+    pub fn of(config: &'a Config) -> RedisTarget<'a> {
+        RedisTarget {
+            url: &config.redis.url,
+            prefix: &config.redis.prefix,
+            partitions: config.topics.partitions,
+        }
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// When Redis cannot be reached, or does not know what was asked for.
+pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
+    let mut out = io::stdout().lock();
+    let colour = is_coloured(&out);
+    get(args, RedisTarget::of(config), json, colour, &mut out)
+}
+
+/// Does it, to any output.
+///
+/// # Errors
+/// As [`run`].
+pub fn get(
+    args: &Args,
+    redis: RedisTarget<'_>,
+    json: bool,
+    colour: bool,
+    out: &mut dyn Write,
+) -> Result<(), Fatal> {
+    let mut reader = Reader::connect(redis.url, redis.prefix)?;
+    let style = Style { colour };
+    match &args.fleet {
+        Some(fleet) => {
+            let counts = reader.fleet(fleet, redis.partitions)?;
+            let counts = counts.ok_or_else(|| {
+                Fatal::not_found(format!("no fleet {fleet:?} is known at {}", reader.shown_url()))
+            })?;
+            let text = if json { fleet_json(fleet, counts) } else { fleet_text(fleet, counts) };
+            written(out.write_all(text.as_bytes()))
+        }
+        None => {
+            let (devices, now_ms) = reader.devices(&args.ids)?;
+            for device in devices.iter().flatten() {
+                let text = match json {
+                    true => format!("{}\n", device.to_json()),
+                    false => style.device(device, now_ms),
+                };
+                written(out.write_all(text.as_bytes()))?;
+            }
+            let unknown: Vec<String> = std::iter::zip(&args.ids, &devices)
+                .filter(|(_, device)| device.is_none())
+                .map(|(id, _)| format!("{id:?}"))
+                .collect();
+            if unknown.is_empty() {
+                return Ok(());
+            }
+            Err(Fatal::not_found(format!(
+                "not known at {}: {}. A device is known once it was registered, \
+                 provisioned or heard of, and until it is deleted.",
+                reader.shown_url(),
+                unknown.join(", ")
+            )))
+        }
+    }
+}
+
+/// A reader of our output that has gone away is no failure.
+fn written(result: io::Result<()>) -> Result<(), Fatal> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fatal::internal(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether to colour: for a terminal, unless <https://no-color.org> is asked.
+pub(super) fn is_coloured(out: &impl IsTerminal) -> bool {
+    out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn fleet_json(fleet: &str, counts: [u64; Status::ALL.len()]) -> String {
+    let total: u64 = counts.iter().sum();
+    let mut by_status = Map::new();
+    for (status, count) in std::iter::zip(Status::ALL, counts) {
+        by_status.insert(status.wire_name().to_owned(), json!(count));
+    }
+    format!("{}\n", json!({ "fleet": fleet, "devices": total, "statuses": by_status }))
+}
+
+fn fleet_text(fleet: &str, counts: [u64; Status::ALL.len()]) -> String {
+    let mut text = format!("{}\n", printable(fleet));
+    for (status, count) in std::iter::zip(Status::ALL, counts) {
+        let _ = writeln!(text, "  {:18}{count:>10}", status.wire_name());
+    }
+    let _ = writeln!(text, "  {:18}{:>10}", "devices", counts.iter().sum::<u64>());
+    text
+}
+
+/// How things look to people.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    /// Whether to colour.
+    pub colour: bool,
+}
+
+impl Style {
+    fn device(self, device: &DeviceStatus, now_ms: i64) -> String {
+        let mut text = format!("{}  {}\n", printable(&device.device), self.status(device));
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "  {name:14}{}", printable(&value));
+        };
+        let moment = |field: &str| device.number(field).map(|ms| with_age(ms, now_ms));
+        line("since", moment("since_ms").unwrap_or_else(none));
+        line(
+            "connectivity",
+            match moment("connectivity_since_ms") {
+                Some(since) => format!("{}, since {since}", word(device, "connectivity")),
+                None => word(device, "connectivity"),
+            },
+        );
+        line(
+            "heartbeat",
+            match moment("heartbeat_ms") {
+                Some(last) => format!("{}, last {last}", word(device, "heartbeat")),
+                None => word(device, "heartbeat"),
+            },
+        );
+        line("vpn", word(device, "vpn"));
+        if let Some(percent) = device.field("progress") {
+            line("progress", format!("{percent} %"));
+        }
+        line("fleet", word(device, "fleet"));
+        line("version", word(device, "version"));
+        text
+    }
+
+    /// The status as people are shown it, in its colour.
+    pub(super) fn status(self, device: &DeviceStatus) -> String {
+        let shown = printable(&word(device, "display"));
+        if !self.colour {
+            return shown;
+        }
+        let colour = match device.field("status") {
+            Some("online") if device.field("connectivity") == Some("full") => "32",
+            Some("online") => "33",
+            Some("configuring" | "updating") => "36",
+            Some("offline") => "31",
+            Some("frozen") => "34",
+            _ => "90",
+        };
+        format!("\x1b[1;{colour}m{shown}\x1b[0m")
+    }
+}
+
+fn word(device: &DeviceStatus, field: &str) -> String {
+    device.field(field).map_or_else(none, str::to_owned)
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
+
+/// Keeps a terminal from obeying what somebody wrote into an id or a fleet.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A moment as RFC 3339, in UTC.
+pub(super) fn moment(ms: i64) -> String {
+    let since_epoch = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    // Beyond the year 9999 there is no such notation.
+    match UNIX_EPOCH.checked_add(since_epoch) {
+        Some(at) if since_epoch.as_secs() < 253_402_300_800 => {
+            humantime::format_rfc3339_millis(at).to_string()
+        }
+        _ => format!("{ms} ms"),
+    }
+}
+
+fn with_age(ms: i64, now_ms: i64) -> String {
+    format!("{} ({})", moment(ms), age(now_ms.saturating_sub(ms)))
+}
+
+/// An age in its two largest units.
+fn age(ms: i64) -> String {
+    let Ok(seconds) = u64::try_from(ms / 1000) else { return "ahead of us".to_owned() };
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s ago"),
+        (0, 0, _) => format!("{minutes} min {} s ago", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min ago"),
+        _ => format!("{days} d {hours} h ago"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_and_ages_read_well() {
+        assert_eq!(moment(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(moment(i64::MAX), format!("{} ms", i64::MAX));
+        assert_eq!(age(59_999), "59 s ago");
+        assert_eq!(age(61_000), "1 min 1 s ago");
+        assert_eq!(age(3_600_000 * 5), "5 h 0 min ago");
+        assert_eq!(age(86_400_000 * 2 + 3_600_000), "2 d 1 h ago");
+        assert_eq!(age(-5_000), "ahead of us");
+    }
+
+    #[test]
+    fn a_fleet_is_told_with_its_total() {
+        let counts = [5, 0, 0, 2, 0, 0, 1];
+        assert!(fleet_text("blue", counts).ends_with("devices                    8\n"));
+        let json: serde_json::Value = serde_json::from_str(&fleet_json("blue", counts)).unwrap();
+        assert_eq!(json["devices"], 8);
+        assert_eq!(json["statuses"]["offline"], 2);
+    }
+
+    #[test]
+    fn nothing_commands_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb"), "a\u{fffd}[2Jb");
+    }
+}
