@@ -68,6 +68,8 @@ pub struct Shard {
     /// Nothing in the wheel is due before this, so that it need not be asked at
     /// every record.
     next_due: Option<Timestamp>,
+    /// Through which all timers have fired.
+    fired: Timestamp,
     /// What has been read, and what time that makes it.
     watermarks: Clock,
     /// The clock (rule T2), by which rows are judged: where the end of a lease
@@ -175,6 +177,7 @@ impl Shard {
             scopes: Scopes::default(),
             wheel: Wheel::new(Timestamp::MIN),
             next_due: None,
+            fired: Timestamp::MIN,
             clock: Timestamp::MIN,
             merge: Merge::default(),
             phase: Phase::Restoring,
@@ -316,11 +319,7 @@ impl Shard {
     /// the same moment.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let clock = if self.timers_due(self.clock) {
-            self.wheel.position().min(self.clock)
-        } else {
-            self.clock
-        };
+        let clock = self.fired;
         Progress {
             clock,
             watermarks: Input::ALL.map(|input| self.watermarks.watermark(input)),

@@ -141,6 +141,11 @@ pub fn hash(connection: &mut Connection, key: &str) -> BTreeMap<String, String> 
     redis::cmd("HGETALL").arg(key).query(connection).unwrap()
 }
 
+/// Removes everything.
+pub fn flush_all(connection: &mut Connection) {
+    redis::cmd("FLUSHALL").exec(connection).unwrap();
+}
+
 /// The members of a set, sorted.
 pub fn members(connection: &mut Connection, key: &str) -> Vec<String> {
     let mut members: Vec<String> = redis::cmd("SMEMBERS").arg(key).query(connection).unwrap();
