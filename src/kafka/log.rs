@@ -131,7 +131,11 @@ impl KafkaLog {
             consumer.clone(),
             clock,
         );
+        // An answer of "fenced leader epoch" does not make librdkafka ask who leads
+        // now, so what it knows of that must be young.
         let questions = client_config::base(config)
+            .set("metadata.max.age.ms", "1000")
+            .set("topic.metadata.refresh.interval.ms", "1000")
             .create_with_context(client_config::LoggingContext)
             .map_err(refused)?;
 

@@ -74,7 +74,7 @@ pub struct ShardReport {
     pub to_restore: u64,
 }
 
-/// Where a shard is in its life (DESIGN section 4).
+/// Where a shard is in its life: created, restoring, running (rules R).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageName {
     /// Not all of its inputs are assigned yet (rule R6).
