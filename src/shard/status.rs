@@ -161,6 +161,37 @@ pub enum Cause {
     RulesChanged,
 }
 
+impl Cause {
+    /// The name that people are shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cause::Deleted => "deleted",
+            Cause::Registered => "registered",
+            Cause::Provisioned => "provisioned",
+            Cause::Activated => "activated",
+            Cause::Deactivated => "deactivated",
+            Cause::Frozen => "frozen",
+            Cause::Unfrozen => "unfrozen",
+            Cause::Moved => "moved",
+            Cause::SettingsChanged => "settings-changed",
+            Cause::Heartbeat => "heartbeat",
+            Cause::HeartbeatTimedOut => "heartbeat-timed-out",
+            Cause::HeartbeatExpired => "heartbeat-expired",
+            Cause::VpnOpened => "vpn-opened",
+            Cause::VpnClosed => "vpn-closed",
+            Cause::VpnInstanceAlive => "vpn-instance-alive",
+            Cause::VpnInstanceLost => "vpn-instance-lost",
+            Cause::VpnLeaseExpired => "vpn-lease-expired",
+            Cause::ConfigurationStarted => "configuration-started",
+            Cause::ConfigurationFinished => "configuration-finished",
+            Cause::UpdateStarted => "update-started",
+            Cause::UpdateFinished => "update-finished",
+            Cause::RulesChanged => "rules-changed",
+        }
+    }
+}
+
 /// What the ladder asks about a row at an instant. The status and the
 /// connectivity are a function of these answers and of nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,7 @@ use device_status::shard::{
     StatusChange, Timestamp,
 };
 
-use words::{
-    Arguments, DAY_ZERO_MS, device_id, parse_event, parse_input, parse_time, show_cause, show_time,
-};
+use words::{Arguments, DAY_ZERO_MS, device_id, parse_event, parse_input, parse_time, show_time};
 
 /// How a story is told: what holds for one way must hold for the other.
 #[derive(Clone, Copy, Debug)]
@@ -366,6 +364,7 @@ impl Story {
         }
         let name = name.ok_or("no device was named so far")?;
         let device = device_id(&name)?;
+        self.agrees_with_its_explanation(&device)?;
         let mut place = 0;
         for word in words {
             let (key, expected) = match word.split_once('=') {
@@ -389,13 +388,23 @@ impl Story {
         Ok(())
     }
 
+    /// What is shown must be what the ladder says when it is asked why.
+    fn agrees_with_its_explanation(&self, device: &DeviceId) -> Result<(), String> {
+        let Some(why) = self.shard.explain(device) else { return Ok(()) };
+        let shown = self.shard.view(device).map(|view| (view.status, view.connectivity));
+        if self.stopped.is_none() && why.ladder.shown() != shown {
+            return Err(format!("{device}: {shown:?} is shown, and not {:?}", why.ladder.shown()));
+        }
+        Ok(())
+    }
+
     fn actual(&self, device: &DeviceId, key: &str) -> Result<Option<String>, String> {
         let view = self.shard.view(device);
         let mut changes = self.changes.iter().filter(|change| change.device == *device);
         Ok(match key {
             "clock" => Some(show_time(self.shard.clock().0)),
             "changes" => Some(changes.count().to_string()),
-            "cause" => changes.next_back().map(|change| show_cause(change.cause)),
+            "cause" => changes.next_back().map(|change| change.cause.name().to_string()),
             "emits" => {
                 let changes: Vec<String> = changes
                     .map(|change| match change.current {

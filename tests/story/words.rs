@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use device_status::shard::{
-    Cause, DeviceEvent, DeviceId, EventBody, FrozenReason, Input, ScopeEvent, Settings, Timestamp,
+    DeviceEvent, DeviceId, EventBody, FrozenReason, Input, ScopeEvent, Settings, Timestamp,
 };
 
 /// 2026-01-01T00:00:00Z: stories begin on some day.
@@ -254,16 +254,4 @@ fn parse_duration(text: &str) -> Result<i64, String> {
         _ => return Err(wrong()),
     };
     Ok(number * unit_ms)
-}
-
-/// `HeartbeatExpired` → `heartbeat-expired`.
-pub fn show_cause(cause: Cause) -> String {
-    let mut text = String::new();
-    for letter in format!("{cause:?}").chars() {
-        if letter.is_uppercase() && !text.is_empty() {
-            text.push('-');
-        }
-        text.extend(letter.to_lowercase());
-    }
-    text
 }
