@@ -243,3 +243,37 @@ fn with_the_classic_protocol_a_second_member_costs_no_change() {
     let words = first.process.output();
     assert!(words.contains("shard resumed without a restore"), "{words}");
 }
+
+#[test]
+fn a_group_whose_offsets_are_gone_makes_nobody_offline_who_polled() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("offsets-gone", 2);
+    let config = ServiceConfig::new(broker, &topics).redis(&redis.url());
+    let mut service = DeviceStatus::start_ready(&config);
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..20).map(device_id).collect();
+    // Deadline 9 s and a grace of 1 s; heartbeats alone are not in the changelog.
+    let every = Duration::from_secs(6);
+    for _ in 0..5 {
+        poll_all(&producer, &topics, &devices, every);
+        pause(Duration::from_secs(3));
+    }
+    assert!(service.terminate().success());
+    broker.delete_group(&topics.group);
+
+    let service = DeviceStatus::start(&config);
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    for _ in 0..5 {
+        poll_all(&producer, &topics, &devices, every);
+        reader.read_for(Duration::from_secs(2));
+    }
+    let words = service.process.output();
+    assert!(
+        words.contains("committed offsets, or what was committed beside them, are gone"),
+        "{words}"
+    );
+    let changes = decode(&reader.records);
+    assert_versions_without_gaps(&changes);
+    assert_eq!(changes.len(), devices.len(), "{changes:#?}");
+}

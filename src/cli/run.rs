@@ -385,7 +385,7 @@ fn publish_counts(report: &Report) {
         histogram!(telemetry::TRANSACTION_DURATION).record(*seconds);
     }
     let commits = [
-        (commit_result::COMMITTED, counts.transaction_seconds.len() as u64),
+        (commit_result::COMMITTED, counts.commits),
         (commit_result::REFUSED, counts.commits_refused),
         (commit_result::UNKNOWN, counts.commits_unknown),
     ];

@@ -246,7 +246,7 @@ impl Worker {
         match result {
             Ok(mut receipt) => {
                 let took_ms = self.clock.monotonic_ms() - started_ms;
-                receipt.duration = Duration::from_millis(u64::try_from(took_ms).unwrap_or(0));
+                receipt.duration = Some(Duration::from_millis(u64::try_from(took_ms).unwrap_or(0)));
                 Outcome::Committed(receipt)
             }
             Err(Failure::Fatal(fatal)) => Outcome::Fatal(fatal),

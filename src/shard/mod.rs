@@ -250,14 +250,20 @@ impl Shard {
         self.watermarks.forget_evidence(input);
     }
 
+    /// Whether the shard applies and expires, and is not in the middle of a
+    /// restore or of a scope event.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+
     /// Throws away what was read and not processed: reading begins again at the
-    /// positions (rule R7).
+    /// positions (rule R7). Only for a shard [at rest](Shard::is_at_rest).
     pub fn rewind(&mut self) {
         for input in Input::ALL {
             self.merge.clear(input);
-            if !self.is_held_by(input) {
-                self.watermarks.head(input, None);
-            }
+            self.watermarks.discard_buffered(input);
+            self.watermarks.head(input, None);
             self.watermarks.forget_evidence(input);
         }
     }

@@ -186,9 +186,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if since_commit < self.settings.commit_interval_ms && !leaving {
             return;
         }
-        let progress_due = leaving || now_ms - self.last_progress_ms >= PROGRESS_INTERVAL_MS;
         if self.broker_time.age_ms(now_ms) >= BROKER_TIME_INTERVAL_MS
-            && progress_due
             && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running())
         {
             slot.shard.write_epoch();
@@ -197,21 +195,20 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let mut batch = Batch::default();
         let mut parts = BTreeMap::new();
         for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
+            let progress_due = leaving || now_ms - slot.batched_ms >= PROGRESS_INTERVAL_MS;
             let output = slot.shard.has_output() || (rewrite > 0 && slot.shard.rewriting_view());
             let moved =
                 slot.committed.as_ref().is_none_or(|(offsets, _)| *offsets != slot.positions());
             // The clock of an idle shard moves too, and is worth keeping: a
             // restart then judges from where it had come.
             if output || progress_due && (moved || !leaving) {
+                slot.batched_ms = now_ms;
                 let outbox = slot.shard.take_outbox(rewrite);
                 let (shard, part) =
                     pack(slot, outbox, self.rules_fingerprint, &self.settings.dead_letters);
                 parts.insert(slot.partition, part);
                 batch.shards.push(shard);
             }
-        }
-        if progress_due {
-            self.last_progress_ms = now_ms;
         }
         if batch.shards.is_empty() {
             return;
@@ -291,13 +288,13 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     fn on_committed(&mut self, receipt: &Receipt) {
-        let now_ms = self.clock.monotonic_ms();
         if let Some((stamp, received_ms)) = receipt.broker_time {
             self.broker_time.report(stamp, received_ms);
         }
         let Some(mut flight) = self.in_flight.take() else { return };
-        self.counts.transaction_seconds.push(receipt.duration.as_secs_f64());
-        self.last_progress_ms = now_ms;
+        self.counts.commits += 1;
+        // A commit that was looked up took nobody knows how long.
+        self.counts.transaction_seconds.extend(receipt.duration.map(|took| took.as_secs_f64()));
         let now = self.wall();
         for shard in &flight.batch.shards {
             let Some(part) = flight.parts.remove(&shard.partition) else { continue };

@@ -95,7 +95,6 @@ pub struct StreamThread<L, V, C> {
     in_flight: Option<InFlight>,
     broker_time: BrokerTime,
     last_commit_ms: i64,
-    last_progress_ms: i64,
     /// The question about the ends of the partitions that is under way, and
     /// the broker's time when it was put.
     ends: Option<(QuestionId, Option<Timestamp>)>,
@@ -126,7 +125,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             in_flight: None,
             broker_time: BrokerTime::default(),
             last_commit_ms: now_ms,
-            last_progress_ms: now_ms,
             ends: None,
             ends_asked_ms: i64::MIN / 2,
             counts: Counts::default(),
@@ -288,7 +286,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 self.restore_answered(id, &answer);
                 let mut answer = Some(answer);
                 for adoption in &mut self.adoptions {
-                    adoption.log_starts(id, &mut answer, now_ms);
+                    adoption.log_bounds(id, &mut answer, now_ms);
                 }
             }
             LogEvent::Committed(id, answer) => {
@@ -332,12 +330,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     }
                 }
                 ViewEvent::RewriteNeeded(partition) => {
-                    if let Some(slot) = self.slots.get_mut(&partition)
-                        && slot.is_running()
-                    {
+                    let running = self.slots.get_mut(&partition).filter(|slot| slot.is_running());
+                    let shard = match running {
+                        Some(slot) => Some(&mut slot.shard),
+                        None => self.suspended.get_mut(&partition).map(|kept| &mut kept.shard),
+                    };
+                    if let Some(shard) = shard {
                         warn!(partition, "the view was lost or set back; writing it again");
                         self.counts.view_rewrites += 1;
-                        slot.shard.rewrite_view();
+                        shard.rewrite_view();
                     }
                 }
                 ViewEvent::Superseded(partition) => {
@@ -381,15 +382,20 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             wall: self.clock.wall(),
             broker: self.broker_time.now(self.clock.monotonic_ms()),
             rules_fingerprint: self.rules_fingerprint,
-            replay_window_ms: self.settings.rules.replay_window_ms,
+            rules: &self.settings.rules,
             log: &mut self.log,
         };
         for slot in self.slots.values_mut() {
             if !matches!(slot.stage, Stage::Restoring(_)) {
                 continue;
             }
-            if let Err(error) = each(slot, &mut context) {
-                failed.push((slot.partition, error));
+            match each(slot, &mut context) {
+                Ok(()) => {}
+                Err(error @ Error::Retriable(_)) => {
+                    warn!(partition = slot.partition, %error, "the restore begins anew");
+                    restore::begin_anew(slot, &mut context);
+                }
+                Err(error) => failed.push((slot.partition, error)),
             }
         }
         for (partition, error) in failed {

@@ -211,6 +211,15 @@ impl KafkaBroker {
         }
     }
 
+    /// Deletes a consumer group, and with it its committed offsets.
+    pub fn delete_group(&self, group: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        wait_for(Duration::from_secs(30), "the group to be deleted", || {
+            let results = block_on(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
+            results.into_iter().next().unwrap().map_err(|(_, error)| error.to_string())
+        });
+    }
+
     /// Creates the topics of one instance of the service, under names that no
     /// other test uses.
     pub fn service_topics(&self, label: &str, partitions: i32) -> ServiceTopics {
