@@ -181,10 +181,11 @@ impl Shard {
             if matches!(event, DeviceEvent::SessionClosed { .. }) {
                 turn.sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
             }
-            if matches!(event, DeviceEvent::SessionOpened { .. }) {
-                self.prune_sessions(&mut row);
-            }
             self.judge(&mut row, judged, Some((at, device::cause_of(event))), false);
+        }
+        // Not before: what ended the session may be what made the difference.
+        if matches!(event, DeviceEvent::SessionOpened { .. }) {
+            self.prune_sessions(&mut row);
         }
         self.store(row, judged);
         joined

@@ -175,9 +175,11 @@ impl Facts<'_> {
             View::Without { at, .. } if instance.lapsed => end == at,
             View::AsOf { at, .. } | View::ScopesUntil(at) if instance.lapsed => end > at,
             // The announcement in force brought the sessions back, if they were
-            // gone.
+            // gone; but not those that a loss or a restart ended.
             View::AsOf { .. } | View::Without { .. } | View::ScopesUntil(_) => {
-                !shown_down || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
+                !shown_down
+                    || !instance.may_count(opened_at)
+                    || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
             }
         }
     }

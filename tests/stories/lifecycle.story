@@ -188,3 +188,20 @@
 10:07 a unfrozen                    | - changes=0
 10:08 a vpn-closed v1 s1            | - changes=0
 10:09 a provisioned                 | post-provisioning none version=1
+
+== Contact that is told late, when it is over, ends inactive and post provisioning
+10:00 a preregistered f           | inactive none
+10:00 b provisioned               | post-provisioning none
+11:00 a heartbeat at=10:10        | a: offline none since=10:32:45 cause=heartbeat-expired changes=1
+11:00 b heartbeat at=10:10        | b: offline none since=10:32:45 changes=1
+
+== Preregistered, provisioned, deactivated and frozen all at once, undone one by one
+10:00 a preregistered f
+10:01 a provisioned
+10:02 a deactivated
+10:03 a frozen                    | frozen none since=10:03
+10:04 a unfrozen                  | inactive none since=10:04 cause=unfrozen
+10:05 a activated                 | post-provisioning none since=10:05 cause=activated
+10:06 a deactivated               | inactive none since=10:06
+10:07 a vpn-opened v1 s1          | online vpn-only since=10:07
+10:08 a vpn-closed v1 s1          | offline none since=10:08

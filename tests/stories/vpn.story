@@ -71,7 +71,41 @@
 
 == A close before its open: the device was there, and is gone
 10:10 a vpn-closed v1 s1 at=10:05 | - changes=0
-10:11 a vpn-opened v1 s1 at=10:01 | offline none changes=1 vpn=down
+10:11 a vpn-opened v1 s1 at=10:01 | offline none changes=1 vpn=down since=10:05 links=10:05 cause=vpn-closed
+
+== A close before its open, of a device that was only provisioned
+10:00 a provisioned               | post-provisioning none
+10:10 a vpn-closed v1 s1 at=10:05 | post-provisioning none changes=0
+10:11 a vpn-opened v1 s1 at=10:01 | offline none changes=1 since=10:05 cause=vpn-closed
+# It leaves nothing behind.
+10:12 a vpn-opened v1 s1 at=10:02 | offline none changes=0
+10:13 * restart                   | offline none changes=0
+
+== An open that is told after its instance was declared lost
+10:00 a provisioned
+10:05 * instance-lost v1
+10:06 a vpn-opened v1 s1 at=10:03 | offline none changes=1 since=10:05 cause=vpn-instance-lost
+
+== An open that is told after its instance was started anew
+10:00 a provisioned
+10:05 * instance-alive v1 lease=1h started=10:04
+10:06 a vpn-opened v1 s1 at=10:03 | offline none changes=1 since=10:04 cause=vpn-instance-lost
+
+== An open that is told after the lease of its instance ran out
+10:00 a provisioned
+10:00 * instance-alive v1 lease=5m
+10:06 a vpn-opened v1 s1 at=10:03 | offline none changes=1 since=10:05 cause=vpn-lease-expired
+10:07 * instance-alive v1 lease=5m | online vpn-only since=10:07
+
+== The lease ends in the millisecond in which the heartbeat times out, and in which it expires
+10:00    * instance-alive v1 lease=1350s
+10:00    * instance-alive v2 lease=1365s
+10:00    a heartbeat
+10:00    b heartbeat
+10:00    a vpn-opened v1 s1
+10:00    b vpn-opened v2 s1
+10:22:30 * wait | a: online heartbeat-only links=10:22:30 ; b: online vpn-only links=10:22:30
+10:22:45 * wait | a: offline none since=10:22:45 cause=heartbeat-expired ; b: offline none since=10:22:45 links=10:22:45
 
 == A close and its open in the same millisecond: closed
 10:00 a vpn-opened v1 s1   | online vpn-only
@@ -105,7 +139,7 @@
 10:05 * instance-lost v1       | a: offline none since=10:05 cause=vpn-instance-lost ; b: online vpn-only changes=0
 10:06 a vpn-opened v1 s2       | a: online vpn-only since=10:06
 # What was opened before the loss does not count, whenever it arrives.
-10:07 c vpn-opened v1 s3 at=10:04 | c: offline none changes=1
+10:07 c vpn-opened v1 s3 at=10:04 | c: offline none changes=1 since=10:05
 
 == An instance is lost and back with new sessions
 10:00 a heartbeat interval=1d
