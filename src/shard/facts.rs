@@ -174,12 +174,13 @@ impl Facts<'_> {
             View::Now => !(instance.lapsed || shown_down && end <= self.hot.floor()),
             View::Without { at, .. } if instance.lapsed => end == at,
             View::AsOf { at, .. } | View::ScopesUntil(at) if instance.lapsed => end > at,
+            // A lease in force is taken to have been so all along: the
+            // announcement that brought sessions back dates them itself.
+            View::AsOf { .. } => true,
             // The announcement in force brought the sessions back, if they were
-            // gone; but not those that a loss or a restart ended.
-            View::AsOf { .. } | View::Without { .. } | View::ScopesUntil(_) => {
-                !shown_down
-                    || !instance.may_count(opened_at)
-                    || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
+            // gone.
+            View::Without { .. } | View::ScopesUntil(_) => {
+                !shown_down || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
             }
         }
     }

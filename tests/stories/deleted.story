@@ -131,3 +131,23 @@
 10:00 a registered f
 10:01 a deleted                        | -
 11:02 a heartbeat                      | online heartbeat-only version=1
+
+== Deleted in the very millisecond in which the heartbeat expires
+10:00    a heartbeat
+10:22:45 a deleted                     | - emits=offline/none,deleted
+
+== A deletion that is older than the last change, told late
+10:00    a heartbeat
+10:30    * wait                        | offline none since=10:22:45
+10:31    a deleted at=10:10            | - emits=deleted
+
+== A registration that is told after the contact that followed it
+10:00    a heartbeat interval=1d
+10:05    a deleted                     | -
+10:06    a heartbeat interval=1d       | -
+10:10    a registered f at=10:07       | online heartbeat-only since=10:07
+
+== Contact after the deletion, over when the device is registered
+10:00    a deleted
+10:01    a heartbeat interval=10m      | -
+10:30    a registered f                | offline none since=10:30

@@ -126,3 +126,7 @@
 10:05 * fleet-frozen f at=10:04        | a: frozen none since=10:04 ; b: frozen none since=10:04 ; c: frozen heartbeat-only since=10:04 ; d: frozen none since=10:04
 10:06 * restart                        | a: frozen none changes=0 ; d: frozen none changes=0
 10:07 * fleet-unfrozen f               | a: configuring none since=10:07 ; c: online heartbeat-only since=10:07 ; d: configuring none since=10:07
+
+== Frozen in the very millisecond in which the heartbeat expires
+10:00    a heartbeat
+10:22:45 a frozen           | frozen none since=10:22:45 links=10:22:45 emits=offline/none,frozen/none

@@ -268,3 +268,13 @@
 # The end of a lease has its place among them.
 12:00 * instance-alive v1 lease=10m started=09:00
 13:00 * wait | offline none since=12:22:45 emits=online/heartbeat-only,offline/none
+
+== A longer interval told late, after the deadline that it would have put off
+10:00    a heartbeat
+10:30    * wait                            | offline none since=10:22:45
+10:31    a settings interval=1h at=10:20   | online heartbeat-only since=10:22:45 cause=settings-changed
+
+== A shorter interval told late: the deadline had passed by then
+10:00    a settings interval=1h
+10:00    a heartbeat
+11:00    a settings interval=10m at=10:05  | offline none since=10:15:15 cause=heartbeat-expired

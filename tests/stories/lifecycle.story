@@ -205,3 +205,8 @@
 10:06 a deactivated               | inactive none since=10:06
 10:07 a vpn-opened v1 s1          | online vpn-only since=10:07
 10:08 a vpn-closed v1 s1          | offline none since=10:08
+
+== A deactivation that is told when the device has polled since
+10:00 a heartbeat
+10:30 a heartbeat
+10:31 a deactivated at=10:25      | online heartbeat-only changes=0

@@ -91,3 +91,14 @@
 10:01 a moved g
 10:01 b moved f
 10:02 * fleet-frozen f      | a: configuring none changes=0 ; b: frozen none since=10:02
+
+== Out of a frozen fleet, told late: no earlier than the freeze that was shown
+10:00 a registered f
+10:05 * fleet-frozen f      | frozen none since=10:05
+10:10 a moved g at=10:04    | configuring none since=10:05
+
+== Into a frozen fleet and out again, both told late
+10:00 * fleet-frozen f
+10:00 a registered g
+10:10 a moved f at=10:05    | frozen none since=10:05
+10:11 a moved g at=10:07    | configuring none since=10:07

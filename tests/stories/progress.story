@@ -130,3 +130,14 @@
 10:01 a configuration-started        | configuring none since=10:00 changes=0
 10:02 a configuration-finished       | configuring none since=10:00 changes=0
 10:03 a heartbeat                    | online heartbeat-only since=10:03
+
+== The finish of an update, told late
+10:00    a heartbeat interval=1d
+10:01    a update-started r1                | updating heartbeat-only
+10:20    a update-finished at=10:10         | online heartbeat-only since=10:10
+
+== Configuration that began before the device was lost, told after that
+10:00    a heartbeat
+10:23    * wait                             | offline none
+10:30    a configuration-started at=10:10   | offline none changes=0
+10:31    a vpn-opened v1 s1                 | configuring vpn-only since=10:31

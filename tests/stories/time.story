@@ -266,3 +266,16 @@
 09:59    * stamped-by-sender heartbeats
 10:00    a heartbeat stamped=10:00 at=09:55   | online heartbeat-only since=09:55
 10:01    b heartbeat stamped=10:01 at=12:00   | b: online heartbeat-only since=10:01
+
+== Stopped while a lease and then a heartbeat ran out
+10:00 * instance-alive v1 lease=10m
+10:00 a vpn-opened v1 s1
+10:00 a heartbeat
+10:01 * stopped
+11:00 * resumed | offline none since=10:22:45 emits=online/heartbeat-only,offline/none
+
+== Killed while a lease ran out
+10:00 * instance-alive v1 lease=10m
+10:00 a vpn-opened v1 s1
+10:01 * stopped
+11:00 * restart | offline none since=10:10 cause=vpn-lease-expired

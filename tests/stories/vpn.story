@@ -293,3 +293,62 @@
 10:00 a settings vpn=off       | configuring none
 10:01 a vpn-opened v1 s1       | online vpn-only
 10:02 a vpn-closed v1 s1       | offline none
+
+== An open that is told after a later announcement of its instance
+# The lease was in force all along: the announcement made no difference.
+10:00    * instance-alive v1 lease=1m
+10:00    a vpn-opened v1 s0
+10:00:10 a vpn-closed v1 s0             | offline none since=10:00:10
+10:00:30 * instance-alive v1 lease=1m
+10:00:32 a vpn-opened v1 s1 at=10:00:29 | online vpn-only since=10:00:29 links=10:00:29 cause=vpn-opened
+
+== The same beside a heartbeat
+10:00    * instance-alive v1 lease=1m started=09:00
+10:00    a heartbeat interval=1d
+10:00:30 * instance-alive v1 lease=1m started=09:00
+10:00:31 a vpn-opened v1 s1 at=10:00:29 | online full since=10:00 links=10:00:29 cause=vpn-opened
+
+== A session that was closed while the lease was over, which is told when it is renewed
+10:00    * instance-alive v1 lease=1m
+10:00    a heartbeat interval=1d
+10:00    a vpn-opened v1 s1             | online full
+10:05    * instance-alive v1 lease=1h   | online full links=10:05 emits=online/heartbeat-only,online/full
+10:06    a vpn-closed v1 s1 at=10:03    | online heartbeat-only links=10:05
+
+== The first announcement of an instance, told when its lease is over
+10:00    a vpn-opened v1 s1
+10:30    * instance-alive v1 lease=5m at=10:10 | offline none since=10:15 cause=vpn-lease-expired
+
+== A start of an instance that is told late
+10:00    a vpn-opened v1 s1
+10:30    * instance-alive v1 lease=5m started=10:10 at=10:12 | offline none since=10:10 cause=vpn-instance-lost
+
+== Two sessions, and the lease of one instance runs out and is renewed
+10:00    * instance-alive v1 lease=5m
+10:00    a vpn-opened v1 s1
+10:01    a vpn-opened v2 s2             | online vpn-only
+10:06    * wait                         | online vpn-only changes=0
+10:07    a vpn-closed v2 s2             | offline none since=10:07
+10:08    * instance-alive v1 lease=5m   | online vpn-only since=10:08
+
+== An instance that was lost and is alive again does not bring its sessions back
+10:00    a vpn-opened v1 s1
+10:01    * instance-lost v1             | offline none
+10:02    * instance-alive v1 lease=5m   | offline none changes=0
+
+== A session that is told of late, opened and closed while the heartbeat went on
+10:00    a heartbeat interval=1d
+10:30    a vpn-opened v1 s1 at=10:10    | online full links=10:10
+10:31    a vpn-closed v1 s1 at=10:20    | online heartbeat-only links=10:20
+
+== The VPN enabled again during the grace of the heartbeat
+10:00    a settings vpn=off
+10:00    a heartbeat                    | online full
+10:22:40 a settings vpn=on              | online heartbeat-only links=10:22:40
+
+== A fleet whose VPN was disabled, told late: since then, or since the contact
+10:00    a registered f
+10:00    b registered f
+10:00    a heartbeat interval=1d
+10:08    b heartbeat interval=1d
+10:10    * fleet-settings f vpn=off at=10:05 | a: online full links=10:05 since=10:00 ; b: online full links=10:08
