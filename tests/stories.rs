@@ -46,7 +46,7 @@ fn told_all(
     };
     let mut failures = Failures::new();
     for story in &stories {
-        for pace in [Pace::Broad, Pace::Small] {
+        for pace in [Pace::Broad, Pace::Small, Pace::Restarted] {
             match tell(story, pace) {
                 Ok(causes) => seen(causes),
                 Err((line, message)) => {

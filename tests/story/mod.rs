@@ -19,6 +19,8 @@ pub enum Pace {
     Broad,
     /// A record at a time is read, and a turn does one thing.
     Small,
+    /// As [`Pace::Broad`], and the process is started anew before each step.
+    Restarted,
 }
 
 /// One story of a file.
@@ -132,6 +134,14 @@ impl Story {
         if time < self.now {
             return Err("steps are in order of time".into());
         }
+        if matches!(self.pace, Pace::Restarted) && self.stopped.is_none() {
+            self.changes.clear();
+            self.restart(&[])?;
+            self.run();
+            if let Some(change) = self.changes.first() {
+                return Err(format!("a restart before this step makes a change: {change:?}"));
+            }
+        }
         self.now = time;
         if *who != "*" {
             self.last_device = Some((*who).to_string());
@@ -236,7 +246,7 @@ impl Story {
         }
         let moment = self.moment();
         let most = match self.pace {
-            Pace::Broad => usize::MAX,
+            Pace::Broad | Pace::Restarted => usize::MAX,
             Pace::Small => 1,
         };
         // The worst order: what the merge puts first is read last.
@@ -263,7 +273,7 @@ impl Story {
 
     fn turns(&mut self, moment: Now) {
         let budget = match self.pace {
-            Pace::Broad => 10_000,
+            Pace::Broad | Pace::Restarted => 10_000,
             Pace::Small => 1,
         };
         loop {
