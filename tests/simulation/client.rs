@@ -163,7 +163,7 @@ impl Sim {
             return;
         }
         self.answer_questions(index);
-        for _ in 0..8 {
+        for _ in 0..12 {
             if !self.advance_commit(index) {
                 break;
             }
@@ -234,7 +234,7 @@ impl Sim {
         }
         let id = self.clients[index].transactional_id.clone();
         let latency = self.latency();
-        job.due = now + latency;
+        job.due += latency;
         let stage = std::mem::replace(&mut job.stage, Stage::Report(None));
         if self.trace.on {
             let name = self.clients[index].name.clone();
@@ -265,7 +265,7 @@ impl Sim {
                 }
                 Err(_) => {
                     job.stage = Stage::Init { unknown };
-                    job.due = now + 20;
+                    job.due += 20;
                     Ok(())
                 }
             },
@@ -287,7 +287,7 @@ impl Sim {
         };
         match result {
             Ok(()) | Err(Refused::StaleMember) => {}
-            Err(Refused::Concurrent) => job.due = now + 20,
+            Err(Refused::Concurrent) => job.due += 20,
             Err(Refused::Fenced) => {
                 self.clients[index].producer = None;
                 let unknown = Some("fenced".to_owned());

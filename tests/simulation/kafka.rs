@@ -462,6 +462,11 @@ impl Kafka {
         notes
     }
 
+    /// Whether no transaction is open or being ended.
+    pub fn is_quiet(&self) -> bool {
+        self.markers.is_empty() && self.producers.values().all(|p| p.ongoing.is_none())
+    }
+
     /// Committed offsets, unless a transaction may still move them.
     pub fn stable_offsets(
         &self,
