@@ -419,12 +419,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     fn run_shard(&mut self, partition: i32) {
-        let Some(slot) = self.slots.get_mut(&partition) else { return };
-        let applied = match slot.marker {
-            MarkerAnswer::Known(Some(marker)) => marker.applied,
-            _ => 0,
-        };
-        self.view.take(partition, slot.epoch, applied);
         if let Err(error) = self.log.resume(&all_inputs(partition)) {
             warn!(partition, %error, "the shard cannot be read from yet");
         }
@@ -681,7 +675,20 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             if let Some(end) = commit::changelog_end(receipt, shard.partition) {
                 slot.changelog_end = slot.changelog_end.max(end);
             }
-            let applied = (!part.rewriting).then_some(slot.changelog_end);
+            if !slot.view_taken {
+                // Not before the epoch is in the changelog (rule C7): it may be
+                // that of a host whose clock is ahead, and no later owner would
+                // know to exceed it.
+                slot.view_taken = true;
+                let applied = match slot.marker {
+                    MarkerAnswer::Known(Some(marker)) => marker.applied,
+                    _ => 0,
+                };
+                self.view.take(shard.partition, slot.epoch, applied);
+            }
+            // A rewrite may have become due since the batch was made.
+            let rewriting = part.rewriting || slot.shard.rewriting_view();
+            let applied = (!rewriting).then_some(slot.changelog_end);
             if !part.view.is_empty() || applied.is_some() {
                 self.view.write(shard.partition, part.view, applied, now);
             }

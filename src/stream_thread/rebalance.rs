@@ -114,6 +114,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     slot.expected = kept.committed.0;
                     slot.committed = Some(kept.committed);
                     slot.changelog_end = kept.changelog_end;
+                    slot.view_taken = true;
                     slot.stage = Stage::Running;
                     resumed.push(slot.partition);
                 }

@@ -35,6 +35,8 @@ pub(super) struct Slot {
     /// What the last successful commit said, offsets and metadata.
     pub committed: Option<([i64; 3], String)>,
     pub marker: MarkerAnswer,
+    /// The view was told for which epoch we write.
+    pub view_taken: bool,
     /// One past our last record in the changelog.
     pub changelog_end: i64,
     /// The next offset expected of each input.
@@ -74,6 +76,7 @@ impl Slot {
             batch: 0,
             committed: None,
             marker: MarkerAnswer::Awaited { since_ms: now_ms },
+            view_taken: false,
             changelog_end: 0,
             expected: [0; 3],
             paused: [false; 3],
