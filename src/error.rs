@@ -1,4 +1,5 @@
-//! Errors, named by their remedy (DESIGN section 4).
+//! Errors, named by their remedy. What follows each for the promises is in
+//! docs/guarantees.md.
 
 use std::fmt;
 

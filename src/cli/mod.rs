@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod config;
+pub mod demo;
 pub mod get;
 pub mod run;
 pub mod simulate;
@@ -38,6 +39,8 @@ pub enum Command {
     // One line here, one in `dispatch`, one `pub mod` above: that is a command.
     /// Run the service: read the inputs, keep the statuses, write Redis and the changes
     Run(run::Args),
+    /// Show the service at work on a fleet that does not exist, in one process
+    Demo(demo::Args),
     /// Write the traffic of a fleet that does not exist to the input topics
     Simulate(simulate::Args),
     /// Show devices, or a fleet's counts, from Redis
@@ -58,6 +61,7 @@ impl Command {
     pub fn dispatch(&self, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
         match self {
             Command::Run(args) => run::run(args, &loaded.config, json),
+            Command::Demo(args) => demo::run(args, &loaded.config, json),
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
             Command::Get(args) => get::run(args, &loaded.config, json),
             Command::Watch(args) => watch::run(args, &loaded.config, json),
@@ -78,7 +82,10 @@ pub fn main() -> Result<(), Fatal> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let loaded = crate::config::load(cli.config.as_deref(), environment)?;
-    crate::telemetry::init_logging(&loaded.config.log)?;
+    // A picture that fills the terminal leaves no room for log lines.
+    if !matches!(&cli.command, Command::Demo(args) if args.fills_terminal()) {
+        crate::telemetry::init_logging(&loaded.config.log)?;
+    }
     cli.command.dispatch(&loaded, cli.json)
 }
 

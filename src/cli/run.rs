@@ -56,7 +56,8 @@ pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     if let Some(partitions) = report.topic(Role::Heartbeats).and_then(|topic| topic.partitions) {
         config.topics.partitions = partitions;
     }
-    let max_bytes = report.max_message_bytes(Role::DeadLetters);
+    // The producer's own limit is the broker's default.
+    let max_bytes = report.max_message_bytes(Role::DeadLetters).min(dead_letter::DEFAULT_MAX_BYTES);
     Service { config, max_bytes, shutdown }.run()
 }
 
@@ -384,7 +385,7 @@ fn publish_counts(report: &Report) {
         histogram!(telemetry::TRANSACTION_DURATION).record(*seconds);
     }
     let commits = [
-        (commit_result::COMMITTED, counts.transaction_seconds.len() as u64),
+        (commit_result::COMMITTED, counts.commits),
         (commit_result::REFUSED, counts.commits_refused),
         (commit_result::UNKNOWN, counts.commits_unknown),
     ];

@@ -78,7 +78,7 @@ impl Shard {
             return Joined::Stale;
         }
         let judged = Shard::judged_at(self.clock, at, row.hot.floor());
-        self.fire(&mut row, judged, false);
+        self.fire(&mut row, self.clock, judged, false);
         let joined = join_heartbeat(&mut row.hot, at, poll_interval_ms);
         if joined == Joined::Changed {
             self.judge(&mut row, judged, Some((at, Cause::Heartbeat)), false);
@@ -162,7 +162,7 @@ impl Shard {
             return Joined::Stale;
         }
         let judged = Shard::judged_at(self.clock, at, row.hot.floor());
-        self.fire(&mut row, judged, false);
+        self.fire(&mut row, self.clock, judged, false);
         let joined = match event {
             DeviceEvent::Deleted => {
                 let joined = row.cold.delete(at, &mut row.closed);

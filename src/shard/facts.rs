@@ -2,9 +2,9 @@
 //! when each fact or deadline came in.
 
 use super::device::Cold;
-use super::event::{FrozenReason, Timestamp};
+use super::event::{FrozenReason, Settings, Timestamp};
 use super::rules::Rules;
-use super::scope::{Scopes, is_frozen};
+use super::scope::{Scopes, cause_of_frozen, is_frozen};
 use super::snapshot::{ProgressFacts, Register};
 use super::status::{Cause, Connectivity, HeartbeatState, Ladder, Status, heartbeat_state};
 use super::table::Hot;
@@ -27,13 +27,32 @@ pub(super) enum View {
         /// polling would hide all the earlier ones.
         links_since: Option<Timestamp>,
     },
+    /// All but what a scope was told at this time: whether that made the
+    /// difference.
+    Without {
+        /// When.
+        at: Timestamp,
+        /// Of a fleet's settings nobody knows what they were before: this is
+        /// one possibility.
+        settings: Settings,
+    },
+    /// All but what a scope was told after this time.
+    ScopesUntil(Timestamp),
 }
 
 impl View {
     fn sees(self, fact: Timestamp) -> bool {
         match self {
-            View::Now => true,
+            View::Now | View::Without { .. } | View::ScopesUntil(_) => true,
             View::AsOf { at, judged, .. } => fact <= at || fact > judged,
+        }
+    }
+
+    fn sees_scope(self, fact: Timestamp) -> bool {
+        match self {
+            View::Without { at, .. } => fact != at,
+            View::ScopesUntil(at) => fact <= at,
+            _ => self.sees(fact),
         }
     }
 
@@ -67,23 +86,25 @@ impl Facts<'_> {
 
     /// The interval of a heartbeat that carries none (rule J3).
     pub fn inherited_interval_ms(&self, view: View) -> i64 {
-        let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);
-        [self.cold.settings, fleet.settings]
-            .into_iter()
-            .flatten()
-            .filter(|settings| view.sees(settings.at))
-            .find_map(|settings| settings.value.poll_interval_ms)
+        self.settings(view)
+            .find_map(|settings| settings.poll_interval_ms)
             .map_or(self.rules.default_poll_interval_ms, i64::from)
     }
 
     fn vpn_disabled(&self, view: View) -> bool {
+        self.settings(view).find_map(|settings| settings.vpn_enabled) == Some(false)
+    }
+
+    /// The device's settings, then those it inherits.
+    fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
         let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);
-        [self.cold.settings, fleet.settings]
-            .into_iter()
-            .flatten()
-            .filter(|settings| view.sees(settings.at))
-            .find_map(|settings| settings.value.vpn_enabled)
-            == Some(false)
+        let own = self.cold.settings.filter(|settings| view.sees(settings.at));
+        let fleets = fleet.settings.map(|settings| match view {
+            _ if view.sees_scope(settings.at) => settings.value,
+            View::Without { settings, .. } => settings,
+            _ => Settings::default(),
+        });
+        own.map(|settings| settings.value).into_iter().chain(fleets)
     }
 
     /// When the last heartbeat times out, and when it expires.
@@ -111,8 +132,8 @@ impl Facts<'_> {
     fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
         let instance = self.scopes.instance(instance, self.before);
         let facts = &instance.facts;
-        if facts.lost.is_some_and(|lost| opened_at <= lost && view.sees(lost))
-            || facts.started.is_some_and(|started| opened_at < started && view.sees(started))
+        if facts.lost.is_some_and(|lost| opened_at <= lost && view.sees_scope(lost))
+            || facts.started.is_some_and(|started| opened_at < started && view.sees_scope(started))
         {
             return false;
         }
@@ -124,11 +145,12 @@ impl Facts<'_> {
             // crash, is not taken back although the restored clock stands
             // before the end (rules C2, T5).
             View::Now => !(instance.lapsed || shown_down && end <= self.hot.floor()),
-            View::AsOf { at, .. } if instance.lapsed => end > at,
+            View::Without { at, .. } if instance.lapsed => end == at,
+            View::AsOf { at, .. } | View::ScopesUntil(at) if instance.lapsed => end > at,
             // The announcement in force brought the sessions back, if they were
             // gone.
-            View::AsOf { .. } => {
-                !shown_down || instance.alive().is_none_or(|alive| view.sees(alive.at))
+            View::AsOf { .. } | View::Without { .. } | View::ScopesUntil(_) => {
+                !shown_down || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
             }
         }
     }
@@ -190,36 +212,38 @@ impl Facts<'_> {
         facts.percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
     }
 
-    fn all_frozen(&self) -> [&[Option<Register<bool>>; FrozenReason::ALL.len()]; 3] {
+    fn frozen_scopes(&self) -> [&[Option<Register<bool>>; FrozenReason::ALL.len()]; 2] {
         let membership = self.cold.belongs_to();
         [
-            &self.cold.frozen,
             &self.scopes.fleet(membership.fleet, self.before).frozen,
             &self.scopes.organization(membership.organization, self.before).frozen,
         ]
     }
 
     fn frozen(&self, view: View) -> bool {
-        let registers = self.all_frozen();
-        match view {
-            View::Now => registers.into_iter().any(is_frozen),
-            View::AsOf { .. } => {
-                // Of a device that was frozen, what was lifted later held till
-                // then.
-                let was = matches!(self.hot.shown(), Some((Status::Frozen, _)));
-                registers.into_iter().flatten().flatten().any(|register| {
-                    if view.sees(register.at) { register.value } else { was && !register.value }
-                })
-            }
+        let scopes = self.frozen_scopes();
+        if matches!(view, View::Now) {
+            return is_frozen(&self.cold.frozen) || scopes.into_iter().any(is_frozen);
         }
+        // Of a device that was frozen, what was lifted later held till then.
+        let was = matches!(self.hot.shown(), Some((Status::Frozen, _)));
+        let held = |register: &Register<bool>, seen: bool| {
+            if seen { register.value } else { was && !register.value }
+        };
+        self.cold.frozen.iter().flatten().any(|fact| held(fact, view.sees(fact.at)))
+            || scopes
+                .into_iter()
+                .flatten()
+                .flatten()
+                .any(|fact| held(fact, view.sees_scope(fact.at)))
     }
 
     /// The times of all facts and passed deadlines after `after` and not later
     /// than `until`, in order; ties by the order of causes (rule J9).
     pub fn moments(&self, after: Timestamp, until: Timestamp) -> Vec<(Timestamp, Cause)> {
-        let mut moments = Vec::new();
+        let mut moments = self.all_scope_moments();
         let mut add = |at: Option<Timestamp>, cause: Cause| {
-            moments.extend(at.filter(|at| after < *at && *at <= until).map(|at| (at, cause)));
+            moments.extend(at.map(|at| (at, cause)));
         };
         let cold = self.cold;
         add(self.hot.heartbeat.get(), Cause::Heartbeat);
@@ -228,12 +252,14 @@ impl Facts<'_> {
             add(Some(expiry), Cause::HeartbeatExpired);
         }
         add(cold.last_vpn_opening, Cause::VpnOpened);
+        for session in &cold.sessions {
+            add(Some(session.opened_at), Cause::VpnOpened);
+        }
         for closed in &cold.closed {
             add(Some(closed.closed_at), Cause::VpnClosed);
         }
-        for register in self.all_frozen().into_iter().flatten().flatten() {
-            let cause = if register.value { Cause::Frozen } else { Cause::Unfrozen };
-            add(Some(register.at), cause);
+        for register in cold.frozen.iter().flatten() {
+            add(Some(register.at), cause_of_frozen(register.value));
         }
         add(cold.deactivated, Cause::Deactivated);
         add(cold.activated, Cause::Activated);
@@ -242,8 +268,6 @@ impl Facts<'_> {
         add(cold.registered, Cause::Registered);
         add(cold.membership.as_ref().map(|fact| fact.at), Cause::Moved);
         add(cold.settings.map(|fact| fact.at), Cause::SettingsChanged);
-        let fleet = self.scopes.fleet(cold.belongs_to().fleet, self.before);
-        add(fleet.settings.map(|fact| fact.at), Cause::SettingsChanged);
         for (facts, started, finished) in [
             (&cold.configuration, Cause::ConfigurationStarted, Cause::ConfigurationFinished),
             (&cold.update, Cause::UpdateStarted, Cause::UpdateFinished),
@@ -251,9 +275,33 @@ impl Facts<'_> {
             add(facts.started.as_ref().map(|fact| fact.at), started);
             add(facts.finished, finished);
         }
-        for session in &cold.sessions {
+        moments.retain(|(at, _)| after < *at && *at <= until);
+        moments.sort_unstable();
+        moments.dedup();
+        moments
+    }
+
+    /// The same for what the row's scopes were told: what can change a row
+    /// behind its back.
+    pub fn scope_moments(&self, until: Timestamp) -> Vec<(Timestamp, Cause)> {
+        let mut moments = self.all_scope_moments();
+        moments.retain(|(at, _)| *at <= until);
+        moments.sort_unstable();
+        moments
+    }
+
+    fn all_scope_moments(&self) -> Vec<(Timestamp, Cause)> {
+        let mut moments = Vec::new();
+        let mut add = |at: Option<Timestamp>, cause: Cause| {
+            moments.extend(at.map(|at| (at, cause)));
+        };
+        for register in self.frozen_scopes().into_iter().flatten().flatten() {
+            add(Some(register.at), cause_of_frozen(register.value));
+        }
+        let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);
+        add(fleet.settings.map(|fact| fact.at), Cause::SettingsChanged);
+        for session in &self.cold.sessions {
             let instance = self.scopes.instance(session.instance, self.before);
-            add(Some(session.opened_at), Cause::VpnOpened);
             add(instance.facts.lost, Cause::VpnInstanceLost);
             add(instance.facts.started, Cause::VpnInstanceLost);
             add(instance.alive().map(|fact| fact.at), Cause::VpnInstanceAlive);
@@ -261,8 +309,6 @@ impl Facts<'_> {
                 add(instance.lease_end(), Cause::VpnLeaseExpired);
             }
         }
-        moments.sort_unstable();
-        moments.dedup();
         moments
     }
 }

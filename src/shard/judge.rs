@@ -12,8 +12,8 @@
 //! the row or of its scopes, a deadline), with what is later left out.
 //! `since` is the last of these moments from which on the new status holds, and
 //! `cause` is what came in there; if it holds from `start`, the trigger did it.
-//! Without a trigger the old status is taken to hold at `start`, so that only
-//! something later can have ended it.
+//! Where there is no trigger, the scope fact is looked for that made the
+//! difference, and is taken for it.
 //!
 //! So a heartbeat that arrives after its own deadline has passed makes the
 //! device Offline since that deadline, and a device that moves into a fleet
@@ -22,9 +22,10 @@
 
 use super::Shard;
 use super::device::{ClosedChanges, Cold};
-use super::event::Timestamp;
+use super::event::{Settings, Timestamp};
 use super::facts::{Facts, View};
 use super::outbox::StatusChange;
+use super::rules::INTERVAL_MAX_MS;
 use super::status::{Cause, Connectivity, Status, next_deadline};
 use super::table::{Hot, Instant48, NO_COLD, flag};
 
@@ -167,19 +168,24 @@ impl Shard {
         }
     }
 
-    /// Fires the heartbeat's deadlines that have passed by `until`, in order,
-    /// each as a change of its own (rule T5). `before`: by the facts before the
-    /// scope event that holds the shard.
-    pub(super) fn fire(&mut self, row: &mut Row, until: Timestamp, before: bool) {
+    /// Fires the heartbeat's deadlines that have passed after `after` and by
+    /// `until`, in order, each as a change of its own (rule T5). Those up to
+    /// `after` have been fired: looked at again they would be judged by facts
+    /// that came later. `before`: by the facts before the scope event that holds
+    /// the shard.
+    pub(super) fn fire(&mut self, row: &mut Row, after: Timestamp, until: Timestamp, before: bool) {
         let facts = self.facts(row, before);
         let Some((timeout, expiry)) = facts.deadlines(View::Now) else { return };
         for (deadline, cause) in
             [(timeout, Cause::HeartbeatTimedOut), (expiry, Cause::HeartbeatExpired)]
         {
-            if deadline <= until {
+            if after < deadline && deadline <= until {
                 // A row is not judged back in time, so nor is its deadline.
                 let at = deadline.max(row.hot.floor()).min(until);
                 self.judge(row, at, Some((deadline, cause)), before);
+                // Fired ahead of the clock, it must not be again: what is in
+                // the wheel is stale.
+                row.hot.filed = Instant48::NONE;
             }
         }
     }
@@ -202,6 +208,7 @@ impl Shard {
         if current == previous {
             return false;
         }
+        let trigger = trigger.unwrap_or_else(|| trigger_found(&facts, at));
         let since_held = row.hot.since.or_min();
         let connectivity_since_held = row.hot.connectivity_since.or_min();
         let date = |floor, holds: &dyn Fn(Shown) -> bool| date(&facts, floor, at, trigger, holds);
@@ -315,13 +322,14 @@ fn date(
     facts: &Facts<'_>,
     floor: Timestamp,
     judged: Timestamp,
-    trigger: Trigger,
+    trigger: (Timestamp, Cause),
     holds: &dyn Fn(Shown) -> bool,
 ) -> (Timestamp, Cause) {
     let links_since = facts.hot.shown().and(facts.hot.connectivity_since.get());
     let shown_at = |at: Timestamp| facts.ladder(at, View::AsOf { at, judged, links_since }).shown();
-    let start = trigger.map_or(floor, |(at, _)| at.max(floor));
-    let mut held = trigger.is_some() && holds(shown_at(start));
+    let (triggered_at, cause) = trigger;
+    let start = triggered_at.max(floor);
+    let mut held = holds(shown_at(start));
     let mut found = None;
     for (at, cause) in facts.moments(start, judged) {
         let holds = holds(shown_at(at));
@@ -330,35 +338,32 @@ fn date(
         }
         held = holds;
     }
-    if let Some(found) = found {
-        return found;
-    }
-    match trigger {
-        Some((_, cause)) => (start, cause),
-        // What made the difference is not later than the change before it.
-        None => (start, last_scope_cause(facts, start)),
-    }
+    found.unwrap_or((start, cause))
 }
 
-/// The latest thing that somebody else than the device can have changed behind
-/// a row's back.
-fn last_scope_cause(facts: &Facts<'_>, until: Timestamp) -> Cause {
-    let was_frozen = matches!(facts.hot.shown(), Some((Status::Frozen, _)));
-    facts
-        .moments(Timestamp(-1), until)
-        .into_iter()
-        .rev()
-        .map(|(_, cause)| cause)
-        .find(|cause| match cause {
-            Cause::Unfrozen => was_frozen,
-            Cause::Frozen => !was_frozen,
-            Cause::SettingsChanged
-            | Cause::HeartbeatTimedOut
-            | Cause::HeartbeatExpired
-            | Cause::VpnInstanceAlive
-            | Cause::VpnInstanceLost
-            | Cause::VpnLeaseExpired => true,
-            _ => false,
+/// What a restore notices without a trigger: a row is written together with
+/// what it emitted, so only a scope event whose rows were not all settled can
+/// have made a difference. It is the one without which the row would show what
+/// it last emitted.
+fn trigger_found(facts: &Facts<'_>, judged: Timestamp) -> (Timestamp, Cause) {
+    let moments = facts.scope_moments(judged);
+    let intervals = [None, Some(u32::try_from(INTERVAL_MAX_MS).unwrap_or(u32::MAX)), Some(1)];
+    let made_it = |(at, cause): &&(Timestamp, Cause)| {
+        // Other possibilities matter where settings are left out only.
+        let settings = if *cause == Cause::SettingsChanged { &intervals[..] } else { &[None] };
+        settings.iter().any(|&poll_interval_ms| {
+            [None, Some(true), Some(false)].into_iter().any(|vpn_enabled| {
+                let settings = Settings { poll_interval_ms, vpn_enabled };
+                let view = View::Without { at: *at, settings };
+                facts.ladder(judged, view).shown() == facts.hot.shown()
+            })
         })
-        .unwrap_or(Cause::RulesChanged)
+    };
+    // Where there are several, each enough by itself, the first of them did it.
+    let shown = facts.shown(judged);
+    let enough = |(at, _): &&(Timestamp, Cause)| {
+        facts.ladder(judged, View::ScopesUntil(*at)).shown() == shown
+    };
+    let found = moments.iter().rev().find(made_it).or_else(|| moments.iter().find(enough));
+    found.or(moments.last()).copied().unwrap_or((facts.hot.floor(), Cause::RulesChanged))
 }

@@ -68,6 +68,8 @@ pub struct Shard {
     /// Nothing in the wheel is due before this, so that it need not be asked at
     /// every record.
     next_due: Option<Timestamp>,
+    /// Through which all timers have fired.
+    fired: Timestamp,
     /// What has been read, and what time that makes it.
     watermarks: Clock,
     /// The clock (rule T2), by which rows are judged: where the end of a lease
@@ -175,6 +177,7 @@ impl Shard {
             scopes: Scopes::default(),
             wheel: Wheel::new(Timestamp::MIN),
             next_due: None,
+            fired: Timestamp::MIN,
             clock: Timestamp::MIN,
             merge: Merge::default(),
             phase: Phase::Restoring,
@@ -245,14 +248,20 @@ impl Shard {
         self.watermarks.forget_evidence(input);
     }
 
+    /// Whether the shard applies and expires, and is not in the middle of a
+    /// restore or of a scope event.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+
     /// Throws away what was read and not processed: reading begins again at the
-    /// positions (rule R7).
+    /// positions (rule R7). Only for a shard [at rest](Shard::is_at_rest).
     pub fn rewind(&mut self) {
         for input in Input::ALL {
             self.merge.clear(input);
-            if !self.is_held_by(input) {
-                self.watermarks.head(input, None);
-            }
+            self.watermarks.discard_buffered(input);
+            self.watermarks.head(input, None);
             self.watermarks.forget_evidence(input);
         }
     }
@@ -316,11 +325,7 @@ impl Shard {
     /// the same moment.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let clock = if self.timers_due(self.clock) {
-            self.wheel.position().min(self.clock)
-        } else {
-            self.clock
-        };
+        let clock = self.fired;
         Progress {
             clock,
             watermarks: Input::ALL.map(|input| self.watermarks.watermark(input)),

@@ -1,4 +1,5 @@
-//! Properties of whole histories (DESIGN section 9).
+//! Properties of whole histories: what docs/guarantees.md promises of rows and
+//! changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -342,8 +343,8 @@ fn whole(log: &Log, budget: usize) -> (Shard, Committed) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// DESIGN section 2: any interleaving, with any duplicates and any
-    /// reordering, ends in the same row.
+    /// Rule J2: any interleaving, with any duplicates and any reordering, ends
+    /// in the same row.
     #[test]
     fn any_order_with_any_duplicates_ends_in_the_same_rows(
         made in prop::collection::vec(made(), 1..40),

@@ -215,6 +215,7 @@ impl Shard {
         self.clock = clock;
         self.wheel = Wheel::new(clock);
         self.next_due = None;
+        self.fired = clock;
         self.positions = start.positions;
         self.replay_from_held = start.replay_from;
         self.epoch = start.epoch;

@@ -2,7 +2,8 @@
 
 use super::event::Timestamp;
 
-/// The numbers that statuses and the clock depend on (DESIGN sections 1, 3, 4).
+/// The numbers that statuses and the clock depend on (docs/statuses.md,
+/// docs/rules.md).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// How many poll intervals a heartbeat counts for, at least 1.

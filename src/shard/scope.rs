@@ -405,7 +405,8 @@ fn scope_name(event: &ScopeEvent) -> &str {
     }
 }
 
-fn cause_of_frozen(frozen: bool) -> Cause {
+/// The cause that a change made by a freeze, or by lifting one, has.
+pub(super) fn cause_of_frozen(frozen: bool) -> Cause {
     if frozen { Cause::Frozen } else { Cause::Unfrozen }
 }
 

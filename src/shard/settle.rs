@@ -147,7 +147,7 @@ impl Shard {
                 let clock = if record.is_some() { self.clock } else { at.max(self.clock) };
                 judged = Shard::judged_at(clock, at, row.hot.floor());
                 let version = row.hot.version;
-                self.fire(&mut row, judged, true);
+                self.fire(&mut row, self.clock, judged, true);
                 turn.expired += u32::from(row.hot.version != version);
                 self.judge(&mut row, judged, Some((at, cause)), false);
             }
@@ -182,6 +182,7 @@ impl Shard {
         const STEP: usize = 1024;
         while self.timers_due(until) {
             if *budget == 0 {
+                self.fired = self.fired.max(self.wheel.position().min(until));
                 return false;
             }
             let mut due = std::mem::take(&mut self.due);
@@ -189,11 +190,20 @@ impl Shard {
             self.wheel.advance(until, step, &mut due);
             *budget -= due.len().clamp(1, *budget);
             for (index, filed_at) in due.drain(..) {
-                self.fire_timer(index, filed_at, until, turn);
+                // Each at its own time, not at that of the last: the clock that
+                // is committed may stand between the two.
+                self.fire_timer(index, filed_at, filed_at.max(self.fired), turn);
+                // What the row is due for next may be behind the wheel already.
+                while let Some(next) = self.table.get(index).and_then(|hot| hot.filed.get())
+                    && next <= self.wheel.position()
+                {
+                    self.fire_timer(index, next, next.max(self.fired), turn);
+                }
             }
             self.due = due;
             self.next_due = self.wheel.next_due();
         }
+        self.fired = self.fired.max(until);
         true
     }
 
@@ -202,7 +212,7 @@ impl Shard {
         self.next_due.is_some_and(|due| due <= until)
     }
 
-    fn fire_timer(&mut self, index: u32, filed_at: Timestamp, until: Timestamp, turn: &mut Turn) {
+    fn fire_timer(&mut self, index: u32, filed_at: Timestamp, now: Timestamp, turn: &mut Turn) {
         let Some(hot) = self.table.get_mut(index) else { return };
         // Re-filed since, earlier, or another row's altogether (rule T7).
         if hot.filed.get() != Some(filed_at) {
@@ -210,15 +220,15 @@ impl Shard {
         }
         hot.filed = Instant48::NONE;
         let cheap = !hot.has(flag::REMEMBERS);
-        if cheap && self.refile_quiet_row(index, until) {
+        if cheap && self.refile_quiet_row(index, now) {
             return;
         }
         let Some(mut row) = self.load(index) else { return };
-        let judged = Shard::judged_at(until, Timestamp::MIN, row.hot.floor());
+        let judged = Shard::judged_at(now, Timestamp::MIN, row.hot.floor());
         let version = row.hot.version;
-        self.fire(&mut row, judged, false);
+        self.fire(&mut row, filed_at.plus_ms(-1), judged, false);
         turn.expired += u32::from(row.hot.version != version);
-        if self.forget(&mut row, until) {
+        if self.forget(&mut row, now) {
             self.remove(row);
             return;
         }
@@ -227,10 +237,10 @@ impl Shard {
 
     /// A row that has polled since it was filed needs only another place in the
     /// wheel (rule T7: the lazy reset), for which no cold fact is looked at.
-    fn refile_quiet_row(&mut self, index: u32, until: Timestamp) -> bool {
+    fn refile_quiet_row(&mut self, index: u32, now: Timestamp) -> bool {
         let Some(hot) = self.table.get(index) else { return true };
         let Some(heartbeat) = hot.heartbeat.get() else { return false };
-        let judged = Shard::judged_at(until, Timestamp::MIN, hot.floor());
+        let judged = Shard::judged_at(now, Timestamp::MIN, hot.floor());
         let (timeout, _) = self.rules.deadlines(heartbeat, i64::from(hot.interval_ms));
         let leaves_window = heartbeat.plus_ms(self.rules.replay_window_ms.max(0));
         let mut deadline = timeout;

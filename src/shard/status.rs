@@ -2,7 +2,7 @@
 
 use super::event::Timestamp;
 
-/// A device's status (DESIGN section 1).
+/// A device's status (docs/statuses.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     /// Connected to the VPN, or communicating within its poll interval.

@@ -256,6 +256,12 @@ impl Fleet {
         device_id(self.plan.seed, place, self.devices[place as usize].generation)
     }
 
+    /// The interval that devices are told to keep.
+    #[must_use]
+    pub fn told_poll_interval_ms(&self) -> u32 {
+        self.plan.told_poll_interval_ms
+    }
+
     /// From now on nothing happens to a device by itself.
     pub fn hold(&mut self, place: u32) {
         self.devices[place as usize].held = true;

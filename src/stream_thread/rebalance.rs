@@ -114,7 +114,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     slot.expected = kept.committed.0;
                     slot.committed = Some(kept.committed);
                     slot.changelog_end = kept.changelog_end;
-                    slot.view_taken = true;
                     slot.stage = Stage::Running;
                     resumed.push(slot.partition);
                 }
@@ -192,6 +191,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             let keep = self.settings.suspend && everything_committed && !self.stopping;
             if keep
                 && slot.is_running()
+                && slot.shard.is_at_rest()
                 && let Some(committed) = slot.committed
             {
                 let mut shard = slot.shard;

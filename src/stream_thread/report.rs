@@ -30,6 +30,8 @@ pub struct Counts {
     pub changes: BTreeMap<(Option<Shown>, Option<Shown>), u64>,
     /// How long each committed transaction took, in seconds.
     pub transaction_seconds: Vec<f64>,
+    /// Transactions committed.
+    pub commits: u64,
     /// Transactions that were not committed and are sent again.
     pub commits_refused: u64,
     /// Transactions whose fate had to be asked for.
@@ -74,7 +76,7 @@ pub struct ShardReport {
     pub to_restore: u64,
 }
 
-/// Where a shard is in its life (DESIGN section 4).
+/// Where a shard is in its life: created, restoring, running (rules R).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageName {
     /// Not all of its inputs are assigned yet (rule R6).

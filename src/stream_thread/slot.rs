@@ -32,11 +32,11 @@ pub(super) struct Slot {
     pub epoch: u64,
     /// Counts the batches of this epoch (rule C2).
     pub batch: u64,
+    /// When the last commit of the shard began, on the monotonic clock.
+    pub batched_ms: i64,
     /// What the last successful commit said, offsets and metadata.
     pub committed: Option<([i64; 3], String)>,
     pub marker: MarkerAnswer,
-    /// The view was told for which epoch we write.
-    pub view_taken: bool,
     /// One past our last record in the changelog.
     pub changelog_end: i64,
     /// The next offset expected of each input.
@@ -74,9 +74,9 @@ impl Slot {
             shard,
             epoch: 0,
             batch: 0,
+            batched_ms: now_ms,
             committed: None,
             marker: MarkerAnswer::Awaited { since_ms: now_ms },
-            view_taken: false,
             changelog_end: 0,
             expected: [0; 3],
             paused: [false; 3],

@@ -32,7 +32,8 @@ end
 ";
 
 /// Keeps the member sets in step with the hash, in the same script, so that
-/// neither a crash nor a late writer comes between the two.
+/// neither a crash nor a late writer comes between the two. It stands within
+/// the branch that needs it: closures are made anew by each call.
 const MEMBERS: &str = r"
 local statuses = {'online', 'configuring', 'updating', 'offline', 'post-provisioning', 'inactive', 'frozen'}
 local function set(command, key, id)
@@ -54,6 +55,7 @@ end
 /// fleets to leave.
 const DEVICE: &str = r"
 if #ARGV > 16 then
+  --MEMBERS--
   leave(ARGV[17], ARGV[18], ARGV[13], ARGV[19], ARGV[4])
   local was = redis.call('HGET', KEYS[1], 'fleet')
   if was and was ~= ARGV[13] then leave(ARGV[17], ARGV[18], was, ARGV[19]) end
@@ -78,6 +80,7 @@ return 1
 const DELETION: &str = r"
 local was = redis.call('HMGET', KEYS[1], 'status', 'fleet')
 if #ARGV > 6 then
+  --MEMBERS--
   if was[2] then leave(ARGV[7], ARGV[8], was[2], ARGV[9]) end
   for i = 10, #ARGV do
     if ARGV[i] ~= was[2] then leave(ARGV[7], ARGV[8], ARGV[i], ARGV[9]) end
@@ -159,32 +162,27 @@ pub struct Scripts {
     pub advance: Script,
 }
 
+/// What makes each script, in the order of [`Scripts`]' fields.
+fn codes() -> [String; 5] {
+    let guarded = |code: &str| format!("{GUARD}{}", code.replace("--MEMBERS--", MEMBERS));
+    [guarded(DEVICE), guarded(DELETION), guarded(FLEET), TAKE.to_owned(), ADVANCE.to_owned()]
+}
+
 /// The scripts, hashed once.
-pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
-    device: Script::new(&format!("{GUARD}{MEMBERS}{DEVICE}")),
-    deletion: Script::new(&format!("{GUARD}{MEMBERS}{DELETION}")),
-    fleet: Script::new(&format!("{GUARD}{FLEET}")),
-    take: Script::new(TAKE),
-    advance: Script::new(ADVANCE),
+pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
+    let [device, deletion, fleet, take, advance] = codes().map(|code| Script::new(&code));
+    Scripts { device, deletion, fleet, take, advance }
 });
 
 /// The commands that make a server know the scripts.
 #[must_use]
 pub fn load_commands() -> Vec<Cmd> {
-    [
-        format!("{GUARD}{MEMBERS}{DEVICE}"),
-        format!("{GUARD}{MEMBERS}{DELETION}"),
-        format!("{GUARD}{FLEET}"),
-        TAKE.to_owned(),
-        ADVANCE.to_owned(),
-    ]
-    .into_iter()
-    .map(|code| {
+    let load = |code| {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(code);
         command
-    })
-    .collect()
+    };
+    codes().into_iter().map(load).collect()
 }
 
 /// Begins a call of a script on one key.

@@ -1,5 +1,5 @@
-//! Changelog entries (DESIGN section 4): a shard's facts as keys and values of
-//! a compacted topic.
+//! Changelog entries (docs/rules.md, rules R): a shard's facts as keys and
+//! values of a compacted topic.
 //!
 //! Keys are text that a person can read and a tool can filter: a kind, and
 //! whose it is.

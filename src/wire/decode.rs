@@ -2,7 +2,7 @@
 //!
 //! Whatever arrives ends here as one of the two: nothing that a producer can
 //! write panics, and nothing is guessed. What is refused becomes a dead letter
-//! (DESIGN section 4), and the partition moves on.
+//! (docs/events.md), and the partition moves on.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the tests against real brokers and real processes share.
+//! What the tests against real brokers, servers and processes share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod events;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,8 @@ use device_status::stream_thread::ports::Clock;
 use redis::{Client, Connection};
 use tempfile::TempDir;
 
+use super::process::Process;
+
 /// How long a condition may take to come true, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct RedisServer {
     port: u16,
     directory: TempDir,
-    process: Option<Child>,
+    process: Option<Process>,
 }
 
 impl RedisServer {
@@ -55,8 +57,7 @@ impl RedisServer {
     /// Kills it; what it held is gone.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
+            process.kill();
         }
     }
 
@@ -66,21 +67,56 @@ impl RedisServer {
         assert!(self.try_restart(), "redis-server does not start again on port {}", self.port);
     }
 
+    /// The same as [`RedisServer::stop`]: SIGKILL.
+    pub fn kill(&mut self) {
+        self.stop();
+    }
+
+    /// What the view holds of a device; empty when it holds nothing.
+    pub fn fields(&self, device: &str) -> BTreeMap<String, String> {
+        hash(&mut self.connection(), &format!("ds:device:{device}"))
+    }
+
+    /// Waits until the view holds these fields of a device.
+    #[track_caller]
+    pub fn wait_for_fields(&self, device: &str, within: Duration, expected: &[(&str, &str)]) {
+        let mut connection = self.connection();
+        let what = format!("the view of {device} to have {expected:?}");
+        super::wait::wait_for(within, &what, || {
+            let fields = hash(&mut connection, &format!("ds:device:{device}"));
+            let holds =
+                |(name, value): &(&str, &str)| fields.get(*name).is_some_and(|held| held == value);
+            if expected.iter().all(holds) { Ok(()) } else { Err(format!("it has {fields:?}")) }
+        });
+    }
+
+    /// How many devices of a fleet have each status, over all partitions.
+    pub fn fleet_counts(&self, fleet: &str) -> BTreeMap<String, i64> {
+        let mut connection = self.connection();
+        let pattern = format!("ds:fleet:{fleet}:*");
+        let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut connection).unwrap();
+        let mut counts = BTreeMap::new();
+        for key in keys.iter().filter(|key| !key.contains(":members:")) {
+            for (status, count) in hash(&mut connection, key) {
+                if status != "token" {
+                    *counts.entry(status).or_default() += count.parse::<i64>().unwrap();
+                }
+            }
+        }
+        counts
+    }
+
     fn try_restart(&mut self) -> bool {
-        let process = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        self.process = Some(process);
+            .current_dir(self.directory.path());
+        self.process = Some(Process::spawn("redis-server", command));
         let client = Client::open(self.url()).unwrap();
         let deadline = Deadline::after(PATIENCE);
         while !deadline.passed() {
-            if self.process.as_mut().unwrap().try_wait().unwrap().is_some() {
+            if self.process.as_mut().unwrap().ended().is_some() {
                 return false;
             }
             if let Ok(mut connection) = client.get_connection()
@@ -103,6 +139,11 @@ impl Drop for RedisServer {
 /// All fields of a hash.
 pub fn hash(connection: &mut Connection, key: &str) -> BTreeMap<String, String> {
     redis::cmd("HGETALL").arg(key).query(connection).unwrap()
+}
+
+/// Removes everything.
+pub fn flush_all(connection: &mut Connection) {
+    redis::cmd("FLUSHALL").exec(connection).unwrap();
 }
 
 /// The members of a set, sorted.

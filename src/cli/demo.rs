@@ -1,0 +1,441 @@
+//! `device-status demo`: a fleet, the service and a picture of both, in one
+//! process and with nothing left behind.
+//!
+//! Kafka is librdkafka's mock cluster, which knows neither transactions nor
+//! `LogAppendTime`; so the service runs at least once, and believes the
+//! senders' timestamps. Redis is real.
+
+mod picture;
+mod redis_server;
+mod story;
+
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use console::Term;
+use prost::Message as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::run::run_service;
+use super::traffic::Traffic;
+use crate::clock::SystemClock;
+use crate::config::{Config, GroupProtocol, Guarantee};
+use crate::error::Fatal;
+use crate::shard::{DeviceId, EventBody, Input};
+use crate::simulate::{Fleet, Joining, Plan, Sent};
+use crate::stream_thread::ports::Clock;
+use crate::wire::proto::v1::StatusChanged;
+use picture::{Change, Picture};
+use redis_server::RedisServer;
+use story::{Act, Story};
+
+const PARTITIONS: i32 = 4;
+const POLL_INTERVAL_MS: i64 = 6_000;
+/// The device that is switched off on purpose.
+const WATCHED: u32 = 0;
+/// How often the picture is drawn, and the fleet sends.
+const ROUND: Duration = Duration::from_millis(50);
+const PLAIN_SUMMARY_EVERY_MS: i64 = 5_000;
+/// How many changes a second are told without a terminal.
+const PLAIN_LINES_PER_SECOND: usize = 5;
+
+/// Show the service at work on a fleet that does not exist.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// How many devices
+    #[arg(long, value_name = "N", default_value_t = 300,
+        value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    devices: u32,
+    /// The same seed gives the same devices and the same events
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Plain lines instead of a picture; so it is anyway without a terminal
+    #[arg(long)]
+    plain: bool,
+    /// When to stop [default: at Ctrl-C]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+}
+
+impl Args {
+    /// Whether the picture will take the whole terminal.
+    #[must_use]
+    pub fn fills_terminal(&self) -> bool {
+        !self.plain && std::io::stdout().is_terminal()
+    }
+}
+
+/// Runs until the duration is over or a signal comes.
+///
+/// # Errors
+/// When Redis cannot be started, or the service stops by itself.
+pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
+    let clock = SystemClock::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|error| Fatal::internal(format!("signal {signal}: {error}")))?;
+    }
+    let redis = RedisServer::start(free_port()?, &clock)?;
+    let mock = MockCluster::new(1)
+        .map_err(|error| Fatal::internal(format!("the mock cluster: {error}")))?;
+    let config = demo_config(config, &mock.bootstrap_servers(), &redis.url())?;
+    create_topics(&mock, &config)?;
+
+    let service = Service::start(config.clone())?;
+    let shown = show(args, &config, &clock, &stop, &service);
+    let stopped = service.stop();
+    // The mock cluster and Redis end with this function.
+    shown.and(stopped)
+}
+
+fn create_topics(
+    mock: &MockCluster<'static, DefaultProducerContext>,
+    config: &Config,
+) -> Result<(), Fatal> {
+    let topics = &config.topics;
+    let mut names: Vec<&str> = Input::ALL.iter().map(|input| topics.input(*input)).collect();
+    names.extend([&*topics.status_changes, &*topics.dead_letters, &*topics.changelog]);
+    for name in names {
+        mock.create_topic(name, PARTITIONS, 1)
+            .map_err(|error| Fatal::internal(format!("the mock cluster: {name}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Everything as usual but for what a demo needs: quick polls, and what the
+/// mock cluster can do.
+fn demo_config(config: &Config, brokers: &str, redis_url: &str) -> Result<Config, Fatal> {
+    let mut demo = Config { log: config.log.clone(), ..Config::default() };
+    demo.kafka.brokers = brokers.to_owned();
+    demo.kafka.group_protocol = GroupProtocol::Classic;
+    demo.topics.partitions = PARTITIONS;
+    demo.topics.replication_factor = 1;
+    demo.topics.accept_create_time = true;
+    demo.processing.guarantee = Guarantee::AtLeastOnce;
+    demo.processing.threads = 1;
+    demo.processing.slack = Duration::from_millis(500);
+    demo.heartbeat.minimum = Duration::from_secs(1);
+    demo.heartbeat.grace = Duration::from_secs(2);
+    demo.heartbeat.default_poll_interval = Duration::from_millis(POLL_INTERVAL_MS as u64);
+    demo.redis.url = redis_url.to_owned();
+    demo.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+    Ok(demo)
+}
+
+fn free_port() -> Result<u16, Fatal> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| Fatal::unavailable(format!("found no free port: {error}")))
+}
+
+/// The service, on a thread of its own.
+struct Service {
+    shutdown: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(), Fatal>>,
+}
+
+impl Service {
+    fn start(config: Config) -> Result<Service, Fatal> {
+        let shutdown = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&shutdown);
+        let thread = std::thread::Builder::new()
+            .name("service".to_owned())
+            .spawn(move || run_service(config, flag))
+            .map_err(|error| Fatal::internal(format!("cannot start a thread: {error}")))?;
+        Ok(Service { shutdown, thread })
+    }
+
+    fn stop(self) -> Result<(), Fatal> {
+        self.shutdown.store(true, Ordering::Relaxed);
+        let panicked = |_| Err(Fatal::internal("the service panicked"));
+        self.thread.join().unwrap_or_else(panicked)
+    }
+}
+
+/// Simulates the fleet, reads the changes, and draws, until it is over.
+fn show(
+    args: &Args,
+    config: &Config,
+    clock: &SystemClock,
+    stop: &AtomicBool,
+    service: &Service,
+) -> Result<(), Fatal> {
+    let mut traffic = Traffic::open(config)?;
+    let changes = Changes::open(config)?;
+    let start = clock.wall();
+    let started_ms = clock.monotonic_ms();
+    let mut fleet = Fleet::new(Plan {
+        joining: Joining::Within(4_000),
+        lease_ms: 30_000,
+        ..Plan::of_poll_interval(args.devices, args.seed, start, POLL_INTERVAL_MS)
+    });
+    fleet.hold(WATCHED);
+    let watched = fleet.device_id(WATCHED);
+    let told_ms = i64::from(fleet.told_poll_interval_ms());
+    let mut story = Story::new(watched.to_string(), config.rules(), told_ms);
+
+    let picture_wanted = args.fills_terminal();
+    let mut screen: Box<dyn Screen> = if picture_wanted {
+        Box::new(Live::open(Term::stdout()))
+    } else {
+        Box::new(Plain::default())
+    };
+    let mut picture = Picture::new(picture_wanted && console::colors_enabled());
+    let headline = Headline::new(args, config, &watched);
+    screen.begin(&headline);
+
+    let end_ms = args.duration.map(|duration| duration.as_millis() as i64);
+    loop {
+        let elapsed_ms = clock.monotonic_ms() - started_ms;
+        let now = start.plus_ms(elapsed_ms);
+        let over = stop.load(Ordering::Relaxed) || end_ms.is_some_and(|end| elapsed_ms >= end);
+        if over || service.thread.is_finished() {
+            break;
+        }
+        let mut failure = None;
+        fleet.advance(now, &mut |sent: Sent| {
+            if let EventBody::Heartbeat { device, .. } = &sent.event.body
+                && *device == watched
+            {
+                story.heartbeat(sent.at);
+            }
+            failure = failure.take().or(traffic.send(&sent, stop).err());
+        });
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        traffic.poll()?;
+        match story.act(now) {
+            Act::Nothing => {}
+            Act::SwitchOff => {
+                fleet.switch_off(WATCHED);
+                screen.aloud(&story.tell(now));
+            }
+            Act::SwitchOn => {
+                fleet.switch_on(WATCHED);
+                screen.aloud(&story.tell(now));
+            }
+        }
+        for change in changes.read(ROUND) {
+            let said = story.change(&change, now);
+            screen.change(&picture.line(&change), elapsed_ms);
+            picture.apply(change);
+            if let Some(said) = said {
+                screen.aloud(&said);
+            }
+        }
+        let line = story.style().force_styling(picture_wanted).apply_to(story.tell(now));
+        screen.draw(&headline, &picture, &line.to_string(), elapsed_ms);
+    }
+    drop(screen);
+    println!("{}", last_words(&picture, &story));
+    Ok(())
+}
+
+fn last_words(picture: &Picture, story: &Story) -> String {
+    let exact = story.misses_ms.iter().filter(|miss| **miss == 0).count();
+    format!(
+        "{} changes. Device {} went Offline on purpose: {}, of these since exactly its deadline: \
+         {exact}. It is {} now.",
+        picture.changes,
+        picture::short(&story.device),
+        story.misses_ms.len(),
+        picture.status_of(&story.device).map_or("unknown", |status| status.wire_name())
+    )
+}
+
+/// Reads the topic of status changes, from its start.
+struct Changes {
+    consumer: BaseConsumer,
+}
+
+impl Changes {
+    fn open(config: &Config) -> Result<Changes, Fatal> {
+        let wrap = |error| Fatal::internal(format!("reading the status changes: {error}"));
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &config.kafka.brokers)
+            .set("group.id", "device-status-demo")
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_uncommitted")
+            .set("fetch.wait.max.ms", "50")
+            .create()
+            .map_err(wrap)?;
+        let mut partitions = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            partitions
+                .add_partition_offset(&config.topics.status_changes, partition, Offset::Beginning)
+                .map_err(wrap)?;
+        }
+        consumer.assign(&partitions).map_err(wrap)?;
+        Ok(Changes { consumer })
+    }
+
+    /// What has come: waits for the first, takes what else is there.
+    fn read(&self, wait: Duration) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut wait = wait;
+        while let Some(message) = self.consumer.poll(wait) {
+            wait = Duration::ZERO;
+            // Errors of the connection pass by themselves.
+            let Ok(message) = message else { continue };
+            if let Some(change) = message.payload().and_then(|p| StatusChanged::decode(p).ok()) {
+                changes.push(Change::of(change));
+            }
+            if changes.len() >= 500 {
+                break;
+            }
+        }
+        changes
+    }
+}
+
+/// What is told once, at the top.
+struct Headline {
+    title: String,
+    hints: Vec<String>,
+}
+
+impl Headline {
+    fn new(args: &Args, config: &Config, watched: &DeviceId) -> Headline {
+        let interval_s = POLL_INTERVAL_MS / 1000;
+        let port = config.redis.url.rsplit(':').next().unwrap_or_default();
+        Headline {
+            title: format!(
+                "device-status demo: {} devices that poll every {interval_s} s, seed {}",
+                args.devices, args.seed
+            ),
+            hints: vec![
+                format!("redis-cli -p {port} hgetall {}device:{watched}", config.redis.prefix),
+                format!("curl http://{}/metrics", config.admin.listen),
+            ],
+        }
+    }
+}
+
+/// Where the demo is shown.
+trait Screen {
+    fn begin(&mut self, headline: &Headline);
+    /// A change was read.
+    fn change(&mut self, line: &str, elapsed_ms: i64);
+    /// Something worth a line of its own.
+    fn aloud(&mut self, line: &str);
+    fn draw(&mut self, headline: &Headline, picture: &Picture, story: &str, elapsed_ms: i64);
+}
+
+/// A picture that is drawn over and over.
+struct Live {
+    term: Term,
+}
+
+impl Live {
+    fn open(term: Term) -> Live {
+        // The alternate screen: what was there before comes back at the end.
+        let _ = term.write_str("\x1b[?1049h");
+        let _ = term.hide_cursor();
+        Live { term }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.term.show_cursor();
+        let _ = self.term.write_str("\x1b[?1049l");
+    }
+}
+
+impl Screen for Live {
+    fn begin(&mut self, _: &Headline) {}
+    fn change(&mut self, _: &str, _: i64) {}
+    fn aloud(&mut self, _: &str) {}
+
+    fn draw(&mut self, headline: &Headline, picture: &Picture, story: &str, elapsed_ms: i64) {
+        let (rows, columns) = self.term.size();
+        let (rows, columns) = (usize::from(rows), usize::from(columns));
+        let bold = console::Style::new().bold();
+        let mut lines = vec![
+            bold.apply_to(&headline.title).to_string(),
+            format!("{} s, {} changes. Ctrl-C ends it.", elapsed_ms / 1000, picture.changes),
+            String::new(),
+            picture.bar(columns),
+            picture.summary(),
+            String::new(),
+            story.to_owned(),
+            String::new(),
+        ];
+        let room = rows.saturating_sub(lines.len() + headline.hints.len() + 2);
+        lines.extend(picture.latest().take(room));
+        lines.resize(rows.saturating_sub(headline.hints.len() + 1), String::new());
+        lines.extend(headline.hints.iter().cloned());
+        let mut frame = String::from("\x1b[H");
+        for (n, line) in lines.iter().enumerate() {
+            let line = console::truncate_str(line, columns, "…");
+            let end = if n + 1 == lines.len() { "\x1b[K\x1b[J" } else { "\x1b[K\r\n" };
+            frame.push_str(&line);
+            frame.push_str("\x1b[0m");
+            frame.push_str(end);
+        }
+        let _ = self.term.write_str(&frame);
+        let _ = self.term.flush();
+    }
+}
+
+/// Lines, for a log or a pipe.
+#[derive(Default)]
+struct Plain {
+    told_ms: i64,
+    second: i64,
+    told_this_second: usize,
+}
+
+impl Plain {
+    fn line(text: &str) {
+        // A reader that has gone away is no failure.
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+}
+
+impl Screen for Plain {
+    fn begin(&mut self, headline: &Headline) {
+        Plain::line(&headline.title);
+        for hint in &headline.hints {
+            Plain::line(&format!("  {hint}"));
+        }
+    }
+
+    fn change(&mut self, line: &str, elapsed_ms: i64) {
+        if self.second != elapsed_ms / 1000 {
+            (self.second, self.told_this_second) = (elapsed_ms / 1000, 0);
+        }
+        self.told_this_second += 1;
+        if self.told_this_second <= PLAIN_LINES_PER_SECOND {
+            Plain::line(line.trim_end());
+        }
+    }
+
+    fn aloud(&mut self, line: &str) {
+        Plain::line(&format!(">>> {line}"));
+    }
+
+    fn draw(&mut self, _: &Headline, picture: &Picture, _: &str, elapsed_ms: i64) {
+        if elapsed_ms - self.told_ms >= PLAIN_SUMMARY_EVERY_MS {
+            self.told_ms = elapsed_ms;
+            let seconds = elapsed_ms / 1000;
+            Plain::line(&format!(
+                "--- {seconds} s, {} changes: {}",
+                picture.changes,
+                picture.summary()
+            ));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The one device that is switched off on purpose, to see when it is Offline.
+
+use console::Style;
+
+use super::picture::{Change, short, time_of_day};
+use crate::shard::{Rules, Status, Timestamp};
+
+/// How long the device is left Online before it is switched off.
+const LEAD_MS: i64 = 5_000;
+/// It is switched off within so long of a poll, so that there is something to
+/// count down from.
+const AFTER_POLL_MS: i64 = 1_000;
+/// How long it stays off after it was found Offline.
+const OFF_MS: i64 = 12_000;
+
+/// What the demo is to do with the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    Nothing,
+    SwitchOff,
+    SwitchOn,
+}
+
+/// How far the story is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chapter {
+    /// Not Online yet.
+    Opening,
+    Online {
+        from: Timestamp,
+    },
+    Off,
+    Offline {
+        from: Timestamp,
+        since: Timestamp,
+    },
+}
+
+/// The story of one device.
+pub(super) struct Story {
+    pub(super) device: String,
+    rules: Rules,
+    poll_interval_ms: i64,
+    chapter: Chapter,
+    last_heartbeat: Timestamp,
+    /// By how many milliseconds `since` missed the deadline, each time.
+    pub(super) misses_ms: Vec<i64>,
+}
+
+impl Story {
+    pub(super) fn new(device: String, rules: Rules, poll_interval_ms: i64) -> Story {
+        let last_heartbeat = Timestamp::MIN;
+        let misses_ms = Vec::new();
+        let chapter = Chapter::Opening;
+        Story { device, rules, poll_interval_ms, chapter, last_heartbeat, misses_ms }
+    }
+
+    /// The device polled.
+    pub(super) fn heartbeat(&mut self, at: Timestamp) {
+        self.last_heartbeat = self.last_heartbeat.max(at);
+    }
+
+    /// When it is Offline if it does not poll again: the poll interval ×
+    /// tolerance, and the grace.
+    pub(super) fn deadline(&self) -> Timestamp {
+        let interval_ms = self.poll_interval_ms.max(self.rules.minimum_ms);
+        let counts_ms = (interval_ms as f64 * self.rules.tolerance).round() as i64;
+        self.last_heartbeat.plus_ms(counts_ms + self.rules.grace_ms)
+    }
+
+    /// A change was read; returns what there is to say of it.
+    pub(super) fn change(&mut self, change: &Change, now: Timestamp) -> Option<String> {
+        if change.device != self.device {
+            return None;
+        }
+        let (status, _) = change.to?;
+        match (self.chapter, status) {
+            (Chapter::Off, Status::Offline) => {
+                self.chapter = Chapter::Offline { from: now, since: change.since };
+                self.misses_ms.push(change.since.0 - self.deadline().0);
+                Some(self.tell(now))
+            }
+            (Chapter::Opening, Status::Online) => {
+                self.chapter = Chapter::Online { from: now };
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Time has passed: what is to be done?
+    pub(super) fn act(&mut self, now: Timestamp) -> Act {
+        match self.chapter {
+            Chapter::Online { from }
+                if now.0 - from.0 >= LEAD_MS && now.0 - self.last_heartbeat.0 <= AFTER_POLL_MS =>
+            {
+                self.chapter = Chapter::Off;
+                Act::SwitchOff
+            }
+            Chapter::Offline { from, .. } if now.0 - from.0 >= OFF_MS => {
+                self.chapter = Chapter::Opening;
+                Act::SwitchOn
+            }
+            _ => Act::Nothing,
+        }
+    }
+
+    /// The story so far, in a line.
+    pub(super) fn tell(&self, now: Timestamp) -> String {
+        let device = short(&self.device);
+        let deadline = time_of_day(self.deadline());
+        let left_s = (self.deadline().0 - now.0) as f64 / 1000.0;
+        match self.chapter {
+            Chapter::Opening => format!("{device} is coming online"),
+            Chapter::Online { .. } => {
+                format!("{device} is Online; it is switched off after one of its next polls")
+            }
+            Chapter::Off if left_s > 0.0 => format!(
+                "{device} is switched off. Last poll {}; Offline is due at {deadline}, in \
+                 {left_s:.1} s",
+                time_of_day(self.last_heartbeat)
+            ),
+            Chapter::Off => format!(
+                "{device} is switched off. Offline was due at {deadline}, {:.1} s ago; on its way",
+                -left_s
+            ),
+            Chapter::Offline { since, .. } => {
+                let miss_ms = since.0 - self.deadline().0;
+                let verdict = if miss_ms == 0 {
+                    "exactly the deadline".to_owned()
+                } else {
+                    format!("{miss_ms:+} ms off the deadline {deadline}")
+                };
+                format!("{device} is Offline since {}: {verdict}", time_of_day(since))
+            }
+        }
+    }
+
+    /// How the line is to look.
+    pub(super) fn style(&self) -> Style {
+        match self.chapter {
+            Chapter::Offline { .. } => Style::new().red().bold(),
+            Chapter::Off => Style::new().yellow().bold(),
+            _ => Style::new().bold(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Connectivity;
+
+    fn change(to: Status, since: i64) -> Change {
+        Change {
+            device: "d".repeat(32),
+            since: Timestamp(since),
+            at: Timestamp(since),
+            from: None,
+            to: Some((to, Connectivity::None)),
+            cause: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_what_the_contract_says() {
+        let rules = Rules { minimum_ms: 1_000, grace_ms: 2_000, ..Rules::default() };
+        let mut story = Story::new("d".repeat(32), rules, 6_000);
+        assert_eq!(story.act(Timestamp(50_000)), Act::Nothing);
+        story.change(&change(Status::Online, 50_000), Timestamp(50_000));
+        story.heartbeat(Timestamp(57_000));
+        assert_eq!(story.act(Timestamp(58_000)), Act::SwitchOff);
+        assert_eq!(story.deadline(), Timestamp(68_000));
+        let told = story.tell(Timestamp(60_000));
+        assert!(told.ends_with("Offline is due at 00:01:08.000, in 8.0 s"), "{told}");
+        let told = story.change(&change(Status::Offline, 68_000), Timestamp(68_600)).unwrap();
+        assert!(told.ends_with("Offline since 00:01:08.000: exactly the deadline"), "{told}");
+        assert_eq!(story.misses_ms, [0]);
+        assert_eq!(story.act(Timestamp(81_000)), Act::SwitchOn);
+    }
+}

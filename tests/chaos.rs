@@ -1,0 +1,303 @@
+//! The built binary under real faults, traffic flowing: killed, frozen past its
+//! session, joined and left by others, its broker restarted and killed, its
+//! Redis killed and emptied. An independent reader of the topics judges.
+//!
+//! `CHAOS_SECONDS` says how long (default: short, for `make test`; `make chaos`
+//! runs ten minutes), `CHAOS_SEED` which faults.
+
+mod support;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use device_status::wire::proto::v1::{Cause, Connectivity, Status, StatusChanged};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use support::events::{self, device_id};
+use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
+use support::process::free_port;
+use support::redis::{self, RedisServer};
+use support::service::{DeviceStatus, ServiceConfig};
+use support::wait::{Stopwatch, now_ms, pause, wait_for};
+
+/// Devices whose VPN session opens and closes all the time: each step is a change.
+const TOGGLERS: u64 = 60;
+/// Devices that poll all the time: never Offline.
+const POLLERS: u64 = 60;
+/// Devices that poll once, at some time during the chaos: Offline at their deadline.
+const QUITTERS: u64 = 30;
+/// Longer than any fault, so that only silence makes Offline.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+const GRACE_MS: i64 = 1_000;
+const ROUND: Duration = Duration::from_millis(250);
+const PARTITIONS: i32 = 6;
+
+fn toggler(n: u64) -> String {
+    device_id(n)
+}
+
+fn poller(n: u64) -> String {
+    device_id(1_000 + n)
+}
+
+fn quitter(n: u64) -> String {
+    device_id(2_000 + n)
+}
+
+/// What was sent, to be compared with what came out.
+struct Traffic {
+    producer: EventProducer,
+    topics: ServiceTopics,
+    round: u64,
+    last_words: HashMap<String, i64>,
+}
+
+impl Traffic {
+    /// One round: every toggler takes a step, every poller polls now and then.
+    fn flow(&mut self, rng: &mut ChaCha8Rng, quitting: bool) {
+        let at_ms = now_ms();
+        let session = format!("s{}", self.round / 2);
+        let opens = self.round.is_multiple_of(2);
+        let mut events = Vec::new();
+        for n in 0..TOGGLERS {
+            let instance = format!("vpn-{}", n % 3);
+            let device = toggler(n);
+            events.push(if opens {
+                events::session_opened(&device, at_ms, &instance, &session)
+            } else {
+                events::session_closed(&device, at_ms, &instance, &session)
+            });
+        }
+        for n in 0..POLLERS {
+            if self.round == 0 || rng.random_bool(0.1) {
+                events.push(events::heartbeat_every(&poller(n), at_ms, POLL_INTERVAL));
+            }
+        }
+        let silent = (0..QUITTERS).map(quitter).find(|q| !self.last_words.contains_key(q));
+        if let Some(device) = silent.filter(|_| quitting) {
+            events.push(events::heartbeat_every(&device, at_ms, POLL_INTERVAL));
+            self.last_words.insert(device, at_ms);
+        }
+        self.producer.send(&self.topics, events);
+        self.producer.producer.poll(Duration::ZERO);
+        self.round += 1;
+        pause(ROUND);
+    }
+
+    fn flow_for(&mut self, rng: &mut ChaCha8Rng, rounds: u64) {
+        for _ in 0..rounds {
+            self.flow(rng, true);
+        }
+    }
+}
+
+#[test]
+fn no_fault_loses_doubles_or_invents_a_change() {
+    let seconds = std::env::var("CHAOS_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(75);
+    let seed = std::env::var("CHAOS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let broker = KafkaBroker::start_with(&[
+        ("group.consumer.session.timeout.ms", "6000"),
+        ("group.consumer.max.session.timeout.ms", "6000"),
+    ]);
+    let mut redis = RedisServer::start();
+    let topics = broker.service_topics("chaos", PARTITIONS);
+    let config = |port: u16| {
+        ServiceConfig::new(&broker, &topics)
+            .redis(&redis.url())
+            .set("admin.listen", format!("127.0.0.1:{port}"))
+            .set("log.level", "info")
+    };
+    let configs = [config(free_port()), config(free_port())];
+    let mut services = [Some(DeviceStatus::start_ready(&configs[0])), None];
+    let mut traffic = Traffic {
+        producer: broker.producer(),
+        topics: topics.clone(),
+        round: 0,
+        last_words: HashMap::new(),
+    };
+    let mut faults: HashMap<&str, u32> = HashMap::new();
+    let clock = Stopwatch::start();
+    while clock.elapsed() < Duration::from_secs(seconds) {
+        traffic.flow_for(&mut rng, 8);
+        let first = usize::from(services[0].is_none());
+        let fault = match rng.random_range(0..10) {
+            0..3 => {
+                if let Some(service) = &mut services[first] {
+                    service.kill();
+                }
+                services[first] = Some(DeviceStatus::start(&configs[first]));
+                "killed"
+            }
+            3 => {
+                // Long enough for the group to give its partitions away: a zombie.
+                if let Some(service) = &services[first] {
+                    service.pause();
+                    let rounds = rng.random_range(4..40);
+                    traffic.flow_for(&mut rng, rounds);
+                    service.resume();
+                }
+                "frozen"
+            }
+            4..6 => {
+                let second = 1 - first;
+                if services[second].is_none() {
+                    services[second] = Some(DeviceStatus::start(&configs[second]));
+                    "joined"
+                } else {
+                    let leaver = rng.random_range(0..2);
+                    if let Some(mut service) = services[leaver].take() {
+                        assert!(service.terminate().success(), "{}", service.process.output());
+                    }
+                    "left"
+                }
+            }
+            6 => {
+                broker.stop();
+                traffic.flow_for(&mut rng, 4);
+                broker.restart();
+                "broker restarted"
+            }
+            7 => {
+                broker.kill();
+                broker.restart();
+                "broker killed"
+            }
+            8 => {
+                redis.stop();
+                traffic.flow_for(&mut rng, 4);
+                redis.restart();
+                "Redis killed"
+            }
+            _ => {
+                redis::flush_all(&mut redis.connection());
+                "Redis emptied"
+            }
+        };
+        *faults.entry(fault).or_default() += 1;
+        eprintln!("{:?} {fault}", clock.elapsed());
+    }
+
+    // The faults stop; the traffic comes to rest with all sessions closed.
+    for (service, config) in services.iter_mut().zip(&configs) {
+        match service {
+            Some(running) => {
+                let ended = running.process.ended();
+                assert!(ended.is_none(), "ended by itself:\n{}", running.process.output());
+            }
+            None => *service = Some(DeviceStatus::start(config)),
+        }
+    }
+    while !traffic.round.is_multiple_of(2) {
+        traffic.flow(&mut rng, false);
+    }
+    traffic.producer.flush();
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    let quitters = traffic.last_words.len();
+    let quiet = Stopwatch::start();
+    wait_for(Duration::from_secs(120), "the last change of everybody", || {
+        // Pollers go on, or they would be Offline by right.
+        for n in 0..POLLERS {
+            let beat = events::heartbeat_every(&poller(n), now_ms(), POLL_INTERVAL);
+            traffic.producer.send(&topics, [beat]);
+        }
+        traffic.producer.flush();
+        let changes = decode(reader.read_for(Duration::from_secs(1)));
+        let offline = changes.iter().filter(|c| c.cause() == Cause::HeartbeatExpired).count();
+        let done = (0..TOGGLERS).all(|n| {
+            let last = changes.iter().rev().find(|c| c.device_id == toggler(n));
+            last.is_some_and(|c| c.version == traffic.round)
+        });
+        if done && offline >= quitters {
+            Ok(())
+        } else {
+            Err(format!("{offline} of {quitters} quitters Offline, togglers done: {done}"))
+        }
+    });
+    let changes = decode(reader.read_for(Duration::from_secs(2)));
+    judge(&changes, &traffic);
+    compare_view(&changes, &mut redis);
+    eprintln!(
+        "{} changes, {} rounds, quiet {:?}, faults {faults:?}",
+        changes.len(),
+        traffic.round,
+        quiet.elapsed()
+    );
+}
+
+fn decode(records: &[Record]) -> Vec<StatusChanged> {
+    records.iter().map(Record::decode).collect()
+}
+
+fn millis(at: Option<prost_types::Timestamp>) -> i64 {
+    at.map_or(0, |t| t.seconds * 1000 + i64::from(t.nanos) / 1_000_000)
+}
+
+/// Each change once, in order, none missing, none false.
+fn judge(changes: &[StatusChanged], traffic: &Traffic) {
+    let mut of: HashMap<&str, Vec<&StatusChanged>> = HashMap::new();
+    for change in changes {
+        of.entry(&change.device_id).or_default().push(change);
+    }
+    for (device, changes) in &of {
+        for (n, change) in changes.iter().enumerate() {
+            assert_eq!(
+                change.version,
+                n as u64 + 1,
+                "{device}: a change lost or doubled: {change:?}"
+            );
+            let before = n.checked_sub(1).map(|before| changes[before]);
+            let previous = before.map_or((0, 0), |b| (b.status, b.connectivity));
+            assert_eq!((change.previous_status, change.previous_connectivity), previous);
+        }
+    }
+    for n in 0..TOGGLERS {
+        let device = toggler(n);
+        let steps = &of[device.as_str()];
+        assert_eq!(steps.len() as u64, traffic.round, "{device}");
+        for (n, step) in steps.iter().enumerate() {
+            let expected = if n.is_multiple_of(2) {
+                (Status::Online, Connectivity::VpnOnly)
+            } else {
+                (Status::Offline, Connectivity::None)
+            };
+            assert_eq!((step.status(), step.connectivity()), expected, "{step:?}");
+        }
+    }
+    for n in 0..POLLERS {
+        let device = poller(n);
+        let steps = &of[device.as_str()];
+        assert_eq!(steps.len(), 1, "{device} was not left Online: {steps:#?}");
+        assert_eq!(steps[0].status(), Status::Online);
+    }
+    for (device, last_word_ms) in &traffic.last_words {
+        let steps = &of[device.as_str()];
+        assert_eq!(steps.len(), 2, "{device}: {steps:#?}");
+        let deadline_ms = last_word_ms + POLL_INTERVAL.as_millis() as i64 * 3 / 2 + GRACE_MS;
+        assert_eq!(steps[1].status(), Status::Offline);
+        assert_eq!(millis(steps[1].since), deadline_ms, "{:?}", steps[1]);
+    }
+}
+
+/// Redis shows the last word of the change topic, for everybody.
+fn compare_view(changes: &[StatusChanged], redis: &mut RedisServer) {
+    let mut last: HashMap<&str, &StatusChanged> = HashMap::new();
+    for change in changes {
+        last.insert(&change.device_id, change);
+    }
+    let mut connection = redis.connection();
+    for (device, change) in last {
+        wait_for(Duration::from_secs(30), &format!("Redis to show {change:?}"), || {
+            let hash = redis::hash(&mut connection, &format!("ds:device:{device}"));
+            let shows =
+                |field: &str, wanted: &str| hash.get(field).is_some_and(|found| found == wanted);
+            let status = if change.status() == Status::Online { "online" } else { "offline" };
+            if shows("status", status) && shows("version", &change.version.to_string()) {
+                Ok(())
+            } else {
+                Err(format!("{hash:?}"))
+            }
+        });
+    }
+}
