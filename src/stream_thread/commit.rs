@@ -289,6 +289,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     fn on_committed(&mut self, receipt: &Receipt) {
         if let Some((stamp, received_ms)) = receipt.broker_time {
+            if self.now().broker.is_none() {
+                self.ask_ends_at_once();
+            }
             self.broker_time.report(stamp, received_ms);
         }
         let Some(mut flight) = self.in_flight.take() else { return };
