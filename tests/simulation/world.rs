@@ -104,6 +104,7 @@ struct Process {
     suspended_ms: i64,
     wall_offset_ms: i64,
     paused_until: Option<i64>,
+    paused_at: i64,
     suspended: bool,
     leaving: bool,
 }
@@ -211,6 +212,7 @@ impl World {
             suspended_ms: 0,
             wall_offset_ms,
             paused_until: None,
+            paused_at: 0,
             suspended: false,
             leaving: false,
         };
@@ -396,7 +398,9 @@ impl World {
                     continue;
                 }
                 process.paused_until = None;
-                process.suspended = false;
+                if std::mem::take(&mut process.suspended) {
+                    process.suspended_ms += now - process.paused_at;
+                }
                 let mut sim = self.sim.borrow_mut();
                 let client = &mut sim.clients[process.client];
                 client.paused = false;
@@ -450,10 +454,8 @@ impl World {
                 let longest = if sim.random.chance(0.5) { 3_000 } else { 60_000 };
                 let ms = sim.random.between(100, longest);
                 alive.paused_until = Some(now + ms);
+                alive.paused_at = now;
                 alive.suspended = sim.random.chance(0.3);
-                if alive.suspended {
-                    alive.suspended_ms += ms;
-                }
                 sim.clients[client].paused = true;
                 sim.note(|| format!("{name} is paused for {ms} ms"));
             } else if !alive.leaving && sim.random.chance(faults.leave_per_s * per_tick) {
@@ -520,10 +522,7 @@ impl World {
 
 impl Process {
     fn tell_time(&mut self, now: i64) {
-        // A machine that is suspended ends its suspension with the pause.
-        self.clock.monotonic_ms.set(
-            (now - self.started_at - self.suspended_ms).max(self.clock.monotonic_ms.get()),
-        );
+        self.clock.monotonic_ms.set(now - self.started_at - self.suspended_ms);
         self.clock.wall_ms.set(now + self.wall_offset_ms);
     }
 }
