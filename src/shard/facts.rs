@@ -1,7 +1,7 @@
 //! A row and its scopes seen as of an instant: what the ladder is asked, and
 //! when each fact or deadline came in.
 
-use super::device::Cold;
+use super::device::{Cold, Session};
 use super::event::{FrozenReason, Settings, Timestamp};
 use super::rules::Rules;
 use super::scope::{Scopes, cause_of_frozen, is_frozen};
@@ -64,6 +64,19 @@ impl View {
     }
 }
 
+/// Whose interval a heartbeat is judged by (rule J3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntervalOf {
+    /// The one that the heartbeat carried.
+    Heartbeat,
+    /// The device's setting.
+    Device,
+    /// Its fleet's setting.
+    Fleet,
+    /// The default.
+    Default,
+}
+
 /// All that the status of a row depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
@@ -78,25 +91,34 @@ pub(super) struct Facts<'a> {
 impl Facts<'_> {
     /// The interval by which the last heartbeat is judged (rule J3).
     pub fn interval_ms(&self, view: View) -> i64 {
-        if let Some(carried_ms) = self.hot.carried_ms() {
-            return i64::from(carried_ms);
+        self.interval(view).0
+    }
+
+    /// The same, and whose it is.
+    pub fn interval(&self, view: View) -> (i64, IntervalOf) {
+        match self.hot.carried_ms() {
+            Some(carried_ms) => (i64::from(carried_ms), IntervalOf::Heartbeat),
+            None => self.inherited_interval(view),
         }
-        self.inherited_interval_ms(view)
     }
 
     /// The interval of a heartbeat that carries none (rule J3).
     pub fn inherited_interval_ms(&self, view: View) -> i64 {
+        self.inherited_interval(view).0
+    }
+
+    fn inherited_interval(&self, view: View) -> (i64, IntervalOf) {
         self.settings(view)
-            .find_map(|settings| settings.poll_interval_ms)
-            .map_or(self.rules.default_poll_interval_ms, i64::from)
+            .find_map(|(whose, settings)| Some((i64::from(settings.poll_interval_ms?), whose)))
+            .unwrap_or((self.rules.default_poll_interval_ms, IntervalOf::Default))
     }
 
     fn vpn_disabled(&self, view: View) -> bool {
-        self.settings(view).find_map(|settings| settings.vpn_enabled) == Some(false)
+        self.settings(view).find_map(|(_, settings)| settings.vpn_enabled) == Some(false)
     }
 
     /// The device's settings, then those it inherits.
-    fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
+    fn settings(&self, view: View) -> impl Iterator<Item = (IntervalOf, Settings)> + use<> {
         let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);
         let own = self.cold.settings.filter(|settings| view.sees(settings.at));
         let fleets = fleet.settings.map(|settings| match view {
@@ -104,7 +126,9 @@ impl Facts<'_> {
             View::Without { settings, .. } => settings,
             _ => Settings::default(),
         });
-        own.map(|settings| settings.value).into_iter().chain(fleets)
+        own.map(|settings| (IntervalOf::Device, settings.value))
+            .into_iter()
+            .chain(fleets.map(|settings| (IntervalOf::Fleet, settings)))
     }
 
     /// When the last heartbeat times out, and when it expires.
@@ -120,13 +144,16 @@ impl Facts<'_> {
 
     /// Whether any session counts (rule J4).
     pub fn vpn_connected(&self, view: View) -> bool {
-        self.cold.sessions.iter().any(|session| {
-            view.sees_contact(session.opened_at)
-                && !self.cold.closed.iter().any(|closed| {
-                    closed.fingerprint == session.fingerprint && view.sees(closed.closed_at)
-                })
-                && self.instance_holds(session.instance, session.opened_at, view)
-        })
+        self.cold.sessions.iter().any(|session| self.session_counts(session, view))
+    }
+
+    /// Whether one session counts.
+    pub fn session_counts(&self, session: &Session, view: View) -> bool {
+        view.sees_contact(session.opened_at)
+            && !self.cold.closed.iter().any(|closed| {
+                closed.fingerprint == session.fingerprint && view.sees(closed.closed_at)
+            })
+            && self.instance_holds(session.instance, session.opened_at, view)
     }
 
     fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
@@ -155,7 +182,8 @@ impl Facts<'_> {
         }
     }
 
-    fn last_contact(&self, view: View) -> Option<Timestamp> {
+    /// The last heartbeat or opening of a VPN session.
+    pub fn last_contact(&self, view: View) -> Option<Timestamp> {
         [self.hot.heartbeat.get(), self.cold.last_vpn_opening]
             .into_iter()
             .flatten()

@@ -38,10 +38,12 @@ pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
     Header, Input, Queued, ScopeEvent, Settings, Timestamp,
 };
+pub use facts::IntervalOf;
+pub use look::{Explanation, SessionExplained};
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
 pub use snapshot::Entry;
-pub use status::{Cause, Connectivity, HeartbeatState, Status};
+pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 
 use clock::Clock;
 use merge::Merge;
