@@ -35,15 +35,8 @@ const DEVICE: [&str; 11] = [
     "fleet",
     "version",
 ];
-const FLEET: [&str; 7] = [
-    "online",
-    "configuring",
-    "updating",
-    "offline",
-    "post-provisioning",
-    "inactive",
-    "frozen",
-];
+const FLEET: [&str; 7] =
+    ["online", "configuring", "updating", "offline", "post-provisioning", "inactive", "frozen"];
 
 fn text(value: &str) -> Value {
     Value::BulkString(value.as_bytes().to_vec())
