@@ -104,7 +104,7 @@ fn a_changelog_record_that_cannot_be_read_stops_its_shard_and_no_other() {
     });
     let (status, body) = service.get("/ready").unwrap();
     assert_eq!(status, 503, "{body}");
-    let words = service.process.output();
+    let words = service.process.wait_for_output(SOON, "stays stopped");
     assert!(words.contains("partition=1") && words.contains("offset 0"), "{words}");
 
     // The other shards work.

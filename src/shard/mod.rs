@@ -306,13 +306,27 @@ impl Shard {
                 turn.more |= !self.merge.is_empty();
                 return turn;
             }
-            let unread = Input::ALL.map(|input| self.watermarks.has_unread(input));
+            let unread = self.unread();
             let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
                 return turn;
             };
             records -= 1;
             self.apply(input, record, believed, &mut turn);
         }
+    }
+
+    /// Which inputs may still deliver something earlier than what waits (rule
+    /// T4). An input that was last known to be read up to a time long before the
+    /// next record counts as one of which nothing is known: the clock stands
+    /// where it does, and a deadline between the two would be overlooked
+    /// (rule T8). It costs at most one stall.
+    fn unread(&self) -> [Option<bool>; 3] {
+        let next = Input::ALL.into_iter().filter_map(|input| self.merge.head(input)).min();
+        let least = next.map(|next| next.plus_ms(-JUDGED_AHEAD_MS));
+        Input::ALL.map(|input| {
+            let unread = self.watermarks.has_unread(input)?;
+            (unread || self.watermarks.watermark(input) >= least).then_some(unread)
+        })
     }
 
     // ---- committing

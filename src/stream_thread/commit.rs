@@ -289,6 +289,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     fn on_committed(&mut self, receipt: &Receipt) {
         if let Some((stamp, received_ms)) = receipt.broker_time {
+            if self.now().broker.is_none() {
+                self.ask_ends_at_once();
+            }
             self.broker_time.report(stamp, received_ms);
         }
         let Some(mut flight) = self.in_flight.take() else { return };
@@ -334,12 +337,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 Verdict::Happened => happened = true,
                 Verdict::DidNot => {}
                 Verdict::Superseded => {
-                    warn!(partition, "another owner has committed since; dropping the shard");
-                    if let Some(slot) = self.slots.get_mut(partition) {
+                    // It may be ours again, in a life that the batch is not of.
+                    if let Some(slot) = self.slots.get_mut(partition)
+                        && slot.epoch == part.epoch
+                    {
+                        warn!(partition, "another owner has committed since; dropping the shard");
                         slot.stage = Stage::Failed;
                         slot.epoch = 0;
+                        self.view.release(*partition);
                     }
-                    self.view.release(*partition);
                 }
             }
         }

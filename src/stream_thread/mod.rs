@@ -404,6 +404,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     fn run_shard(&mut self, partition: i32) {
+        self.ask_ends_at_once();
         if let Err(error) = self.log.resume(&all_inputs(partition)) {
             warn!(partition, %error, "the shard cannot be read from yet");
         }

@@ -43,6 +43,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.ends = Some((self.log.ask_offsets(&of), now.broker));
     }
 
+    /// Something waits for the ends: a shard that begins to run, or all of them
+    /// for the first answer that the broker's time is known for.
+    pub(super) fn ask_ends_at_once(&mut self) {
+        self.ends_asked_ms = i64::MIN / 2;
+    }
+
     pub(super) fn learn_ends(
         &mut self,
         asked_at: Option<Timestamp>,
