@@ -130,3 +130,27 @@
 == Frozen in the very millisecond in which the heartbeat expires
 10:00    a heartbeat
 10:22:45 a frozen           | frozen none since=10:22:45 links=10:22:45 emits=offline/none,frozen/none
+
+== A fleet's freeze, told late: for who is in the fleet now, no earlier than they exist
+10:00 a registered f
+10:10 a moved g
+10:10 b registered f
+10:20 * fleet-frozen f at=10:05         | a: configuring none changes=0 ; b: frozen none since=10:10
+
+== An organization's thaw, told late
+10:00 a registered f org=o
+10:01 * organization-frozen o           | frozen none since=10:01
+10:20 * organization-unfrozen o at=10:10 | configuring none since=10:10 cause=unfrozen
+
+== Two reasons lifted, told late and in the wrong order: thawed since the later
+10:00 a registered f
+10:01 a frozen allowance
+10:02 a frozen other
+10:10 a unfrozen other at=10:08         | frozen none changes=0
+10:11 a unfrozen allowance at=10:05     | configuring none since=10:08 cause=unfrozen
+
+== A thaw, told when the heartbeat has run out meanwhile: offline since it did
+10:00 a heartbeat
+10:05 a frozen                          | frozen heartbeat-only
+10:30 * wait                            | frozen none links=10:22:45
+10:31 a unfrozen at=10:10               | offline none since=10:22:45 cause=heartbeat-expired

@@ -278,3 +278,14 @@
 10:00    a settings interval=1h
 10:00    a heartbeat
 11:00    a settings interval=10m at=10:05  | offline none since=10:15:15 cause=heartbeat-expired
+
+== A heartbeat told late, the VPN up: over by then, or still counting
+10:00 a vpn-opened v1 s1
+10:00 b vpn-opened v1 s1
+10:15 b heartbeat interval=10m at=10:10 | b: online full links=10:10
+11:00 a heartbeat interval=10m at=10:10 | a: online vpn-only links=10:00 changes=0
+
+== A heartbeat from between two others, which would have bridged the gap, comes too late
+10:00 a heartbeat interval=10m
+10:30 a heartbeat interval=10m          | online heartbeat-only since=10:30 emits=offline/none,online/heartbeat-only
+10:31 a heartbeat interval=1h at=10:10  | online heartbeat-only since=10:30 changes=0

@@ -210,3 +210,12 @@
 10:00 a heartbeat
 10:30 a heartbeat
 10:31 a deactivated at=10:25      | online heartbeat-only changes=0
+
+== An activation and an earlier contact, both told late
+10:00 a preregistered f
+10:20 a activated at=10:10        | configuring none since=10:10
+10:21 a heartbeat at=10:05        | online heartbeat-only since=10:10
+
+== A deactivation told when the heartbeat has run out: no earlier than what was shown
+10:00 a heartbeat
+10:30 a deactivated at=10:10      | inactive none since=10:22:45 emits=offline/none,inactive/none

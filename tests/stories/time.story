@@ -279,3 +279,21 @@
 10:00 a vpn-opened v1 s1
 10:01 * stopped
 11:00 * restart | offline none since=10:10 cause=vpn-lease-expired
+
+== An open transaction that holds the renewal of a lease
+10:00 * instance-alive v1 lease=10m
+10:00 a vpn-opened v1 s1
+10:05 * transaction-opened vpn
+10:06 * instance-alive v1 lease=10m
+10:12 * wait                              | online vpn-only changes=0
+10:13 * transaction-ended vpn             | online vpn-only changes=0
+10:16 * wait                              | offline none since=10:16
+
+== A fleet frozen on an input that cannot be read, across a restart
+# The device was shown online at 10:03, so it is frozen from there on.
+10:00 a registered f
+10:01 * blocked lifecycle
+10:02 * fleet-frozen f
+10:03 a heartbeat                         | online heartbeat-only
+10:04 * restart                           | online heartbeat-only changes=0
+10:05 * unblocked lifecycle               | frozen heartbeat-only since=10:03
