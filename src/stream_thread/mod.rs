@@ -208,11 +208,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let Self { log, slots, settings, counts, events, .. } = self;
         let mut failed: Vec<(i32, Error)> = Vec::new();
         let mut received = 0;
+        let mut latest = None;
         let mut on_record = |delivery: Delivery, record: RecordRef<'_>| {
             received += 1;
             let Some(slot) = slots.get_mut(&record.partition) else { return };
             match delivery {
-                Delivery::Group(input) => reading::offer(slot, input, &record, settings, now),
+                Delivery::Group(input) => {
+                    latest = latest.max(record.stamped_by_broker.then_some(record.timestamp));
+                    reading::offer(slot, input, &record, settings, now);
+                }
                 Delivery::Restore(source) => {
                     counts.restored[usize::from(source != Source::Changelog)] += 1;
                     let format = settings.formats[Input::Heartbeats.index()];
@@ -224,6 +228,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         };
         let polled = log.poll(timeout, RECORDS_PER_POLL, &mut on_record, events);
         self.busy = received > 0;
+        if latest.is_some_and(|latest| self.broker_time.doubt(latest, now.monotonic_ms))
+            && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running())
+        {
+            // Its delivery report tells the time anew (rule T6).
+            slot.shard.write_epoch();
+        }
         for (partition, error) in failed {
             self.fail_shard(partition, &error);
         }
