@@ -43,7 +43,7 @@ use crate::wire::decode::Format;
 /// Records taken from the log in one turn of the loop, at most.
 const RECORDS_PER_POLL: usize = 10_000;
 /// Units of work of one shard in one turn of the loop.
-const WORK_PER_TURN: usize = 20_000;
+pub const WORK_PER_TURN: usize = 20_000;
 /// Output of all shards that waits for a commit before nothing more is applied:
 /// memory stays bounded while the broker is away.
 const OUTPUT_HIGH: usize = 200_000;
@@ -65,6 +65,9 @@ pub struct Settings {
     pub check_partitioner: bool,
     /// The least time between two commits, in milliseconds.
     pub commit_interval_ms: i64,
+    /// Units of work of one shard in one turn of the loop, [`WORK_PER_TURN`] but
+    /// where a simulation wants it small.
+    pub work_per_turn: usize,
     /// Whether revoked shards are kept in case they come back (rule R7).
     pub suspend: bool,
     /// What dead letters are made of.
@@ -426,13 +429,13 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if waiting > OUTPUT_HIGH {
             return;
         }
-        let Self { slots, counts, busy, release, .. } = self;
+        let Self { slots, counts, busy, release, settings, .. } = self;
         for slot in slots.values_mut() {
             let leaving = release.as_ref().is_some_and(|release| release.holds(slot.partition));
             if !slot.is_running() || leaving {
                 continue;
             }
-            let turn = slot.shard.turn(now, WORK_PER_TURN);
+            let turn = slot.shard.turn(now, settings.work_per_turn);
             for input in Input::ALL {
                 counts.applied[input.index()] += u64::from(turn.applied[input.index()]);
                 counts.stale[input.index()] += u64::from(turn.stale[input.index()]);
