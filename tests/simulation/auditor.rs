@@ -320,9 +320,7 @@ impl DeviceAudit<'_> {
         for said in own.chain(&self.scopes.lifecycle) {
             let interval = match &said.event {
                 lifecycle::Event::SettingsChanged(settings) => settings.poll_interval.as_ref(),
-                lifecycle::Event::FleetSettingsChanged(settings) => {
-                    settings.poll_interval.as_ref()
-                }
+                lifecycle::Event::FleetSettingsChanged(settings) => settings.poll_interval.as_ref(),
                 _ => None,
             };
             all.extend(interval.map(duration_ms));

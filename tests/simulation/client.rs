@@ -10,8 +10,8 @@ use std::time::Duration;
 use device_status::error::Error;
 use device_status::shard::{Header, Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, CommittedOffset, Delivery, FoundOffset, Headers as HeadersPort, Log, LogEvent,
-    OffsetAt, Outcome, OutputTopic, QuestionId, Receipt, RecordRef, Source,
+    Batch, CommittedOffset, Delivery, FoundOffset, Headers as HeadersPort, Log, LogEvent, OffsetAt,
+    Outcome, OutputTopic, QuestionId, Receipt, RecordRef, Source,
 };
 
 use crate::kafka::{Headers, HeartbeatAnswer, Message, Record, Refused, Topic};
@@ -76,11 +76,18 @@ struct Job {
 #[derive(Debug)]
 enum Stage {
     /// The producer is to be made, anew if there is a reason.
-    Init { unknown: Option<String> },
-    Send { next: usize },
+    Init {
+        unknown: Option<String>,
+    },
+    Send {
+        next: usize,
+    },
     Offsets,
     Commit,
-    Abort { stale_member: bool, message: String },
+    Abort {
+        stale_member: bool,
+        message: String,
+    },
     Report(Option<Outcome>),
 }
 
@@ -311,7 +318,8 @@ impl Sim {
         };
         let total = job.batch.shards.iter().map(|shard| shard.records.len()).sum::<usize>();
         job.stage = Stage::Send { next };
-        let stop = if self.random.chance(0.3) { next + self.random.below(total + 1) } else { total };
+        let stop =
+            if self.random.chance(0.3) { next + self.random.below(total + 1) } else { total };
         let batch = job.batch.clone();
         let records = batch.shards.iter().flat_map(|shard| &shard.records);
         for record in records.take(stop).skip(next) {
@@ -582,8 +590,7 @@ impl Sim {
     fn ask(&mut self, index: usize, what: Asked) -> QuestionId {
         let due = [0; 4].map(|_| self.now + self.latency());
         let fails = self.faults.question_fails;
-        let fails = self.random.chance(fails)
-            || !self.reachable(index) && self.random.chance(0.5);
+        let fails = self.random.chance(fails) || !self.reachable(index) && self.random.chance(0.5);
         let mut arrives_at = due.into_iter().max().unwrap_or(0) + self.latency();
         if fails {
             arrives_at += 5_000;

@@ -110,9 +110,7 @@ impl PartitionLog {
     /// Everything that was ever committed.
     pub fn committed(&self) -> impl Iterator<Item = &Rc<Record>> {
         let stable = self.last_stable();
-        self.archive
-            .iter()
-            .filter(move |record| record.offset < stable && self.is_visible(record))
+        self.archive.iter().filter(move |record| record.offset < stable && self.is_visible(record))
     }
 
     /// Keeps the last record of each key, up to a point somewhere before the
@@ -392,7 +390,12 @@ impl Kafka {
             // Each coordinator's broker writes its own, in any order.
             luck = luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
             let delay = (luck >> 33) as i64 % self.marker_delay_ms.max(1);
-            self.markers.push(MarkerDue { at: now + delay, transaction: ongoing.id, place, commit });
+            self.markers.push(MarkerDue {
+                at: now + delay,
+                transaction: ongoing.id,
+                place,
+                commit,
+            });
         }
         self.write_markers(now);
     }
@@ -510,13 +513,7 @@ pub enum HeartbeatAnswer {
 
 impl Group {
     pub fn new(partitions: i32, session_timeout_ms: i64) -> Group {
-        Group {
-            partitions,
-            epoch: 0,
-            members: BTreeMap::new(),
-            next_member: 0,
-            session_timeout_ms,
-        }
+        Group { partitions, epoch: 0, members: BTreeMap::new(), next_member: 0, session_timeout_ms }
     }
 
     pub fn join(&mut self, now: i64) -> (u64, u32) {

@@ -494,6 +494,7 @@ impl World {
         }
         if sim.random.chance(faults.redis_set_back_per_s * per_tick) {
             sim.redis.keys = sim.redis.snapshot.clone();
+            sim.redis.incarnation += 1;
             sim.note(|| "Redis is set back".to_owned());
         }
         if sim.random.chance(0.1 * per_tick) {
