@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint run kafka kafka-stop bench clean need-build need-lint
+.PHONY: help demo test lint run kafka kafka-stop bench torture clean need-build need-lint
 
 # Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
 ARGS ?=
@@ -39,6 +39,9 @@ kafka-stop: ## Stop what `make kafka` runs
 bench: need-build ## Criterion's benchmarks, and the end-to-end ones
 	cargo bench
 	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; fi
+
+torture: need-build ## Thousands of simulated worlds; make torture SEED=7 replays one
+	@$(if $(SEED),SIM_SEED=$(SEED),SIM_SEEDS=$(or $(SEEDS),5000)) cargo test --test simulation every_world -- --nocapture
 
 clean: ## Remove all that was built, fetched and stored
 	cargo clean

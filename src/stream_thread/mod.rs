@@ -43,7 +43,7 @@ use crate::wire::decode::Format;
 /// Records taken from the log in one turn of the loop, at most.
 const RECORDS_PER_POLL: usize = 10_000;
 /// Units of work of one shard in one turn of the loop.
-const WORK_PER_TURN: usize = 20_000;
+pub const WORK_PER_TURN: usize = 20_000;
 /// Output of all shards that waits for a commit before nothing more is applied:
 /// memory stays bounded while the broker is away.
 const OUTPUT_HIGH: usize = 200_000;
@@ -65,6 +65,9 @@ pub struct Settings {
     pub check_partitioner: bool,
     /// The least time between two commits, in milliseconds.
     pub commit_interval_ms: i64,
+    /// Units of work of one shard in one turn of the loop, [`WORK_PER_TURN`] but
+    /// where a simulation wants it small.
+    pub work_per_turn: usize,
     /// Whether revoked shards are kept in case they come back (rule R7).
     pub suspend: bool,
     /// What dead letters are made of.
@@ -208,11 +211,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let Self { log, slots, settings, counts, events, .. } = self;
         let mut failed: Vec<(i32, Error)> = Vec::new();
         let mut received = 0;
+        let mut latest = None;
         let mut on_record = |delivery: Delivery, record: RecordRef<'_>| {
             received += 1;
             let Some(slot) = slots.get_mut(&record.partition) else { return };
             match delivery {
-                Delivery::Group(input) => reading::offer(slot, input, &record, settings, now),
+                Delivery::Group(input) => {
+                    latest = latest.max(record.stamped_by_broker.then_some(record.timestamp));
+                    reading::offer(slot, input, &record, settings, now);
+                }
                 Delivery::Restore(source) => {
                     counts.restored[usize::from(source != Source::Changelog)] += 1;
                     let format = settings.formats[Input::Heartbeats.index()];
@@ -224,6 +231,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         };
         let polled = log.poll(timeout, RECORDS_PER_POLL, &mut on_record, events);
         self.busy = received > 0;
+        if latest.is_some_and(|latest| self.broker_time.doubt(latest, now.monotonic_ms))
+            && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running())
+        {
+            // Its delivery report tells the time anew (rule T6).
+            slot.shard.write_epoch();
+        }
         for (partition, error) in failed {
             self.fail_shard(partition, &error);
         }
@@ -416,13 +429,13 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if waiting > OUTPUT_HIGH {
             return;
         }
-        let Self { slots, counts, busy, release, .. } = self;
+        let Self { slots, counts, busy, release, settings, .. } = self;
         for slot in slots.values_mut() {
             let leaving = release.as_ref().is_some_and(|release| release.holds(slot.partition));
             if !slot.is_running() || leaving {
                 continue;
             }
-            let turn = slot.shard.turn(now, WORK_PER_TURN);
+            let turn = slot.shard.turn(now, settings.work_per_turn);
             for input in Input::ALL {
                 counts.applied[input.index()] += u64::from(turn.applied[input.index()]);
                 counts.stale[input.index()] += u64::from(turn.stale[input.index()]);

@@ -21,6 +21,8 @@ use world::Outcome;
 
 /// How many seeds an ordinary run takes.
 const SEEDS: u64 = 200;
+/// After how many seeds that fail nobody wants to see more.
+const ENOUGH: u64 = 5;
 /// How much of a trace is printed of a seed that fails.
 const TAIL: usize = 60;
 
@@ -66,7 +68,7 @@ fn every_world_ends_as_its_inputs_say() {
     }
     let first = variable("SIM_FIRST").unwrap_or(0);
     let seeds = variable("SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (next, done, bad) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let mut failed = BTreeMap::new();
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
@@ -76,7 +78,7 @@ fn every_world_ends_as_its_inputs_say() {
             let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds {
+                if seed >= seeds || bad.load(Ordering::Relaxed) >= ENOUGH {
                     return (failed, counts);
                 }
                 let seed = first + seed;
@@ -87,6 +89,7 @@ fn every_world_ends_as_its_inputs_say() {
                 if let Some(failure) = outcome.failures.into_iter().next() {
                     eprintln!("seed {seed} fails: {failure}");
                     failed.push((seed, failure));
+                    bad.fetch_add(1, Ordering::Relaxed);
                 }
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                 if done.is_multiple_of(200) {

@@ -8,7 +8,7 @@ use device_status::stream_thread::ports::{View, ViewEvent};
 use device_status::view::rounds::Rounds;
 use redis::{Arg, Cmd, Value};
 
-use crate::sim::{Shared, SimClock};
+use crate::sim::{Shared, Sim, SimClock};
 
 pub type Hash = BTreeMap<String, String>;
 
@@ -19,6 +19,8 @@ pub struct Redis {
     /// As a replica has it that lags behind.
     pub snapshot: BTreeMap<String, Hash>,
     pub away_until: i64,
+    /// Counts its starts: connections end with it.
+    pub incarnation: u64,
 }
 
 const MARKER: [&str; 4] = ["epoch", "applied", "sequence", "time_ms"];
@@ -132,12 +134,27 @@ impl Redis {
     }
 }
 
+fn execute(sim: &mut Sim, client: usize, command: &Cmd) -> Value {
+    let answer = sim.redis.execute(command);
+    if sim.trace.on {
+        let name = sim.clients[client].name.clone();
+        let arguments = command.args_iter().skip(3).map(|argument| match argument {
+            Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => String::new(),
+        });
+        let arguments: Vec<String> = arguments.take(6).collect();
+        sim.note(|| format!("{name} redis: {} → {answer:?}", arguments.join(" ")));
+    }
+    answer
+}
+
 /// The [`View`] of one process.
 pub struct SimView {
     sim: Shared,
     client: usize,
     rounds: Rounds<SimClock>,
-    connected: bool,
+    /// With which incarnation of the server.
+    connected: Option<u64>,
     under_way: Option<UnderWay>,
 }
 
@@ -152,7 +169,7 @@ struct UnderWay {
 impl SimView {
     pub fn new(sim: Shared, client: usize, clock: SimClock) -> SimView {
         let rounds = Rounds::new("ds:", clock);
-        SimView { sim, client, rounds, connected: false, under_way: None }
+        SimView { sim, client, rounds, connected: None, under_way: None }
     }
 
     pub fn is_drained(&self) -> bool {
@@ -163,17 +180,22 @@ impl SimView {
     pub fn work(&mut self) {
         let mut sim = self.sim.borrow_mut();
         let now = sim.now;
+        let incarnation = sim.redis.incarnation;
         if let Some(round) = &mut self.under_way {
             if now < round.due {
                 return;
             }
+            if self.connected != Some(incarnation) {
+                round.commands.clear();
+                round.lost = true;
+            }
             for command in round.commands.drain(..) {
-                round.answers.push(Ok(sim.redis.execute(&command)));
+                round.answers.push(Ok(execute(&mut sim, self.client, &command)));
             }
             let answers = std::mem::take(&mut round.answers);
             let away = now < sim.redis.away_until;
             let answers = (!round.lost && !away).then_some(answers);
-            self.connected = answers.is_some();
+            self.connected = answers.is_some().then_some(incarnation);
             self.under_way = None;
             drop(sim);
             self.rounds.end(answers);
@@ -182,8 +204,8 @@ impl SimView {
         if now < sim.redis.away_until || !self.rounds.is_due() {
             return;
         }
-        if !self.connected {
-            self.connected = true;
+        if self.connected != Some(incarnation) {
+            self.connected = Some(incarnation);
             self.rounds.connected();
         }
         let mut commands = self.rounds.begin();
@@ -198,7 +220,7 @@ impl SimView {
         let mut round = UnderWay { due, commands, answers: Vec::new(), lost };
         if sim.random.chance(0.5) {
             for command in round.commands.drain(..) {
-                round.answers.push(Ok(sim.redis.execute(&command)));
+                round.answers.push(Ok(execute(&mut sim, self.client, &command)));
             }
         }
         self.under_way = Some(round);

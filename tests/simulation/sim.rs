@@ -20,7 +20,7 @@ pub type Shared = Rc<RefCell<Sim>>;
 pub const START_MS: i64 = 1_767_225_600_000;
 
 /// How many lines of a trace are kept.
-const TRACE_KEPT: usize = 4_000;
+const TRACE_KEPT: usize = 40_000;
 
 pub struct Sim {
     /// True time, and the broker's.
