@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint run kafka kafka-stop bench torture clean need-build need-lint
+.PHONY: help chaos demo test lint run kafka kafka-stop bench torture clean need-build need-lint
 
 # Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
 ARGS ?=
@@ -42,6 +42,11 @@ bench: need-build ## Criterion's benchmarks, and the end-to-end ones
 
 torture: need-build ## Thousands of simulated worlds; make torture SEED=7 replays one
 	@$(if $(SEED),SIM_SEED=$(SEED),SIM_SEEDS=$(or $(SEEDS),5000)) cargo test --test simulation every_world -- --nocapture
+
+chaos: need-build ## Ten minutes of real faults (CHAOS_SECONDS=n, CHAOS_SEED=n) against a real broker
+	@scripts/need.sh java maven redis
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} \
+		cargo test --test chaos -- --nocapture
 
 clean: ## Remove all that was built, fetched and stored
 	cargo clean
