@@ -35,7 +35,12 @@ impl std::ops::DerefMut for Watched {
 }
 
 fn start(server: &RedisServer, fleet_members: bool) -> Watched {
-    let config = RedisViewConfig { url: server.url(), prefix: "ds:".to_owned(), fleet_members };
+    let config = RedisViewConfig {
+        url: server.url(),
+        prefix: "ds:".to_owned(),
+        fleet_members,
+        refresh_interval: Duration::ZERO,
+    };
     Watched { view: RedisView::start(&config, HostClock::start()).unwrap(), seen: Vec::new() }
 }
 
@@ -537,7 +542,12 @@ fn the_rights_that_the_documentation_names_are_enough() {
         .exec(&mut server.connection())
         .unwrap();
     let url = format!("redis://writer:secret@127.0.0.1:{}", server.port());
-    let config = RedisViewConfig { url, prefix: "ds:".to_owned(), fleet_members: true };
+    let config = RedisViewConfig {
+        url,
+        prefix: "ds:".to_owned(),
+        fleet_members: true,
+        refresh_interval: Duration::ZERO,
+    };
     let view = RedisView::start(&config, HostClock::start()).unwrap();
     let mut view = Watched { view, seen: Vec::new() };
     view.ask_marker(3);

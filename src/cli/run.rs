@@ -101,17 +101,17 @@ impl Service {
         let watch = PartitionWatch::new(&self.config, self.config.topics.partitions)?;
         let process_id = uuid::Uuid::new_v4().simple().to_string();
         let (ended, endings) = channel();
+        let view_config = RedisViewConfig {
+            url: self.config.redis.url.clone(),
+            prefix: self.config.redis.prefix.clone(),
+            fleet_members: self.config.redis.fleet_members,
+            refresh_interval: self.config.redis.refresh_interval,
+        };
+        let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
-        for thread in 0..threads {
+        let started = RedisView::start_all(&view_config, &view_clock, threads)?;
+        for (thread, view) in started.into_iter().enumerate() {
             let log = KafkaLog::start(&self.config, &process_id, thread, clock.clone())?;
-            let view = RedisView::start(
-                &RedisViewConfig {
-                    url: self.config.redis.url.clone(),
-                    prefix: self.config.redis.prefix.clone(),
-                    fleet_members: self.config.redis.fleet_members,
-                },
-                clock.clone(),
-            )?;
             views.push(view.stats());
             let stream_thread = StreamThread::new(self.settings(), log, view, clock.clone());
             let runner = Runner {
@@ -147,6 +147,8 @@ impl Service {
             partitions: config.topics.partitions,
             check_partitioner: config.topics.partitioner == Partitioner::Murmur2,
             commit_interval_ms: i64::try_from(config.processing.commit_interval.as_millis())
+                .unwrap_or(i64::MAX),
+            refresh_interval_ms: i64::try_from(config.redis.refresh_interval.as_millis())
                 .unwrap_or(i64::MAX),
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
             dead_letters: DeadLetterSettings {
