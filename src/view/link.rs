@@ -191,6 +191,9 @@ pub(super) fn exchange(
     connection: &mut Connection,
     commands: &[Cmd],
 ) -> Result<Vec<Result<Value, redis::RedisError>>, String> {
+    if commands.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut bytes = Vec::with_capacity(commands.len() * 384);
     for command in commands {
         command.write_packed_command(&mut bytes);

@@ -22,6 +22,8 @@ use crate::stream_thread::ports::{FoundKey, FoundSubject};
 const STEP_MS: i64 = 100;
 /// Keys of one step. The most bounds the rate, to 20,000 keys a second.
 const KEYS_PER_STEP: std::ops::RangeInclusive<i64> = 100..=2_000;
+/// Keys of one step of a pass that follows a loss, which is not drawn out.
+const KEYS_AFTER_LOSS: i64 = 1_000;
 /// Member sets looked at in one step, and members of each.
 const SETS_PER_STEP: usize = 32;
 const MEMBERS_PER_STEP: usize = 100;
@@ -82,6 +84,8 @@ pub struct Scan {
     keys_per_step: i64,
     step_ms: i64,
     sets: VecDeque<Set>,
+    /// The next pass follows a loss.
+    hurry: bool,
     /// The server does not let us: said once.
     refused: bool,
 }
@@ -100,6 +104,7 @@ impl Scan {
             keys_per_step: *KEYS_PER_STEP.start(),
             step_ms: STEP_MS,
             sets: VecDeque::new(),
+            hurry: false,
             refused: false,
         }
     }
@@ -124,6 +129,7 @@ impl Scan {
         if self.peers.again.swap(false, Ordering::Relaxed) {
             self.cursor = None;
             self.sets.clear();
+            self.hurry = true;
             self.next_ms = now_ms;
         }
         if now_ms < self.next_ms {
@@ -140,7 +146,11 @@ impl Scan {
         if !self.sets.is_empty() {
             self.look_at_sets(encoder, link, stats)?;
         } else if let Some(cursor) = self.cursor.take() {
-            self.look_at_keys(&cursor, encoder, link, stats)?;
+            if let Err(message) = self.look_at_keys(&cursor, encoder, link, stats) {
+                // The same again: what it found has not been told.
+                self.cursor = Some(cursor);
+                return Err(message);
+            }
         }
         if self.cursor.is_none() && self.sets.is_empty() {
             stats.sweep.scans.fetch_add(1, Ordering::Relaxed);
@@ -151,6 +161,13 @@ impl Scan {
 
     /// Paces a pass by the number of keys, so that it takes most of its interval.
     fn begin(&mut self, link: &mut Link, now_ms: i64) -> Result<(), String> {
+        self.started_ms = now_ms;
+        if std::mem::take(&mut self.hurry) {
+            self.keys_per_step = KEYS_AFTER_LOSS;
+            self.step_ms = STEP_MS;
+            self.cursor = Some("0".to_owned());
+            return Ok(());
+        }
         let answer = link.round_trip(&[redis::cmd("DBSIZE")])?;
         let keys = match answer.first() {
             Some(Ok(Value::Int(keys))) => (*keys).max(1),
@@ -162,7 +179,6 @@ impl Scan {
             .clamp(*KEYS_PER_STEP.start(), *KEYS_PER_STEP.end());
         let steps = keys / self.keys_per_step + 1;
         self.step_ms = (budget_ms / steps).max(STEP_MS);
-        self.started_ms = now_ms;
         self.cursor = Some("0".to_owned());
         Ok(())
     }

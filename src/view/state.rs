@@ -226,8 +226,11 @@ impl State {
 
     /// Takes in what is to be swept, unless too much of it waits.
     pub fn sweep(&mut self, partition: i32, task: Task) {
-        if self.may_sweep() && self.holds(partition) {
-            self.sweeps.push_back(Sweep { partition, epoch: 0, latest: 0, task });
+        let sweep = Sweep { partition, epoch: 0, latest: 0, task };
+        if self.may_sweep() {
+            self.sweeps.push_back(sweep);
+        } else {
+            self.skipped(sweep.rows());
         }
     }
 
@@ -254,22 +257,26 @@ impl State {
             return None;
         }
         while let Some(mut sweep) = self.sweeps.pop_front() {
-            let Some(partition) = self.partitions.get(&sweep.partition) else { continue };
-            if !partition.may_write() {
+            let partition = self.partitions.get(&sweep.partition);
+            let Some(partition) = partition.filter(|partition| partition.may_write()) else {
+                self.skipped(sweep.rows());
                 continue;
-            }
+            };
             sweep.epoch = partition.epoch();
             sweep.latest = partition.received();
+            let rows = sweep.rows();
             if let Task::Compare(page) = &mut sweep.task {
-                let rows = page.len();
                 page.retain(|write| !partition.awaits(&write.body));
                 sweep.latest = page.iter().map(|write| write.sequence).fold(sweep.latest, u64::max);
-                let skipped = (rows - page.len()) as u64;
-                self.stats.sweep.skipped.fetch_add(skipped, Ordering::Relaxed);
             }
+            self.skipped(rows - sweep.rows());
             return Some(sweep);
         }
         None
+    }
+
+    fn skipped(&self, rows: usize) {
+        self.stats.sweep.skipped.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     /// Something in the view says that the marker may not be ours: look soon.

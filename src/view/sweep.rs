@@ -59,6 +59,15 @@ pub struct Outcome {
 }
 
 impl Sweep {
+    /// How many hashes it is about.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match &self.task {
+            Task::Compare(page) => page.len(),
+            Task::Remove(keys) => keys.len(),
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors
