@@ -20,7 +20,9 @@ use crate::shard::{Input, Status};
 use crate::stream_thread::ports::Clock;
 use crate::stream_thread::report::{Report, StageName};
 use crate::stream_thread::{DeadLetterSettings, Settings, StreamThread};
-use crate::telemetry::{self, commit_result, rebalance_kind, record_result, redis_result};
+use crate::telemetry::{
+    self, commit_result, rebalance_kind, record_result, redis_result, sweep_result,
+};
 use crate::view::{RedisView, RedisViewConfig, ViewStats};
 use crate::wire::dead_letter;
 
@@ -216,10 +218,24 @@ fn publish_views(views: &[Arc<ViewStats>], health: &Health) {
     for (result, count) in results {
         counter!(telemetry::REDIS_WRITES, "result" => result).absolute(count);
     }
+    let swept = [
+        (sweep_result::SAME, sum(|view| &view.sweep.same)),
+        (sweep_result::REFRESHED, sum(|view| &view.sweep.refreshed)),
+        (sweep_result::REPAIRED, sum(|view| &view.sweep.repaired)),
+        (sweep_result::REMOVED, sum(|view| &view.sweep.removed)),
+        (sweep_result::SKIPPED, sum(|view| &view.sweep.skipped)),
+        (sweep_result::FAILED, sum(|view| &view.sweep.failed)),
+    ];
+    for (result, count) in swept {
+        counter!(telemetry::REDIS_SWEEP, "result" => result).absolute(count);
+    }
+    counter!(telemetry::REDIS_SCANS).absolute(sum(|view| &view.sweep.scans));
     health.set_redis(if connected {
         RedisHealth::Available
     } else {
-        RedisHealth::Unavailable(format!("{backlog} writes wait; the log says why"))
+        let trouble = views.iter().find_map(|view| view.advice().trouble.clone());
+        let trouble = trouble.unwrap_or_else(|| "the log says why".to_owned());
+        RedisHealth::Unavailable(format!("{backlog} writes wait; {trouble}"))
     });
 }
 
@@ -322,6 +338,8 @@ impl Runner {
                 gauge!(telemetry::CLOCK_LAG, "partition" => partition.clone())
                     .set((now.0 - shard.clock.0).max(0) as f64 / 1000.0);
             }
+            gauge!(telemetry::REDIS_SWEEP_PROGRESS, "partition" => partition.clone())
+                .set(shard.swept);
             gauge!(telemetry::RESTORE_REMAINING, "partition" => partition)
                 .set(shard.to_restore as f64);
         }
