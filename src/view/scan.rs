@@ -64,6 +64,9 @@ impl Peers {
     }
 }
 
+/// What one `SCAN` found: whence to go on, if there is more, and the items.
+type Found = (Option<String>, Vec<Box<[u8]>>);
+
 /// A member set whose members are looked at.
 struct Set {
     fleet: Box<str>,
@@ -145,12 +148,12 @@ impl Scan {
         self.next_ms = now_ms + self.step_ms;
         if !self.sets.is_empty() {
             self.look_at_sets(encoder, link, stats)?;
-        } else if let Some(cursor) = self.cursor.take() {
-            if let Err(message) = self.look_at_keys(&cursor, encoder, link, stats) {
-                // The same again: what it found has not been told.
-                self.cursor = Some(cursor);
-                return Err(message);
-            }
+        } else if let Some(cursor) = self.cursor.take()
+            && let Err(message) = self.look_at_keys(&cursor, encoder, link, stats)
+        {
+            // The same again: what it found has not been told.
+            self.cursor = Some(cursor);
+            return Err(message);
         }
         if self.cursor.is_none() && self.sets.is_empty() {
             stats.sweep.scans.fetch_add(1, Ordering::Relaxed);
@@ -270,11 +273,7 @@ impl Scan {
         Ok(())
     }
 
-    fn page(
-        &mut self,
-        answer: Option<Answer>,
-        stats: &ViewStats,
-    ) -> Option<(Option<String>, Vec<Box<[u8]>>)> {
+    fn page(&mut self, answer: Option<Answer>, stats: &ViewStats) -> Option<Found> {
         match answer {
             Some(Ok(value)) => parse(Some(&value)),
             Some(Err(message)) => {
@@ -302,7 +301,7 @@ fn add_removed(answers: &[Answer], stats: &ViewStats) {
 }
 
 /// What a `SCAN` says: whence to go on, if there is more, and what was found.
-fn parse(value: Option<&Value>) -> Option<(Option<String>, Vec<Box<[u8]>>)> {
+fn parse(value: Option<&Value>) -> Option<Found> {
     let Some(Value::Array(parts)) = value else { return None };
     let [Value::BulkString(cursor), Value::Array(items)] = &parts[..] else { return None };
     let cursor = String::from_utf8_lossy(cursor).into_owned();

@@ -196,10 +196,9 @@ impl Sweep {
         let text = held.remove("token".as_bytes());
         let text = text.and_then(|text| std::str::from_utf8(text).ok());
         let Some(token) = text.and_then(Token::parse) else { return Verdict::Wrong(None) };
-        if token.partition == self.partition && token.epoch == self.epoch {
-            if token.sequence > write.sequence && token.sequence <= self.latest {
-                return Verdict::Newer;
-            }
+        let ours = token.partition == self.partition && token.epoch == self.epoch;
+        if ours && token.sequence > write.sequence && token.sequence <= self.latest {
+            return Verdict::Newer;
         }
         let larger = (token.epoch, token.sequence) > (self.epoch, self.latest);
         if larger || token.partition != self.partition {
