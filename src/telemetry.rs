@@ -53,6 +53,12 @@ pub const REDIS_BACKLOG: &str = "device_status_redis_backlog_writes";
 pub const REDIS_WRITES: &str = "device_status_redis_writes_total";
 /// Rewrites of a whole partition in Redis.
 pub const REDIS_REWRITES: &str = "device_status_redis_rewrites_total";
+/// Hashes compared by the sweep (rule V6), by result.
+pub const REDIS_SWEEP: &str = "device_status_redis_sweep_hashes_total";
+/// How much of the sweep's pass is done.
+pub const REDIS_SWEEP_PROGRESS: &str = "device_status_redis_sweep_progress_ratio";
+/// Whole looks at all keys.
+pub const REDIS_SCANS: &str = "device_status_redis_scans_total";
 /// What is running.
 pub const BUILD_INFO: &str = "device_status_build_info";
 
@@ -102,6 +108,24 @@ pub mod redis_result {
     pub const FAILED: &str = "failed";
     /// All of them.
     pub const ALL: [&str; 3] = [WRITTEN, REFUSED, FAILED];
+}
+
+/// What the sweep made of a hash: the label `result` of [`REDIS_SWEEP`].
+pub mod sweep_result {
+    /// It was as it should be.
+    pub const SAME: &str = "same";
+    /// Its heartbeat alone was brought up to date.
+    pub const REFRESHED: &str = "refreshed";
+    /// It was missing or wrong, and was written again.
+    pub const REPAIRED: &str = "repaired";
+    /// No row has it, and it was removed.
+    pub const REMOVED: &str = "removed";
+    /// It was left alone: something newer waits, or came meanwhile.
+    pub const SKIPPED: &str = "skipped";
+    /// Redis did not let us.
+    pub const FAILED: &str = "failed";
+    /// All of them.
+    pub const ALL: [&str; 6] = [SAME, REFRESHED, REPAIRED, REMOVED, SKIPPED, FAILED];
 }
 
 /// What a metric is to Prometheus.
@@ -274,6 +298,29 @@ pub const METRICS: &[Metric] = &[
         "Times that a whole partition was written to Redis again, because it was lost there.",
     ),
     metric(
+        REDIS_SWEEP,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Hashes that the sweep compared with memory, by result: same, refreshed (only the \
+         heartbeat was older), repaired (missing or wrong), removed (of no device), skipped \
+         (something newer came first), failed.",
+    ),
+    metric(
+        REDIS_SWEEP_PROGRESS,
+        Kind::Gauge,
+        Unit::Count,
+        &["partition"],
+        "How much of its pass the sweep has done, from 0 to 1.",
+    ),
+    metric(
+        REDIS_SCANS,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Whole looks at all keys for those of no device.",
+    ),
+    metric(
         BUILD_INFO,
         Kind::Gauge,
         Unit::Count,
@@ -363,7 +410,10 @@ fn zero_all() {
     for result in redis_result::ALL {
         counter!(REDIS_WRITES, "result" => result).increment(0);
     }
-    for name in [DEADLINES, SESSIONS_FORGOTTEN, REDIS_REWRITES] {
+    for result in sweep_result::ALL {
+        counter!(REDIS_SWEEP, "result" => result).increment(0);
+    }
+    for name in [DEADLINES, SESSIONS_FORGOTTEN, REDIS_REWRITES, REDIS_SCANS] {
         counter!(name).increment(0);
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
@@ -380,6 +430,7 @@ pub fn forget_partition(partition: i32) {
         gauge!(LAG, "input" => input, "partition" => partition.clone()).set(0);
     }
     gauge!(CLOCK_LAG, "partition" => partition.clone()).set(0);
+    gauge!(REDIS_SWEEP_PROGRESS, "partition" => partition.clone()).set(0);
     gauge!(RESTORE_REMAINING, "partition" => partition).set(0);
 }
 

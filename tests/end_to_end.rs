@@ -341,6 +341,71 @@ fn statuses_go_on_while_redis_is_away_and_arrive_when_it_is_back() {
 }
 
 #[test]
+fn the_sweep_undoes_what_was_done_to_the_view_while_events_flow() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("sweep", 3);
+    let config = ServiceConfig::new(broker, &topics).redis(&redis.url());
+    let service = DeviceStatus::start_ready(&config.set("redis.refresh_interval", "10s"));
+    let producer = broker.producer();
+    let hour = Duration::from_secs(3_600);
+    producer.send(&topics, (0..300).map(|n| beat(&device_id(n), hour)));
+    producer.flush();
+    for n in 0..300 {
+        wait_for_fields(&redis, &device_id(n), SOON, &[("status", "online")]);
+    }
+    let mut connection = redis.connection();
+    let key = |n: u64| format!("ds:device:{}", device_id(n));
+    let token = redis::hash(&mut connection, &key(0))["token"].clone();
+    let before: Vec<_> = (0..200).map(|n| redis::hash(&mut connection, &key(n))).collect();
+    for n in 0..200 {
+        let command = match n % 4 {
+            0 => ::redis::cmd("DEL").arg(key(n)).to_owned(),
+            1 => ::redis::cmd("SET").arg(key(n)).arg("text").to_owned(),
+            2 => ::redis::cmd("HSET").arg(key(n)).arg(&["status", "frozen", "x", "y"]).to_owned(),
+            _ => ::redis::cmd("HSET").arg(key(n)).arg(&["token", "0:9999999999999:1"]).to_owned(),
+        };
+        command.exec(&mut connection).unwrap();
+    }
+    let extra = ["status", "online", "token", &token];
+    ::redis::cmd("HSET").arg("ds:device:never-heard-of").arg(&extra).exec(&mut connection).unwrap();
+    let counts = ["online", "9", "token", &token];
+    let partition = token.split(':').next().unwrap();
+    let fleet = format!("ds:fleet:gone:{partition}");
+    ::redis::cmd("HSET").arg(&fleet).arg(&counts).exec(&mut connection).unwrap();
+    // Others go on meanwhile, so that a transaction is under way most of the time.
+    let mut n = 0;
+    wait_for(SOON, "the view to be as it was", || {
+        producer.send(&topics, (0..20).map(|i| beat(&device_id(1_000 + n + i), hour)));
+        producer.flush();
+        n += 20;
+        pause(Duration::from_millis(20));
+        let wrong = (0..200).filter(|n| {
+            let kind: String = ::redis::cmd("TYPE").arg(key(*n)).query(&mut connection).unwrap();
+            let mut held = if kind == "hash" {
+                redis::hash(&mut connection, &key(*n))
+            } else {
+                Default::default()
+            };
+            let mut was = before[usize::try_from(*n).unwrap()].clone();
+            held.remove("token");
+            was.remove("token");
+            held != was
+        });
+        let wrong = wrong.count();
+        let left = [fleet.as_str(), "ds:device:never-heard-of"];
+        let left: u64 = ::redis::cmd("EXISTS").arg(&left[..]).query(&mut connection).unwrap();
+        if (wrong, left) == (0, 0) { Ok(()) } else { Err(format!("{wrong} wrong, {left} left")) }
+    });
+    let (_, metrics) = service.get("/metrics").unwrap();
+    for line in metrics.lines().filter(|line| line.contains("redis_sweep")) {
+        println!("{line}");
+    }
+    assert!(metrics.contains("device_status_redis_sweep_hashes_total{result=\"repaired\"} "));
+    assert!(!metrics.contains("device_status_redis_sweep_hashes_total{result=\"repaired\"} 0"));
+}
+
+#[test]
 fn shards_move_among_members_without_a_lost_or_doubled_change() {
     let broker = KafkaBroker::shared();
     let redis = RedisServer::start();

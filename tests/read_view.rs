@@ -37,7 +37,12 @@ fn write(sequence: u64, name: &str, status: Status, changed: bool) -> ViewWrite 
 /// A server, and a view that owns partition 0 and partition 200.
 fn view(server: &RedisServer) -> RedisView {
     let (url, prefix) = (server.url(), "t:".to_owned());
-    let config = RedisViewConfig { url, prefix, fleet_members: false };
+    let config = RedisViewConfig {
+        url,
+        prefix,
+        fleet_members: false,
+        refresh_interval: std::time::Duration::ZERO,
+    };
     let mut view = RedisView::start(&config, HostClock::start()).unwrap();
     for partition in [0, 100, 200] {
         view.take(partition, 1, 0);

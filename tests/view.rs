@@ -1,4 +1,4 @@
-//! The view against a real Redis (rules V1 to V5).
+//! The view against a real Redis (rules V1 to V5; V6 is in view_sweep.rs).
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use device_status::shard::{
     Connectivity, DeviceId, DeviceView, HeartbeatState, Status, Timestamp, ViewBody, ViewWrite,
 };
-use device_status::stream_thread::ports::{Marker, View, ViewEvent};
+use device_status::stream_thread::ports::{FoundSubject, Marker, View, ViewEvent};
 use device_status::view::{RedisView, RedisViewConfig};
 use support::redis::{HostClock, RedisServer, hash, members, wait_for, wait_for_some};
 
@@ -35,7 +35,12 @@ impl std::ops::DerefMut for Watched {
 }
 
 fn start(server: &RedisServer, fleet_members: bool) -> Watched {
-    let config = RedisViewConfig { url: server.url(), prefix: "ds:".to_owned(), fleet_members };
+    let config = RedisViewConfig {
+        url: server.url(),
+        prefix: "ds:".to_owned(),
+        fleet_members,
+        refresh_interval: Duration::ZERO,
+    };
     Watched { view: RedisView::start(&config, HostClock::start()).unwrap(), seen: Vec::new() }
 }
 
@@ -537,7 +542,12 @@ fn the_rights_that_the_documentation_names_are_enough() {
         .exec(&mut server.connection())
         .unwrap();
     let url = format!("redis://writer:secret@127.0.0.1:{}", server.port());
-    let config = RedisViewConfig { url, prefix: "ds:".to_owned(), fleet_members: true };
+    let config = RedisViewConfig {
+        url,
+        prefix: "ds:".to_owned(),
+        fleet_members: true,
+        refresh_interval: Duration::from_secs(1),
+    };
     let view = RedisView::start(&config, HostClock::start()).unwrap();
     let mut view = Watched { view, seen: Vec::new() };
     view.ask_marker(3);
@@ -549,5 +559,32 @@ fn the_rights_that_the_documentation_names_are_enough() {
     wait_acknowledged(&mut view, 3);
     view.write(3, vec![deletion(4, "a")], Some(20), NOW);
     wait_acknowledged(&mut view, 4);
+    // And for the sweep.
+    let mut redis = server.connection();
+    for key in ["ds:device:x", "ds:fleet:x:3"] {
+        let token = format!("3:{EPOCH}:1");
+        redis::cmd("HSET")
+            .arg(key)
+            .arg(&["token", &token, "status", "online"])
+            .exec(&mut redis)
+            .unwrap();
+    }
+    redis::cmd("SADD").arg("ds:fleet:x:3:members:online").arg("x").exec(&mut redis).unwrap();
+    view.sweep(3, vec![write(5, device("b"))]);
+    wait_for("leftovers to be found and removed", || {
+        view.view.poll(&mut view.seen);
+        for event in std::mem::take(&mut view.seen) {
+            if let ViewEvent::Found(partition, mut keys) = event {
+                let x = [FoundSubject::Device(id("x")), FoundSubject::Fleet("x".into())];
+                keys.retain(|key| x.contains(&key.subject));
+                view.remove(partition, keys);
+            }
+        }
+        let stats = view.stats();
+        members(&mut redis, "ds:fleet:x:3:members:online").is_empty()
+            && stats.sweep.removed.load(Ordering::Relaxed) >= 3
+            && stats.sweep.repaired.load(Ordering::Relaxed) == 1
+    });
+    assert_eq!(view.stats().sweep.failed.load(Ordering::Relaxed), 0);
     assert_eq!(view.stats().errors.load(Ordering::Relaxed), 0);
 }

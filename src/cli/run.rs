@@ -20,7 +20,9 @@ use crate::shard::{Input, Status};
 use crate::stream_thread::ports::Clock;
 use crate::stream_thread::report::{Report, StageName};
 use crate::stream_thread::{DeadLetterSettings, Settings, StreamThread, WORK_PER_TURN};
-use crate::telemetry::{self, commit_result, rebalance_kind, record_result, redis_result};
+use crate::telemetry::{
+    self, commit_result, rebalance_kind, record_result, redis_result, sweep_result,
+};
 use crate::view::{RedisView, RedisViewConfig, ViewStats};
 use crate::wire::dead_letter;
 
@@ -101,17 +103,17 @@ impl Service {
         let watch = PartitionWatch::new(&self.config, self.config.topics.partitions)?;
         let process_id = uuid::Uuid::new_v4().simple().to_string();
         let (ended, endings) = channel();
+        let view_config = RedisViewConfig {
+            url: self.config.redis.url.clone(),
+            prefix: self.config.redis.prefix.clone(),
+            fleet_members: self.config.redis.fleet_members,
+            refresh_interval: self.config.redis.refresh_interval,
+        };
+        let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
-        for thread in 0..threads {
+        let started = RedisView::start_all(&view_config, &view_clock, threads)?;
+        for (thread, view) in started.into_iter().enumerate() {
             let log = KafkaLog::start(&self.config, &process_id, thread, clock.clone())?;
-            let view = RedisView::start(
-                &RedisViewConfig {
-                    url: self.config.redis.url.clone(),
-                    prefix: self.config.redis.prefix.clone(),
-                    fleet_members: self.config.redis.fleet_members,
-                },
-                clock.clone(),
-            )?;
             views.push(view.stats());
             let stream_thread = StreamThread::new(self.settings(), log, view, clock.clone());
             let runner = Runner {
@@ -149,6 +151,8 @@ impl Service {
             commit_interval_ms: i64::try_from(config.processing.commit_interval.as_millis())
                 .unwrap_or(i64::MAX),
             work_per_turn: WORK_PER_TURN,
+            refresh_interval_ms: i64::try_from(config.redis.refresh_interval.as_millis())
+                .unwrap_or(i64::MAX),
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
@@ -215,10 +219,24 @@ fn publish_views(views: &[Arc<ViewStats>], health: &Health) {
     for (result, count) in results {
         counter!(telemetry::REDIS_WRITES, "result" => result).absolute(count);
     }
+    let swept = [
+        (sweep_result::SAME, sum(|view| &view.sweep.same)),
+        (sweep_result::REFRESHED, sum(|view| &view.sweep.refreshed)),
+        (sweep_result::REPAIRED, sum(|view| &view.sweep.repaired)),
+        (sweep_result::REMOVED, sum(|view| &view.sweep.removed)),
+        (sweep_result::SKIPPED, sum(|view| &view.sweep.skipped)),
+        (sweep_result::FAILED, sum(|view| &view.sweep.failed)),
+    ];
+    for (result, count) in swept {
+        counter!(telemetry::REDIS_SWEEP, "result" => result).absolute(count);
+    }
+    counter!(telemetry::REDIS_SCANS).absolute(sum(|view| &view.sweep.scans));
     health.set_redis(if connected {
         RedisHealth::Available
     } else {
-        RedisHealth::Unavailable(format!("{backlog} writes wait; the log says why"))
+        let trouble = views.iter().find_map(|view| view.advice().trouble.clone());
+        let trouble = trouble.unwrap_or_else(|| "the log says why".to_owned());
+        RedisHealth::Unavailable(format!("{backlog} writes wait; {trouble}"))
     });
 }
 
@@ -321,6 +339,8 @@ impl Runner {
                 gauge!(telemetry::CLOCK_LAG, "partition" => partition.clone())
                     .set((now.0 - shard.clock.0).max(0) as f64 / 1000.0);
             }
+            gauge!(telemetry::REDIS_SWEEP_PROGRESS, "partition" => partition.clone())
+                .set(shard.swept);
             gauge!(telemetry::RESTORE_REMAINING, "partition" => partition)
                 .set(shard.to_restore as f64);
         }

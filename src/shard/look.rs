@@ -1,5 +1,5 @@
-//! Looking at a shard from outside, without changing it: for tests, `explain`
-//! and the sweep of the view.
+//! Looking at a shard from outside, without changing it: for tests and
+//! `explain`.
 
 use std::sync::Arc;
 
@@ -106,9 +106,8 @@ impl Shard {
         })
     }
 
-    /// A page of devices as the view should show them, for the sweep (rule V6):
-    /// at most `count` slots from `from` on, and whence to go on, if there is
-    /// more.
+    /// A page of devices as the view should show them once all is committed: at
+    /// most `count` slots from `from` on, and whence to go on, if there is more.
     #[must_use]
     pub fn view_page(&self, from: u32, count: u32) -> (Vec<DeviceView>, Option<u32>) {
         let end = self.table.end();

@@ -24,6 +24,7 @@ mod scope;
 mod settle;
 pub mod snapshot;
 pub mod status;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
 pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
+pub use sweep::SweepCursor;
 
 use clock::Clock;
 use merge::Merge;

@@ -65,7 +65,7 @@ impl<T: Default> Named<T> {
         &mut self.values[at as usize]
     }
 
-    pub fn indices(&self) -> impl Iterator<Item = u32> + use<T> {
+    pub fn indices(&self) -> std::ops::Range<u32> {
         0..u32::try_from(self.values.len()).unwrap_or(u32::MAX)
     }
 }

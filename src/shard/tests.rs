@@ -371,3 +371,54 @@ fn absurd_times_panic_nowhere() {
     told.run();
     told.shard.take_outbox(10);
 }
+
+#[test]
+fn a_page_of_the_sweep_holds_what_is_committed_and_nothing_else() {
+    let mut told = Told::new();
+    told.register(&device(1), "f");
+    told.register(&device(2), "g");
+    told.run();
+    let page = |told: &mut Told| {
+        let mut cursor = SweepCursor::default();
+        let mut found = Vec::new();
+        let (mut done, mut total) = (0, 1);
+        while done < total {
+            found.extend(told.shard.sweep_page(&mut cursor, 2));
+            (done, total) = told.shard.sweep_progress(cursor);
+        }
+        found
+    };
+    // Nothing is written yet: neither rows nor counts.
+    assert!(told.shard.may_sweep());
+    assert!(page(&mut told).is_empty());
+    assert!(!told.shard.counts_no_device("f"));
+    let written = told.shard.take_outbox(0).view;
+    let swept = page(&mut told);
+    let bodies = |writes: &[ViewWrite]| -> Vec<String> {
+        let mut bodies: Vec<String> = writes.iter().map(|w| format!("{:?}", w.body)).collect();
+        bodies.sort();
+        bodies
+    };
+    let quiet =
+        bodies(&written).into_iter().map(|body| body.replace("changed: true", "changed: false"));
+    assert_eq!(bodies(&swept), quiet.collect::<Vec<_>>());
+    // Later than all that was written before, earlier than what will be.
+    let last = written.iter().map(|write| write.sequence).max().unwrap();
+    assert!(swept.iter().all(|write| write.sequence > last));
+
+    // A device that changes, or goes, is left to its commit.
+    told.lifecycle(&device(1), DeviceEvent::Deleted);
+    told.run();
+    assert_eq!(page(&mut told).len(), 2);
+    assert!(!told.shard.shows_no_device(&device(1)));
+    told.shard.take_outbox(0);
+    assert!(!told.shard.shows_no_device(&device(1)), "the view has not acknowledged");
+    told.shard.view_acknowledged(u64::MAX);
+    assert!(told.shard.shows_no_device(&device(1)) && told.shard.shows_no_device(&device(9)));
+    assert!(!told.shard.shows_no_device(&device(2)));
+    assert!(told.shard.counts_no_device("f") && !told.shard.counts_no_device("g"));
+    assert_eq!(page(&mut told).len(), 2);
+
+    told.shard.rewrite_view();
+    assert!(!told.shard.may_sweep());
+}

@@ -23,6 +23,7 @@ mod rebalance;
 pub mod report;
 mod restore;
 mod slot;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use self::ports::{Clock, Delivery, Log, LogEvent, QuestionId, RecordRef, Source,
 use self::rebalance::Release;
 use self::report::{Counts, Report};
 use self::slot::{MarkerAnswer, Slot, Stage, Suspended};
+use self::sweep::Sweep;
 use crate::error::{Error, Fatal};
 use crate::shard::{Input, Now, Rules, Timestamp};
 use crate::wire::decode::Format;
@@ -68,6 +70,8 @@ pub struct Settings {
     /// Units of work of one shard in one turn of the loop, [`WORK_PER_TURN`] but
     /// where a simulation wants it small.
     pub work_per_turn: usize,
+    /// How long a pass of the sweep takes (rule V6), in milliseconds; 0: none.
+    pub refresh_interval_ms: i64,
     /// Whether revoked shards are kept in case they come back (rule R7).
     pub suspend: bool,
     /// What dead letters are made of.
@@ -96,6 +100,7 @@ pub struct StreamThread<L, V, C> {
     adoptions: Vec<Adoption>,
     release: Option<Release>,
     in_flight: Option<InFlight>,
+    sweep: Sweep,
     broker_time: BrokerTime,
     last_commit_ms: i64,
     /// The question about the ends of the partitions that is under way, and
@@ -126,6 +131,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             adoptions: Vec::new(),
             release: None,
             in_flight: None,
+            sweep: Sweep::default(),
             broker_time: BrokerTime::default(),
             last_commit_ms: now_ms,
             ends: None,
@@ -156,6 +162,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.turn();
         self.ask_ends();
         self.balance_read_ahead();
+        self.sweep();
         self.commit();
         self.finish_release();
         self.complain();
@@ -357,6 +364,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 ViewEvent::Superseded(partition) => {
                     warn!(partition, "a later owner writes the view; our writes to it end");
                 }
+                ViewEvent::Found(partition, keys) => self.sweep.found(partition, keys),
             }
         }
         self.view_events = events;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Fatal};
-use crate::shard::{Header, Input, Timestamp, ViewWrite};
+use crate::shard::{DeviceId, Header, Input, Timestamp, ViewWrite};
 
 /// Time, as an input.
 pub trait Clock {
@@ -296,8 +296,26 @@ pub struct Marker {
     pub applied: i64,
 }
 
+/// A hash that the view holds, and its token as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundKey {
+    /// Whose hash.
+    pub subject: FoundSubject,
+    /// The token.
+    pub token: Box<str>,
+}
+
+/// Whose hash was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundSubject {
+    /// A device's.
+    Device(DeviceId),
+    /// The counts of a fleet.
+    Fleet(Arc<str>),
+}
+
 /// What the view has to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ViewEvent {
     /// Answer to [`View::ask_marker`]; `None`: there is none.
     Marker(i32, Option<Marker>),
@@ -312,6 +330,9 @@ pub enum ViewEvent {
     RewriteNeeded(i32),
     /// A later owner has taken the partition: its writes are refused.
     Superseded(i32),
+    /// Hashes were found whose tokens name this partition. Those that no row
+    /// has are to be given to [`View::remove`] (rule V6).
+    Found(i32, Vec<FoundKey>),
 }
 
 /// The view, as the loop sees it. No call waits for the server.
@@ -335,6 +356,17 @@ pub trait View {
 
     /// How many writes wait, of all partitions.
     fn backlog(&self) -> usize;
+
+    /// Committed state, to be written where the view holds something else
+    /// (rule V6). It may be dropped: the next pass brings it again.
+    fn sweep(&mut self, partition: i32, page: Vec<ViewWrite>);
+
+    /// Whether the view can take another page to sweep.
+    fn may_sweep(&self) -> bool;
+
+    /// Removes hashes that no row has, each only if its token is still the one
+    /// that was read (rule V6). It may be dropped, like a page.
+    fn remove(&mut self, partition: i32, keys: Vec<FoundKey>);
 
     /// Forgets a partition that is no longer owned, and what waits for it.
     fn release(&mut self, partition: i32);

@@ -74,6 +74,8 @@ pub struct ShardReport {
     pub restored: u64,
     /// See `restored`.
     pub to_restore: u64,
+    /// How much of the sweep's pass is done, from 0 to 1 (rule V6).
+    pub swept: f64,
 }
 
 /// Where a shard is in its life: created, restoring, running (rules R).

@@ -4,6 +4,7 @@
 use super::ports::{CommittedOffset, Marker};
 use super::report::{ShardReport, StageName};
 use super::restore::Restore;
+use super::sweep::Pass;
 use crate::shard::{Input, Shard, Timestamp};
 use crate::wire::metadata::ShardMetadata;
 
@@ -45,6 +46,7 @@ pub(super) struct Slot {
     pub high_watermarks: [Option<i64>; Input::ALL.len()],
     pub restored: u64,
     pub to_restore: u64,
+    pub pass: Pass,
 }
 
 /// The view's marker, which decides what a takeover rewrites (rule V5).
@@ -83,6 +85,7 @@ impl Slot {
             high_watermarks: [None; 3],
             restored: 0,
             to_restore: 0,
+            pass: Pass::new(now_ms),
         }
     }
 
@@ -122,6 +125,7 @@ impl Slot {
             }),
             restored: self.restored,
             to_restore: self.to_restore,
+            swept: self.pass.progress(&self.shard),
         }
     }
 }

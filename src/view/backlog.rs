@@ -3,6 +3,7 @@
 //! server is away.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -69,7 +70,47 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub struct Backlog {
     line: BTreeMap<u64, Waiting>,
-    places: HashMap<Subject, u64, foldhash::fast::RandomState>,
+    places: Places,
+}
+
+/// How many tables [`Places`] is spread over.
+const TABLES: usize = 256;
+
+/// Where in the line each subject is. Many small tables rather than one: each
+/// grows by itself, so that no single write pays for moving a million entries
+/// while the loop waits for it.
+#[derive(Debug, Default)]
+struct Places {
+    hasher: foldhash::fast::RandomState,
+    tables: Vec<HashMap<Subject, u64, foldhash::fast::RandomState>>,
+}
+
+impl Places {
+    /// The table of a subject, by bits of the hash that a table itself looks at
+    /// last.
+    fn at(&self, subject: &Subject) -> usize {
+        (self.hasher.hash_one(subject) >> 40) as usize % TABLES
+    }
+
+    fn get(&self, subject: &Subject) -> Option<u64> {
+        self.tables.get(self.at(subject))?.get(subject).copied()
+    }
+
+    fn table(
+        &mut self,
+        subject: &Subject,
+    ) -> &mut HashMap<Subject, u64, foldhash::fast::RandomState> {
+        if self.tables.is_empty() {
+            let hasher = &self.hasher;
+            self.tables.resize_with(TABLES, || HashMap::with_hasher(hasher.clone()));
+        }
+        let at = self.at(subject);
+        &mut self.tables[at]
+    }
+
+    fn remove(&mut self, subject: &Subject) {
+        self.table(subject).remove(subject);
+    }
 }
 
 impl Backlog {
@@ -77,7 +118,8 @@ impl Backlog {
     pub fn push(&mut self, write: ViewWrite) {
         let ViewWrite { sequence, body } = write;
         let mut waiting = Waiting { sequence, body, leave: Vec::new() };
-        let place = *self.places.entry(Subject::of(&waiting.body)).or_insert(sequence);
+        let subject = Subject::of(&waiting.body);
+        let place = *self.places.table(&subject).entry(subject).or_insert(sequence);
         if let Some(older) = self.line.remove(&place) {
             waiting.replace(older);
         }
@@ -96,7 +138,7 @@ impl Backlog {
     pub fn put_back(&mut self, place: u64, waiting: Waiting) {
         let subject = Subject::of(&waiting.body);
         let (mut first, mut latest) = (place, waiting);
-        if let Some(other_place) = self.places.get(&subject).copied()
+        if let Some(other_place) = self.places.get(&subject)
             && let Some(mut other) = self.line.remove(&other_place)
         {
             first = first.min(other_place);
@@ -105,8 +147,14 @@ impl Backlog {
             }
             latest.replace(other);
         }
-        self.places.insert(subject, first);
+        self.places.table(&subject).insert(subject, first);
         self.line.insert(first, latest);
+    }
+
+    /// Whether a write about the same waits.
+    #[must_use]
+    pub fn has_of(&self, body: &ViewBody) -> bool {
+        self.places.get(&Subject::of(body)).is_some()
     }
 
     /// The place of the first in line.
@@ -125,11 +173,6 @@ impl Backlog {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.line.is_empty()
-    }
-
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        *self = Backlog::default();
     }
 }
 

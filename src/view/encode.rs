@@ -1,14 +1,16 @@
 //! From view writes to commands.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use redis::Cmd;
 use serde_json::json;
 
 use super::backlog::Waiting;
-use super::keys::{Keys, MARKER_FIELDS, MarkerValue, Token};
+use super::keys::{DEVICE_FIELDS, Keys, MARKER_FIELDS, MarkerValue, Token};
 use super::scripts::{DELETED_TTL_SECONDS, SCRIPTS, call};
-use crate::shard::{DeviceId, DeviceView, Status, ViewBody};
+use crate::shard::{DeviceId, DeviceView, Status, ViewBody, ViewWrite};
+use crate::stream_thread::ports::{FoundKey, FoundSubject};
 
 /// Turns writes into commands for one prefix.
 #[derive(Clone, Debug)]
@@ -38,26 +40,28 @@ impl Encoder {
     }
 
     fn device(&self, token: Token, view: &DeviceView, leave: &[Arc<str>]) -> Cmd {
-        let mut command = begin(&SCRIPTS.device, &self.keys.device(&view.device), token);
-        let fleet = view.fleet.as_deref().unwrap_or_default();
-        command
-            .arg(view.status.wire_name())
-            .arg(view.connectivity.wire_name())
-            .arg(view.status.display(view.connectivity))
-            .arg(view.since.0)
-            .arg(view.connectivity_since.0)
-            .arg(view.heartbeat.wire_name());
-        optional(&mut command, view.last_heartbeat.map(|at| at.0));
-        command.arg(if view.vpn_connected { "up" } else { "down" });
-        optional(&mut command, view.progress);
-        command.arg(fleet).arg(view.version);
+        let key = self.keys.device(&view.device);
+        let command = begin(&SCRIPTS.device, &key, token);
+        self.device_arguments(command, token.partition, view, leave)
+    }
+
+    fn device_arguments(
+        &self,
+        mut command: Cmd,
+        partition: i32,
+        view: &DeviceView,
+        leave: &[Arc<str>],
+    ) -> Cmd {
+        for value in device_values(view) {
+            command.arg(&*value);
+        }
         if view.changed {
             command.arg(self.keys.changes()).arg(change_hint(view));
         } else {
             command.arg("").arg("");
         }
         if self.fleet_members {
-            self.membership(&mut command, token.partition, &view.device);
+            self.membership(&mut command, partition, &view.device);
             for other in leave.iter().chain(&view.previous_fleet) {
                 command.arg(&**other);
             }
@@ -91,12 +95,122 @@ impl Encoder {
 
     fn fleet(&self, token: Token, fleet: &str, counts: &[u64; Status::ALL.len()]) -> Cmd {
         let key = self.keys.fleet(fleet, token.partition);
-        let mut command = begin(&SCRIPTS.fleet, &key, token);
-        for count in counts {
-            command.arg(*count);
+        fleet_arguments(begin(&SCRIPTS.fleet, &key, token), counts)
+    }
+
+    /// What the sweep compares: the hash of what is written and, of a device
+    /// where member sets are kept, whether it is in its set.
+    #[must_use]
+    pub fn look(&self, partition: i32, body: &ViewBody) -> (Cmd, Option<Cmd>) {
+        let all_of = |key: String| {
+            let mut command = redis::cmd("HGETALL");
+            command.arg(key);
+            command
+        };
+        match body {
+            ViewBody::Device(view) => {
+                let member = self.fleet_members.then(|| {
+                    let fleet = view.fleet.as_deref().unwrap_or_default();
+                    let mut command = redis::cmd("SISMEMBER");
+                    command.arg(self.keys.members(fleet, partition, view.status));
+                    command.arg(view.device.to_string());
+                    command
+                });
+                (all_of(self.keys.device(&view.device)), member)
+            }
+            ViewBody::FleetCounts { fleet, .. } => {
+                (all_of(self.keys.fleet(fleet, partition)), None)
+            }
+            ViewBody::DeviceDeleted { device, .. } => (all_of(self.keys.device(device)), None),
         }
-        command.arg(DELETED_TTL_SECONDS);
+    }
+
+    /// What the hash of what is written holds, besides its token.
+    #[must_use]
+    pub fn fields(body: &ViewBody) -> Vec<(&'static str, Cow<'_, str>)> {
+        match body {
+            ViewBody::Device(view) => DEVICE_FIELDS.into_iter().zip(device_values(view)).collect(),
+            ViewBody::FleetCounts { counts, .. } => {
+                let values = counts.iter().map(|count| Cow::Owned(count.to_string()));
+                Status::ALL.into_iter().map(Status::wire_name).zip(values).collect()
+            }
+            ViewBody::DeviceDeleted { .. } => Vec::new(),
+        }
+    }
+
+    /// The command that repairs a hash: where a token is expected, only while
+    /// the hash has exactly that one. It answers 1, or 0 if refused.
+    #[must_use]
+    pub fn repair(
+        &self,
+        partition: i32,
+        epoch: u64,
+        write: &ViewWrite,
+        expected: Option<&str>,
+    ) -> Option<Cmd> {
+        let token = Token { partition, epoch, sequence: write.sequence };
+        let begin = |key: &str, guarded, exact| match expected {
+            None => begin(guarded, key, token),
+            Some(expected) => begin_exact(exact, key, &token.to_string(), expected),
+        };
+        match &write.body {
+            ViewBody::Device(view) => {
+                let key = self.keys.device(&view.device);
+                let command = begin(&key, &SCRIPTS.device_repair, &SCRIPTS.device_repair_exact);
+                Some(self.device_arguments(command, partition, view, &[]))
+            }
+            ViewBody::FleetCounts { fleet, counts } => {
+                let key = self.keys.fleet(fleet, partition);
+                let command = begin(&key, &SCRIPTS.fleet_repair, &SCRIPTS.fleet_repair_exact);
+                Some(fleet_arguments(command, counts))
+            }
+            ViewBody::DeviceDeleted { .. } => None,
+        }
+    }
+
+    /// The command that removes a hash while it has the token that was read. It
+    /// answers 1, or 0 if refused.
+    #[must_use]
+    pub fn remove(&self, partition: i32, found: &FoundKey) -> Cmd {
+        match &found.subject {
+            FoundSubject::Device(device) => {
+                let key = self.keys.device(device);
+                let mut command = begin_exact(&SCRIPTS.removal, &key, "", &found.token);
+                if self.fleet_members {
+                    self.membership(&mut command, partition, device);
+                }
+                command
+            }
+            FoundSubject::Fleet(fleet) => {
+                let key = self.keys.fleet(fleet, partition);
+                begin_exact(&SCRIPTS.removal, &key, "", &found.token)
+            }
+        }
+    }
+
+    /// The command that takes those ids out of a member set that do not belong
+    /// there. It answers how many.
+    #[must_use]
+    pub fn cull(&self, fleet: &str, partition: i32, status: Status, ids: &[Box<[u8]>]) -> Cmd {
+        let mut command = call(&SCRIPTS.cull, &self.keys.members(fleet, partition, status));
+        command.arg(self.keys.before_device()).arg(format!("{partition}:"));
+        command.arg(fleet).arg(status.wire_name());
+        for id in ids {
+            command.arg(&**id);
+        }
         command
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Whether member sets are kept.
+    #[must_use]
+    pub fn keeps_members(&self) -> bool {
+        self.fleet_members
     }
 
     /// Reads a marker.
@@ -133,12 +247,38 @@ fn begin(script: &redis::Script, key: &str, token: Token) -> Cmd {
     command
 }
 
-/// A number, or the empty string where there is none.
-fn optional(command: &mut Cmd, value: Option<impl redis::ToSingleRedisArg>) {
-    match value {
-        Some(value) => command.arg(value),
-        None => command.arg(""),
-    };
+fn begin_exact(script: &redis::Script, key: &str, token: &str, expected: &str) -> Cmd {
+    let mut command = call(script, key);
+    command.arg(token).arg(expected).arg("");
+    command
+}
+
+/// The values of a device's fields, in the order of [`DEVICE_FIELDS`].
+fn device_values(view: &DeviceView) -> [Cow<'_, str>; DEVICE_FIELDS.len()] {
+    fn number(value: impl ToString) -> Cow<'static, str> {
+        Cow::Owned(value.to_string())
+    }
+    [
+        Cow::Borrowed(view.status.wire_name()),
+        Cow::Borrowed(view.connectivity.wire_name()),
+        Cow::Borrowed(view.status.display(view.connectivity)),
+        number(view.since.0),
+        number(view.connectivity_since.0),
+        Cow::Borrowed(view.heartbeat.wire_name()),
+        view.last_heartbeat.map_or(Cow::Borrowed(""), |at| number(at.0)),
+        Cow::Borrowed(if view.vpn_connected { "up" } else { "down" }),
+        view.progress.map_or(Cow::Borrowed(""), number),
+        Cow::Borrowed(view.fleet.as_deref().unwrap_or_default()),
+        number(view.version),
+    ]
+}
+
+fn fleet_arguments(mut command: Cmd, counts: &[u64; Status::ALL.len()]) -> Cmd {
+    for count in counts {
+        command.arg(*count);
+    }
+    command.arg(DELETED_TTL_SECONDS);
+    command
 }
 
 fn change_hint(view: &DeviceView) -> String {

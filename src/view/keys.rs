@@ -63,6 +63,68 @@ impl Keys {
     }
 }
 
+/// What a key found by a scan is, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// The hash of a device.
+    Device(DeviceId),
+    /// The counts of a fleet in a partition.
+    Fleet(Box<str>, i32),
+    /// The members of a fleet in a partition that have a status.
+    Members {
+        /// The fleet.
+        fleet: Box<str>,
+        /// The partition.
+        partition: i32,
+        /// The status.
+        status: Status,
+    },
+}
+
+impl Keys {
+    /// The pattern of all our keys, for `SCAN`.
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        let mut pattern = String::new();
+        for character in self.prefix.chars() {
+            if "*?[]\\^".contains(character) {
+                pattern.push('\\');
+            }
+            pattern.push(character);
+        }
+        pattern + "*"
+    }
+
+    /// What stands before a device's id.
+    #[must_use]
+    pub fn before_device(&self) -> String {
+        format!("{}device:", self.prefix)
+    }
+
+    /// What a key is; nothing if its name is none of those that the sweep looks
+    /// after.
+    #[must_use]
+    pub fn named(&self, key: &str) -> Option<Named> {
+        let rest = key.strip_prefix(&*self.prefix)?;
+        if let Some(device) = rest.strip_prefix("device:") {
+            return DeviceId::from_key(device.as_bytes()).ok().map(Named::Device);
+        }
+        let rest = rest.strip_prefix("fleet:")?;
+        if let Some((of, status)) = rest.rsplit_once(":members:")
+            && let Some(status) = Status::ALL.into_iter().find(|held| held.wire_name() == status)
+        {
+            let (fleet, partition) = of.rsplit_once(':')?;
+            return Some(Named::Members {
+                fleet: fleet.into(),
+                partition: partition.parse().ok()?,
+                status,
+            });
+        }
+        let (fleet, partition) = rest.rsplit_once(':')?;
+        partition.parse().ok().map(|partition| Named::Fleet(fleet.into(), partition))
+    }
+}
+
 /// Fields of a device's hash, besides `token`, in the order in which the
 /// scripts take their values.
 pub const DEVICE_FIELDS: [&str; 11] = [
@@ -93,6 +155,19 @@ pub struct Token {
     pub sequence: u64,
 }
 
+impl Token {
+    /// Reads a token.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Token> {
+        let mut parts = text.splitn(3, ':');
+        Some(Token {
+            partition: parts.next()?.parse().ok()?,
+            epoch: parts.next()?.parse().ok()?,
+            sequence: parts.next()?.parse().ok()?,
+        })
+    }
+}
+
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.partition, self.epoch, self.sequence)
@@ -117,5 +192,40 @@ pub struct MarkerValue {
 impl fmt::Display for MarkerValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}:{}", self.epoch, self.applied, self.sequence, self.time_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_back_whatever_colons_a_fleet_has() {
+        let keys = Keys::new("d*s:");
+        assert_eq!(keys.pattern(), "d\\*s:*");
+        let device = DeviceId::from_key(b"a:b").unwrap();
+        assert_eq!(keys.named(&keys.device(&device)), Some(Named::Device(device)));
+        for fleet in ["", "blue", "a:3", "a:3:members:online", ":"] {
+            let named = keys.named(&keys.fleet(fleet, 5));
+            assert_eq!(named, Some(Named::Fleet(fleet.into(), 5)));
+            let status = Status::PostProvisioning;
+            let named = keys.named(&keys.members(fleet, 5, status));
+            let fleet = fleet.into();
+            assert_eq!(named, Some(Named::Members { fleet, partition: 5, status }));
+        }
+        for other in
+            ["d*s:partition:3", "ds:device:a", "d*s:fleet:x", "d*s:fleet:x:y", "d*s:device:"]
+        {
+            assert_eq!(keys.named(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn tokens_read_back() {
+        let token = Token { partition: 3, epoch: 1_700_000_000_000, sequence: 42 };
+        assert_eq!(Token::parse(&token.to_string()), Some(token));
+        for other in ["", "3:1", "3:1:x", "3:-1:2", "a:1:2", "3:1:2:4"] {
+            assert_eq!(Token::parse(other), None, "{other}");
+        }
     }
 }

@@ -87,14 +87,20 @@ impl Link {
     /// Connects and makes the server know the scripts, which also shows that it
     /// answers: a server that is still loading does not.
     ///
+    /// Returns what people should know of the server although it takes writes.
+    ///
     /// # Errors
-    /// When that fails.
-    pub fn connect(&mut self) -> Result<(), String> {
+    /// When that fails, or the server is one that takes no writes.
+    pub fn connect(&mut self) -> Result<Option<String>, String> {
         self.connection = None;
         let mut connection = connect(&self.client)?;
+        let info = info(&mut connection)?;
+        if let Some(complaint) = replica(&info) {
+            return Err(complaint);
+        }
         load_scripts(&mut connection)?;
         self.connection = Some(connection);
-        Ok(())
+        Ok(evicts(&info))
     }
 
     /// Sends commands in one go and collects the answers. A script that the
@@ -125,6 +131,47 @@ impl Link {
     }
 }
 
+/// What the server says of itself; nothing where it may not be asked.
+fn info(connection: &mut Connection) -> Result<String, String> {
+    let ask = |section: &str| redis::cmd("INFO").arg(section).to_owned();
+    let answers = exchange(connection, &[ask("replication"), ask("memory")])?;
+    let texts = answers.into_iter().filter_map(|answer| match answer.ok()? {
+        Value::BulkString(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    });
+    Ok(texts.collect())
+}
+
+fn said<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn replica(info: &str) -> Option<String> {
+    let read_only = said(info, "slave_read_only") != Some("0");
+    (said(info, "role") == Some("slave") && read_only).then(|| {
+        let master = said(info, "master_host").unwrap_or("?");
+        let port = said(info, "master_port").unwrap_or("?");
+        format!(
+            "the server is a read-only replica of {master}:{port}; \
+             redis.url must lead to the master"
+        )
+    })
+}
+
+fn evicts(info: &str) -> Option<String> {
+    let policy = said(info, "maxmemory_policy").filter(|policy| *policy != "noeviction")?;
+    let what = if policy.starts_with("volatile-") {
+        "the tokens of deleted devices, which keep late writers out"
+    } else {
+        "devices, which then are missing until the sweep has come by or they change"
+    };
+    Some(format!(
+        "Redis evicts when it is full: maxmemory-policy is {policy}. It will throw away {what}. \
+         Set maxmemory-policy noeviction"
+    ))
+}
+
 fn is(answer: &Result<Value, redis::RedisError>, kind: ServerErrorKind) -> bool {
     matches!(answer, Err(error) if error.kind() == ErrorKind::Server(kind))
 }
@@ -144,6 +191,9 @@ pub(super) fn exchange(
     connection: &mut Connection,
     commands: &[Cmd],
 ) -> Result<Vec<Result<Value, redis::RedisError>>, String> {
+    if commands.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut bytes = Vec::with_capacity(commands.len() * 384);
     for command in commands {
         command.write_packed_command(&mut bytes);
@@ -200,6 +250,18 @@ mod tests {
         assert!(open("http://:secret@host").is_err_and(|fatal| !fatal.message.contains("secret")));
         assert_eq!(redacted("redis://me:s@cret@host/1"), "redis://me:***@host/1");
         assert_eq!(redacted("redis://host/1"), "redis://host/1");
+    }
+
+    #[test]
+    fn a_server_that_is_not_fit_is_told_by_what_it_says() {
+        let master = "# Replication\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n";
+        assert_eq!((replica(master), evicts(master)), (None, None));
+        assert_eq!((replica(""), evicts("")), (None, None));
+        let slave = "role:slave\r\nmaster_host:m\r\nmaster_port:7\r\nslave_read_only:1\r\n";
+        assert!(replica(slave).unwrap().contains("m:7"));
+        assert_eq!(replica("role:slave\r\nslave_read_only:0\r\n"), None);
+        assert!(evicts("maxmemory_policy:allkeys-lru\r\n").unwrap().contains("allkeys-lru"));
+        assert!(evicts("maxmemory_policy:volatile-ttl\r\n").unwrap().contains("tokens"));
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //!
 //! The loop's calls only touch memory. A thread of its own sends pipelines of
 //! scripts, each a compare-and-set by token on one hash (V2), and advances a
-//! marker for each partition behind them (V4). What the keys mean is in
+//! marker for each partition behind them (V4). In between it compares pages of
+//! committed rows, which the loop hands over, with what the server holds, and
+//! looks for hashes that no row has (V6). What the keys mean is in
 //! docs/redis.md.
 
 mod backlog;
@@ -18,8 +20,10 @@ mod link;
 mod partition;
 pub mod read;
 pub mod rounds;
+mod scan;
 mod scripts;
 mod state;
+mod sweep;
 mod worker;
 
 use std::sync::atomic::Ordering;
@@ -28,13 +32,15 @@ use std::time::Duration;
 
 use crate::error::Fatal;
 use crate::shard::{Timestamp, ViewWrite};
-use crate::stream_thread::ports::{Clock, View, ViewEvent};
+use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
 
 use encode::Encoder;
 use link::Link;
 pub use link::{Backoff, redacted};
+use scan::{Peers, Scan};
 use state::State;
-pub use state::ViewStats;
+pub use state::{Advice, SweepStats, ViewStats};
+use sweep::Task;
 use worker::{Shared, Worker};
 
 /// Where and how to write.
@@ -46,6 +52,9 @@ pub struct RedisViewConfig {
     pub prefix: String,
     /// `redis.fleet_members`
     pub fleet_members: bool,
+    /// `redis.refresh_interval`: how long a pass of the sweep takes; zero: there
+    /// is none.
+    pub refresh_interval: Duration,
 }
 
 /// The view in Redis. One a stream thread.
@@ -63,6 +72,30 @@ impl RedisView {
         config: &RedisViewConfig,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<RedisView, Fatal> {
+        RedisView::start_one(config, clock, &Arc::default(), true)
+    }
+
+    /// The same for as many views as a process has stream threads: one of them
+    /// looks for keys without a device, for all.
+    ///
+    /// # Errors
+    /// As [`RedisView::start`].
+    pub fn start_all(
+        config: &RedisViewConfig,
+        clock: &Arc<dyn Clock + Send + Sync>,
+        count: usize,
+    ) -> Result<Vec<RedisView>, Fatal> {
+        let peers = Arc::default();
+        let start = |i| RedisView::start_one(config, clock.clone(), &peers, i == 0);
+        (0..count).map(start).collect()
+    }
+
+    fn start_one(
+        config: &RedisViewConfig,
+        clock: Arc<dyn Clock + Send + Sync>,
+        peers: &Arc<Peers>,
+        scans: bool,
+    ) -> Result<RedisView, Fatal> {
         let link = Link::new(link::open(&config.url)?);
         let encoder = Encoder::new(&config.prefix, config.fleet_members);
         let stats = Arc::new(ViewStats::default());
@@ -72,7 +105,10 @@ impl RedisView {
             stats,
             clock,
         });
-        let worker = Worker::new(shared.clone(), encoder, link);
+        peers.add(&shared);
+        let scans = scans && config.refresh_interval > Duration::ZERO;
+        let scan = scans.then(|| Scan::new(peers.clone(), config.refresh_interval, &encoder));
+        let worker = Worker::new(shared.clone(), encoder, link, scan, peers.clone());
         std::thread::Builder::new()
             .name("redis-view".to_owned())
             .spawn(move || worker.run())
@@ -147,8 +183,23 @@ impl View for RedisView {
         self.shared.stats.backlog.load(Ordering::Relaxed)
     }
 
+    fn sweep(&mut self, partition: i32, page: Vec<ViewWrite>) {
+        self.shared.lock().sweep(partition, Task::Compare(page));
+        self.shared.changed.notify_all();
+    }
+
+    fn may_sweep(&self) -> bool {
+        self.shared.lock().may_sweep()
+    }
+
+    fn remove(&mut self, partition: i32, keys: Vec<FoundKey>) {
+        self.shared.lock().sweep(partition, Task::Remove(keys));
+        self.shared.changed.notify_all();
+    }
+
     fn release(&mut self, partition: i32) {
         self.shared.lock().release(partition);
+        self.shared.changed.notify_all();
     }
 
     fn poll(&mut self, events: &mut Vec<ViewEvent>) {

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use super::backlog::{Backlog, Waiting};
 use super::keys::MarkerValue;
-use crate::shard::{Timestamp, ViewWrite};
+use crate::shard::{Timestamp, ViewBody, ViewWrite};
 
 /// How long a marker goes unchecked (rule V4).
 pub const CHECK_INTERVAL_MS: i64 = 5_000;
@@ -127,6 +127,9 @@ pub struct Partition {
     /// A rewrite is needed and the loop does not know yet, so what it says of
     /// `applied` does not allow for it.
     rewrite_untold: bool,
+    /// What is no longer to be written, kept until somebody has the time to
+    /// free it.
+    discarded: Backlog,
 }
 
 impl Partition {
@@ -149,6 +152,7 @@ impl Partition {
             possible: Vec::new(),
             check_at_ms: 0,
             rewrite_untold: false,
+            discarded: Backlog::default(),
         }
     }
 
@@ -264,7 +268,8 @@ impl Partition {
     }
 
     /// Whether writes may be sent: only where the marker was seen to be ours.
-    fn may_write(&self) -> bool {
+    #[must_use]
+    pub fn may_write(&self) -> bool {
         self.phase == Phase::Held { verified: true }
     }
 
@@ -298,6 +303,18 @@ impl Partition {
             UNCONFIRMED_MAX.. => 1,
             _ => self.backlog.len(),
         }
+    }
+
+    /// Whether a write about the same waits to be sent.
+    #[must_use]
+    pub fn awaits(&self, body: &ViewBody) -> bool {
+        self.backlog.has_of(body)
+    }
+
+    /// The last sequence that was handed to us.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// Takes the next write to be sent, if any may be.
@@ -425,7 +442,7 @@ impl Partition {
     /// A later owner holds the marker.
     pub fn superseded(&mut self) -> Finding {
         self.phase = Phase::Superseded;
-        self.backlog.clear();
+        self.discarded = std::mem::take(&mut self.backlog);
         self.unconfirmed.clear();
         self.marks.clear();
         Finding::Superseded

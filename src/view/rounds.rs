@@ -9,7 +9,7 @@ use redis::{Cmd, Value};
 use super::encode::Encoder;
 use super::state::{State, Step, ViewStats};
 use crate::shard::{Timestamp, ViewWrite};
-use crate::stream_thread::ports::{Clock, View, ViewEvent};
+use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
 
 /// The view, a round at a time.
 pub struct Rounds<C> {
@@ -95,6 +95,15 @@ impl<C: Clock> View for Rounds<C> {
     fn backlog(&self) -> usize {
         self.stats.backlog.load(std::sync::atomic::Ordering::Relaxed)
     }
+
+    // The sweep is not simulated: pages may be dropped.
+    fn sweep(&mut self, _: i32, _: Vec<ViewWrite>) {}
+
+    fn may_sweep(&self) -> bool {
+        false
+    }
+
+    fn remove(&mut self, _: i32, _: Vec<FoundKey>) {}
 
     fn release(&mut self, partition: i32) {
         self.state.release(partition);

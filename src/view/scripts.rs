@@ -31,6 +31,17 @@ if held then
 end
 ";
 
+/// Returns 0 if the token is not exactly the one that was read (rule V6).
+/// `KEYS[1]` the hash, `ARGV` new token, token expected, nothing.
+const EXACT: &str = r"
+local held = redis.pcall('HGET', KEYS[1], 'token')
+if type(held) == 'table' then
+  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+  held = false
+end
+if held ~= ARGV[2] then return 0 end
+";
+
 /// Keeps the member sets in step with the hash, in the same script, so that
 /// neither a crash nor a late writer comes between the two. It stands within
 /// the branch that needs it: closures are made anew by each call.
@@ -64,6 +75,7 @@ if #ARGV > 16 then
   end
   set('SADD', ARGV[18] .. ARGV[13] .. ARGV[19] .. ARGV[4], ARGV[17])
 end
+--WIPE--
 redis.call('HSET', KEYS[1], 'token', ARGV[1],
   'status', ARGV[4], 'connectivity', ARGV[5], 'display', ARGV[6],
   'since_ms', ARGV[7], 'connectivity_since_ms', ARGV[8],
@@ -95,6 +107,7 @@ return 1
 
 /// `ARGV` 4–10 counts, 11 seconds to keep a fleet that has no devices left.
 const FLEET: &str = r"
+--WIPE--
 redis.call('HSET', KEYS[1], 'token', ARGV[1],
   'online', ARGV[4], 'configuring', ARGV[5], 'updating', ARGV[6], 'offline', ARGV[7],
   'post-provisioning', ARGV[8], 'inactive', ARGV[9], 'frozen', ARGV[10])
@@ -106,6 +119,39 @@ for i = 4, 10 do
 end
 redis.call('EXPIRE', KEYS[1], ARGV[11])
 return 1
+";
+
+/// In a repair: fields that are none of ours go (rule V6).
+const WIPE: &str = "redis.call('DEL', KEYS[1])";
+
+/// Removes a hash that no row has. With member sets `ARGV` 4 id, 5 and 6 what
+/// stands around the fleet.
+const REMOVAL: &str = r"
+if #ARGV > 3 then
+  --MEMBERS--
+  local was = redis.call('HGET', KEYS[1], 'fleet')
+  if was then leave(ARGV[4], ARGV[5], was, ARGV[6]) end
+end
+return redis.call('DEL', KEYS[1])
+";
+
+/// Takes those out of a member set whose hashes do not say that they belong
+/// there. `KEYS[1]` the set, `ARGV` 1 what stands before an id in the key of its
+/// hash, 2 how its token must begin, 3 fleet, 4 status, 5… ids. Returns how many.
+const CULL: &str = r"
+local removed = 0
+for i = 5, #ARGV do
+  local held = redis.pcall('HMGET', ARGV[1] .. ARGV[i], 'fleet', 'status', 'token')
+  if held.err then
+    if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+    held = {}
+  end
+  if held[1] ~= ARGV[3] or held[2] ~= ARGV[4]
+    or string.sub(held[3] or '', 1, #ARGV[2]) ~= ARGV[2] then
+    removed = removed + redis.call('SREM', KEYS[1], ARGV[i])
+  end
+end
+return removed
 ";
 
 /// `KEYS[1]` the marker, `ARGV` epoch, applied. Takes the partition unless a
@@ -160,18 +206,68 @@ pub struct Scripts {
     pub take: Script,
     /// Advances a marker.
     pub advance: Script,
+    /// Repairs a device.
+    pub device_repair: Script,
+    /// Repairs a device whose token is larger than ours.
+    pub device_repair_exact: Script,
+    /// Repairs a fleet's counts.
+    pub fleet_repair: Script,
+    /// Repairs a fleet's counts whose token is larger than ours.
+    pub fleet_repair_exact: Script,
+    /// Removes a hash that no row has.
+    pub removal: Script,
+    /// Takes those out of a member set that do not belong there.
+    pub cull: Script,
 }
 
 /// What makes each script, in the order of [`Scripts`]' fields.
-fn codes() -> [String; 5] {
-    let guarded = |code: &str| format!("{GUARD}{}", code.replace("--MEMBERS--", MEMBERS));
-    [guarded(DEVICE), guarded(DELETION), guarded(FLEET), TAKE.to_owned(), ADVANCE.to_owned()]
+fn codes() -> [String; 11] {
+    let with = |guard: &str, code: &str, wipe: &str| {
+        format!("{guard}{}", code.replace("--MEMBERS--", MEMBERS).replace("--WIPE--", wipe))
+    };
+    [
+        with(GUARD, DEVICE, ""),
+        with(GUARD, DELETION, ""),
+        with(GUARD, FLEET, ""),
+        TAKE.to_owned(),
+        ADVANCE.to_owned(),
+        with(GUARD, DEVICE, WIPE),
+        with(EXACT, DEVICE, WIPE),
+        with(GUARD, FLEET, WIPE),
+        with(EXACT, FLEET, WIPE),
+        with(EXACT, REMOVAL, ""),
+        CULL.to_owned(),
+    ]
 }
 
 /// The scripts, hashed once.
 pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
-    let [device, deletion, fleet, take, advance] = codes().map(|code| Script::new(&code));
-    Scripts { device, deletion, fleet, take, advance }
+    let [
+        device,
+        deletion,
+        fleet,
+        take,
+        advance,
+        device_repair,
+        device_repair_exact,
+        fleet_repair,
+        fleet_repair_exact,
+        removal,
+        cull,
+    ] = codes().map(|code| Script::new(&code));
+    Scripts {
+        device,
+        deletion,
+        fleet,
+        take,
+        advance,
+        device_repair,
+        device_repair_exact,
+        fleet_repair,
+        fleet_repair_exact,
+        removal,
+        cull,
+    }
 });
 
 /// The commands that make a server know the scripts.

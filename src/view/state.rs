@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::{Cmd, Value};
 
@@ -13,10 +13,17 @@ use super::encode::Encoder;
 use super::keys::MarkerValue;
 use super::link::Answer;
 use super::partition::{Finding, Found, MarkerStep, Partition};
-use crate::stream_thread::ports::{Marker, ViewEvent};
+use super::sweep::{Sweep, Task};
+use crate::stream_thread::ports::{FoundKey, Marker, ViewEvent};
 
 /// How many writes go into one pipeline.
 const ROUND_WRITES: usize = 400;
+
+/// How many pages and lists of the sweep may wait.
+const SWEEPS_MAX: usize = 4;
+
+/// How many writes let the sweep wait for them.
+const SWEEP_BACKLOG_MAX: usize = 10 * ROUND_WRITES;
 
 /// How the view is doing, for metrics and readiness.
 #[derive(Debug, Default)]
@@ -33,6 +40,45 @@ pub struct ViewStats {
     pub errors: AtomicU64,
     /// Partitions whose view was found flushed, replaced or set back.
     pub rewrites: AtomicU64,
+    /// What the sweep found and did.
+    pub sweep: SweepStats,
+    /// What keeps the view from being right, or may; for people.
+    pub advice: Mutex<Advice>,
+}
+
+/// What the sweep found and did, in hashes (rule V6).
+#[derive(Debug, Default)]
+pub struct SweepStats {
+    /// Hashes that were as they should be.
+    pub same: AtomicU64,
+    /// Hashes whose heartbeat alone was brought up to date.
+    pub refreshed: AtomicU64,
+    /// Hashes that were missing or wrong and have been written again.
+    pub repaired: AtomicU64,
+    /// Hashes of no row, and members of no set, that have been removed.
+    pub removed: AtomicU64,
+    /// Hashes that were left alone: something newer waits, or came meanwhile.
+    pub skipped: AtomicU64,
+    /// Hashes that the server would not let us read or write.
+    pub failed: AtomicU64,
+    /// Scans of the keyspace that came to their end.
+    pub scans: AtomicU64,
+}
+
+/// What people should know.
+#[derive(Debug, Default)]
+pub struct Advice {
+    /// Why nothing is written; absent while the server takes writes.
+    pub trouble: Option<String>,
+    /// What is wrong with the server although it takes writes.
+    pub warning: Option<String>,
+}
+
+impl ViewStats {
+    /// What people should know.
+    pub fn advice(&self) -> MutexGuard<'_, Advice> {
+        self.advice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Something to be done by one command.
@@ -85,11 +131,17 @@ pub struct State {
     /// The partition that was served last, so that each has its turn.
     served: i32,
     under_way: usize,
+    sweeps: VecDeque<Sweep>,
+    /// Partitions that are no longer ours, kept until the worker frees them:
+    /// that may take long, and the loop has no time for it.
+    gone: Vec<Partition>,
     stats: Arc<ViewStats>,
     /// When to stop, once somebody has said so.
     pub close_at_ms: Option<i64>,
     /// The worker has stopped.
     pub stopped: bool,
+    /// A view was found lost: old keys may have come back.
+    pub lost: bool,
 }
 
 impl State {
@@ -103,9 +155,12 @@ impl State {
             events: VecDeque::new(),
             served: i32::MIN,
             under_way: 0,
+            sweeps: VecDeque::new(),
+            gone: Vec::new(),
             stats,
             close_at_ms: None,
             stopped: false,
+            lost: false,
         }
     }
 
@@ -133,8 +188,9 @@ impl State {
 
     /// [`View::release`](crate::stream_thread::ports::View::release).
     pub fn release(&mut self, partition: i32) {
-        self.partitions.remove(&partition);
+        self.gone.extend(self.partitions.remove(&partition));
         self.asked.remove(&partition);
+        self.sweeps.retain(|sweep| sweep.partition != partition);
         self.events.retain(|event| partition_of(event) != partition);
         self.count();
     }
@@ -162,10 +218,88 @@ impl State {
         self.stats.backlog.store(waiting + self.under_way, Ordering::Relaxed);
     }
 
+    /// [`View::may_sweep`](crate::stream_thread::ports::View::may_sweep).
+    #[must_use]
+    pub fn may_sweep(&self) -> bool {
+        self.sweeps.len() < SWEEPS_MAX
+    }
+
+    /// Takes in what is to be swept, unless too much of it waits.
+    pub fn sweep(&mut self, partition: i32, task: Task) {
+        let sweep = Sweep { partition, epoch: 0, latest: 0, task };
+        if self.may_sweep() {
+            self.sweeps.push_back(sweep);
+        } else {
+            self.skipped(sweep.rows());
+        }
+    }
+
+    /// Whether the partition's marker is ours, as far as we know.
+    #[must_use]
+    pub fn holds(&self, partition: i32) -> bool {
+        self.partitions.get(&partition).is_some_and(Partition::may_write)
+    }
+
+    /// Whether the marker of any partition is ours.
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        self.partitions.values().any(Partition::may_write)
+    }
+
+    fn has_time_to_sweep(&self) -> bool {
+        self.stats.backlog.load(Ordering::Relaxed) <= SWEEP_BACKLOG_MAX
+    }
+
+    /// The next page or list to sweep. What has been overtaken is left out: by
+    /// writes that wait, by a rewrite, by a later owner.
+    pub fn next_sweep(&mut self) -> Option<Sweep> {
+        if !self.has_time_to_sweep() {
+            return None;
+        }
+        while let Some(mut sweep) = self.sweeps.pop_front() {
+            let partition = self.partitions.get(&sweep.partition);
+            let Some(partition) = partition.filter(|partition| partition.may_write()) else {
+                self.skipped(sweep.rows());
+                continue;
+            };
+            sweep.epoch = partition.epoch();
+            sweep.latest = partition.received();
+            let rows = sweep.rows();
+            if let Task::Compare(page) = &mut sweep.task {
+                page.retain(|write| !partition.awaits(&write.body));
+                sweep.latest = page.iter().map(|write| write.sequence).fold(sweep.latest, u64::max);
+            }
+            self.skipped(rows - sweep.rows());
+            return Some(sweep);
+        }
+        None
+    }
+
+    fn skipped(&self, rows: usize) {
+        self.stats.sweep.skipped.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Something in the view says that the marker may not be ours: look soon.
+    pub fn doubt(&mut self, partition: i32) {
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.write_refused();
+        }
+    }
+
+    /// Hashes were found whose tokens name a partition of ours.
+    pub fn found(&mut self, partition: i32, keys: Vec<FoundKey>) {
+        self.events.push_back(ViewEvent::Found(partition, keys));
+    }
+
+    /// What is to be freed, by whom it does not hurt.
+    pub fn gone(&mut self) -> Vec<Partition> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// How long until there is something to do; 0 if there is now.
     #[must_use]
     pub fn due_in_ms(&self, monotonic_ms: i64) -> Option<i64> {
-        if !self.asked.is_empty() {
+        if !self.asked.is_empty() || !self.sweeps.is_empty() && self.has_time_to_sweep() {
             return Some(0);
         }
         self.partitions.values().filter_map(|partition| partition.due_in_ms(monotonic_ms)).min()
@@ -325,6 +459,7 @@ impl State {
             None => {}
             Some(Finding::RewriteNeeded) => {
                 tracing::warn!(partition = number, "the view was flushed, replaced or set back");
+                self.lost = true;
                 self.stats.rewrites.fetch_add(1, Ordering::Relaxed);
                 let event = ViewEvent::RewriteNeeded(number);
                 if !self.events.contains(&event) {
@@ -363,10 +498,20 @@ impl State {
 
 fn partition_of(event: &ViewEvent) -> i32 {
     match *event {
+        ViewEvent::Found(partition, _) => partition,
         ViewEvent::Marker(partition, _)
         | ViewEvent::Acknowledged { partition, .. }
         | ViewEvent::RewriteNeeded(partition)
         | ViewEvent::Superseded(partition) => partition,
+    }
+}
+
+/// The epoch that a marker names.
+#[must_use]
+pub fn epoch_of(marker: &Value) -> Option<u64> {
+    match found(marker) {
+        Found::Nothing => None,
+        Found::Epoch(epoch) | Found::Value(MarkerValue { epoch, .. }) => Some(epoch),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::encode::Encoder;
 use super::link::{Backoff, Link};
+use super::scan::{Peers, Scan};
 use super::state::{State, Step, ViewStats};
 use crate::stream_thread::ports::Clock;
 
@@ -44,6 +45,11 @@ pub struct Worker {
     encoder: Encoder,
     link: Link,
     backoff: Backoff,
+    /// The look for keys without a device, if it is ours to do.
+    scan: Option<Scan>,
+    peers: Arc<Peers>,
+    /// Whether the sweep was refused something, and that was said.
+    sweep_complained: bool,
     /// Whether a failure was said aloud since the last success.
     complained: bool,
 }
@@ -51,8 +57,16 @@ pub struct Worker {
 impl Worker {
     /// A worker that is not connected yet.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, encoder: Encoder, link: Link) -> Worker {
-        Worker { shared, encoder, link, backoff: Backoff::default(), complained: false }
+    pub fn new(
+        shared: Arc<Shared>,
+        encoder: Encoder,
+        link: Link,
+        scan: Option<Scan>,
+        peers: Arc<Peers>,
+    ) -> Worker {
+        let backoff = Backoff::default();
+        let (sweep_complained, complained) = (false, false);
+        Worker { shared, encoder, link, backoff, scan, peers, sweep_complained, complained }
     }
 
     /// Works until told to stop.
@@ -60,6 +74,7 @@ impl Worker {
         while self.wait_for_work() {
             if self.link.is_connected() || self.connect() {
                 self.round();
+                self.sweep();
             }
         }
         self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
@@ -77,12 +92,22 @@ impl Worker {
                 // Connect ahead of the first work: readiness looks at it.
                 wait_ms = 0;
             }
+            if let Some(scan) = &self.scan {
+                wait_ms = wait_ms.min(scan.due_in_ms(now_ms));
+            }
             wait_ms = wait_ms.max(self.backoff.remaining_ms(now_ms));
             if let Some(close_at_ms) = state.close_at_ms {
                 if now_ms >= close_at_ms || state.is_drained() {
                     return false;
                 }
                 wait_ms = wait_ms.min(close_at_ms - now_ms);
+            }
+            let gone = state.gone();
+            if !gone.is_empty() {
+                drop(state);
+                drop(gone);
+                state = self.shared.lock();
+                continue;
             }
             if wait_ms <= 0 {
                 return true;
@@ -93,8 +118,14 @@ impl Worker {
 
     fn connect(&mut self) -> bool {
         match self.link.connect() {
-            Ok(()) => {
+            Ok(warning) => {
                 self.shared.lock().connected();
+                if let Some(warning) = &warning
+                    && self.shared.stats.advice().warning.as_ref() != Some(warning)
+                {
+                    tracing::warn!("{warning}");
+                }
+                self.shared.stats.advice().warning = warning;
                 self.shared.stats.connected.store(true, std::sync::atomic::Ordering::Relaxed);
                 true
             }
@@ -130,8 +161,61 @@ impl Worker {
         }
     }
 
+    /// A page of the sweep and a step of the scan, between two rounds.
+    fn sweep(&mut self) {
+        if self.backoff.remaining_ms(self.shared.clock.monotonic_ms()) > 0 {
+            return;
+        }
+        let (sweep, lost, closing) = {
+            let mut state = self.shared.lock();
+            let lost = std::mem::take(&mut state.lost);
+            (state.next_sweep(), lost, state.close_at_ms.is_some())
+        };
+        if lost {
+            self.peers.scan_again();
+        }
+        if closing {
+            return;
+        }
+        let stats = self.shared.stats.clone();
+        if let Some(sweep) = sweep
+            && self.link.is_connected()
+        {
+            let partition = sweep.partition;
+            match sweep.run(&self.encoder, &mut self.link, &stats.sweep) {
+                Ok(outcome) => {
+                    if outcome.doubt {
+                        self.shared.lock().doubt(partition);
+                    }
+                    if let Some(message) = outcome.complaint
+                        && !std::mem::replace(&mut self.sweep_complained, true)
+                    {
+                        tracing::warn!(message, "Redis refuses the sweep");
+                    }
+                }
+                Err(message) => self.disconnected(&message),
+            }
+        }
+        if let Some(scan) = &mut self.scan
+            && self.link.is_connected()
+        {
+            let now_ms = self.shared.clock.monotonic_ms();
+            if let Err(message) = scan.step(&self.encoder, &mut self.link, &stats, now_ms) {
+                self.disconnected(&message);
+            }
+        }
+    }
+
+    /// The connection was lost between two rounds.
+    fn disconnected(&mut self, message: &str) {
+        self.shared.lock().failed(Vec::new());
+        self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.trouble("lost the connection to Redis", message);
+    }
+
     /// Says it once, and once more when it is over.
     fn trouble(&mut self, what: &str, message: &str) {
+        self.shared.stats.advice().trouble = Some(format!("{what}: {message}"));
         self.backoff.failed(self.shared.clock.monotonic_ms());
         if std::mem::replace(&mut self.complained, true) {
             tracing::debug!(message, "{what}");
@@ -143,6 +227,7 @@ impl Worker {
     fn success(&mut self) {
         self.backoff.succeeded();
         if std::mem::replace(&mut self.complained, false) {
+            self.shared.stats.advice().trouble = None;
             tracing::info!("Redis takes commands again");
         }
     }

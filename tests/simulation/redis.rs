@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use device_status::shard::{Timestamp, ViewWrite};
-use device_status::stream_thread::ports::{View, ViewEvent};
+use device_status::stream_thread::ports::{FoundKey, View, ViewEvent};
 use device_status::view::rounds::Rounds;
 use redis::{Arg, Cmd, Value};
 
@@ -248,6 +248,18 @@ impl View for SimView {
 
     fn backlog(&self) -> usize {
         self.rounds.backlog()
+    }
+
+    fn sweep(&mut self, partition: i32, page: Vec<ViewWrite>) {
+        self.rounds.sweep(partition, page);
+    }
+
+    fn may_sweep(&self) -> bool {
+        self.rounds.may_sweep()
+    }
+
+    fn remove(&mut self, partition: i32, keys: Vec<FoundKey>) {
+        self.rounds.remove(partition, keys);
     }
 
     fn release(&mut self, partition: i32) {

@@ -199,6 +199,7 @@ impl World {
             check_partitioner: true,
             commit_interval_ms: self.plan.commit_interval_ms,
             work_per_turn: self.plan.work_per_turn,
+            refresh_interval_ms: 0,
             suspend: false,
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| input.name().to_owned()),

@@ -1,0 +1,97 @@
+//! What the sweep of the view compares with (rule V6): rows and counts as they
+//! are committed, page by page, and whether a key that was found has a row.
+//!
+//! All of it holds only while nothing of this shard is in a transaction under
+//! way: that is the caller's to see to.
+
+use super::Shard;
+use super::event::DeviceId;
+use super::outbox::{ViewBody, ViewWrite};
+use super::table::flag;
+
+/// How far a pass has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SweepCursor {
+    rows: u32,
+    fleets: u32,
+}
+
+impl Shard {
+    /// Whether rows can be compared now: not while something that holds the
+    /// shard is being settled, or the view is being written again anyway.
+    #[must_use]
+    pub fn may_sweep(&self) -> bool {
+        self.is_running() && !self.rewriting_view()
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.phase, super::Phase::Running)
+    }
+
+    /// How much of a pass is done, and how much it is altogether.
+    #[must_use]
+    pub fn sweep_progress(&self, cursor: SweepCursor) -> (u32, u32) {
+        let (rows, fleets) = (self.table.end(), self.scopes.fleets.indices().end);
+        (
+            cursor.rows.min(rows).saturating_add(cursor.fleets.min(fleets)),
+            rows.saturating_add(fleets),
+        )
+    }
+
+    /// The next page of a pass: at most `count` writes, to be made where the
+    /// view holds something else. What waits to be committed is left out: its
+    /// commit writes it.
+    pub fn sweep_page(&mut self, cursor: &mut SweepCursor, count: u32) -> Vec<ViewWrite> {
+        let mut bodies = Vec::new();
+        let rows = self.table.end();
+        if cursor.rows < rows {
+            let until = cursor.rows.saturating_add(count).min(rows);
+            bodies.extend((cursor.rows..until).filter_map(|row| {
+                let hot = self.table.get(row)?;
+                if hot.has(flag::DIRTY | flag::VIEW_DIRTY) {
+                    return None;
+                }
+                let view = self.device_view(hot, &self.load_cold(hot), None, false)?;
+                Some(ViewBody::Device(Box::new(view)))
+            }));
+            cursor.rows = until;
+        } else {
+            let fleets = self.scopes.fleets.indices().end;
+            let until = cursor.fleets.saturating_add(count).min(fleets);
+            bodies.extend((cursor.fleets..until).filter_map(|index| {
+                let held = self.scopes.fleets.get(index);
+                let fleet = self.scopes.fleets.name(index).clone();
+                let counts = held.counts;
+                // Of a fleet without devices, no hash is right too.
+                let shown = !held.counts_changed && counts.iter().any(|count| *count > 0);
+                shown.then_some(ViewBody::FleetCounts { fleet, counts })
+            }));
+            cursor.fleets = until;
+        }
+        let numbered = bodies.into_iter().map(|body| {
+            self.sequence += 1;
+            ViewWrite { sequence: self.sequence, body }
+        });
+        numbered.collect()
+    }
+
+    /// Whether it is certain that the view should show no such device.
+    #[must_use]
+    pub fn shows_no_device(&self, device: &DeviceId) -> bool {
+        // Of a deletion that is not committed or not acknowledged, the view is
+        // told in its turn.
+        let waits = flag::DIRTY | flag::VIEW_DIRTY | flag::UNACKNOWLEDGED;
+        let row = self.table.find(device).and_then(|row| self.table.get(row));
+        self.is_running() && row.is_none_or(|hot| hot.shown().is_none() && !hot.has(waits))
+    }
+
+    /// Whether it is certain that no device is counted under this fleet.
+    #[must_use]
+    pub fn counts_no_device(&self, fleet: &str) -> bool {
+        let held = self.scopes.fleets.find(fleet).map(|index| self.scopes.fleets.get(index));
+        self.is_running()
+            && held.is_none_or(|held| {
+                !held.counts_changed && held.counts.iter().all(|count| *count == 0)
+            })
+    }
+}

@@ -1,0 +1,336 @@
+//! The slow walk over all keys that finds what no row has (rule V6): one a
+//! process, one pass an interval. It reads tokens; whether there is a row is
+//! for the loop to say.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+
+use super::encode::Encoder;
+use super::keys::{Named, Token};
+use super::link::{Answer, Link};
+use super::state::ViewStats;
+use super::sweep::pairs;
+use super::worker::Shared;
+use crate::shard::Status;
+use crate::stream_thread::ports::{FoundKey, FoundSubject};
+
+/// The least time between two steps.
+const STEP_MS: i64 = 100;
+/// Keys of one step. The most bounds the rate, to 20,000 keys a second.
+const KEYS_PER_STEP: std::ops::RangeInclusive<i64> = 100..=2_000;
+/// Keys of one step of a pass that follows a loss, which is not drawn out.
+const KEYS_AFTER_LOSS: i64 = 1_000;
+/// Member sets looked at in one step, and members of each.
+const SETS_PER_STEP: usize = 32;
+const MEMBERS_PER_STEP: usize = 100;
+/// How long to wait while no partition is ours.
+const IDLE_MS: i64 = 500;
+
+/// The views of one process, which share one scan.
+#[derive(Default)]
+pub struct Peers {
+    views: Mutex<Vec<Weak<Shared>>>,
+    /// Some view was set back: old keys may be there again.
+    again: AtomicBool,
+}
+
+impl Peers {
+    /// Adds a view.
+    pub fn add(&self, view: &Arc<Shared>) {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.push(Arc::downgrade(view));
+    }
+
+    /// A view was lost: the scan begins again.
+    pub fn scan_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
+    }
+
+    fn views(&self) -> Vec<Arc<Shared>> {
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn any_holds(&self) -> bool {
+        self.views().iter().any(|view| view.lock().holds_any())
+    }
+
+    fn holder(&self, partition: i32) -> Option<Arc<Shared>> {
+        self.views().into_iter().find(|view| view.lock().holds(partition))
+    }
+}
+
+/// What one `SCAN` found: whence to go on, if there is more, and the items.
+type Found = (Option<String>, Vec<Box<[u8]>>);
+
+/// A member set whose members are looked at.
+struct Set {
+    fleet: Box<str>,
+    partition: i32,
+    status: Status,
+    cursor: String,
+}
+
+/// The scan.
+pub struct Scan {
+    peers: Arc<Peers>,
+    interval_ms: i64,
+    pattern: String,
+    /// Where to go on; absent between passes.
+    cursor: Option<String>,
+    started_ms: i64,
+    next_ms: i64,
+    keys_per_step: i64,
+    step_ms: i64,
+    sets: VecDeque<Set>,
+    /// The next pass follows a loss.
+    hurry: bool,
+    /// The server does not let us: said once.
+    refused: bool,
+}
+
+impl Scan {
+    /// A scan every `interval`, for all of `peers`.
+    #[must_use]
+    pub fn new(peers: Arc<Peers>, interval: Duration, encoder: &Encoder) -> Scan {
+        Scan {
+            peers,
+            interval_ms: i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1),
+            pattern: encoder.keys().pattern(),
+            cursor: None,
+            started_ms: 0,
+            next_ms: 0,
+            keys_per_step: *KEYS_PER_STEP.start(),
+            step_ms: STEP_MS,
+            sets: VecDeque::new(),
+            hurry: false,
+            refused: false,
+        }
+    }
+
+    /// How long until the next step.
+    #[must_use]
+    pub fn due_in_ms(&self, now_ms: i64) -> i64 {
+        (self.next_ms - now_ms).max(0)
+    }
+
+    /// Takes a step, if one is due.
+    ///
+    /// # Errors
+    /// When the connection was lost.
+    pub fn step(
+        &mut self,
+        encoder: &Encoder,
+        link: &mut Link,
+        stats: &ViewStats,
+        now_ms: i64,
+    ) -> Result<(), String> {
+        if self.peers.again.swap(false, Ordering::Relaxed) {
+            self.cursor = None;
+            self.sets.clear();
+            self.hurry = true;
+            self.next_ms = now_ms;
+        }
+        if now_ms < self.next_ms {
+            return Ok(());
+        }
+        if !self.peers.any_holds() {
+            self.next_ms = now_ms + IDLE_MS;
+            return Ok(());
+        }
+        if self.cursor.is_none() && self.sets.is_empty() {
+            self.begin(link, now_ms)?;
+        }
+        self.next_ms = now_ms + self.step_ms;
+        if !self.sets.is_empty() {
+            self.look_at_sets(encoder, link, stats)?;
+        } else if let Some(cursor) = self.cursor.take()
+            && let Err(message) = self.look_at_keys(&cursor, encoder, link, stats)
+        {
+            // The same again: what it found has not been told.
+            self.cursor = Some(cursor);
+            return Err(message);
+        }
+        if self.cursor.is_none() && self.sets.is_empty() {
+            stats.sweep.scans.fetch_add(1, Ordering::Relaxed);
+            self.next_ms = now_ms.max(self.started_ms.saturating_add(self.interval_ms));
+        }
+        Ok(())
+    }
+
+    /// Paces a pass by the number of keys, so that it takes most of its interval.
+    fn begin(&mut self, link: &mut Link, now_ms: i64) -> Result<(), String> {
+        self.started_ms = now_ms;
+        if std::mem::take(&mut self.hurry) {
+            self.keys_per_step = KEYS_AFTER_LOSS;
+            self.step_ms = STEP_MS;
+            self.cursor = Some("0".to_owned());
+            return Ok(());
+        }
+        let answer = link.round_trip(&[redis::cmd("DBSIZE")])?;
+        let keys = match answer.first() {
+            Some(Ok(Value::Int(keys))) => (*keys).max(1),
+            // Not allowed to know: as if there were many.
+            _ => 1_000_000,
+        };
+        let budget_ms = (self.interval_ms / 10 * 9).max(1);
+        self.keys_per_step = (keys.saturating_mul(STEP_MS) / budget_ms)
+            .clamp(*KEYS_PER_STEP.start(), *KEYS_PER_STEP.end());
+        let steps = keys / self.keys_per_step + 1;
+        self.step_ms = (budget_ms / steps).max(STEP_MS);
+        self.cursor = Some("0".to_owned());
+        Ok(())
+    }
+
+    fn look_at_keys(
+        &mut self,
+        cursor: &str,
+        encoder: &Encoder,
+        link: &mut Link,
+        stats: &ViewStats,
+    ) -> Result<(), String> {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(self.keys_per_step);
+        let answer = link.round_trip(&[scan])?.pop();
+        let Some((next, keys)) = self.page(answer, stats) else { return Ok(()) };
+        self.cursor = next;
+        let mut named = Vec::new();
+        let mut reads = Vec::new();
+        for key in keys {
+            let Ok(key) = std::str::from_utf8(&key) else { continue };
+            match encoder.keys().named(key) {
+                None => {}
+                Some(Named::Members { fleet, partition, status }) => {
+                    self.sets.push_back(Set { fleet, partition, status, cursor: "0".to_owned() });
+                }
+                Some(of) => {
+                    reads.push(redis::cmd("HGETALL").arg(key).to_owned());
+                    reads.push(redis::cmd("PTTL").arg(key).to_owned());
+                    named.push(of);
+                }
+            }
+        }
+        let answers = link.round_trip(&reads)?;
+        let mut found: BTreeMap<i32, Vec<FoundKey>> = BTreeMap::new();
+        for (of, answers) in named.into_iter().zip(answers.chunks(2)) {
+            if let [hash, ttl] = answers
+                && let Some((partition, key)) = orphan(of, hash, ttl)
+            {
+                found.entry(partition).or_default().push(key);
+            }
+        }
+        for (partition, keys) in found {
+            if let Some(view) = self.peers.holder(partition) {
+                view.lock().found(partition, keys);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_sets(
+        &mut self,
+        encoder: &Encoder,
+        link: &mut Link,
+        stats: &ViewStats,
+    ) -> Result<(), String> {
+        let mut sets: Vec<Set> = self.sets.drain(..SETS_PER_STEP.min(self.sets.len())).collect();
+        sets.retain(|set| self.peers.holder(set.partition).is_some());
+        let reads: Vec<Cmd> = sets
+            .iter()
+            .map(|set| {
+                let key = encoder.keys().members(&set.fleet, set.partition, set.status);
+                if !encoder.keeps_members() {
+                    // Left over from when they were kept.
+                    return redis::cmd("UNLINK").arg(key).to_owned();
+                }
+                let mut read = redis::cmd("SSCAN");
+                read.arg(key).arg(&set.cursor).arg("COUNT").arg(MEMBERS_PER_STEP);
+                read
+            })
+            .collect();
+        let answers = link.round_trip(&reads)?;
+        if !encoder.keeps_members() {
+            add_removed(&answers, stats);
+            return Ok(());
+        }
+        let mut culls = Vec::new();
+        for (mut set, answer) in sets.into_iter().zip(answers) {
+            // What is no set is replaced by the next write to it.
+            let Some((next, ids)) = parse(answer.ok().as_ref()) else { continue };
+            if !ids.is_empty() {
+                culls.push(encoder.cull(&set.fleet, set.partition, set.status, &ids));
+            }
+            if let Some(next) = next {
+                set.cursor = next;
+                self.sets.push_back(set);
+            }
+        }
+        add_removed(&link.round_trip(&culls)?, stats);
+        Ok(())
+    }
+
+    fn page(&mut self, answer: Option<Answer>, stats: &ViewStats) -> Option<Found> {
+        match answer {
+            Some(Ok(value)) => parse(Some(&value)),
+            Some(Err(message)) => {
+                stats.sweep.failed.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.refused, true) {
+                    tracing::warn!(message, "Redis does not let us look for keys without a device");
+                }
+                None
+            }
+            None => None,
+        }
+    }
+}
+
+fn add_removed(answers: &[Answer], stats: &ViewStats) {
+    for answer in answers {
+        match answer {
+            Ok(Value::Int(removed)) => {
+                let removed = u64::try_from(*removed).unwrap_or_default();
+                stats.sweep.removed.fetch_add(removed, Ordering::Relaxed)
+            }
+            _ => stats.sweep.failed.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+}
+
+/// What a `SCAN` says: whence to go on, if there is more, and what was found.
+fn parse(value: Option<&Value>) -> Option<Found> {
+    let Some(Value::Array(parts)) = value else { return None };
+    let [Value::BulkString(cursor), Value::Array(items)] = &parts[..] else { return None };
+    let cursor = String::from_utf8_lossy(cursor).into_owned();
+    let items = items.iter().filter_map(|item| match item {
+        Value::BulkString(bytes) => Some(bytes.as_slice().into()),
+        _ => None,
+    });
+    Some(((cursor != "0").then_some(cursor), items.collect()))
+}
+
+/// The hash as one that may have no row, and the partition that must say so.
+/// What is about to go away by itself is left to do so.
+fn orphan(of: Named, hash: &Answer, ttl: &Answer) -> Option<(i32, FoundKey)> {
+    let held = pairs(hash.as_ref().ok()?)?;
+    let text = std::str::from_utf8(held.get("token".as_bytes())?).ok()?;
+    let expires = matches!(ttl, Ok(Value::Int(ms)) if *ms > 0);
+    let shows = |status: &Status| {
+        held.get(status.wire_name().as_bytes()).is_some_and(|count| *count != b"0")
+    };
+    let (partition, subject, empty) = match of {
+        Named::Device(device) => {
+            let empty = !held.contains_key("status".as_bytes());
+            (Token::parse(text)?.partition, FoundSubject::Device(device), empty)
+        }
+        Named::Fleet(fleet, partition) => {
+            let empty = !Status::ALL.iter().any(shows);
+            (partition, FoundSubject::Fleet(fleet.into()), empty)
+        }
+        Named::Members { .. } => return None,
+    };
+    (!(empty && expires)).then(|| (partition, FoundKey { subject, token: text.into() }))
+}

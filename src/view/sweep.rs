@@ -1,0 +1,268 @@
+//! The sweep, as far as the server has a part in it (rule V6): reads the hashes
+//! of a page, and writes those that hold something else than memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redis::{Cmd, Value};
+
+use super::encode::Encoder;
+use super::keys::Token;
+use super::link::{Answer, Link};
+use super::state::{SweepStats, epoch_of};
+use crate::shard::{ViewBody, ViewWrite};
+use crate::stream_thread::ports::FoundKey;
+
+/// Something to sweep.
+#[derive(Debug)]
+pub struct Sweep {
+    /// Whose.
+    pub partition: i32,
+    /// For which epoch.
+    pub epoch: u64,
+    /// The last sequence that a token of ours can have.
+    pub latest: u64,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Write where the view holds something else.
+    Compare(Vec<ViewWrite>),
+    /// Remove hashes that no row has.
+    Remove(Vec<FoundKey>),
+}
+
+/// What was found where something should be written.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is as it should be.
+    Same,
+    /// Only the heartbeat is older.
+    Stale,
+    /// It is wrong. The token that must be replaced, where it is larger than
+    /// any of ours.
+    Wrong(Option<String>),
+    /// It was written later than what it was compared with.
+    Newer,
+}
+
+/// How a sweep went.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Something says that the marker is not ours.
+    pub doubt: bool,
+    /// What the server would not let us do.
+    pub complaint: Option<String>,
+}
+
+impl Sweep {
+    /// How many hashes it is about.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match &self.task {
+            Task::Compare(page) => page.len(),
+            Task::Remove(keys) => keys.len(),
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// When the connection was lost.
+    pub fn run(
+        self,
+        encoder: &Encoder,
+        link: &mut Link,
+        stats: &SweepStats,
+    ) -> Result<Outcome, String> {
+        let mut outcome = Outcome::default();
+        match &self.task {
+            Task::Compare(page) => self.compare(page, encoder, link, stats, &mut outcome)?,
+            Task::Remove(keys) => {
+                let marker = link.round_trip(&[encoder.read_marker(self.partition)])?;
+                if self.is_ours(marker.first(), &mut outcome) {
+                    let commands: Vec<Cmd> =
+                        keys.iter().map(|key| encoder.remove(self.partition, key)).collect();
+                    let answers = link.round_trip(&commands)?;
+                    count(&answers, stats, &mut outcome, |_| &stats.removed);
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn compare(
+        &self,
+        page: &[ViewWrite],
+        encoder: &Encoder,
+        link: &mut Link,
+        stats: &SweepStats,
+        outcome: &mut Outcome,
+    ) -> Result<(), String> {
+        let mut commands = Vec::with_capacity(page.len() * 2);
+        for write in page {
+            let (hash, member) = encoder.look(self.partition, &write.body);
+            commands.push(hash);
+            commands.extend(member);
+        }
+        let mut answers = link.round_trip(&commands)?.into_iter();
+        let mut wrong = Vec::new();
+        for write in page {
+            let Some(hash) = answers.next() else { break };
+            let of_set = encoder.keeps_members() && matches!(write.body, ViewBody::Device(_));
+            let member = if of_set { answers.next() } else { None };
+            let verdict = match hash {
+                Err(message) if !message.contains("WRONGTYPE") => {
+                    add(&stats.failed);
+                    outcome.complaint.get_or_insert(message);
+                    continue;
+                }
+                hash => self.judge(write, hash.ok().as_ref(), member.as_ref()),
+            };
+            match verdict {
+                Verdict::Same => add(&stats.same),
+                Verdict::Newer => add(&stats.skipped),
+                Verdict::Stale => wrong.push((write, None, false)),
+                Verdict::Wrong(larger) => wrong.push((write, larger, true)),
+            }
+        }
+        self.admit(&mut wrong, encoder, link, stats, outcome)?;
+        let commands: Vec<Cmd> = wrong
+            .iter()
+            .filter_map(|(write, larger, _)| {
+                encoder.repair(self.partition, self.epoch, write, larger.as_deref())
+            })
+            .collect();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let answers = link.round_trip(&commands)?;
+        let wrong: Vec<bool> = wrong.iter().map(|(.., wrong)| *wrong).collect();
+        count(&answers, stats, outcome, |i| {
+            if wrong.get(i) == Some(&true) { &stats.repaired } else { &stats.refreshed }
+        });
+        Ok(())
+    }
+
+    /// Leaves out what has a larger token that may be somebody's: markers are
+    /// read after the tokens, and a later owner takes its marker before it
+    /// writes anything.
+    fn admit(
+        &self,
+        wrong: &mut Vec<(&ViewWrite, Option<String>, bool)>,
+        encoder: &Encoder,
+        link: &mut Link,
+        stats: &SweepStats,
+        outcome: &mut Outcome,
+    ) -> Result<(), String> {
+        let tokens = wrong.iter().filter_map(|(_, larger, _)| Token::parse(larger.as_deref()?));
+        let mut partitions: BTreeSet<i32> = tokens.map(|token| token.partition).collect();
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        partitions.insert(self.partition);
+        let commands: Vec<Cmd> = partitions.iter().map(|p| encoder.read_marker(*p)).collect();
+        let markers: BTreeMap<i32, Answer> =
+            partitions.into_iter().zip(link.round_trip(&commands)?).collect();
+        let ours = self.is_ours(markers.get(&self.partition), outcome);
+        wrong.retain(|(_, larger, _)| {
+            let Some(token) = larger.as_deref().and_then(Token::parse) else { return true };
+            let owner = markers.get(&token.partition);
+            let owner = owner.and_then(|marker| epoch_of(marker.as_ref().ok()?));
+            // The living owner of another partition is left alone: two rows of
+            // one device would only overwrite each other for ever.
+            let theirs = token.partition != self.partition && owner == Some(token.epoch);
+            let admitted = ours && !theirs;
+            if !admitted {
+                add(&stats.skipped);
+            }
+            admitted
+        });
+        Ok(())
+    }
+
+    fn is_ours(&self, marker: Option<&Answer>, outcome: &mut Outcome) -> bool {
+        let epoch = marker.and_then(|marker| epoch_of(marker.as_ref().ok()?));
+        let ours = epoch == Some(self.epoch);
+        outcome.doubt |= !ours;
+        ours
+    }
+
+    fn judge(&self, write: &ViewWrite, hash: Option<&Value>, member: Option<&Answer>) -> Verdict {
+        let Some(mut held) = hash.and_then(pairs) else { return Verdict::Wrong(None) };
+        let text = held.remove("token".as_bytes());
+        let text = text.and_then(|text| std::str::from_utf8(text).ok());
+        let Some(token) = text.and_then(Token::parse) else { return Verdict::Wrong(None) };
+        let ours = token.partition == self.partition && token.epoch == self.epoch;
+        if ours && token.sequence > write.sequence && token.sequence <= self.latest {
+            return Verdict::Newer;
+        }
+        let larger = (token.epoch, token.sequence) > (self.epoch, self.latest);
+        if larger || token.partition != self.partition {
+            return Verdict::Wrong(larger.then(|| text.unwrap_or_default().to_owned()));
+        }
+        let expected = Encoder::fields(&write.body);
+        let right = |(name, value): &(&str, std::borrow::Cow<'_, str>)| {
+            held.get(name.as_bytes()).is_some_and(|held| *held == value.as_bytes())
+        };
+        let is_member = member.is_none_or(|member| matches!(member, Ok(Value::Int(1))));
+        if held.len() != expected.len() || !is_member {
+            return Verdict::Wrong(None);
+        }
+        let mut differing = expected.iter().filter(|field| !right(field)).peekable();
+        if differing.peek().is_none() {
+            return Verdict::Same;
+        }
+        if differing.all(|(name, _)| matches!(*name, "heartbeat" | "heartbeat_ms")) {
+            return Verdict::Stale;
+        }
+        Verdict::Wrong(None)
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts what the server said to repairs and removals.
+fn count<'a>(
+    answers: &[Answer],
+    stats: &'a SweepStats,
+    outcome: &mut Outcome,
+    done: impl Fn(usize) -> &'a AtomicU64,
+) {
+    for (i, answer) in answers.iter().enumerate() {
+        match answer {
+            Ok(Value::Int(0)) => add(&stats.skipped),
+            Ok(_) => add(done(i)),
+            Err(message) => {
+                add(&stats.failed);
+                outcome.complaint.get_or_insert_with(|| message.clone());
+            }
+        }
+    }
+}
+
+/// The fields of a hash; nothing if this is no hash.
+pub fn pairs(value: &Value) -> Option<BTreeMap<&[u8], &[u8]>> {
+    fn bytes(value: &Value) -> Option<&[u8]> {
+        match value {
+            Value::BulkString(bytes) => Some(bytes),
+            Value::SimpleString(text) => Some(text.as_bytes()),
+            _ => None,
+        }
+    }
+    match value {
+        Value::Array(items) => items
+            .chunks(2)
+            .map(|pair| Some((bytes(pair.first()?)?, bytes(pair.get(1)?)?)))
+            .collect(),
+        Value::Map(items) => {
+            items.iter().map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect()
+        }
+        _ => None,
+    }
+}
