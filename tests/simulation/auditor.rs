@@ -236,8 +236,8 @@ fn owners(kafka: &Kafka, devices: &BTreeMap<String, Device>) -> Result<(), Strin
     for (id, device) in devices {
         for change in &device.changes {
             let (commit, producer) = commit_of(change.transaction)?;
-            let held = owners.get(&device.partition).into_iter().flatten();
-            let owner = held.filter(|(from, _)| *from <= commit).next_back();
+            let mut held = owners.get(&device.partition).into_iter().flatten();
+            let owner = held.rfind(|(from, _)| *from <= commit);
             if owner.is_none_or(|(_, owner)| *owner != producer) {
                 return Err(format!(
                     "change {:?} of {id}: written by {producer}, owned by {owner:?}",

@@ -10,8 +10,8 @@ use std::time::Duration;
 use device_status::error::Error;
 use device_status::shard::{Header, Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, CommittedOffset, Delivery, FoundOffset, Headers as HeadersPort, Log, LogEvent, OffsetAt,
-    Outcome, OutputTopic, QuestionId, Receipt, RecordRef, Source,
+    Batch, CommittedOffset, Delivery, FoundCommit, FoundOffset, Headers as HeadersPort, Log,
+    LogEvent, OffsetAt, Outcome, OutputTopic, QuestionId, Receipt, RecordRef, Source,
 };
 
 use crate::kafka::{Headers, HeartbeatAnswer, Message, Record, Refused, Topic};
@@ -52,10 +52,7 @@ struct Question {
 
 enum Asked {
     Offsets(Vec<(Source, i32, OffsetAt)>),
-    Committed(
-        Vec<(Input, i32)>,
-        Option<Result<Vec<(Input, i32, Option<CommittedOffset>)>, String>>,
-    ),
+    Committed(Vec<(Input, i32)>, Option<Result<Vec<FoundCommit>, String>>),
 }
 
 /// A commit under way.
