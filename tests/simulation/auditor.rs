@@ -410,7 +410,8 @@ impl DeviceAudit<'_> {
         let online = (Status::Online, Connectivity::HeartbeatOnly);
         let offline = (Status::Offline, Connectivity::None);
         let mut shown = None;
-        let slow = self.plan.faults.slow + self.plan.faults.question_fails > 0.0;
+        let faults = &self.plan.faults;
+        let slow = faults.slow + faults.question_fails > 0.0 || self.plan.tick_ms > 120;
         let mut overlooked = if slow { 2 } else { 0 };
         for (index, said) in heartbeats.iter().enumerate() {
             if shown != Some(online) {

@@ -216,8 +216,10 @@ pub struct Kafka {
     pending_offsets: BTreeMap<u64, OffsetsOf>,
     pub offsets: BTreeMap<(Input, i32), CommittedOffset>,
     pub group: Group,
-    /// Up to how long a marker takes, by how much luck is given.
+    /// Up to how long a marker takes, by how much luck is given, and up to how
+    /// long a few do.
     pub marker_delay_ms: i64,
+    pub marker_late_ms: i64,
 }
 
 impl Kafka {
@@ -246,6 +248,7 @@ impl Kafka {
             offsets: BTreeMap::new(),
             group,
             marker_delay_ms: 5,
+            marker_late_ms: 5,
         }
     }
 
@@ -389,7 +392,9 @@ impl Kafka {
         for place in places {
             // Each coordinator's broker writes its own, in any order.
             luck = luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
-            let delay = (luck >> 33) as i64 % self.marker_delay_ms.max(1);
+            let late = (luck >> 20).is_multiple_of(12);
+            let longest = if late { self.marker_late_ms } else { self.marker_delay_ms };
+            let delay = (luck >> 33) as i64 % longest.max(1);
             self.markers.push(MarkerDue {
                 at: now + delay,
                 transaction: ongoing.id,

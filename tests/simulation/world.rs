@@ -31,6 +31,7 @@ pub struct Plan {
     pub faults: Faults,
     pub commit_interval_ms: i64,
     pub marker_delay_ms: i64,
+    pub marker_late_ms: i64,
     pub work_per_turn: usize,
     pub read_ahead: usize,
     pub tick_ms: i64,
@@ -89,6 +90,7 @@ impl Plan {
             },
             faults,
             commit_interval_ms: *random.pick(&[20, 20, 200]),
+            marker_late_ms: *random.pick(&[5, 5, 9_000]),
             marker_delay_ms: *random.pick(&[2, 50, 1_500]),
             work_per_turn: *random.pick(&[1, 3, 20_000]),
             read_ahead: *random.pick(&[3, 30, 300]),
@@ -156,6 +158,7 @@ impl World {
         let group = Group::new(plan.partitions, plan.session_timeout_ms);
         let mut kafka = Kafka::new(plan.partitions, plan.changes_partitions, group);
         kafka.marker_delay_ms = plan.marker_delay_ms;
+        kafka.marker_late_ms = plan.marker_late_ms;
         let mut sim = Sim {
             now: START_MS,
             random,
