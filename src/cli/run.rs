@@ -34,6 +34,8 @@ const SUPERVISE: Duration = Duration::from_millis(250);
 const WATCH_INTERVAL_MS: i64 = 30_000;
 /// How long the view may take for what waits, at a stop.
 const VIEW_DRAIN: Duration = Duration::from_secs(3);
+/// For how long readiness tells of a failure of Kafka after it happened.
+const KAFKA_ERROR_MS: i64 = 5_000;
 /// A running shard this close to its inputs' ends counts as near the head.
 const NEAR_HEAD_RECORDS: i64 = 100_000;
 
@@ -58,8 +60,11 @@ pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     if let Some(partitions) = report.topic(Role::Heartbeats).and_then(|topic| topic.partitions) {
         config.topics.partitions = partitions;
     }
-    // The producer's own limit is the broker's default.
-    let max_bytes = report.max_message_bytes(Role::DeadLetters).min(dead_letter::DEFAULT_MAX_BYTES);
+    // The producer's own limit is the broker's default, if the user sets none.
+    let own = config.kafka.properties.get("message.max.bytes").and_then(|own| own.parse().ok());
+    let max_bytes = report
+        .max_message_bytes(Role::DeadLetters)
+        .min(own.unwrap_or(dead_letter::DEFAULT_MAX_BYTES));
     Service { config, max_bytes, shutdown }.run()
 }
 
@@ -122,6 +127,7 @@ impl Service {
                 health: health.clone(),
                 shutdown: self.shutdown.clone(),
                 owned: Vec::new(),
+                kafka_error: None,
             };
             let ended = Ending::new(thread, ended.clone());
             std::thread::Builder::new()
@@ -273,6 +279,8 @@ struct Runner {
     shutdown: Arc<AtomicBool>,
     /// The partitions of which metrics were published.
     owned: Vec<i32>,
+    /// What Kafka last failed with, and when.
+    kafka_error: Option<(String, i64)>,
 }
 
 impl Runner {
@@ -349,6 +357,11 @@ impl Runner {
             telemetry::forget_partition(*gone);
         }
         self.owned = owned;
+        let now_ms = self.clock.monotonic_ms();
+        if let Some(error) = &report.counts.kafka_error {
+            self.kafka_error = Some((error.clone(), now_ms));
+        }
+        self.kafka_error.take_if(|(_, at_ms)| now_ms - *at_ms > KAFKA_ERROR_MS);
         if heard {
             let near =
                 report.shards.iter().filter(|s| s.stage == StageName::Running).all(|s| {
@@ -362,7 +375,7 @@ impl Runner {
                     restoring: count(StageName::Restoring),
                     running: count(StageName::Running),
                     near_head: near,
-                    kafka_error: report.counts.kafka_error.clone().or_else(|| {
+                    kafka_error: self.kafka_error.as_ref().map(|(e, _)| e.clone()).or_else(|| {
                         let pending_ms = report.commit_pending_ms.filter(|ms| *ms > 10_000)?;
                         Some(format!("a commit has been under way for {} s", pending_ms / 1000))
                     }),

@@ -147,13 +147,8 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
                     return Ok(false);
                 }
                 let heartbeats = Source::Input(Input::Heartbeats);
-                let mut of = vec![
-                    (heartbeats, partition, OffsetAt::Time(from)),
-                    (heartbeats, partition, OffsetAt::LastStable),
-                ];
-                if let Until::Time(until) = until {
-                    of.push((heartbeats, partition, OffsetAt::Time(until)));
-                }
+                let of = [from, until].map(OffsetAt::Time);
+                let of = [of[0], of[1], OffsetAt::LastStable].map(|at| (heartbeats, partition, at));
                 *question = Some(context.log.ask_offsets(&of));
             }
             Step::Done => {
@@ -173,6 +168,9 @@ pub(super) fn answered(
 ) -> Result<(), Error> {
     let partition = slot.partition;
     let replay = replay_span(slot, context);
+    let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref();
+    let reading_from =
+        heartbeats.filter(|start| start.committed.is_some() && !start.gone).map_or(0, |s| s.offset);
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
     if let Err(message) = answer {
         debug!(partition, %message, "where the past lies is not known yet; asking again");
@@ -234,14 +232,9 @@ pub(super) fn answered(
                 found.iter().find(|(_, p, at, _)| *p == partition && *at == wanted).map(|f| f.3)
             };
             let end = at(OffsetAt::LastStable).unwrap_or_default();
-            let until = match until {
-                Until::Offset(offset) => offset,
-                // No record is that young: replay all there is.
-                Until::Time(until) => {
-                    at(OffsetAt::Time(until)).filter(|offset| *offset >= 0).unwrap_or(end)
-                }
-            }
-            .min(end);
+            // No record is that young: replay all there is.
+            let seen = at(OffsetAt::Time(until)).filter(|offset| *offset >= 0).unwrap_or(end);
+            let until = seen.max(reading_from).min(end);
             match at(OffsetAt::Time(from)).filter(|from| (0..until).contains(from)) {
                 Some(from) => {
                     slot.to_restore = u64::try_from(until - from).unwrap_or_default();
@@ -353,37 +346,26 @@ pub(super) fn begin_anew(slot: &mut Slot, context: &mut RestoreContext<'_>) {
     slot.stage = Stage::Restoring(anew);
 }
 
-/// Where a replay of heartbeats ends.
-#[derive(Clone, Copy)]
-enum Until {
-    /// Where the group's reading begins.
-    Offset(i64),
-    /// With the first record stamped at or after this.
-    Time(Timestamp),
-}
-
 /// The clock the shard had come to: as committed or, without what was committed
 /// beside the offsets, as its rows tell (rule R5).
 fn restored_clock(slot: &Slot, metadata: Option<&ShardMetadata>) -> Option<Timestamp> {
     metadata.map(|metadata| metadata.clock).or(slot.shard.greatest_clock())
 }
 
-/// Which heartbeats a restore replays (rule R2); `None`: there is no past.
-fn replay_span(slot: &Slot, context: &RestoreContext<'_>) -> Option<(Timestamp, Until)> {
+/// Which heartbeats a restore replays (rule R2): those stamped within these
+/// times. `None`: there is no past.
+///
+/// They end with what the clock has seen, wherever the group's own reading
+/// begins: behind it, where offsets were lost or set back, those heartbeats are
+/// needed before anybody is judged by that clock (rule R5).
+fn replay_span(slot: &Slot, context: &RestoreContext<'_>) -> Option<(Timestamp, Timestamp)> {
     let Stage::Restoring(restore) = &slot.stage else { return None };
     let clock = restored_clock(slot, restore.metadata.as_ref())?;
     let from = restore.metadata.as_ref().map_or_else(
         || clock.plus_ms(-context.rules.replay_window_ms).max(Timestamp::MIN),
         |metadata| metadata.replay_from,
     );
-    let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref()?;
-    let until = match &heartbeats.committed {
-        Some(_) if !heartbeats.gone => Until::Offset(heartbeats.offset),
-        // Reading begins at the log's start, behind the clock: whatever the
-        // clock had seen is needed before anybody is judged by it (rule R5).
-        _ => Until::Time(clock.plus_ms(1)),
-    };
-    Some((from, until))
+    Some((from, clock.plus_ms(1)))
 }
 
 fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
@@ -402,6 +384,14 @@ fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
             "committed offsets, or what was committed beside them, are gone: going on from \
              these positions. Unless an operator reset them, raise offsets.retention.minutes \
              and the retention of the inputs"
+        );
+    }
+    if restore.metadata.is_some() && slot.shard.last_epoch().is_none() {
+        // Every owner's first transaction writes an epoch.
+        error!(
+            partition = slot.partition,
+            "the changelog was emptied: what is known of the devices is lost but for what comes \
+             anew. See \"restoring from nothing\" in docs/operations.md"
         );
     }
     let replay_from = restore.metadata.as_ref().map(|m| m.replay_from);
