@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint run kafka kafka-stop bench clean need-build need-lint
+.PHONY: help chaos demo test lint run kafka kafka-stop bench torture clean need-build need-lint
 
 # Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
 ARGS ?=
@@ -18,7 +18,7 @@ demo: need-build ## A fleet, the service and a live picture of it, all in one pr
 test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
 	scripts/need.sh java maven redis
 	scripts/kafka.sh fetch
-	cargo test
+	cargo test --no-fail-fast
 
 lint: need-build need-lint ## Format and lints only
 	cargo fmt --check
@@ -39,6 +39,14 @@ kafka-stop: ## Stop what `make kafka` runs
 bench: need-build ## Criterion's benchmarks, and the end-to-end ones
 	cargo bench
 	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; fi
+
+torture: need-build ## Thousands of simulated worlds; make torture SEED=7 replays one
+	@$(if $(SEED),SIM_SEED=$(SEED),SIM_SEEDS=$(or $(SEEDS),5000)) cargo test --test simulation every_world -- --nocapture
+
+chaos: need-build ## Ten minutes of real faults (CHAOS_SECONDS=n, CHAOS_SEED=n) against a real broker
+	@scripts/need.sh java maven redis
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} \
+		cargo test --test chaos -- --nocapture
 
 clean: ## Remove all that was built, fetched and stored
 	cargo clean

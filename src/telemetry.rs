@@ -76,10 +76,8 @@ pub mod commit_result {
     pub const REFUSED: &str = "refused";
     /// Nobody told us; the committed offsets tell.
     pub const UNKNOWN: &str = "unknown";
-    /// Nothing more can be committed.
-    pub const FATAL: &str = "fatal";
     /// All of them.
-    pub const ALL: [&str; 4] = [COMMITTED, REFUSED, UNKNOWN, FATAL];
+    pub const ALL: [&str; 3] = [COMMITTED, REFUSED, UNKNOWN];
 }
 
 /// What a rebalance did: the label `kind` of [`REBALANCES`].
@@ -212,7 +210,7 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["result"],
         "Batches by what became of them: committed, refused (sent again), unknown (resolved by \
-         the committed offsets), fatal.",
+         the committed offsets).",
     ),
     metric(
         RESTORED,
@@ -233,7 +231,8 @@ pub const METRICS: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         &["thread", "state"],
-        "Shards by state: waiting (for all three inputs), restoring, running.",
+        "Shards by state: waiting (for all three inputs), restoring, running, failed (the log says \
+         why).",
     ),
     metric(
         REBALANCES,

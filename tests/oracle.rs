@@ -201,7 +201,7 @@ fn check_sequences(driver: &Driver<'_>) {
 }
 
 proptest! {
-    #![proptest_config(config(1_000))]
+    #![proptest_config(config(400))]
 
     /// DESIGN section 2: any interleaving of the three inputs, in any order and
     /// with any duplicates, ends in the same facts and the same status.

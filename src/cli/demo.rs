@@ -246,8 +246,8 @@ fn show(
 fn last_words(picture: &Picture, story: &Story) -> String {
     let exact = story.misses_ms.iter().filter(|miss| **miss == 0).count();
     format!(
-        "{} changes. Device {} was switched off and found Offline {} times, {exact} of them \
-         since exactly its deadline. It is {} now.",
+        "{} changes. Device {} went Offline on purpose: {}, of these since exactly its deadline: \
+         {exact}. It is {} now.",
         picture.changes,
         picture::short(&story.device),
         story.misses_ms.len(),

@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::shard::Status;
+use crate::shard::{Connectivity, Status};
 use crate::view::read::{DeviceStatus, Reader};
 
 /// `device-status get …`
@@ -178,11 +178,21 @@ impl Style {
     /// The status as people are shown it, in its colour.
     pub(super) fn status(self, device: &DeviceStatus) -> String {
         let shown = printable(&word(device, "display"));
+        self.coloured(shown, device.field("status"), device.field("connectivity"))
+    }
+
+    /// The same for one that comes from the core.
+    pub(super) fn paint(self, status: Status, connectivity: Connectivity) -> String {
+        let shown = status.display(connectivity).to_owned();
+        self.coloured(shown, Some(status.wire_name()), Some(connectivity.wire_name()))
+    }
+
+    fn coloured(self, shown: String, status: Option<&str>, connectivity: Option<&str>) -> String {
         if !self.colour {
             return shown;
         }
-        let colour = match device.field("status") {
-            Some("online") if device.field("connectivity") == Some("full") => "32",
+        let colour = match status {
+            Some("online") if connectivity == Some("full") => "32",
             Some("online") => "33",
             Some("configuring" | "updating") => "36",
             Some("offline") => "31",
@@ -190,6 +200,16 @@ impl Style {
             _ => "90",
         };
         format!("\x1b[1;{colour}m{shown}\x1b[0m")
+    }
+
+    /// What decides.
+    pub(super) fn strong(self, text: &str) -> String {
+        if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// What need not be read first.
+    pub(super) fn faint(self, text: &str) -> String {
+        if self.colour { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 

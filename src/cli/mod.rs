@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod demo;
+pub mod explain;
 pub mod get;
 pub mod run;
 pub mod simulate;
@@ -47,6 +48,8 @@ pub enum Command {
     Get(get::Args),
     /// Follow the changes of devices, from Redis
     Watch(watch::Args),
+    /// Say why devices show what they show, from a history of events in a file
+    Explain(explain::Args),
     /// Create or check the Kafka topics
     Topics(topics::Args),
     /// Check or show the configuration
@@ -65,6 +68,7 @@ impl Command {
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
             Command::Get(args) => get::run(args, &loaded.config, json),
             Command::Watch(args) => watch::run(args, &loaded.config, json),
+            Command::Explain(args) => explain::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
         }

@@ -19,7 +19,7 @@ use crate::kafka::watch::PartitionWatch;
 use crate::shard::{Input, Status};
 use crate::stream_thread::ports::Clock;
 use crate::stream_thread::report::{Report, StageName};
-use crate::stream_thread::{DeadLetterSettings, Settings, StreamThread};
+use crate::stream_thread::{DeadLetterSettings, Settings, StreamThread, WORK_PER_TURN};
 use crate::telemetry::{self, commit_result, rebalance_kind, record_result, redis_result};
 use crate::view::{RedisView, RedisViewConfig, ViewStats};
 use crate::wire::dead_letter;
@@ -148,6 +148,7 @@ impl Service {
             check_partitioner: config.topics.partitioner == Partitioner::Murmur2,
             commit_interval_ms: i64::try_from(config.processing.commit_interval.as_millis())
                 .unwrap_or(i64::MAX),
+            work_per_turn: WORK_PER_TURN,
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
@@ -385,7 +386,7 @@ fn publish_counts(report: &Report) {
         histogram!(telemetry::TRANSACTION_DURATION).record(*seconds);
     }
     let commits = [
-        (commit_result::COMMITTED, counts.transaction_seconds.len() as u64),
+        (commit_result::COMMITTED, counts.commits),
         (commit_result::REFUSED, counts.commits_refused),
         (commit_result::UNKNOWN, counts.commits_unknown),
     ];

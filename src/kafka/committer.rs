@@ -128,6 +128,9 @@ impl Committer {
     }
 }
 
+/// The time at which librdkafka's mock cluster claims to append every record.
+const MOCK_CLUSTER_STAMP: i64 = 1234;
+
 /// What the broker said of the records of the transaction under way.
 struct Deliveries {
     changelog: String,
@@ -159,10 +162,11 @@ impl Deliveries {
         let end = state.ends.entry(message.partition()).or_default();
         *end = (*end).max(message.offset() + 1);
         // The start has made sure that the broker stamps the changelog; the
-        // mock cluster of the demo cannot, and shows our own time.
+        // mock cluster of the demo cannot, and says 1234 whenever it is asked:
+        // there, our own time has to do.
         if let Some(ms) = message.timestamp().to_millis() {
             let received = self.clock.monotonic_ms();
-            let stamp = Timestamp(ms);
+            let stamp = if ms == MOCK_CLUSTER_STAMP { self.clock.wall() } else { Timestamp(ms) };
             if state.receipt.broker_time.is_none_or(|(known, _)| stamp >= known) {
                 state.receipt.broker_time = Some((stamp, received));
             }
@@ -242,7 +246,7 @@ impl Worker {
         match result {
             Ok(mut receipt) => {
                 let took_ms = self.clock.monotonic_ms() - started_ms;
-                receipt.duration = Duration::from_millis(u64::try_from(took_ms).unwrap_or(0));
+                receipt.duration = Some(Duration::from_millis(u64::try_from(took_ms).unwrap_or(0)));
                 Outcome::Committed(receipt)
             }
             Err(Failure::Fatal(fatal)) => Outcome::Fatal(fatal),

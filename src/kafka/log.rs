@@ -102,10 +102,6 @@ impl KafkaLog {
                 consumer_config.set("partition.assignment.strategy", "range");
             }
         }
-        if let Some(instance) = config.kafka.properties.get("group.instance.id") {
-            // Each stream thread is a member of its own.
-            consumer_config.set("group.instance.id", format!("{instance}-{thread}"));
-        }
         let consumer: Arc<BaseConsumer<LoopContext>> =
             Arc::new(consumer_config.create_with_context(LoopContext).map_err(refused)?);
         let inputs: Vec<&str> = topics.inputs.iter().map(String::as_str).collect();
@@ -113,13 +109,18 @@ impl KafkaLog {
 
         let transactional = config.processing.guarantee == Guarantee::ExactlyOnce;
         let mut producer_config = client_config::base(config);
-        producer_config
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "1")
-            .set("compression.type", "lz4")
-            .set("message.max.bytes", "1048588")
-            .set("queue.buffering.max.messages", "500000")
-            .set("partitioner", "murmur2_random");
+        producer_config.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
+        set_defaults(
+            &mut producer_config,
+            config,
+            &[
+                ("linger.ms", "1"),
+                ("compression.type", "lz4"),
+                // As much as the broker takes; dead letters are cut to it.
+                ("message.max.bytes", "1048588"),
+                ("queue.buffering.max.messages", "500000"),
+            ],
+        );
         if transactional {
             let id = format!("{}-{process_id}-{thread}", config.kafka.group);
             producer_config.set("transactional.id", id).set("transaction.timeout.ms", "10000");
@@ -139,8 +140,7 @@ impl KafkaLog {
             .create_with_context(client_config::LoggingContext)
             .map_err(refused)?;
 
-        let mut restore_config = self::consumer_config(config);
-        restore_config.remove("group.instance.id");
+        let restore_config = self::consumer_config(config);
         Ok(KafkaLog {
             group: config.kafka.group.clone(),
             topics,
@@ -275,12 +275,36 @@ fn consumer_config(config: &Config) -> ClientConfig {
         ("queued.min.messages", "200000"),
         ("queued.max.messages.kbytes", "65536"),
     ];
-    for (key, value) in defaults {
-        if !config.kafka.properties.contains_key(key) {
-            consumer.set(key, value);
+    set_defaults(&mut consumer, config, &defaults);
+    consumer
+}
+
+/// Splits a question: one request holds a partition once, and has one isolation
+/// level.
+fn requests(of: &[(Source, i32, OffsetAt)]) -> Vec<Vec<(Source, i32, OffsetAt)>> {
+    let mut requests: Vec<Vec<(Source, i32, OffsetAt)>> = Vec::new();
+    let stable = |at: OffsetAt| at == OffsetAt::LastStable;
+    for asked in of {
+        let fits = |request: &&mut Vec<(Source, i32, OffsetAt)>| {
+            request.iter().all(|(source, partition, at)| {
+                stable(*at) == stable(asked.2) && (*source, *partition) != (asked.0, asked.1)
+            })
+        };
+        match requests.iter_mut().find(fits) {
+            Some(request) => request.push(*asked),
+            None => requests.push(vec![*asked]),
         }
     }
-    consumer
+    requests
+}
+
+/// Sets what the user has not.
+fn set_defaults(client: &mut ClientConfig, config: &Config, defaults: &[(&str, &str)]) {
+    for (key, value) in defaults {
+        if !config.kafka.properties.contains_key(*key) {
+            client.set(*key, *value);
+        }
+    }
 }
 
 impl TopicCache {
@@ -417,16 +441,8 @@ impl Log for KafkaLog {
 
     fn ask_offsets(&mut self, of: &[(Source, i32, OffsetAt)]) -> QuestionId {
         let question = self.next_id();
-        // One request holds a partition once, and one isolation level.
-        let is_kind: [fn(OffsetAt) -> bool; 4] = [
-            |at| at == OffsetAt::Start,
-            |at| at == OffsetAt::HighWatermark,
-            |at| at == OffsetAt::LastStable,
-            |at| matches!(at, OffsetAt::Time(_)),
-        ];
         let mut parts_to_come = 0;
-        for is_kind in is_kind {
-            let part: Vec<_> = of.iter().copied().filter(|(_, _, at)| is_kind(*at)).collect();
+        for part in requests(of) {
             let Some((_, _, first)) = part.first().copied() else { continue };
             let id = self.next_id();
             let asked: Vec<_> = part

@@ -187,10 +187,10 @@ impl Shard {
             if over.is_some() {
                 row.cold.sessions.pop();
             }
-            // Not before: of a session that is over, `since` knows the end.
-            if matches!(event, DeviceEvent::SessionOpened { .. }) {
-                self.prune_sessions(&mut row);
-            }
+        }
+        // Not before: what ended the session may be what made the difference.
+        if matches!(event, DeviceEvent::SessionOpened { .. }) {
+            self.prune_sessions(&mut row);
         }
         self.store(row, judged);
         joined

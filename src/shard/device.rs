@@ -247,6 +247,11 @@ impl Cold {
             closed.fingerprint == session.fingerprint && closed.closed_at >= session.opened_at
         });
         if closed_later {
+            // Nothing new, but what is dated by this event must know that the
+            // session held for a while; then it is dropped.
+            if self.sessions.len() < OPEN_SESSIONS_MAX {
+                self.sessions.push(session);
+            }
             return false;
         }
         let held = self.sessions.iter_mut().find(|held| {
@@ -299,6 +304,16 @@ impl Cold {
             self.forget_oldest_closed(changes);
         }
         true
+    }
+
+    /// Drops the sessions that were closed after they were opened.
+    pub fn drop_closed_sessions(&mut self) {
+        let closed = &self.closed;
+        self.sessions.retain(|held| {
+            !closed.iter().any(|closed| {
+                closed.fingerprint == held.fingerprint && closed.closed_at >= held.opened_at
+            })
+        });
     }
 
     /// Forgets the oldest closed session, and what would bring it back.
@@ -424,6 +439,7 @@ mod tests {
                 cold.delete(at, &mut changes);
             } else if cold.deleted.is_none_or(|deleted| deleted < at) {
                 cold.join(at, event, &mut scopes, &mut changes);
+                cold.drop_closed_sessions();
             }
         }
         cold

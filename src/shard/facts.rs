@@ -1,7 +1,7 @@
 //! A row and its scopes seen as of an instant: what the ladder is asked, and
 //! when each fact or deadline came in.
 
-use super::device::{Cold, Membership};
+use super::device::{Cold, Membership, Session};
 use super::event::{FrozenReason, Settings, Timestamp};
 use super::rules::Rules;
 use super::scope::{Scopes, cause_of_frozen, is_frozen};
@@ -64,6 +64,19 @@ impl View {
     }
 }
 
+/// Whose interval a heartbeat is judged by (rule J3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntervalOf {
+    /// The one that the heartbeat carried.
+    Heartbeat,
+    /// The device's setting.
+    Device,
+    /// Its fleet's setting.
+    Fleet,
+    /// The default.
+    Default,
+}
+
 /// All that the status of a row depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
@@ -78,21 +91,30 @@ pub(super) struct Facts<'a> {
 impl Facts<'_> {
     /// The interval by which the last heartbeat is judged (rule J3).
     pub fn interval_ms(&self, view: View) -> i64 {
-        if let Some(carried_ms) = self.hot.carried_ms() {
-            return i64::from(carried_ms);
+        self.interval(view).0
+    }
+
+    /// The same, and whose it is.
+    pub fn interval(&self, view: View) -> (i64, IntervalOf) {
+        match self.hot.carried_ms() {
+            Some(carried_ms) => (i64::from(carried_ms), IntervalOf::Heartbeat),
+            None => self.inherited_interval(view),
         }
-        self.inherited_interval_ms(view)
     }
 
     /// The interval of a heartbeat that carries none (rule J3).
     pub fn inherited_interval_ms(&self, view: View) -> i64 {
+        self.inherited_interval(view).0
+    }
+
+    fn inherited_interval(&self, view: View) -> (i64, IntervalOf) {
         self.settings(view)
-            .find_map(|settings| settings.poll_interval_ms)
-            .map_or(self.rules.default_poll_interval_ms, i64::from)
+            .find_map(|(whose, settings)| Some((i64::from(settings.poll_interval_ms?), whose)))
+            .unwrap_or((self.rules.default_poll_interval_ms, IntervalOf::Default))
     }
 
     fn vpn_disabled(&self, view: View) -> bool {
-        self.settings(view).find_map(|settings| settings.vpn_enabled) == Some(false)
+        self.settings(view).find_map(|(_, settings)| settings.vpn_enabled) == Some(false)
     }
 
     /// Where the device belongs. Where it did before is not remembered.
@@ -102,7 +124,7 @@ impl Facts<'_> {
     }
 
     /// The device's settings, then those it inherits.
-    fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
+    fn settings(&self, view: View) -> impl Iterator<Item = (IntervalOf, Settings)> + use<> {
         let fleet = self.scopes.fleet(self.belongs_to(view).fleet, self.before);
         let own = self.cold.settings.filter(|settings| view.sees(settings.at));
         let fleets = fleet.settings.map(|settings| match view {
@@ -110,7 +132,9 @@ impl Facts<'_> {
             View::Without { settings, .. } => settings,
             _ => Settings::default(),
         });
-        own.map(|settings| settings.value).into_iter().chain(fleets)
+        own.map(|settings| (IntervalOf::Device, settings.value))
+            .into_iter()
+            .chain(fleets.map(|settings| (IntervalOf::Fleet, settings)))
     }
 
     /// When the last heartbeat times out, and when it expires.
@@ -129,15 +153,20 @@ impl Facts<'_> {
 
     /// Whether any session counts (rule J4).
     pub fn vpn_connected(&self, view: View) -> bool {
+        self.cold.sessions.iter().any(|session| self.session_counts(session, view))
+    }
+
+    /// Whether one session counts.
+    pub fn session_counts(&self, session: &Session, view: View) -> bool {
         let up = matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::VpnOnly)));
-        let sees = |at: Timestamp| if up { view.sees_contact(at) } else { view.sees(at) };
-        self.cold.sessions.iter().any(|session| {
-            sees(session.opened_at)
-                && !self.cold.closed.iter().any(|closed| {
-                    closed.fingerprint == session.fingerprint && view.sees(closed.closed_at)
-                })
-                && self.instance_holds(session.instance, session.opened_at, view)
-        })
+        let opened_at = session.opened_at;
+        let seen = if up { view.sees_contact(opened_at) } else { view.sees(opened_at) };
+        seen && !self
+            .cold
+            .closed
+            .iter()
+            .any(|closed| closed.fingerprint == session.fingerprint && view.sees(closed.closed_at))
+            && self.instance_holds(session.instance, session.opened_at, view)
     }
 
     fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
@@ -161,15 +190,19 @@ impl Facts<'_> {
             }
             View::Without { at, .. } if instance.lapsed => end == at,
             View::AsOf { at, .. } | View::ScopesUntil(at) if instance.lapsed => end > at,
+            // A lease in force is taken to have been so all along: the
+            // announcement that brought sessions back dates them itself.
+            View::AsOf { .. } => true,
             // The announcement in force brought the sessions back, if they were
             // gone.
-            View::AsOf { .. } | View::Without { .. } | View::ScopesUntil(_) => {
+            View::Without { .. } | View::ScopesUntil(_) => {
                 !shown_down || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
             }
         }
     }
 
-    fn last_contact(&self, view: View) -> Option<Timestamp> {
+    /// The last heartbeat or opening of a VPN session.
+    pub fn last_contact(&self, view: View) -> Option<Timestamp> {
         [self.hot.heartbeat.get(), self.cold.last_vpn_opening]
             .into_iter()
             .flatten()
@@ -263,7 +296,7 @@ impl Facts<'_> {
         add(self.hot.heartbeat.get(), Cause::Heartbeat);
         if let Some(heartbeat) = self.hot.heartbeat.get() {
             // And those that it had before the settings came.
-            let inherited = self.settings(View::Now).map(|settings| settings.poll_interval_ms);
+            let inherited = self.settings(View::Now).map(|(_, settings)| settings.poll_interval_ms);
             let inherited = inherited.flatten().map(i64::from);
             let inherited = inherited.chain([self.rules.default_poll_interval_ms]);
             let carried = self.hot.carried_ms().map(i64::from);

@@ -272,6 +272,7 @@ impl Shard {
     /// final for what was opened before).
     pub(super) fn prune_sessions(&self, row: &mut Row) {
         let instances = &self.scopes.instances;
+        row.cold.drop_closed_sessions();
         let held = row.cold.sessions.len();
         row.cold
             .sessions

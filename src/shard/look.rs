@@ -1,12 +1,54 @@
 //! Looking at a shard from outside, without changing it: for tests, `explain`
 //! and the sweep of the view.
 
+use std::sync::Arc;
+
 use super::Shard;
 use super::event::{DeviceId, Timestamp};
+use super::facts::{Facts, IntervalOf, View};
 use super::outbox::DeviceView;
 use super::snapshot::{
     FleetFacts, InstanceFacts, OrganizationFacts, RowSnapshot, SessionFingerprint,
 };
+use super::status::Ladder;
+
+/// Why a device shows what it shows: what the ladder was told, and what was made
+/// of the facts on the way there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The row is judged at this instant.
+    pub judged: Timestamp,
+    /// What the ladder is asked, answered.
+    pub ladder: Ladder,
+    /// The last heartbeat or opening of a VPN session.
+    pub last_contact: Option<Timestamp>,
+    /// The interval by which the last heartbeat is judged, in milliseconds, and
+    /// whose it is.
+    pub interval: (i64, IntervalOf),
+    /// When the last heartbeat times out, and when it expires.
+    pub deadlines: Option<(Timestamp, Timestamp)>,
+    /// The sessions that were opened and not closed.
+    pub sessions: Vec<SessionExplained>,
+    /// All facts of the device.
+    pub facts: RowSnapshot,
+}
+
+/// A session that was opened and not closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionExplained {
+    /// The VPN instance that holds it.
+    pub instance: Arc<str>,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// Whether it counts.
+    pub counts: bool,
+    /// The end of the instance's lease, if it has one.
+    pub lease_end: Option<Timestamp>,
+    /// When the instance was last declared lost.
+    pub lost: Option<Timestamp>,
+    /// When the instance was last started.
+    pub started: Option<Timestamp>,
+}
 
 impl Shard {
     /// All facts of a device, and what was last emitted of it.
@@ -31,6 +73,37 @@ impl Shard {
     pub fn view(&self, device: &DeviceId) -> Option<DeviceView> {
         let hot = self.table.get(self.table.find(device)?)?;
         self.device_view(hot, &self.load_cold(hot), None, false)
+    }
+
+    /// Why a device shows what it shows, by the very answers that it is judged
+    /// by.
+    #[must_use]
+    pub fn explain(&self, device: &DeviceId) -> Option<Explanation> {
+        let hot = self.table.get(self.table.find(device)?)?;
+        let cold = self.load_cold(hot);
+        let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
+        let facts =
+            Facts { hot, cold: &cold, scopes: &self.scopes, rules: &self.rules, before: false };
+        let sessions = cold.sessions.iter().map(|session| {
+            let instance = self.scopes.instances.get(session.instance);
+            SessionExplained {
+                instance: self.scopes.instances.name(session.instance).clone(),
+                opened_at: session.opened_at,
+                counts: facts.session_counts(session, View::Now),
+                lease_end: instance.lease_end(),
+                lost: instance.facts.lost,
+                started: instance.facts.started,
+            }
+        });
+        Some(Explanation {
+            judged,
+            ladder: facts.ladder(judged, View::Now),
+            last_contact: facts.last_contact(View::Now),
+            interval: facts.interval(View::Now),
+            deadlines: facts.deadlines(View::Now),
+            sessions: sessions.collect(),
+            facts: self.snapshot_of(hot, &cold, self.progress().clock),
+        })
     }
 
     /// A page of devices as the view should show them, for the sweep (rule V6):

@@ -38,10 +38,12 @@ pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
     Header, Input, Queued, ScopeEvent, Settings, Timestamp,
 };
+pub use facts::IntervalOf;
+pub use look::{Explanation, SessionExplained};
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
 pub use snapshot::Entry;
-pub use status::{Cause, Connectivity, HeartbeatState, Status};
+pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 
 use clock::Clock;
 use merge::Merge;
@@ -248,14 +250,20 @@ impl Shard {
         self.watermarks.forget_evidence(input);
     }
 
+    /// Whether the shard applies and expires, and is not in the middle of a
+    /// restore or of a scope event.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+
     /// Throws away what was read and not processed: reading begins again at the
-    /// positions (rule R7).
+    /// positions (rule R7). Only for a shard [at rest](Shard::is_at_rest).
     pub fn rewind(&mut self) {
         for input in Input::ALL {
             self.merge.clear(input);
-            if !self.is_held_by(input) {
-                self.watermarks.head(input, None);
-            }
+            self.watermarks.discard_buffered(input);
+            self.watermarks.head(input, None);
             self.watermarks.forget_evidence(input);
         }
     }
@@ -298,13 +306,27 @@ impl Shard {
                 turn.more |= !self.merge.is_empty();
                 return turn;
             }
-            let unread = Input::ALL.map(|input| self.watermarks.has_unread(input));
+            let unread = self.unread();
             let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
                 return turn;
             };
             records -= 1;
             self.apply(input, record, believed, &mut turn);
         }
+    }
+
+    /// Which inputs may still deliver something earlier than what waits (rule
+    /// T4). An input that was last known to be read up to a time long before the
+    /// next record counts as one of which nothing is known: the clock stands
+    /// where it does, and a deadline between the two would be overlooked
+    /// (rule T8). It costs at most one stall.
+    fn unread(&self) -> [Option<bool>; 3] {
+        let next = Input::ALL.into_iter().filter_map(|input| self.merge.head(input)).min();
+        let least = next.map(|next| next.plus_ms(-JUDGED_AHEAD_MS));
+        Input::ALL.map(|input| {
+            let unread = self.watermarks.has_unread(input)?;
+            (unread || self.watermarks.watermark(input) >= least).then_some(unread)
+        })
     }
 
     // ---- committing

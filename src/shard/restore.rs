@@ -220,6 +220,10 @@ impl Shard {
         self.replay_from_held = start.replay_from;
         self.epoch = start.epoch;
         self.pending.epoch = true;
+        if self.table.len() > 0 {
+            // The last owner may not have come to write them.
+            self.scopes.tell_all_counts();
+        }
         if start.rewrite_view {
             self.rewrite_view();
         }

@@ -197,6 +197,18 @@ impl Scopes {
         }
     }
 
+    /// Has the counts of all fleets that are known written: also those that have
+    /// no devices, of which the view may show some.
+    pub fn tell_all_counts(&mut self) {
+        for fleet in self.fleets.indices() {
+            let held = self.fleets.get_mut(fleet);
+            if !held.counts_changed {
+                held.counts_changed = true;
+                self.changed_counts.push(fleet);
+            }
+        }
+    }
+
     /// Takes an event in. `believed` is its record's time (rule J4: a start
     /// later than that is not believed), `clock` tells which leases are over.
     pub fn apply(

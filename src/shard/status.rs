@@ -161,6 +161,37 @@ pub enum Cause {
     RulesChanged,
 }
 
+impl Cause {
+    /// The name that people are shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cause::Deleted => "deleted",
+            Cause::Registered => "registered",
+            Cause::Provisioned => "provisioned",
+            Cause::Activated => "activated",
+            Cause::Deactivated => "deactivated",
+            Cause::Frozen => "frozen",
+            Cause::Unfrozen => "unfrozen",
+            Cause::Moved => "moved",
+            Cause::SettingsChanged => "settings-changed",
+            Cause::Heartbeat => "heartbeat",
+            Cause::HeartbeatTimedOut => "heartbeat-timed-out",
+            Cause::HeartbeatExpired => "heartbeat-expired",
+            Cause::VpnOpened => "vpn-opened",
+            Cause::VpnClosed => "vpn-closed",
+            Cause::VpnInstanceAlive => "vpn-instance-alive",
+            Cause::VpnInstanceLost => "vpn-instance-lost",
+            Cause::VpnLeaseExpired => "vpn-lease-expired",
+            Cause::ConfigurationStarted => "configuration-started",
+            Cause::ConfigurationFinished => "configuration-finished",
+            Cause::UpdateStarted => "update-started",
+            Cause::UpdateFinished => "update-finished",
+            Cause::RulesChanged => "rules-changed",
+        }
+    }
+}
+
 /// What the ladder asks about a row at an instant. The status and the
 /// connectivity are a function of these answers and of nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +220,55 @@ pub struct Ladder {
     pub updating: bool,
 }
 
+/// A rung of the ladder. The first that holds decides on the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rung {
+    /// The device, its fleet or its organization is frozen.
+    Frozen,
+    /// Preregistered or deactivated, and no contact or activation since.
+    Inactive,
+    /// Provisioned, and no contact since.
+    PostProvisioning,
+    /// Never any contact.
+    NeverSeen,
+    /// No VPN session open, and no heartbeat that counts.
+    Offline,
+    /// OS configuration in progress.
+    Configuring,
+    /// Update in progress, and a heartbeat that counts.
+    Updating,
+    /// Otherwise.
+    Online,
+}
+
+impl Rung {
+    /// All rungs, from the first to be asked.
+    pub const ALL: [Rung; 8] = [
+        Rung::Frozen,
+        Rung::Inactive,
+        Rung::PostProvisioning,
+        Rung::NeverSeen,
+        Rung::Offline,
+        Rung::Configuring,
+        Rung::Updating,
+        Rung::Online,
+    ];
+
+    /// The status where this is the first rung that holds.
+    #[must_use]
+    pub const fn status(self) -> Status {
+        match self {
+            Rung::Frozen => Status::Frozen,
+            Rung::Inactive => Status::Inactive,
+            Rung::PostProvisioning => Status::PostProvisioning,
+            Rung::NeverSeen | Rung::Configuring => Status::Configuring,
+            Rung::Offline => Status::Offline,
+            Rung::Updating => Status::Updating,
+            Rung::Online => Status::Online,
+        }
+    }
+}
+
 impl Ladder {
     /// The first rung that holds, and the connectivity; nothing for a device
     /// that does not exist.
@@ -197,25 +277,28 @@ impl Ladder {
         self.exists.then(|| (self.status(), self.connectivity()))
     }
 
-    fn status(&self) -> Status {
+    /// Every rung in its order, and whether it holds.
+    pub fn rungs(&self) -> impl Iterator<Item = (Rung, bool)> {
+        Rung::ALL.into_iter().map(|rung| (rung, self.holds(rung)))
+    }
+
+    fn holds(&self, rung: Rung) -> bool {
         let heard = matches!(self.heartbeat, HeartbeatState::Online | HeartbeatState::Timeout);
-        if self.frozen {
-            Status::Frozen
-        } else if self.inactive {
-            Status::Inactive
-        } else if self.unseen_since_provisioning {
-            Status::PostProvisioning
-        } else if !self.contacted {
-            Status::Configuring
-        } else if !self.vpn_connected && !heard {
-            Status::Offline
-        } else if self.configuring {
-            Status::Configuring
-        } else if self.updating && heard {
-            Status::Updating
-        } else {
-            Status::Online
+        match rung {
+            Rung::Frozen => self.frozen,
+            Rung::Inactive => self.inactive,
+            Rung::PostProvisioning => self.unseen_since_provisioning,
+            Rung::NeverSeen => !self.contacted,
+            Rung::Offline => !self.vpn_connected && !heard,
+            Rung::Configuring => self.configuring,
+            Rung::Updating => self.updating && heard,
+            Rung::Online => true,
         }
+    }
+
+    fn status(&self) -> Status {
+        let decides = self.rungs().find(|(_, holds)| *holds);
+        decides.map_or(Status::Online, |(rung, _)| rung.status())
     }
 
     /// A timeout counts as heartbeat where the VPN is down (the grace before

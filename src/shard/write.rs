@@ -92,13 +92,7 @@ impl Shard {
     /// to come.
     pub fn rewrite_view(&mut self) {
         self.rewrite_next = Some(0);
-        for fleet in self.scopes.fleets.indices() {
-            let held = self.scopes.fleets.get_mut(fleet);
-            if !held.counts_changed && held.counts.iter().any(|count| *count > 0) {
-                held.counts_changed = true;
-                self.scopes.changed_counts.push(fleet);
-            }
-        }
+        self.scopes.tell_all_counts();
     }
 
     /// Whether some rows of a rewrite, or of those that the view may not have
@@ -271,8 +265,9 @@ impl Shard {
             self.rewrite_next = Some(index + 1);
             let Some(hot) = self.table.get(index).copied() else { continue };
             let cold = self.load_cold(&hot);
-            if let Some(view) = self.device_view(&hot, &cold, None, false) {
-                self.view_write(ViewBody::Device(Box::new(view)), outbox);
+            // Deletions too: the view may have been set back to before one.
+            if hot.shown().is_some() || cold.is_deleted() {
+                self.write_view(index, &hot, &cold, None, false, outbox);
                 rows -= 1;
             }
         }

@@ -11,7 +11,7 @@ const ASK_AGAIN_MS: i64 = 200;
 pub(super) struct Adoption {
     pub partitions: Vec<(Input, i32)>,
     committed: Answer<FoundCommit>,
-    log_starts: Answer<FoundOffset>,
+    log_bounds: Answer<FoundOffset>,
 }
 
 enum Answer<T> {
@@ -41,7 +41,7 @@ impl Adoption {
         Adoption {
             partitions,
             committed: Answer::Unasked { at_ms: now_ms },
-            log_starts: Answer::Unasked { at_ms: now_ms },
+            log_bounds: Answer::Unasked { at_ms: now_ms },
         }
     }
 
@@ -50,13 +50,16 @@ impl Adoption {
         if matches!(self.committed, Answer::Unasked { at_ms } if at_ms <= now_ms) {
             self.committed = Answer::Asked(log.ask_committed(&self.partitions));
         }
-        if matches!(self.log_starts, Answer::Unasked { at_ms } if at_ms <= now_ms) {
+        if matches!(self.log_bounds, Answer::Unasked { at_ms } if at_ms <= now_ms) {
             let of: Vec<_> = self
                 .partitions
                 .iter()
-                .map(|(input, partition)| (Source::Input(*input), *partition, OffsetAt::Start))
+                .flat_map(|(input, partition)| {
+                    let source = Source::Input(*input);
+                    [OffsetAt::Start, OffsetAt::HighWatermark].map(|at| (source, *partition, at))
+                })
                 .collect();
-            self.log_starts = Answer::Asked(log.ask_offsets(&of));
+            self.log_bounds = Answer::Asked(log.ask_offsets(&of));
         }
     }
 
@@ -69,19 +72,19 @@ impl Adoption {
         self.committed.take(id, answer, now_ms);
     }
 
-    pub fn log_starts(
+    pub fn log_bounds(
         &mut self,
         id: QuestionId,
         answer: &mut Option<Result<Vec<FoundOffset>, String>>,
         now_ms: i64,
     ) {
-        self.log_starts.take(id, answer, now_ms);
+        self.log_bounds.take(id, answer, now_ms);
     }
 
     /// Where each partition is read from, once that is known.
     pub fn starts(&self) -> Option<Vec<(Input, i32, InputStart)>> {
-        let (Answer::Known(committed), Answer::Known(log_starts)) =
-            (&self.committed, &self.log_starts)
+        let (Answer::Known(committed), Answer::Known(log_bounds)) =
+            (&self.committed, &self.log_bounds)
         else {
             return None;
         };
@@ -90,12 +93,21 @@ impl Adoption {
                 .iter()
                 .find(|(i, p, _)| i == input && p == partition)
                 .and_then(|(.., committed)| committed.clone());
-            let log_start = log_starts
-                .iter()
-                .find(|(source, p, ..)| *source == Source::Input(*input) && p == partition)
-                .map_or(0, |(.., offset)| (*offset).max(0));
-            let gone = committed.as_ref().is_some_and(|c| c.offset < log_start);
-            let offset = committed.as_ref().map_or(log_start, |c| c.offset.max(log_start));
+            let bound = |wanted| {
+                log_bounds
+                    .iter()
+                    .find(|(source, p, at, _)| {
+                        *source == Source::Input(*input) && p == partition && *at == wanted
+                    })
+                    .map_or(0, |(.., offset)| (*offset).max(0))
+            };
+            let log = bound(OffsetAt::Start)..=bound(OffsetAt::HighWatermark);
+            // Past the end: the topic was deleted and made anew.
+            let gone = committed.as_ref().is_some_and(|c| !log.contains(&c.offset));
+            let offset = match &committed {
+                Some(committed) if !gone => committed.offset,
+                _ => *log.start(),
+            };
             (*input, *partition, InputStart { offset, committed, gone })
         };
         Some(self.partitions.iter().map(start_of).collect())

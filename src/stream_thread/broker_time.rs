@@ -2,6 +2,10 @@
 
 use crate::shard::Timestamp;
 
+/// How far ahead of the time that is known a record is stamped that shows it to
+/// be stale, and how old that must be: more than brokers' clocks differ by.
+const STALE_MS: i64 = 5_000;
+
 /// The monotonic clock, set by the stamps that the broker puts on our records.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BrokerTime {
@@ -24,6 +28,19 @@ impl BrokerTime {
         self.offset_ms.map(|offset| Timestamp(monotonic_ms + offset))
     }
 
+    /// A record stamped so late shows that what is known is of before a pause of
+    /// the whole machine, which the monotonic clock slept through. Rather than
+    /// to take another broker's word for the time, it is forgotten until the
+    /// next report. Answers whether it was.
+    pub fn doubt(&mut self, stamp: Timestamp, monotonic_ms: i64) -> bool {
+        let stale = self.now(monotonic_ms).is_some_and(|now| stamp > now.plus_ms(STALE_MS));
+        let stale = stale && self.age_ms(monotonic_ms) > STALE_MS;
+        if stale {
+            self.offset_ms = None;
+        }
+        stale
+    }
+
     /// How long ago the last report came, in milliseconds.
     #[must_use]
     pub fn age_ms(&self, monotonic_ms: i64) -> i64 {
@@ -34,6 +51,18 @@ impl BrokerTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_slept_forgets_the_time_once() {
+        let mut time = BrokerTime::default();
+        assert!(!time.doubt(Timestamp(9_000_000), 5_000));
+        time.report(Timestamp(1_000_000), 5_000);
+        assert!(!time.doubt(Timestamp(9_000_000), 6_000), "just reported");
+        assert!(!time.doubt(Timestamp(1_006_001), 15_000));
+        assert!(time.doubt(Timestamp(9_000_000), 15_000));
+        assert_eq!(time.now(15_000), None);
+        assert!(!time.doubt(Timestamp(9_000_000), 15_000));
+    }
 
     #[test]
     fn a_step_of_the_hosts_clock_does_not_move_it() {

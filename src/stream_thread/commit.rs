@@ -4,15 +4,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::DeadLetterSettings;
+use tracing::{info, warn};
+
 use super::ports::{
-    Batch, FoundCommit, OutputRecord, OutputTopic, QuestionId, Receipt, ShardBatch,
+    Batch, Clock, FoundCommit, Log, Outcome, OutputRecord, OutputTopic, QuestionId, Receipt,
+    ShardBatch, View,
 };
 use super::report::Counts;
-use super::slot::Slot;
+use super::slot::{MarkerAnswer, Slot, Stage};
+use super::{DeadLetterSettings, StreamThread, all_inputs};
+use crate::error::Fatal;
 use crate::shard::{Outbox, ViewWrite};
 use crate::wire::metadata::ShardMetadata;
 use crate::wire::{changelog, dead_letter, status_changed};
+
+/// How often progress alone is committed (rule C3).
+const PROGRESS_INTERVAL_MS: i64 = 5_000;
+/// The broker's time is taken anew at least this often (rule T6).
+const BROKER_TIME_INTERVAL_MS: i64 = 55_000;
+/// Rows of a rewrite of the view that go with one commit, and the backlog at
+/// which no more are added.
+const REWRITE_PER_COMMIT: usize = 2_000;
+const VIEW_BACKLOG_HIGH: usize = 10_000;
 
 /// A batch whose fate is not known yet.
 pub(super) struct InFlight {
@@ -156,6 +169,192 @@ impl Counts {
         }
         for (key, count) in &committed.dead_letters {
             *self.dead_letters.entry(*key).or_default() += count;
+        }
+    }
+}
+
+impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
+    /// Commits what is due, or goes on with what is under way (rules C3, C6).
+    pub(super) fn commit(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        if self.in_flight.is_some() {
+            self.retry(now_ms);
+            return;
+        }
+        let leaving = self.stopping || self.release.is_some();
+        let since_commit = now_ms - self.last_commit_ms;
+        if since_commit < self.settings.commit_interval_ms && !leaving {
+            return;
+        }
+        if self.broker_time.age_ms(now_ms) >= BROKER_TIME_INTERVAL_MS
+            && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running())
+        {
+            slot.shard.write_epoch();
+        }
+        let rewrite = if self.view.backlog() < VIEW_BACKLOG_HIGH { REWRITE_PER_COMMIT } else { 0 };
+        let mut batch = Batch::default();
+        let mut parts = BTreeMap::new();
+        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
+            let progress_due = leaving || now_ms - slot.batched_ms >= PROGRESS_INTERVAL_MS;
+            let output = slot.shard.has_output() || (rewrite > 0 && slot.shard.rewriting_view());
+            let moved =
+                slot.committed.as_ref().is_none_or(|(offsets, _)| *offsets != slot.positions());
+            // The clock of an idle shard moves too, and is worth keeping: a
+            // restart then judges from where it had come.
+            if output || progress_due && (moved || !leaving) {
+                slot.batched_ms = now_ms;
+                let outbox = slot.shard.take_outbox(rewrite);
+                let (shard, part) =
+                    pack(slot, outbox, self.rules_fingerprint, &self.settings.dead_letters);
+                parts.insert(slot.partition, part);
+                batch.shards.push(shard);
+            }
+        }
+        if batch.shards.is_empty() {
+            return;
+        }
+        let batch = Arc::new(batch);
+        self.log.submit(batch.clone());
+        self.last_commit_ms = now_ms;
+        self.in_flight = Some(InFlight {
+            batch,
+            parts,
+            submitted_ms: now_ms,
+            attempts: 0,
+            state: InFlightState::Submitted,
+        });
+    }
+
+    /// Sends a refused batch again, for the shards that are still held.
+    fn retry(&mut self, now_ms: i64) {
+        let Some(flight) = &mut self.in_flight else { return };
+        match flight.state {
+            InFlightState::Submitted | InFlightState::Resolving(_) => {}
+            InFlightState::Unresolved { ask_ms } if now_ms < ask_ms => {}
+            InFlightState::Unresolved { .. } => {
+                let of: Vec<_> = flight.parts.keys().flat_map(|p| all_inputs(*p)).collect();
+                flight.state = InFlightState::Resolving(self.log.ask_committed(&of));
+            }
+            InFlightState::Waiting { until_ms } if now_ms < until_ms => {}
+            InFlightState::Waiting { .. } => {
+                let slots = &self.slots;
+                flight.parts.retain(|partition, part| {
+                    slots.get(partition).is_some_and(|slot| slot.epoch == part.epoch)
+                });
+                if flight.parts.len() < flight.batch.shards.len() {
+                    let held = |shard: &&ShardBatch| flight.parts.contains_key(&shard.partition);
+                    let shards = flight.batch.shards.iter().filter(held).cloned().collect();
+                    flight.batch = Arc::new(Batch { shards });
+                }
+                if flight.batch.shards.is_empty() {
+                    self.in_flight = None;
+                    return;
+                }
+                flight.state = InFlightState::Submitted;
+                self.log.submit(flight.batch.clone());
+            }
+        }
+    }
+
+    pub(super) fn on_outcome(&mut self, outcome: Outcome) -> Result<(), Fatal> {
+        let now_ms = self.clock.monotonic_ms();
+        match outcome {
+            Outcome::Committed(receipt) => self.on_committed(&receipt),
+            Outcome::Refused { stale_member, message } => {
+                self.counts.commits_refused += 1;
+                let leaving = self.release.is_some();
+                warn!(%message, stale_member, "a transaction was refused; it is sent again");
+                if let Some(flight) = &mut self.in_flight {
+                    flight.attempts += 1;
+                    let until_ms = now_ms + backoff_ms(flight.attempts);
+                    flight.state = InFlightState::Waiting { until_ms };
+                }
+                if stale_member && leaving {
+                    // The group no longer waits for what we still had to say.
+                    self.abandon_release();
+                }
+            }
+            Outcome::Unknown { message } => {
+                self.counts.commits_unknown += 1;
+                warn!(%message, "the fate of a transaction is unknown; asking for the offsets");
+                if let Some(flight) = &mut self.in_flight {
+                    flight.attempts += 1;
+                    flight.state = InFlightState::Unresolved { ask_ms: now_ms };
+                }
+            }
+            Outcome::Fatal(fatal) => return Err(fatal),
+        }
+        Ok(())
+    }
+
+    fn on_committed(&mut self, receipt: &Receipt) {
+        if let Some((stamp, received_ms)) = receipt.broker_time {
+            if self.now().broker.is_none() {
+                self.ask_ends_at_once();
+            }
+            self.broker_time.report(stamp, received_ms);
+        }
+        let Some(mut flight) = self.in_flight.take() else { return };
+        self.counts.commits += 1;
+        // A commit that was looked up took nobody knows how long.
+        self.counts.transaction_seconds.extend(receipt.duration.map(|took| took.as_secs_f64()));
+        let now = self.wall();
+        for shard in &flight.batch.shards {
+            let Some(part) = flight.parts.remove(&shard.partition) else { continue };
+            self.counts.add(&part.counts);
+            let Some(slot) = self.slots.get_mut(&shard.partition) else { continue };
+            if slot.epoch != part.epoch {
+                continue;
+            }
+            // The view is touched by nobody whose epoch is not in the changelog
+            // (rule C7), which the first commit has just done.
+            if slot.committed.is_none() {
+                let applied = match slot.marker {
+                    MarkerAnswer::Known(Some(marker)) => marker.applied,
+                    _ => 0,
+                };
+                self.view.take(shard.partition, slot.epoch, applied);
+            }
+            slot.committed = Some((shard.offsets, shard.metadata.clone()));
+            if let Some(end) = changelog_end(receipt, shard.partition) {
+                slot.changelog_end = slot.changelog_end.max(end);
+            }
+            // A rewrite may have become due since the batch was packed.
+            let rewriting = part.rewriting || slot.shard.rewriting_view();
+            let applied = (!rewriting).then_some(slot.changelog_end);
+            if !part.view.is_empty() || applied.is_some() {
+                self.view.write(shard.partition, part.view, applied, now);
+            }
+        }
+    }
+
+    /// Tells from the committed offsets what became of the batch (rule C6).
+    pub(super) fn resolve(&mut self, committed: &[FoundCommit]) {
+        let Some(flight) = &mut self.in_flight else { return };
+        let mut happened = false;
+        for (partition, part) in &flight.parts {
+            match verdict(*partition, part, committed) {
+                Verdict::Happened => happened = true,
+                Verdict::DidNot => {}
+                Verdict::Superseded => {
+                    // It may be ours again, in a life that the batch is not of.
+                    if let Some(slot) = self.slots.get_mut(partition)
+                        && slot.epoch == part.epoch
+                    {
+                        warn!(partition, "another owner has committed since; dropping the shard");
+                        slot.stage = Stage::Failed;
+                        slot.epoch = 0;
+                        self.view.release(*partition);
+                    }
+                }
+            }
+        }
+        info!(happened, "the fate of the transaction is known");
+        if happened {
+            // A transaction happens as a whole.
+            self.on_committed(&Receipt::default());
+        } else {
+            flight.state = InFlightState::Waiting { until_ms: self.clock.monotonic_ms() };
         }
     }
 }

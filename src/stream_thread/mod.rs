@@ -18,56 +18,35 @@ mod adoption;
 mod broker_time;
 mod commit;
 pub mod ports;
+mod reading;
 mod rebalance;
 pub mod report;
 mod restore;
 mod slot;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use self::adoption::Adoption;
 use self::broker_time::BrokerTime;
-use self::commit::{InFlight, InFlightState, Verdict};
-use self::ports::{
-    Batch, Clock, Delivery, Log, LogEvent, OffsetAt, Outcome, QuestionId, Receipt, RecordRef,
-    Source, View, ViewEvent,
-};
+use self::commit::{InFlight, InFlightState};
+use self::ports::{Clock, Delivery, Log, LogEvent, QuestionId, RecordRef, Source, View, ViewEvent};
 use self::rebalance::Release;
 use self::report::{Counts, Report};
 use self::slot::{MarkerAnswer, Slot, Stage, Suspended};
 use crate::error::{Error, Fatal};
-use crate::shard::{
-    Content, DeadLetter, DeadLetterReason, EventBody, Input, Now, Queued, Rules, Timestamp,
-};
-use crate::wire::decode::{Format, Refusal, decode};
-use crate::wire::murmur2::partition_of;
+use crate::shard::{Input, Now, Rules, Timestamp};
+use crate::wire::decode::Format;
 
 /// Records taken from the log in one turn of the loop, at most.
 const RECORDS_PER_POLL: usize = 10_000;
 /// Units of work of one shard in one turn of the loop.
-const WORK_PER_TURN: usize = 20_000;
-/// Records of one input that wait in a shard before its partition is paused,
-/// and until it goes on: far apart, since a pause throws away what was
-/// prefetched (rule T4).
-const READ_AHEAD_HIGH: usize = 50_000;
-const READ_AHEAD_LOW: usize = 2_000;
+pub const WORK_PER_TURN: usize = 20_000;
 /// Output of all shards that waits for a commit before nothing more is applied:
 /// memory stays bounded while the broker is away.
 const OUTPUT_HIGH: usize = 200_000;
-/// How often the ends of the partitions are asked for (rule T1).
-const ENDS_INTERVAL_MS: i64 = 1_000;
-/// How often progress alone is committed (rule C3).
-const PROGRESS_INTERVAL_MS: i64 = 5_000;
-/// The broker's time is taken anew at least this often (rule T6).
-const BROKER_TIME_INTERVAL_MS: i64 = 55_000;
-/// Rows of a rewrite of the view that go with one commit, and the backlog at
-/// which no more are added.
-const REWRITE_PER_COMMIT: usize = 2_000;
-const VIEW_BACKLOG_HIGH: usize = 10_000;
 /// How long a shard may wait for the rest of its inputs (rule R6).
 const CREATED_LIMIT_MS: i64 = 60_000;
 /// How long partitions the group wants back are kept for a last commit.
@@ -86,6 +65,9 @@ pub struct Settings {
     pub check_partitioner: bool,
     /// The least time between two commits, in milliseconds.
     pub commit_interval_ms: i64,
+    /// Units of work of one shard in one turn of the loop, [`WORK_PER_TURN`] but
+    /// where a simulation wants it small.
+    pub work_per_turn: usize,
     /// Whether revoked shards are kept in case they come back (rule R7).
     pub suspend: bool,
     /// What dead letters are made of.
@@ -116,7 +98,6 @@ pub struct StreamThread<L, V, C> {
     in_flight: Option<InFlight>,
     broker_time: BrokerTime,
     last_commit_ms: i64,
-    last_progress_ms: i64,
     /// The question about the ends of the partitions that is under way, and
     /// the broker's time when it was put.
     ends: Option<(QuestionId, Option<Timestamp>)>,
@@ -147,9 +128,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             in_flight: None,
             broker_time: BrokerTime::default(),
             last_commit_ms: now_ms,
-            last_progress_ms: now_ms,
             ends: None,
-            ends_asked_ms: now_ms - ENDS_INTERVAL_MS,
+            ends_asked_ms: i64::MIN / 2,
             counts: Counts::default(),
             events: Vec::new(),
             view_events: Vec::new(),
@@ -231,11 +211,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let Self { log, slots, settings, counts, events, .. } = self;
         let mut failed: Vec<(i32, Error)> = Vec::new();
         let mut received = 0;
+        let mut latest = None;
         let mut on_record = |delivery: Delivery, record: RecordRef<'_>| {
             received += 1;
             let Some(slot) = slots.get_mut(&record.partition) else { return };
             match delivery {
-                Delivery::Group(input) => offer(slot, input, &record, settings, now),
+                Delivery::Group(input) => {
+                    latest = latest.max(record.stamped_by_broker.then_some(record.timestamp));
+                    reading::offer(slot, input, &record, settings, now);
+                }
                 Delivery::Restore(source) => {
                     counts.restored[usize::from(source != Source::Changelog)] += 1;
                     let format = settings.formats[Input::Heartbeats.index()];
@@ -247,6 +231,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         };
         let polled = log.poll(timeout, RECORDS_PER_POLL, &mut on_record, events);
         self.busy = received > 0;
+        if latest.is_some_and(|latest| self.broker_time.doubt(latest, now.monotonic_ms))
+            && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running())
+        {
+            // Its delivery report tells the time anew (rule T6).
+            slot.shard.write_epoch();
+        }
         for (partition, error) in failed {
             self.fail_shard(partition, &error);
         }
@@ -309,7 +299,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 self.restore_answered(id, &answer);
                 let mut answer = Some(answer);
                 for adoption in &mut self.adoptions {
-                    adoption.log_starts(id, &mut answer, now_ms);
+                    adoption.log_bounds(id, &mut answer, now_ms);
                 }
             }
             LogEvent::Committed(id, answer) => {
@@ -353,12 +343,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     }
                 }
                 ViewEvent::RewriteNeeded(partition) => {
-                    if let Some(slot) = self.slots.get_mut(&partition)
-                        && slot.is_running()
-                    {
+                    let running = self.slots.get_mut(&partition).filter(|slot| slot.is_running());
+                    let shard = match running {
+                        Some(slot) => Some(&mut slot.shard),
+                        None => self.suspended.get_mut(&partition).map(|kept| &mut kept.shard),
+                    };
+                    if let Some(shard) = shard {
                         warn!(partition, "the view was lost or set back; writing it again");
                         self.counts.view_rewrites += 1;
-                        slot.shard.rewrite_view();
+                        shard.rewrite_view();
                     }
                 }
                 ViewEvent::Superseded(partition) => {
@@ -402,15 +395,20 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             wall: self.clock.wall(),
             broker: self.broker_time.now(self.clock.monotonic_ms()),
             rules_fingerprint: self.rules_fingerprint,
-            replay_window_ms: self.settings.rules.replay_window_ms,
+            rules: &self.settings.rules,
             log: &mut self.log,
         };
         for slot in self.slots.values_mut() {
             if !matches!(slot.stage, Stage::Restoring(_)) {
                 continue;
             }
-            if let Err(error) = each(slot, &mut context) {
-                failed.push((slot.partition, error));
+            match each(slot, &mut context) {
+                Ok(()) => {}
+                Err(error @ Error::Retriable(_)) => {
+                    warn!(partition = slot.partition, %error, "the restore begins anew");
+                    restore::begin_anew(slot, &mut context);
+                }
+                Err(error) => failed.push((slot.partition, error)),
             }
         }
         for (partition, error) in failed {
@@ -419,6 +417,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     fn run_shard(&mut self, partition: i32) {
+        self.ask_ends_at_once();
         if let Err(error) = self.log.resume(&all_inputs(partition)) {
             warn!(partition, %error, "the shard cannot be read from yet");
         }
@@ -430,13 +429,13 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if waiting > OUTPUT_HIGH {
             return;
         }
-        let Self { slots, counts, busy, release, .. } = self;
+        let Self { slots, counts, busy, release, settings, .. } = self;
         for slot in slots.values_mut() {
             let leaving = release.as_ref().is_some_and(|release| release.holds(slot.partition));
             if !slot.is_running() || leaving {
                 continue;
             }
-            let turn = slot.shard.turn(now, WORK_PER_TURN);
+            let turn = slot.shard.turn(now, settings.work_per_turn);
             for input in Input::ALL {
                 counts.applied[input.index()] += u64::from(turn.applied[input.index()]);
                 counts.stale[input.index()] += u64::from(turn.stale[input.index()]);
@@ -444,279 +443,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             counts.expired += u64::from(turn.expired);
             counts.sessions_forgotten += u64::from(turn.sessions_fallen_out);
             *busy |= turn.more;
-        }
-    }
-
-    /// Asks how far the partitions go, once a second for all of them (rule T1).
-    fn ask_ends(&mut self) {
-        let now = self.now();
-        if self.ends.is_some() || now.monotonic_ms - self.ends_asked_ms < ENDS_INTERVAL_MS {
-            return;
-        }
-        let mut of = Vec::new();
-        for slot in self.slots.values().filter(|slot| slot.is_running()) {
-            for input in Input::ALL {
-                let source = Source::Input(input);
-                of.push((source, slot.partition, OffsetAt::HighWatermark));
-                of.push((source, slot.partition, OffsetAt::LastStable));
-            }
-        }
-        if of.is_empty() {
-            return;
-        }
-        self.ends_asked_ms = now.monotonic_ms;
-        self.ends = Some((self.log.ask_offsets(&of), now.broker));
-    }
-
-    fn learn_ends(
-        &mut self,
-        asked_at: Option<Timestamp>,
-        answer: Result<Vec<ports::FoundOffset>, String>,
-    ) {
-        let found = match answer {
-            Ok(found) => found,
-            Err(message) => {
-                // No evidence: the clocks stand still until there is some.
-                warn!(%message, "the ends of the inputs are not known; nobody is expired meanwhile");
-                self.counts.kafka_error = Some(message);
-                return;
-            }
-        };
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
-            for input in Input::ALL {
-                let find = |wanted| {
-                    found
-                        .iter()
-                        .find(|(source, partition, at, _)| {
-                            *source == Source::Input(input)
-                                && *partition == slot.partition
-                                && *at == wanted
-                        })
-                        .map(|(.., offset)| *offset)
-                };
-                if let (Some(high), Some(stable)) =
-                    (find(OffsetAt::HighWatermark), find(OffsetAt::LastStable))
-                {
-                    slot.high_watermarks[input.index()] = Some(high);
-                    slot.shard.learn_end(input, asked_at, high, stable);
-                }
-            }
-        }
-    }
-
-    /// Pauses inputs that run too far ahead of the others (rule T4).
-    fn balance_read_ahead(&mut self) {
-        let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
-            for input in Input::ALL {
-                let buffered = slot.shard.buffered(input);
-                let paused = &mut slot.paused[input.index()];
-                if !*paused && buffered > READ_AHEAD_HIGH {
-                    *paused = true;
-                    pause.push((input, slot.partition));
-                    slot.shard.forget_evidence(input);
-                } else if *paused && buffered < READ_AHEAD_LOW {
-                    *paused = false;
-                    resume.push((input, slot.partition));
-                }
-            }
-        }
-        for (partitions, result) in
-            [(&pause, self.log_pause(&pause)), (&resume, self.log_resume(&resume))]
-        {
-            if let Err(error) = result {
-                warn!(?partitions, %error, "pausing or resuming; it is tried again");
-            }
-        }
-    }
-
-    fn log_pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
-        if partitions.is_empty() { Ok(()) } else { self.log.pause(partitions) }
-    }
-
-    fn log_resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
-        if partitions.is_empty() { Ok(()) } else { self.log.resume(partitions) }
-    }
-
-    /// Commits what is due, or goes on with what is under way (rules C3, C6).
-    fn commit(&mut self) {
-        let now_ms = self.clock.monotonic_ms();
-        if self.in_flight.is_some() {
-            self.retry(now_ms);
-            return;
-        }
-        let leaving = self.stopping || self.release.is_some();
-        let since_commit = now_ms - self.last_commit_ms;
-        if since_commit < self.settings.commit_interval_ms && !leaving {
-            return;
-        }
-        let progress_due = leaving || now_ms - self.last_progress_ms >= PROGRESS_INTERVAL_MS;
-        if self.broker_time.age_ms(now_ms) >= BROKER_TIME_INTERVAL_MS
-            && progress_due
-            && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running())
-        {
-            slot.shard.write_epoch();
-        }
-        let rewrite = if self.view.backlog() < VIEW_BACKLOG_HIGH { REWRITE_PER_COMMIT } else { 0 };
-        let mut batch = Batch::default();
-        let mut parts = BTreeMap::new();
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
-            let output = slot.shard.has_output() || (rewrite > 0 && slot.shard.rewriting_view());
-            let moved =
-                slot.committed.as_ref().is_none_or(|(offsets, _)| *offsets != slot.positions());
-            // The clock of an idle shard moves too, and is worth keeping: a
-            // restart then judges from where it had come.
-            if output || progress_due && (moved || !leaving) {
-                let outbox = slot.shard.take_outbox(rewrite);
-                let (shard, part) =
-                    commit::pack(slot, outbox, self.rules_fingerprint, &self.settings.dead_letters);
-                parts.insert(slot.partition, part);
-                batch.shards.push(shard);
-            }
-        }
-        if progress_due {
-            self.last_progress_ms = now_ms;
-        }
-        if batch.shards.is_empty() {
-            return;
-        }
-        let batch = Arc::new(batch);
-        self.log.submit(batch.clone());
-        self.last_commit_ms = now_ms;
-        self.in_flight = Some(InFlight {
-            batch,
-            parts,
-            submitted_ms: now_ms,
-            attempts: 0,
-            state: InFlightState::Submitted,
-        });
-    }
-
-    /// Sends a refused batch again, for the shards that are still held.
-    fn retry(&mut self, now_ms: i64) {
-        let Some(flight) = &mut self.in_flight else { return };
-        match flight.state {
-            InFlightState::Submitted | InFlightState::Resolving(_) => {}
-            InFlightState::Unresolved { ask_ms } if now_ms < ask_ms => {}
-            InFlightState::Unresolved { .. } => {
-                let of: Vec<_> = flight.parts.keys().flat_map(|p| all_inputs(*p)).collect();
-                flight.state = InFlightState::Resolving(self.log.ask_committed(&of));
-            }
-            InFlightState::Waiting { until_ms } if now_ms < until_ms => {}
-            InFlightState::Waiting { .. } => {
-                let slots = &self.slots;
-                flight.parts.retain(|partition, part| {
-                    slots.get(partition).is_some_and(|slot| slot.epoch == part.epoch)
-                });
-                if flight.parts.len() < flight.batch.shards.len() {
-                    let held =
-                        |shard: &&ports::ShardBatch| flight.parts.contains_key(&shard.partition);
-                    let shards = flight.batch.shards.iter().filter(held).cloned().collect();
-                    flight.batch = Arc::new(Batch { shards });
-                }
-                if flight.batch.shards.is_empty() {
-                    self.in_flight = None;
-                    return;
-                }
-                flight.state = InFlightState::Submitted;
-                self.log.submit(flight.batch.clone());
-            }
-        }
-    }
-
-    fn on_outcome(&mut self, outcome: Outcome) -> Result<(), Fatal> {
-        let now_ms = self.clock.monotonic_ms();
-        match outcome {
-            Outcome::Committed(receipt) => self.on_committed(&receipt),
-            Outcome::Refused { stale_member, message } => {
-                self.counts.commits_refused += 1;
-                let leaving = self.release.is_some();
-                warn!(%message, stale_member, "a transaction was refused; it is sent again");
-                if let Some(flight) = &mut self.in_flight {
-                    flight.attempts += 1;
-                    let until_ms = now_ms + commit::backoff_ms(flight.attempts);
-                    flight.state = InFlightState::Waiting { until_ms };
-                }
-                if stale_member && leaving {
-                    // The group no longer waits for what we still had to say.
-                    self.abandon_release();
-                }
-            }
-            Outcome::Unknown { message } => {
-                self.counts.commits_unknown += 1;
-                warn!(%message, "the fate of a transaction is unknown; asking for the offsets");
-                if let Some(flight) = &mut self.in_flight {
-                    flight.attempts += 1;
-                    flight.state = InFlightState::Unresolved { ask_ms: now_ms };
-                }
-            }
-            Outcome::Fatal(fatal) => return Err(fatal),
-        }
-        Ok(())
-    }
-
-    fn on_committed(&mut self, receipt: &Receipt) {
-        let now_ms = self.clock.monotonic_ms();
-        if let Some((stamp, received_ms)) = receipt.broker_time {
-            self.broker_time.report(stamp, received_ms);
-        }
-        let Some(mut flight) = self.in_flight.take() else { return };
-        self.counts.transaction_seconds.push(receipt.duration.as_secs_f64());
-        self.last_progress_ms = now_ms;
-        let now = self.wall();
-        for shard in &flight.batch.shards {
-            let Some(part) = flight.parts.remove(&shard.partition) else { continue };
-            self.counts.add(&part.counts);
-            let Some(slot) = self.slots.get_mut(&shard.partition) else { continue };
-            if slot.epoch != part.epoch {
-                continue;
-            }
-            // The view is touched by nobody whose epoch is not in the changelog
-            // (rule C7), which the first commit has just done.
-            if slot.committed.is_none() {
-                let applied = match slot.marker {
-                    MarkerAnswer::Known(Some(marker)) => marker.applied,
-                    _ => 0,
-                };
-                self.view.take(shard.partition, slot.epoch, applied);
-            }
-            slot.committed = Some((shard.offsets, shard.metadata.clone()));
-            if let Some(end) = commit::changelog_end(receipt, shard.partition) {
-                slot.changelog_end = slot.changelog_end.max(end);
-            }
-            // A rewrite may have become due since the batch was packed.
-            let rewriting = part.rewriting || slot.shard.rewriting_view();
-            let applied = (!rewriting).then_some(slot.changelog_end);
-            if !part.view.is_empty() || applied.is_some() {
-                self.view.write(shard.partition, part.view, applied, now);
-            }
-        }
-    }
-
-    /// Tells from the committed offsets what became of the batch (rule C6).
-    fn resolve(&mut self, committed: &[ports::FoundCommit]) {
-        let Some(flight) = &mut self.in_flight else { return };
-        let mut happened = false;
-        for (partition, part) in &flight.parts {
-            match commit::verdict(*partition, part, committed) {
-                Verdict::Happened => happened = true,
-                Verdict::DidNot => {}
-                Verdict::Superseded => {
-                    warn!(partition, "another owner has committed since; dropping the shard");
-                    if let Some(slot) = self.slots.get_mut(partition) {
-                        slot.stage = Stage::Failed;
-                        slot.epoch = 0;
-                    }
-                    self.view.release(*partition);
-                }
-            }
-        }
-        info!(happened, "the fate of the transaction is known");
-        if happened {
-            // A transaction happens as a whole.
-            self.on_committed(&Receipt::default());
-        } else {
-            flight.state = InFlightState::Waiting { until_ms: self.clock.monotonic_ms() };
         }
     }
 
@@ -745,59 +471,4 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
 fn all_inputs(partition: i32) -> [(Input, i32); 3] {
     Input::ALL.map(|input| (input, partition))
-}
-
-/// Decodes a record and puts it in line.
-fn offer(slot: &mut Slot, input: Input, record: &RecordRef<'_>, settings: &Settings, now: Now) {
-    let expected = &mut slot.expected[input.index()];
-    if !matches!(slot.stage, Stage::Running) || record.offset < *expected {
-        return;
-    }
-    *expected = record.offset + 1;
-    let content = match check(input, record, settings) {
-        Ok(event) => Content::Event(event),
-        Err(refusal) => Content::Bad(Box::new(DeadLetter {
-            input,
-            partition: record.partition,
-            offset: record.offset,
-            timestamp: record.timestamp,
-            key: record.key.map(Into::into),
-            value: record.value.map(Into::into),
-            headers: record.headers.to_vec(),
-            reason: refusal.reason,
-            detail: refusal.detail.into(),
-        })),
-    };
-    let queued = Queued {
-        offset: record.offset,
-        timestamp: record.timestamp,
-        stamped_by_broker: record.stamped_by_broker,
-        content,
-    };
-    slot.shard.offer(input, queued, now);
-}
-
-fn check(
-    input: Input,
-    record: &RecordRef<'_>,
-    settings: &Settings,
-) -> Result<crate::shard::Event, Refusal> {
-    let format = settings.formats[input.index()];
-    let event = decode(input, format, record.key, record.value)?;
-    if settings.check_partitioner
-        && !matches!(event.body, EventBody::Scope(_))
-        && let Some(key) = record.key
-    {
-        let belongs = partition_of(key, settings.partitions);
-        if belongs != record.partition {
-            return Err(Refusal {
-                reason: DeadLetterReason::WrongPartition,
-                detail: format!(
-                    "the key belongs on partition {belongs} (murmur2 of {} partitions)",
-                    settings.partitions
-                ),
-            });
-        }
-    }
-    Ok(event)
 }

@@ -168,8 +168,8 @@ pub struct Receipt {
     /// The latest stamp that the broker put on one of our changelog records,
     /// and when its report reached us, on our monotonic clock (rule T6).
     pub broker_time: Option<(Timestamp, i64)>,
-    /// How long it took.
-    pub duration: Duration,
+    /// How long it took, where that is known.
+    pub duration: Option<Duration>,
 }
 
 /// A record to be written.

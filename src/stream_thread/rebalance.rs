@@ -191,6 +191,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             let keep = self.settings.suspend && everything_committed && !self.stopping;
             if keep
                 && slot.is_running()
+                && slot.shard.is_at_rest()
                 && let Some(committed) = slot.committed
             {
                 let mut shard = slot.shard;

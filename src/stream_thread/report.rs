@@ -30,6 +30,8 @@ pub struct Counts {
     pub changes: BTreeMap<(Option<Shown>, Option<Shown>), u64>,
     /// How long each committed transaction took, in seconds.
     pub transaction_seconds: Vec<f64>,
+    /// Transactions committed.
+    pub commits: u64,
     /// Transactions that were not committed and are sent again.
     pub commits_refused: u64,
     /// Transactions whose fate had to be asked for.

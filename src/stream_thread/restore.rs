@@ -1,15 +1,15 @@
 //! Restoring a shard, in steps within the loop (rules R1, R2, R4).
 //!
 //! ```text
-//! marker → bounds → stable → changelog → replay → running
+//! marker → bounds → stable → changelog → replay bounds → replay → running
 //! ```
 
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use super::ports::{Delivery, FoundOffset, Log, OffsetAt, QuestionId, RecordRef, Source};
 use super::slot::{MarkerAnswer, Slot, Stage, next_epoch};
 use crate::error::Error;
-use crate::shard::{EventBody, Input, Start, Timestamp};
+use crate::shard::{EventBody, Input, Rules, Shard, Start, Timestamp};
 use crate::wire::changelog;
 use crate::wire::decode::{Format, decode};
 use crate::wire::metadata::ShardMetadata;
@@ -32,7 +32,7 @@ pub(super) struct Restore {
 enum Step {
     /// Waiting for the view's marker, before the changelog is read.
     Marker,
-    /// Asked where the changelog begins and ends, and where to replay from.
+    /// Asked where the changelog begins and ends.
     Bounds(QuestionId),
     /// To be asked again after a failure.
     BoundsAgain { at_ms: i64 },
@@ -40,6 +40,9 @@ enum Step {
     Stable { question: Option<QuestionId>, again_ms: i64, bounds: Bounds },
     /// Reading the changelog.
     Changelog { bounds: Bounds },
+    /// Asked where the heartbeats of the replay window lie; to be asked from
+    /// the given time on.
+    ReplayBounds { question: Option<QuestionId>, again_ms: i64 },
     /// Reading heartbeats from before the committed position.
     Replay { until: i64 },
     /// Everything is read.
@@ -50,7 +53,6 @@ enum Step {
 struct Bounds {
     changelog_start: i64,
     changelog_end: i64,
-    replay_from: Option<i64>,
 }
 
 /// What the loop must know to restore any shard.
@@ -59,7 +61,7 @@ pub(super) struct RestoreContext<'a> {
     pub wall: Timestamp,
     pub broker: Option<Timestamp>,
     pub rules_fingerprint: u64,
-    pub replay_window_ms: i64,
+    pub rules: &'a Rules,
     pub log: &'a mut dyn Log,
 }
 
@@ -90,8 +92,8 @@ impl Restore {
 /// [`Error::Retriable`] to try again; anything else ends this restore.
 pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Result<bool, Error> {
     loop {
-        let gone = slot.inputs.iter().flatten().any(|start| start.gone);
         let partition = slot.partition;
+        let replay = replay_span(slot, context);
         let Stage::Restoring(restore) = &mut slot.stage else { return Ok(false) };
         match &mut restore.step {
             Step::Marker => {
@@ -107,16 +109,10 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
                 if context.now_ms < *at_ms {
                     return Ok(false);
                 }
-                let mut of = vec![
+                let of = [
                     (Source::Changelog, partition, OffsetAt::Start),
                     (Source::Changelog, partition, OffsetAt::HighWatermark),
                 ];
-                if let Some(metadata) = &restore.metadata
-                    && !gone
-                {
-                    let from = OffsetAt::Time(metadata.replay_from);
-                    of.push((Source::Input(Input::Heartbeats), partition, from));
-                }
                 restore.step = Step::Bounds(context.log.ask_offsets(&of));
             }
             Step::Bounds(_) => return Ok(false),
@@ -141,6 +137,25 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
                 }
                 return Ok(false);
             }
+            Step::ReplayBounds { question: Some(_), .. } => return Ok(false),
+            Step::ReplayBounds { question, again_ms } => {
+                let Some((from, until)) = replay else {
+                    restore.step = Step::Done;
+                    continue;
+                };
+                if context.now_ms < *again_ms {
+                    return Ok(false);
+                }
+                let heartbeats = Source::Input(Input::Heartbeats);
+                let mut of = vec![
+                    (heartbeats, partition, OffsetAt::Time(from)),
+                    (heartbeats, partition, OffsetAt::LastStable),
+                ];
+                if let Until::Time(until) = until {
+                    of.push((heartbeats, partition, OffsetAt::Time(until)));
+                }
+                *question = Some(context.log.ask_offsets(&of));
+            }
             Step::Done => {
                 start(slot, context);
                 return Ok(true);
@@ -156,12 +171,17 @@ pub(super) fn answered(
     answer: &Result<Vec<FoundOffset>, String>,
     context: &mut RestoreContext<'_>,
 ) -> Result<(), Error> {
+    let partition = slot.partition;
+    let replay = replay_span(slot, context);
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
+    if let Err(message) = answer {
+        debug!(partition, %message, "where the past lies is not known yet; asking again");
+    }
     let again_ms = context.now_ms + ASK_AGAIN_MS;
     let find = |found: &[FoundOffset], source: Source, is: fn(OffsetAt) -> bool| {
         found
             .iter()
-            .find(|(s, p, at, _)| *s == source && *p == slot.partition && is(*at))
+            .find(|(s, p, at, _)| *s == source && *p == partition && is(*at))
             .map(|(.., offset)| *offset)
     };
     match &mut restore.step {
@@ -174,10 +194,6 @@ pub(super) fn answered(
             let bounds = Bounds {
                 changelog_start: changelog(|at| at == OffsetAt::Start),
                 changelog_end: changelog(|at| at == OffsetAt::HighWatermark),
-                replay_from: find(found, Source::Input(Input::Heartbeats), |at| {
-                    matches!(at, OffsetAt::Time(_))
-                })
-                .filter(|offset| *offset >= 0),
             };
             slot.changelog_end = bounds.changelog_end;
             restore.step = Step::Stable { question: None, again_ms: context.now_ms, bounds };
@@ -203,8 +219,37 @@ pub(super) fn answered(
                         bounds.changelog_start,
                     )?;
                 } else {
-                    begin_replay(slot, bounds, context)?;
+                    restore.step = Step::ReplayBounds { question: None, again_ms: context.now_ms };
                 }
+            }
+        }
+        Step::ReplayBounds { question, again_ms: again } if *question == Some(id) => {
+            let Ok(found) = answer else {
+                *question = None;
+                *again = again_ms;
+                return Ok(());
+            };
+            let Some((from, until)) = replay else { return Ok(()) };
+            let at = |wanted| {
+                found.iter().find(|(_, p, at, _)| *p == partition && *at == wanted).map(|f| f.3)
+            };
+            let end = at(OffsetAt::LastStable).unwrap_or_default();
+            let until = match until {
+                Until::Offset(offset) => offset,
+                // No record is that young: replay all there is.
+                Until::Time(until) => {
+                    at(OffsetAt::Time(until)).filter(|offset| *offset >= 0).unwrap_or(end)
+                }
+            }
+            .min(end);
+            match at(OffsetAt::Time(from)).filter(|from| (0..until).contains(from)) {
+                Some(from) => {
+                    slot.to_restore = u64::try_from(until - from).unwrap_or_default();
+                    restore.step = Step::Replay { until };
+                    let heartbeats = Source::Input(Input::Heartbeats);
+                    context.log.start_restore(heartbeats, partition, from)?;
+                }
+                None => restore.step = Step::Done,
             }
         }
         _ => {}
@@ -282,37 +327,63 @@ pub(super) fn finish_step(slot: &mut Slot, context: &mut RestoreContext<'_>) -> 
     }
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
     match restore.step {
-        Step::Changelog { bounds } => {
-            context.log.stop_restore(Source::Changelog, slot.partition)?;
-            begin_replay(slot, bounds, context)
+        Step::Changelog { .. } => {
+            restore.step = Step::ReplayBounds { question: None, again_ms: context.now_ms };
+            context.log.stop_restore(Source::Changelog, slot.partition)
         }
         Step::Replay { .. } => {
-            context.log.stop_restore(Source::Input(Input::Heartbeats), slot.partition)?;
             restore.step = Step::Done;
-            Ok(())
+            context.log.stop_restore(Source::Input(Input::Heartbeats), slot.partition)
         }
         _ => Ok(()),
     }
 }
 
-fn begin_replay(
-    slot: &mut Slot,
-    bounds: Bounds,
-    context: &mut RestoreContext<'_>,
-) -> Result<(), Error> {
-    let until = slot.inputs[Input::Heartbeats.index()].as_ref().map_or(0, |start| start.offset);
-    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
-    match bounds.replay_from {
-        Some(from) if from < until => {
-            slot.to_restore = u64::try_from(until - from).unwrap_or_default();
-            restore.step = Step::Replay { until };
-            context.log.start_restore(Source::Input(Input::Heartbeats), slot.partition, from)
-        }
-        _ => {
-            restore.step = Step::Done;
-            Ok(())
-        }
+/// Drops what a restore has read so far, and reads it again.
+pub(super) fn begin_anew(slot: &mut Slot, context: &mut RestoreContext<'_>) {
+    let Stage::Restoring(restore) = &slot.stage else { return };
+    if let Some(source) = restore.reading() {
+        let _ = context.log.stop_restore(source, slot.partition);
     }
+    let mut anew = Restore::new(restore.metadata.clone(), context.now_ms);
+    anew.step = Step::BoundsAgain { at_ms: context.now_ms + ASK_AGAIN_MS };
+    slot.shard = Shard::new(slot.partition, context.rules.clone());
+    slot.restored = 0;
+    slot.to_restore = 0;
+    slot.stage = Stage::Restoring(anew);
+}
+
+/// Where a replay of heartbeats ends.
+#[derive(Clone, Copy)]
+enum Until {
+    /// Where the group's reading begins.
+    Offset(i64),
+    /// With the first record stamped at or after this.
+    Time(Timestamp),
+}
+
+/// The clock the shard had come to: as committed or, without what was committed
+/// beside the offsets, as its rows tell (rule R5).
+fn restored_clock(slot: &Slot, metadata: Option<&ShardMetadata>) -> Option<Timestamp> {
+    metadata.map(|metadata| metadata.clock).or(slot.shard.greatest_clock())
+}
+
+/// Which heartbeats a restore replays (rule R2); `None`: there is no past.
+fn replay_span(slot: &Slot, context: &RestoreContext<'_>) -> Option<(Timestamp, Until)> {
+    let Stage::Restoring(restore) = &slot.stage else { return None };
+    let clock = restored_clock(slot, restore.metadata.as_ref())?;
+    let from = restore.metadata.as_ref().map_or_else(
+        || clock.plus_ms(-context.rules.replay_window_ms).max(Timestamp::MIN),
+        |metadata| metadata.replay_from,
+    );
+    let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref()?;
+    let until = match &heartbeats.committed {
+        Some(_) if !heartbeats.gone => Until::Offset(heartbeats.offset),
+        // Reading begins at the log's start, behind the clock: whatever the
+        // clock had seen is needed before anybody is judged by it (rule R5).
+        _ => Until::Time(clock.plus_ms(1)),
+    };
+    Some((from, until))
 }
 
 fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
@@ -323,15 +394,14 @@ fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
     slot.epoch = next_epoch(last_epoch, context.wall);
     slot.batch = 0;
     slot.expected = positions;
-    // Without what was committed beside the offsets, the rows tell how far the
-    // clock had come (rule R5).
-    let clock = restore.metadata.as_ref().map(|m| m.clock).or(slot.shard.greatest_clock());
+    let clock = restored_clock(slot, restore.metadata.as_ref());
     if gone || (restore.metadata.is_none() && slot.shard.restored_rows() > 0) {
         error!(
             partition = slot.partition,
             ?positions,
-            "committed offsets are gone: going on from the log's start; \
-             raise offsets.retention.minutes and the retention of the inputs"
+            "committed offsets, or what was committed beside them, are gone: going on from \
+             these positions. Unless an operator reset them, raise offsets.retention.minutes \
+             and the retention of the inputs"
         );
     }
     let replay_from = restore.metadata.as_ref().map(|m| m.replay_from);
@@ -342,7 +412,8 @@ fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
         epoch: slot.epoch,
         clock,
         watermarks: restore.metadata.as_ref().map_or([None; 3], |m| m.watermarks),
-        replay_from: replay_from.or(clock.map(|clock| clock.plus_ms(-context.replay_window_ms))),
+        replay_from: replay_from
+            .or(clock.map(|clock| clock.plus_ms(-context.rules.replay_window_ms))),
         rules_changed_at: rules_changed.then(|| context.broker.unwrap_or(context.wall)),
         rewrite_view,
         positions,

@@ -32,6 +32,8 @@ pub(super) struct Slot {
     pub epoch: u64,
     /// Counts the batches of this epoch (rule C2).
     pub batch: u64,
+    /// When the last commit of the shard began, on the monotonic clock.
+    pub batched_ms: i64,
     /// What the last successful commit said, offsets and metadata.
     pub committed: Option<([i64; 3], String)>,
     pub marker: MarkerAnswer,
@@ -72,6 +74,7 @@ impl Slot {
             shard,
             epoch: 0,
             batch: 0,
+            batched_ms: now_ms,
             committed: None,
             marker: MarkerAnswer::Awaited { since_ms: now_ms },
             changelog_end: 0,

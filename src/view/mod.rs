@@ -17,6 +17,7 @@ pub mod keys;
 mod link;
 mod partition;
 pub mod read;
+pub mod rounds;
 mod scripts;
 mod state;
 mod worker;

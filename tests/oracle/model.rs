@@ -15,6 +15,9 @@ use device_status::shard::{
 
 pub type Shown = Option<(Status, Connectivity)>;
 
+/// Fleet and organization; the empty name is none.
+pub type Membership = (Arc<str>, Arc<str>);
+
 /// An event as it was read.
 #[derive(Clone, Debug)]
 pub struct Fact {
@@ -75,7 +78,7 @@ pub struct Row {
     pub activated: Option<i64>,
     pub deactivated: Option<i64>,
     pub preregistered: Option<(i64, bool)>,
-    pub membership: Option<(i64, (Arc<str>, Arc<str>))>,
+    pub membership: Option<(i64, Membership)>,
     pub settings: Option<(i64, Settings)>,
     pub fleet_settings: Option<(i64, Settings)>,
     pub heartbeat: Option<(i64, Option<u32>)>,
@@ -423,7 +426,8 @@ impl Oracle {
     }
 
     /// Whether some register of a device, or of any scope, held something else
-    /// before what it holds now; heartbeats apart.
+    /// before what it holds now, heartbeats apart; or may have let go of a
+    /// session that is over.
     pub fn has_superseded(&self, device: &DeviceId) -> bool {
         let mut registers: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
         for fact in &self.facts {
@@ -432,9 +436,7 @@ impl Oracle {
                     DeviceEvent::SessionOpened { instance, session } => {
                         vec![format!("opened {instance} {session}")]
                     }
-                    DeviceEvent::SessionClosed { instance, session } => {
-                        vec![format!("closed {instance} {session}")]
-                    }
+                    DeviceEvent::SessionClosed { .. } => return true,
                     DeviceEvent::Registered { .. } => {
                         vec!["registered".to_owned(), "membership".to_owned()]
                     }
@@ -446,8 +448,9 @@ impl Oracle {
                 },
                 EventBody::Heartbeat { .. } | EventBody::Device { .. } => continue,
                 EventBody::Scope(event) => match event {
+                    ScopeEvent::InstanceLost { .. }
+                    | ScopeEvent::InstanceAlive { started_at: Some(_), .. } => return true,
                     ScopeEvent::InstanceAlive { instance, .. } => vec![format!("alive {instance}")],
-                    ScopeEvent::InstanceLost { instance } => vec![format!("lost {instance}")],
                     ScopeEvent::FleetSettingsChanged { fleet, .. } => {
                         vec![format!("settings {fleet}")]
                     }

@@ -6,7 +6,10 @@ use super::picture::{Change, short, time_of_day};
 use crate::shard::{Rules, Status, Timestamp};
 
 /// How long the device is left Online before it is switched off.
-const LEAD_MS: i64 = 8_000;
+const LEAD_MS: i64 = 5_000;
+/// It is switched off within so long of a poll, so that there is something to
+/// count down from.
+const AFTER_POLL_MS: i64 = 1_000;
 /// How long it stays off after it was found Offline.
 const OFF_MS: i64 = 12_000;
 
@@ -88,7 +91,9 @@ impl Story {
     /// Time has passed: what is to be done?
     pub(super) fn act(&mut self, now: Timestamp) -> Act {
         match self.chapter {
-            Chapter::Online { from } if now.0 - from.0 >= LEAD_MS => {
+            Chapter::Online { from }
+                if now.0 - from.0 >= LEAD_MS && now.0 - self.last_heartbeat.0 <= AFTER_POLL_MS =>
+            {
                 self.chapter = Chapter::Off;
                 Act::SwitchOff
             }
@@ -107,9 +112,8 @@ impl Story {
         let left_s = (self.deadline().0 - now.0) as f64 / 1000.0;
         match self.chapter {
             Chapter::Opening => format!("{device} is coming online"),
-            Chapter::Online { from } => {
-                let left_s = (LEAD_MS - (now.0 - from.0)).max(0) as f64 / 1000.0;
-                format!("{device} is Online; it is switched off in {left_s:.1} s")
+            Chapter::Online { .. } => {
+                format!("{device} is Online; it is switched off after one of its next polls")
             }
             Chapter::Off if left_s > 0.0 => format!(
                 "{device} is switched off. Last poll {}; Offline is due at {deadline}, in \

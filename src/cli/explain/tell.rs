@@ -1,0 +1,452 @@
+//! What is found, for people and for programs. Nothing is judged here: each
+//! verdict is the core's, and beside it stand the facts that it rests on.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::super::get::{Style, moment, printable};
+use super::Subject;
+use crate::shard::snapshot::{ProgressFacts, Register};
+use crate::shard::{
+    Connectivity, Explanation, FrozenReason, HeartbeatState, IntervalOf, Rung, SessionExplained,
+    Status, StatusChange, Timestamp,
+};
+
+/// A rung, as it was asked.
+struct Asked {
+    rung: Rung,
+    holds: bool,
+    /// It is the first that holds.
+    decides: bool,
+    /// The facts.
+    because: Vec<String>,
+}
+
+impl Subject<'_> {
+    pub(super) fn text(&self, colour: bool) -> String {
+        let style = Style { colour };
+        let mut text = String::new();
+        let name = printable(&self.device.to_string());
+        let shown = match &self.view {
+            Some(view) => style.paint(view.status, view.connectivity),
+            None => style.faint("not shown"),
+        };
+        let _ = writeln!(text, "{name}  {shown}");
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(text, "  {name:14}{}", printable(&value));
+        };
+        line("at", moment(self.at.0));
+        if let Some(view) = &self.view {
+            line("since", moment(view.since.0));
+            let since = moment(view.connectivity_since.0);
+            line("connectivity", format!("{}, since {since}", view.connectivity.wire_name()));
+            if let Some(percent) = view.progress {
+                line("progress", format!("{percent} %"));
+            }
+        }
+        if let Some(why) = &self.why {
+            line("fleet", belongs_to(why));
+            line("heartbeat", heartbeat_in_short(why));
+            line("vpn", vpn(why));
+        }
+        if self.changes.is_empty() {
+            text.push_str("  no changes\n");
+        } else {
+            text.push_str("  changes\n");
+        }
+        for change in &self.changes {
+            let _ = writeln!(text, "    {}", printable(&change_line(change)));
+        }
+        if self.view.is_none() {
+            let _ = writeln!(text, "  not shown: {}", printable(&self.why_not_shown()));
+            return text;
+        }
+        text.push_str("  why: the first that holds\n");
+        for (number, asked) in (1..).zip(self.asked()) {
+            let verdict = match (asked.decides, asked.holds) {
+                (true, _) => "yes",
+                (false, true) => "(yes)",
+                (false, false) => "no",
+            };
+            let what = question(asked.rung);
+            let head =
+                format!("{verdict:<7}{number} {what} -> {}", asked.rung.status().wire_name());
+            let head = if asked.decides { style.strong(&head) } else { head };
+            let _ = writeln!(text, "    {head}");
+            for fact in &asked.because {
+                let fact = style.faint(&printable(fact));
+                let _ = writeln!(text, "             {fact}");
+            }
+        }
+        text
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let view = self.view.as_ref();
+        let changes: Vec<Value> = self.changes.iter().map(|change| change_json(change)).collect();
+        let rungs: Vec<Value> = self
+            .asked()
+            .into_iter()
+            .map(|asked| {
+                json!({
+                    "rung": rung_name(asked.rung),
+                    "status": asked.rung.status().wire_name(),
+                    "holds": asked.holds,
+                    "decides": asked.decides,
+                    "because": asked.because,
+                })
+            })
+            .collect();
+        let why = self.why.as_ref();
+        json!({
+            "device": self.device.to_string(),
+            "at_ms": self.at.0,
+            "status": view.map(|view| view.status.wire_name()),
+            "connectivity": view.map(|view| view.connectivity.wire_name()),
+            "display": view.map(|view| view.status.display(view.connectivity)),
+            "since_ms": view.map(|view| view.since.0),
+            "connectivity_since_ms": view.map(|view| view.connectivity_since.0),
+            "progress": view.and_then(|view| view.progress),
+            "version": view.map(|view| view.version),
+            "fleet": why.and_then(|why| why.facts.membership.as_ref()?.value.0.clone()).as_deref(),
+            "organization":
+                why.and_then(|why| why.facts.membership.as_ref()?.value.1.clone()).as_deref(),
+            "heartbeat": why.map(heartbeat_json),
+            "vpn": why.map(|why| json!({
+                "up": why.ladder.vpn_connected,
+                "disabled": why.ladder.vpn_disabled,
+                "sessions": why.sessions.iter().map(session_json).collect::<Vec<_>>(),
+            })),
+            "changes": changes,
+            "not_shown": view.is_none().then(|| self.why_not_shown()),
+            "rungs": rungs,
+        })
+    }
+
+    /// Every rung, by the core's ladder, with its facts; none for a device that
+    /// is not shown.
+    fn asked(&self) -> Vec<Asked> {
+        let (Some(why), Some(_)) = (&self.why, &self.view) else { return Vec::new() };
+        let mut decided = false;
+        let asked = why.ladder.rungs().map(|(rung, holds)| {
+            let decides = holds && !decided;
+            decided |= holds;
+            Asked { rung, holds, decides, because: self.because(rung, why) }
+        });
+        asked.collect()
+    }
+
+    /// The facts that a rung rests on.
+    fn because(&self, rung: Rung, why: &Explanation) -> Vec<String> {
+        let facts = &why.facts;
+        match rung {
+            Rung::Frozen => self.freezes(why),
+            Rung::Inactive => {
+                let mut because = Vec::new();
+                if let Some(fact) = &facts.preregistered {
+                    let done = if fact.value { "preregistered" } else { "registered" };
+                    because.push(format!("{done} {}", moment(fact.at.0)));
+                }
+                because.extend(facts.deactivated.map(|at| format!("deactivated {}", moment(at.0))));
+                if because.is_empty() {
+                    return vec!["never preregistered or deactivated".to_owned()];
+                }
+                because.extend(facts.activated.map(|at| format!("activated {}", moment(at.0))));
+                because.push(last_contact(why));
+                because
+            }
+            Rung::PostProvisioning => match facts.provisioned {
+                None => vec!["never provisioned".to_owned()],
+                Some(at) => vec![format!("provisioned {}", moment(at.0)), last_contact(why)],
+            },
+            Rung::NeverSeen => vec![last_contact(why)],
+            Rung::Offline => {
+                let mut because = vec![format!("heartbeat {}", self.heartbeat(why))];
+                if why.sessions.is_empty() {
+                    because.push("no VPN session is open".to_owned());
+                }
+                because.extend(why.sessions.iter().map(|session| session_line(session, why)));
+                because
+            }
+            Rung::Configuring => progress(&facts.configuration),
+            Rung::Updating => {
+                let mut because = progress(&facts.update);
+                if facts.update.started.is_some() {
+                    because.push(format!("heartbeat {}", why.ladder.heartbeat.wire_name()));
+                }
+                because
+            }
+            Rung::Online => Vec::new(),
+        }
+    }
+
+    fn freezes(&self, why: &Explanation) -> Vec<String> {
+        let (fleet, organization) =
+            why.facts.membership.as_ref().map(|fact| fact.value.clone()).unwrap_or_default();
+        let mut because = freezes("the device", &why.facts.frozen);
+        if let Some(name) = fleet
+            && let Some(facts) = self.shard.fleet(&name)
+        {
+            because.extend(freezes(&format!("fleet {name}"), &facts.frozen));
+        }
+        if let Some(name) = organization
+            && let Some(facts) = self.shard.organization(&name)
+        {
+            because.extend(freezes(&format!("organization {name}"), &facts.frozen));
+        }
+        if because.is_empty() {
+            because.push("nothing was ever frozen".to_owned());
+        }
+        because
+    }
+
+    /// How the last heartbeat stands, by which interval, until when.
+    fn heartbeat(&self, why: &Explanation) -> String {
+        let state = why.ladder.heartbeat;
+        let (Some(last), Some((timeout, expiry))) = (&why.facts.heartbeat, why.deadlines) else {
+            return format!("{}: none so far", state.wire_name());
+        };
+        let (interval_ms, whose) = why.interval;
+        let least = match interval_ms < self.rules.minimum_ms {
+            true => format!(", counted as {}", length(self.rules.minimum_ms)),
+            false => String::new(),
+        };
+        let (online, offline) = match state {
+            HeartbeatState::Online => ("online until", "offline from"),
+            HeartbeatState::Timeout => ("was online until", "offline from"),
+            HeartbeatState::Offline | HeartbeatState::Unknown => {
+                ("was online until", "offline since")
+            }
+        };
+        format!(
+            "{}: last {}, every {} ({}{least}), {online} {}, {offline} {}",
+            state.wire_name(),
+            moment(last.at.0),
+            length(interval_ms),
+            interval_of(whose),
+            moment(timeout.0),
+            moment(expiry.0),
+        )
+    }
+
+    fn why_not_shown(&self) -> String {
+        let Some(why) = &self.why else {
+            return "nothing is known of it at this time".to_owned();
+        };
+        match (why.facts.deleted, why.facts.registered) {
+            (Some(deleted), None) => {
+                format!("deleted {}, and not registered since", moment(deleted.0))
+            }
+            _ => "it was never registered, provisioned or in contact".to_owned(),
+        }
+    }
+}
+
+fn heartbeat_in_short(why: &Explanation) -> String {
+    let state = why.ladder.heartbeat.wire_name();
+    match &why.facts.heartbeat {
+        Some(heartbeat) => format!("{state}, last {}", moment(heartbeat.at.0)),
+        None => state.to_owned(),
+    }
+}
+
+fn question(rung: Rung) -> &'static str {
+    match rung {
+        Rung::Frozen => "frozen: the device, its fleet or its organization",
+        Rung::Inactive => "preregistered or deactivated, no contact or activation since",
+        Rung::PostProvisioning => "provisioned, no contact since",
+        Rung::NeverSeen => "never any contact",
+        Rung::Offline => "no VPN session counts, and no heartbeat",
+        Rung::Configuring => "OS configuration in progress",
+        Rung::Updating => "update in progress, and a heartbeat",
+        Rung::Online => "otherwise",
+    }
+}
+
+fn rung_name(rung: Rung) -> &'static str {
+    match rung {
+        Rung::Frozen => "frozen",
+        Rung::Inactive => "inactive",
+        Rung::PostProvisioning => "post-provisioning",
+        Rung::NeverSeen => "never-seen",
+        Rung::Offline => "offline",
+        Rung::Configuring => "configuring",
+        Rung::Updating => "updating",
+        Rung::Online => "online",
+    }
+}
+
+fn freezes(
+    scope: &str,
+    registers: &[Option<Register<bool>>; FrozenReason::ALL.len()],
+) -> Vec<String> {
+    let all = std::iter::zip(FrozenReason::ALL, registers);
+    let known = all.filter_map(|(reason, fact)| Some((reason, (*fact)?)));
+    let line = |(reason, fact): (FrozenReason, Register<bool>)| {
+        let reason = match reason {
+            FrozenReason::Allowance => "allowance",
+            FrozenReason::PaidApplicationType => "paid application type",
+            FrozenReason::OverdueInvoices => "overdue invoices",
+            FrozenReason::Other => "other reason",
+        };
+        let done = if fact.value { "frozen since" } else { "lifted" };
+        format!("{scope}: {reason}, {done} {}", moment(fact.at.0))
+    };
+    known.map(line).collect()
+}
+
+fn last_contact(why: &Explanation) -> String {
+    match why.last_contact {
+        Some(at) => format!("last contact {}", moment(at.0)),
+        None => "no contact so far".to_owned(),
+    }
+}
+
+fn progress(facts: &ProgressFacts) -> Vec<String> {
+    let Some(started) = &facts.started else {
+        let finished = facts.finished.map(|at| format!("finished {}, ", moment(at.0)));
+        return vec![format!("{}never started", finished.unwrap_or_default())];
+    };
+    let release = match &*started.value {
+        "" => String::new(),
+        release => format!(" to {release}"),
+    };
+    let mut because = vec![format!("started{release} {}", moment(started.at.0))];
+    because.push(match facts.finished {
+        Some(at) => format!("finished {}", moment(at.0)),
+        None => "not finished".to_owned(),
+    });
+    because
+}
+
+fn belongs_to(why: &Explanation) -> String {
+    let Some(fact) = &why.facts.membership else { return "-".to_owned() };
+    let (fleet, organization) = &fact.value;
+    let fleet = fleet.as_deref().unwrap_or("-");
+    match organization {
+        Some(organization) => format!("{fleet}, of organization {organization}"),
+        None => fleet.to_owned(),
+    }
+}
+
+fn vpn(why: &Explanation) -> String {
+    let up = if why.ladder.vpn_connected { "up" } else { "down" };
+    let disabled = if why.ladder.vpn_disabled { ", disabled by setting" } else { "" };
+    format!("{up}{disabled}")
+}
+
+fn session_line(session: &SessionExplained, why: &Explanation) -> String {
+    let counts = if session.counts { "counts" } else { "does not count" };
+    let mut line = format!(
+        "VPN session on {}, opened {}, {counts}",
+        session.instance,
+        moment(session.opened_at.0)
+    );
+    let mut about = Vec::new();
+    about.extend(session.lost.map(|at| format!("lost {}", moment(at.0))));
+    about.extend(session.started.map(|at| format!("started {}", moment(at.0))));
+    about.extend(session.lease_end.map(|at| {
+        let is = if at <= why.judged { "ended" } else { "ends" };
+        format!("its lease {is} {}", moment(at.0))
+    }));
+    if !about.is_empty() {
+        let _ = write!(line, " ({}: {})", session.instance, about.join(", "));
+    }
+    line
+}
+
+fn interval_of(whose: IntervalOf) -> &'static str {
+    match whose {
+        IntervalOf::Heartbeat => "as it said",
+        IntervalOf::Device => "the device's setting",
+        IntervalOf::Fleet => "the fleet's setting",
+        IntervalOf::Default => "the default",
+    }
+}
+
+fn length(ms: i64) -> String {
+    let ms = u64::try_from(ms).unwrap_or(0);
+    humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
+}
+
+fn names(shown: Option<(Status, Connectivity)>) -> String {
+    match shown {
+        Some((status, connectivity)) => {
+            format!("{} {}", status.wire_name(), connectivity.wire_name())
+        }
+        None => "deleted".to_owned(),
+    }
+}
+
+/// The instant of what changed: the status, if it did, else the connectivity.
+fn changed_at(change: &StatusChange) -> Timestamp {
+    let status = |shown: Option<(Status, Connectivity)>| shown.map(|(status, _)| status);
+    match status(change.previous) == status(change.current) {
+        true => change.connectivity_since,
+        false => change.since,
+    }
+}
+
+fn change_line(change: &StatusChange) -> String {
+    let mut line = format!(
+        "{:<4}{}  {:<28} {}",
+        change.version,
+        moment(changed_at(change).0),
+        names(change.current),
+        change.cause.name(),
+    );
+    let links = |shown: Option<(Status, Connectivity)>| shown.map(|(_, links)| links);
+    if links(change.previous) != links(change.current)
+        && change.connectivity_since != changed_at(change)
+        && change.current.is_some()
+    {
+        let _ = write!(line, " (connectivity since {})", moment(change.connectivity_since.0));
+    }
+    line
+}
+
+fn change_json(change: &StatusChange) -> Value {
+    let pair = |shown: Option<(Status, Connectivity)>| {
+        shown.map(|(status, connectivity)| {
+            json!({ "status": status.wire_name(), "connectivity": connectivity.wire_name() })
+        })
+    };
+    json!({
+        "version": change.version,
+        "previous": pair(change.previous),
+        "current": pair(change.current),
+        "since_ms": change.since.0,
+        "connectivity_since_ms": change.connectivity_since.0,
+        "cause": change.cause.name(),
+    })
+}
+
+fn heartbeat_json(why: &Explanation) -> Value {
+    let last = why.facts.heartbeat.as_ref().map(|heartbeat| heartbeat.at.0);
+    let whose = match why.interval.1 {
+        IntervalOf::Heartbeat => "heartbeat",
+        IntervalOf::Device => "device",
+        IntervalOf::Fleet => "fleet",
+        IntervalOf::Default => "default",
+    };
+    json!({
+        "state": why.ladder.heartbeat.wire_name(),
+        "last_ms": last,
+        "poll_interval_ms": why.interval.0,
+        "poll_interval_of": whose,
+        "timeout_ms": why.deadlines.map(|(timeout, _)| timeout.0),
+        "offline_ms": why.deadlines.map(|(_, expiry)| expiry.0),
+    })
+}
+
+fn session_json(session: &SessionExplained) -> Value {
+    json!({
+        "instance": &*session.instance,
+        "opened_ms": session.opened_at.0,
+        "counts": session.counts,
+        "lease_end_ms": session.lease_end.map(|at| at.0),
+        "instance_lost_ms": session.lost.map(|at| at.0),
+        "instance_started_ms": session.started.map(|at| at.0),
+    })
+}

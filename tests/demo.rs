@@ -1,0 +1,24 @@
+//! The demo, as a black box: what it promises happens, and nothing is left.
+
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use support::process::Process;
+use support::service::binary;
+
+#[test]
+fn a_device_is_offline_since_its_deadline_and_nothing_is_left_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    command.args(["demo", "--plain", "--devices", "50"]);
+    command.env("TMPDIR", directory.path());
+    let mut demo = Process::spawn("demo", command);
+    let told = demo.wait_for_output(Duration::from_secs(90), "is Offline since");
+    assert!(told.ends_with("exactly the deadline"), "{told}");
+    let status = demo.terminate(Duration::from_secs(20));
+    assert!(status.success(), "{status}");
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}

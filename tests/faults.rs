@@ -1,0 +1,279 @@
+//! Single faults, one a test, against a real Kafka and Redis.
+
+mod support;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use device_status::wire::proto::v1::{Status, StatusChanged};
+use support::events::{self, device_id};
+use support::kafka::{EventProducer, Isolation, KafkaBroker, RawRecord, Record, ServiceTopics};
+use support::process::free_port;
+use support::redis::{self, RedisServer};
+use support::service::{DeviceStatus, ServiceConfig};
+use support::wait::{now_ms, pause, wait_for};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn decode(records: &[Record]) -> Vec<StatusChanged> {
+    records.iter().map(Record::decode).collect()
+}
+
+/// Versions of each device count up without gaps; repeats are for the caller.
+#[track_caller]
+fn assert_versions_without_gaps(changes: &[StatusChanged]) {
+    let mut last: HashMap<&str, u64> = HashMap::new();
+    for change in changes {
+        let before = last.insert(&change.device_id, change.version).unwrap_or(0);
+        assert_eq!(change.version, before + 1, "{change:?}");
+    }
+}
+
+fn poll_all(producer: &EventProducer, topics: &ServiceTopics, devices: &[String], every: Duration) {
+    let beats = devices.iter().map(|device| events::heartbeat_every(device, now_ms(), every));
+    producer.send(topics, beats);
+    producer.flush();
+}
+
+#[track_caller]
+fn wait_status(redis: &RedisServer, device: &str, status: &str) {
+    let mut connection = redis.connection();
+    wait_for(SOON, &format!("{device} to be {status}"), || {
+        let hash = redis::hash(&mut connection, &format!("ds:device:{device}"));
+        if hash.get("status").is_some_and(|found| found == status) {
+            Ok(())
+        } else {
+            Err(format!("{hash:?}"))
+        }
+    });
+}
+
+#[test]
+fn a_process_stopped_for_longer_than_any_deadline_reads_before_it_judges() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("stopped", 2);
+    let service =
+        DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..20).map(device_id).collect();
+    let every = Duration::from_secs(2);
+    poll_all(&producer, &topics, &devices, every);
+    wait_status(&redis, &devices[19], "online");
+
+    // Deadline 3 s and a grace of 1 s: everybody would be Offline by a clock
+    // that went on while nothing was read.
+    service.pause();
+    for _ in 0..8 {
+        pause(Duration::from_secs(1));
+        poll_all(&producer, &topics, &devices, every);
+    }
+    service.resume();
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    for _ in 0..5 {
+        poll_all(&producer, &topics, &devices, every);
+        reader.read_for(Duration::from_secs(1));
+    }
+    let changes = decode(&reader.records);
+    assert_versions_without_gaps(&changes);
+    assert_eq!(changes.len(), devices.len(), "{changes:#?}");
+    assert!(changes.iter().all(|change| change.status() == Status::Online));
+}
+
+#[test]
+fn a_changelog_record_that_cannot_be_read_stops_its_shard_and_no_other() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("corrupted", 3);
+    let config = ServiceConfig::new(broker, &topics).redis(&redis.url());
+    let producer = broker.producer();
+    producer.send_raw(&RawRecord {
+        topic: &topics.changelog,
+        partition: Some(1),
+        key: Some(b"d/some-device"),
+        value: Some(b"\xff\xff\xff"),
+        ..RawRecord::default()
+    });
+    producer.flush();
+    let service = DeviceStatus::start(&config);
+    wait_for(SOON, "two shards to run", || {
+        match service.metric("device_status_shards", "running") {
+            Some(2.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let (status, body) = service.get("/ready").unwrap();
+    assert_eq!(status, 503, "{body}");
+    let words = service.process.wait_for_output(SOON, "stays stopped");
+    assert!(words.contains("partition=1") && words.contains("offset 0"), "{words}");
+
+    // The other shards work.
+    let home = |device: &str| device_status::wire::murmur2::partition_of(device.as_bytes(), 3);
+    let devices: Vec<String> = (0..20).map(device_id).filter(|d| home(d) != 1).collect();
+    poll_all(&producer, &topics, &devices, Duration::from_secs(600));
+    for device in &devices {
+        wait_status(&redis, device, "online");
+    }
+}
+
+#[test]
+fn a_broker_that_is_away_expires_nobody_and_is_told_by_readiness() {
+    let broker = KafkaBroker::start();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("away", 2);
+    let service =
+        DeviceStatus::start_ready(&ServiceConfig::new(&broker, &topics).redis(&redis.url()));
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..10).map(device_id).collect();
+    let every = Duration::from_secs(8);
+    poll_all(&producer, &topics, &devices, every);
+    wait_status(&redis, &devices[9], "online");
+
+    broker.stop();
+    wait_for(SOON, "readiness to tell of Kafka", || match service.get("/ready") {
+        Ok((503, body)) if body.contains("Kafka") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    // Past the deadline of 12 s and the grace: what they said meanwhile is not
+    // known, so nothing may be said of them.
+    pause(Duration::from_secs(10));
+    let mut connection = redis.connection();
+    for device in &devices {
+        let hash = redis::hash(&mut connection, &format!("ds:device:{device}"));
+        assert_eq!(hash.get("status").map(String::as_str), Some("online"));
+    }
+    broker.restart();
+    poll_all(&producer, &topics, &devices, every);
+    wait_for(SOON, "readiness to come back", || match service.get("/ready") {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    drop(service);
+}
+
+#[test]
+fn at_least_once_loses_nothing_and_may_repeat_after_a_kill() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("at-least-once", 2);
+    let config = ServiceConfig::new(broker, &topics)
+        .redis(&redis.url())
+        .set("processing.guarantee", "at_least_once");
+    let mut service = DeviceStatus::start_ready(&config);
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..40).map(device_id).collect();
+    for round in 0..20 {
+        let session = format!("s{}", round / 2);
+        producer.send(
+            &topics,
+            devices.iter().map(|device| match round % 2 {
+                0 => events::session_opened(device, now_ms(), "vpn-1", &session),
+                _ => events::session_closed(device, now_ms(), "vpn-1", &session),
+            }),
+        );
+        producer.flush();
+        pause(Duration::from_millis(200));
+        if round % 7 == 6 {
+            service.kill();
+            service = DeviceStatus::start(&config);
+        }
+    }
+    for device in &devices {
+        wait_status(&redis, device, "offline");
+        let mut connection = redis.connection();
+        wait_for(SOON, "the last version", || {
+            let hash = redis::hash(&mut connection, &format!("ds:device:{device}"));
+            if hash.get("version").is_some_and(|v| v == "20") {
+                Ok(())
+            } else {
+                Err(format!("{hash:?}"))
+            }
+        });
+    }
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    let changes = decode(reader.read_for(Duration::from_secs(2)));
+    for device in &devices {
+        // Repeats are the same change again: the versions seen have no gap.
+        let mut versions: Vec<u64> =
+            changes.iter().filter(|c| c.device_id == *device).map(|c| c.version).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        assert_eq!(versions, (1..=20).collect::<Vec<_>>(), "{device}");
+    }
+}
+
+#[test]
+fn with_the_classic_protocol_a_second_member_costs_no_change() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("classic", 4);
+    let config = || {
+        ServiceConfig::new(broker, &topics)
+            .redis(&redis.url())
+            .set("kafka.group_protocol", "classic")
+            .set("admin.listen", format!("127.0.0.1:{}", free_port()))
+    };
+    let first = DeviceStatus::start_ready(&config());
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..40).map(device_id).collect();
+    let mut second = None;
+    for round in 0..40 {
+        let session = format!("s{}", round / 2);
+        producer.send(
+            &topics,
+            devices.iter().map(|device| match round % 2 {
+                0 => events::session_opened(device, now_ms(), "vpn-1", &session),
+                _ => events::session_closed(device, now_ms(), "vpn-1", &session),
+            }),
+        );
+        producer.flush();
+        pause(Duration::from_millis(250));
+        if round == 10 {
+            second = Some(DeviceStatus::start(&config()));
+        }
+        if round == 28
+            && let Some(mut leaver) = second.take()
+        {
+            assert!(leaver.terminate().success());
+        }
+    }
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    let changes = decode(reader.read_count(Duration::from_secs(60), devices.len() * 40));
+    assert_versions_without_gaps(&changes);
+    let words = first.process.output();
+    assert!(words.contains("shard resumed without a restore"), "{words}");
+}
+
+#[test]
+fn a_group_whose_offsets_are_gone_makes_nobody_offline_who_polled() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("offsets-gone", 2);
+    let config = ServiceConfig::new(broker, &topics).redis(&redis.url());
+    let mut service = DeviceStatus::start_ready(&config);
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..20).map(device_id).collect();
+    // Deadline 9 s and a grace of 1 s; heartbeats alone are not in the changelog.
+    let every = Duration::from_secs(6);
+    for _ in 0..5 {
+        poll_all(&producer, &topics, &devices, every);
+        pause(Duration::from_secs(3));
+    }
+    assert!(service.terminate().success());
+    broker.delete_group(&topics.group);
+
+    let service = DeviceStatus::start(&config);
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    for _ in 0..5 {
+        poll_all(&producer, &topics, &devices, every);
+        reader.read_for(Duration::from_secs(2));
+    }
+    let words = service.process.output();
+    assert!(
+        words.contains("committed offsets, or what was committed beside them, are gone"),
+        "{words}"
+    );
+    let changes = decode(&reader.records);
+    assert_versions_without_gaps(&changes);
+    assert_eq!(changes.len(), devices.len(), "{changes:#?}");
+}

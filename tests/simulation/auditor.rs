@@ -1,0 +1,755 @@
+//! Judges what was written by what was read, and by nothing else: its own
+//! simple model of a device, from the text of the rules, without any code of
+//! the core.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_status::shard::Input;
+use device_status::wire::proto::changelog;
+use device_status::wire::proto::v1::{
+    self, Cause, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
+};
+use prost::Message as _;
+
+use crate::kafka::{Kafka, Record, Topic};
+use crate::redis::Hash;
+use crate::workload::BAD;
+use crate::world::Plan;
+
+/// A gap in the heartbeats that a clock may overlook when it stands behind:
+/// as far as an event may carry the judging of its row, and the slack.
+const OVERLOOKED_MS: i64 = 12_500;
+
+pub struct Observed<'a> {
+    pub kafka: &'a Kafka,
+    pub redis: &'a BTreeMap<String, Hash>,
+    pub now: i64,
+}
+
+/// A status change as it was written.
+struct Change {
+    partition_offset: (i32, i64),
+    transaction: Option<u64>,
+    value: v1::StatusChanged,
+}
+
+/// What was said, and when it was written.
+struct Said<T> {
+    /// By event time, no later than the record's.
+    at: i64,
+    written_at: i64,
+    event: T,
+}
+
+#[derive(Default)]
+struct Device {
+    partition: i32,
+    heartbeats: Vec<Said<Option<i64>>>,
+    vpn: Vec<Said<vpn::Event>>,
+    lifecycle: Vec<Said<lifecycle::Event>>,
+    changes: Vec<Change>,
+}
+
+#[derive(Default)]
+struct Scopes {
+    vpn: Vec<Said<vpn::Event>>,
+    lifecycle: Vec<Said<lifecycle::Event>>,
+}
+
+type Shown = Option<(Status, Connectivity)>;
+
+fn ms(timestamp: Option<&prost_types::Timestamp>) -> Option<i64> {
+    timestamp.map(|at| at.seconds * 1_000 + i64::from(at.nanos) / 1_000_000)
+}
+
+fn duration_ms(duration: &prost_types::Duration) -> i64 {
+    duration.seconds * 1_000 + i64::from(duration.nanos) / 1_000_000
+}
+
+fn is_bad(record: &Record) -> bool {
+    record.message.headers.iter().any(|(name, _)| name == BAD)
+}
+
+/// Everything that can be told from the topics.
+pub fn audit(
+    observed: &Observed<'_>,
+    plan: &Plan,
+    counts: &mut BTreeMap<&'static str, u64>,
+) -> Result<(), String> {
+    let (mut devices, scopes) = read_inputs(observed.kafka);
+    read_changes(observed.kafka, &mut devices)?;
+    dead_letters(observed.kafka, counts)?;
+    owners(observed.kafka, &devices)?;
+    for (id, device) in &devices {
+        let audit = DeviceAudit { id, device, scopes: &scopes[&device.partition], plan };
+        audit.sequence()?;
+        audit.expiries(counts)?;
+        let clock = committed_clock(observed.kafka, device.partition)?;
+        audit.plain_sequence(clock, observed.now, counts)?;
+        audit.last(clock, observed.now, counts)?;
+        audit.view(observed.redis)?;
+        *counts.entry("changes").or_default() += device.changes.len() as u64;
+    }
+    fleets(&devices, observed.redis)
+}
+
+fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes>) {
+    let mut devices: BTreeMap<String, Device> = BTreeMap::new();
+    let mut scopes: BTreeMap<i32, Scopes> = BTreeMap::new();
+    for partition in 0..kafka.partitions {
+        let scope = scopes.entry(partition).or_default();
+        for input in Input::ALL {
+            for record in kafka.log((Topic::Input(input), partition)).committed() {
+                if is_bad(record) {
+                    continue;
+                }
+                let written_at = record.timestamp;
+                let key = record.message.key.as_deref();
+                let id = key.map(|key| String::from_utf8_lossy(key).into_owned());
+                let value = record.message.value.as_deref();
+                let device = id.map(|id| {
+                    let device = devices.entry(id).or_default();
+                    device.partition = partition;
+                    device
+                });
+                let when = |at: Option<i64>| at.unwrap_or(written_at).min(written_at);
+                match input {
+                    Input::Heartbeats => {
+                        let message = v1::Heartbeat::decode(value.unwrap()).unwrap();
+                        let event = message.poll_interval.as_ref().map(duration_ms);
+                        let at = when(ms(message.occurred_at.as_ref()));
+                        device.unwrap().heartbeats.push(Said { at, written_at, event });
+                    }
+                    Input::VpnSessions => {
+                        let message = v1::VpnEvent::decode(value.unwrap()).unwrap();
+                        let at = when(ms(message.occurred_at.as_ref()));
+                        let said = Said { at, written_at, event: message.event.unwrap() };
+                        device.map_or(&mut scope.vpn, |device| &mut device.vpn).push(said);
+                    }
+                    Input::Lifecycle => {
+                        let (at, event) = match value {
+                            None => (written_at, lifecycle::Event::Deleted(v1::Deleted {})),
+                            Some(value) => {
+                                let message = v1::LifecycleEvent::decode(value).unwrap();
+                                (when(ms(message.occurred_at.as_ref())), message.event.unwrap())
+                            }
+                        };
+                        let said = Said { at, written_at, event };
+                        device
+                            .map_or(&mut scope.lifecycle, |device| &mut device.lifecycle)
+                            .push(said);
+                    }
+                }
+            }
+        }
+    }
+    (devices, scopes)
+}
+
+fn read_changes(kafka: &Kafka, devices: &mut BTreeMap<String, Device>) -> Result<(), String> {
+    for partition in 0..kafka.changes_partitions {
+        for record in kafka.log((Topic::Changes, partition)).committed() {
+            let value = v1::StatusChanged::decode(record.message.value.as_deref().unwrap_or(b""))
+                .map_err(|error| format!("a change that cannot be read: {error}"))?;
+            let id = value.device_id.clone();
+            if record.message.key.as_deref() != Some(id.as_bytes()) {
+                return Err(format!("a change of {id} under another key"));
+            }
+            let Some(device) = devices.get_mut(&id) else {
+                return Err(format!("a change of {id}, of whom nothing was said"));
+            };
+            let partition_offset = (partition, record.offset);
+            let transaction = record.transaction;
+            device.changes.push(Change { partition_offset, transaction, value });
+        }
+    }
+    Ok(())
+}
+
+/// Every bad record that was committed became one dead letter, and nothing
+/// else did.
+fn dead_letters(kafka: &Kafka, counts: &mut BTreeMap<&'static str, u64>) -> Result<(), String> {
+    let mut expected = BTreeSet::new();
+    for partition in 0..kafka.partitions {
+        for input in Input::ALL {
+            let log = kafka.log((Topic::Input(input), partition));
+            let bad = log.committed().filter(|record| is_bad(record));
+            expected.extend(bad.map(|record| {
+                (input.name().to_owned(), partition.to_string(), record.offset.to_string())
+            }));
+        }
+    }
+    *counts.entry("dead letters").or_default() += expected.len() as u64;
+    for record in kafka.log((Topic::DeadLetters, 0)).committed() {
+        let header = |name: &str| {
+            let name = format!("__streams.errors.{name}");
+            let found = record.message.headers.iter().find(|(key, _)| *key == name);
+            let value = found.and_then(|(_, value)| value.clone()).unwrap_or_default();
+            String::from_utf8_lossy(&value).into_owned()
+        };
+        let origin = (header("topic"), header("partition"), header("offset"));
+        if !expected.remove(&origin) {
+            return Err(format!("a dead letter of {origin:?}: not bad, or the second one"));
+        }
+    }
+    match expected.first() {
+        Some(missing) => Err(format!("no dead letter of {missing:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Who owned each shard when: by the epochs in its changelog. Nobody else
+/// writes to it, and nobody else writes changes of its devices.
+fn owners(kafka: &Kafka, devices: &BTreeMap<String, Device>) -> Result<(), String> {
+    let commit_of = |transaction: Option<u64>| {
+        let info = transaction.and_then(|id| kafka.transactions.get(&id));
+        info.and_then(|info| Some((info.committed?, info.producer.clone())))
+            .ok_or("output outside of a committed transaction")
+    };
+    // By partition: from which commit on, who.
+    let mut owners: BTreeMap<i32, Vec<(u64, String)>> = BTreeMap::new();
+    for partition in 0..kafka.partitions {
+        let mut owner = None;
+        let mut epoch = 0;
+        for record in kafka.log((Topic::Changelog, partition)).committed() {
+            let (commit, producer) = commit_of(record.transaction)?;
+            if record.message.key.as_deref() == Some(b"e") {
+                let value = record.message.value.as_deref().unwrap_or(b"");
+                let next = changelog::Epoch::decode(value).map_err(|e| e.to_string())?.epoch;
+                if next < epoch {
+                    return Err(format!("changelog {partition}: epoch {next} after {epoch}"));
+                }
+                if next > epoch {
+                    owner = Some(producer.clone());
+                    owners.entry(partition).or_default().push((commit, producer.clone()));
+                }
+                epoch = next;
+            }
+            if owner.as_ref() != Some(&producer) {
+                return Err(format!(
+                    "changelog {partition} offset {}: written by {producer}, owned by {owner:?}",
+                    record.offset
+                ));
+            }
+        }
+    }
+    for (id, device) in devices {
+        for change in &device.changes {
+            let (commit, producer) = commit_of(change.transaction)?;
+            let mut held = owners.get(&device.partition).into_iter().flatten();
+            let owner = held.rfind(|(from, _)| *from <= commit);
+            if owner.is_none_or(|(_, owner)| *owner != producer) {
+                return Err(format!(
+                    "change {:?} of {id}: written by {producer}, owned by {owner:?}",
+                    change.partition_offset
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The clock that was committed last.
+fn committed_clock(kafka: &Kafka, partition: i32) -> Result<i64, String> {
+    let mut latest = None;
+    for input in Input::ALL {
+        let Some(committed) = kafka.offsets.get(&(input, partition)) else { continue };
+        let fields: Vec<&str> = committed.metadata.split(';').collect();
+        let number = |index: usize| fields[index].parse::<i64>().unwrap_or(0);
+        latest = latest.max(Some((number(3), number(4), number(1))));
+    }
+    latest.map(|(.., clock)| clock).ok_or_else(|| format!("nothing committed of {partition}"))
+}
+
+struct DeviceAudit<'a> {
+    id: &'a str,
+    device: &'a Device,
+    scopes: &'a Scopes,
+    plan: &'a Plan,
+}
+
+impl DeviceAudit<'_> {
+    /// Versions count, each change begins where the one before ended, and
+    /// nothing goes back.
+    fn sequence(&self) -> Result<(), String> {
+        let mut shown: Option<(i32, i32)> = None;
+        let (mut since, mut connectivity_since) = (i64::MIN, i64::MIN);
+        for (index, change) in self.device.changes.iter().enumerate() {
+            let value = &change.value;
+            let here = format!("change {} of {} ({value:?})", index + 1, self.id);
+            if value.version != index as u64 + 1 {
+                return Err(format!("{here}: version {}", value.version));
+            }
+            let previous = (value.previous_status, value.previous_connectivity);
+            if previous != shown.unwrap_or((0, 0)) {
+                return Err(format!("{here}: the one before left {shown:?}"));
+            }
+            let current = (value.status, value.connectivity);
+            if value.deleted != (current == (0, 0)) {
+                return Err(format!("{here}: deleted, or not"));
+            }
+            if Some(current) == shown || value.deleted && shown.is_none() {
+                return Err(format!("{here}: nothing changed"));
+            }
+            shown = (!value.deleted).then_some(current);
+            let dates = (ms(value.since.as_ref()), ms(value.connectivity_since.as_ref()));
+            let (Some(next_since), Some(next_connectivity_since)) = dates else {
+                return Err(format!("{here}: without a date"));
+            };
+            if next_since < since || next_connectivity_since < connectivity_since {
+                return Err(format!("{here}: goes back from {since}, {connectivity_since}"));
+            }
+            (since, connectivity_since) = (next_since, next_connectivity_since);
+        }
+        Ok(())
+    }
+
+    fn span_ms(&self, interval_ms: i64) -> i64 {
+        let rules = &self.plan.rules;
+        let counted = interval_ms.max(rules.minimum_ms);
+        (rules.tolerance * counted as f64).ceil() as i64
+    }
+
+    /// The intervals that a heartbeat may have been judged by.
+    fn intervals(&self, carried: Option<i64>) -> Vec<i64> {
+        if let Some(carried) = carried {
+            return vec![carried];
+        }
+        let mut all = vec![self.plan.rules.default_poll_interval_ms];
+        let own = self.device.lifecycle.iter();
+        for said in own.chain(&self.scopes.lifecycle) {
+            let interval = match &said.event {
+                lifecycle::Event::SettingsChanged(settings) => settings.poll_interval.as_ref(),
+                lifecycle::Event::FleetSettingsChanged(settings) => settings.poll_interval.as_ref(),
+                _ => None,
+            };
+            all.extend(interval.map(duration_ms));
+        }
+        all
+    }
+
+    /// An expiry is dated by its heartbeat, and no heartbeat speaks against it.
+    fn expiries(&self, counts: &mut BTreeMap<&'static str, u64>) -> Result<(), String> {
+        let mut floor = i64::MIN;
+        for change in &self.device.changes {
+            let value = &change.value;
+            let since = ms(value.since.as_ref()).unwrap_or(0);
+            let connectivity_since = ms(value.connectivity_since.as_ref()).unwrap_or(0);
+            let before = std::mem::replace(&mut floor, since.max(connectivity_since));
+            let grace = match value.cause() {
+                Cause::HeartbeatExpired => self.plan.rules.grace_ms,
+                Cause::HeartbeatTimedOut => 0,
+                _ => continue,
+            };
+            *counts.entry("expiries").or_default() += 1;
+            let date = since.max(connectivity_since);
+            let here = format!("{} of {} ({value:?})", value.cause().as_str_name(), self.id);
+            let Some(last) = ms(value.last_heartbeat.as_ref()) else {
+                return Err(format!("{here}: no heartbeat"));
+            };
+            let found: Vec<_> =
+                self.device.heartbeats.iter().filter(|said| said.at == last).collect();
+            if found.is_empty() {
+                return Err(format!("{here}: there was no heartbeat at {last}"));
+            }
+            let deadlines: Vec<i64> = found
+                .iter()
+                .flat_map(|said| self.intervals(said.event))
+                .map(|interval| last + self.span_ms(interval) + grace)
+                .collect();
+            if !deadlines.contains(&date) && date != before {
+                return Err(format!("{here}: dated {date}, due at one of {deadlines:?}"));
+            }
+            for said in &self.device.heartbeats {
+                if said.at <= last || said.at >= date {
+                    continue;
+                }
+                // Another input's event may carry the judging of its row ahead.
+                let others = self.device.vpn.iter().map(|said| (said.at, said.written_at));
+                let others =
+                    others.chain(self.device.lifecycle.iter().map(|s| (s.at, s.written_at)));
+                let scopes = self.scopes.vpn.iter().map(|said| (said.at, said.written_at));
+                let scopes =
+                    scopes.chain(self.scopes.lifecycle.iter().map(|s| (s.at, s.written_at)));
+                let carried = others.chain(scopes).any(|(at, written_at)| {
+                    at >= date - 1 && written_at >= said.written_at && written_at < date + 30_000
+                });
+                let until = if carried { date - OVERLOOKED_MS } else { date };
+                if said.written_at <= until {
+                    return Err(format!(
+                        "{here}: a heartbeat at {} was written at {}",
+                        said.at, said.written_at
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A device that only polls, in time: every change is known beforehand.
+    fn plain_sequence(
+        &self,
+        clock: i64,
+        now: i64,
+        counts: &mut BTreeMap<&'static str, u64>,
+    ) -> Result<(), String> {
+        let Device { heartbeats, vpn, lifecycle, changes, .. } = self.device;
+        let in_time = |said: &Said<Option<i64>>| {
+            said.event.is_some() && said.written_at - said.at < self.plan.rules.slack_ms
+        };
+        let rising = heartbeats.windows(2).all(|pair| pair[0].at < pair[1].at);
+        if !vpn.is_empty() || !lifecycle.is_empty() || !rising || !heartbeats.iter().all(in_time) {
+            return Ok(());
+        }
+        *counts.entry("plain devices").or_default() += 1;
+        let mut changes = changes.iter().map(|change| {
+            let value = &change.value;
+            (value.status(), value.connectivity(), ms(value.since.as_ref()).unwrap_or(0))
+        });
+        let mut changes = changes.by_ref().peekable();
+        let online = (Status::Online, Connectivity::HeartbeatOnly);
+        let offline = (Status::Offline, Connectivity::None);
+        let mut shown = None;
+        let slow = self.plan.faults.slow + self.plan.faults.question_fails > 0.0;
+        let mut overlooked = if slow { 2 } else { 0 };
+        for (index, said) in heartbeats.iter().enumerate() {
+            if shown != Some(online) {
+                let expected = (online.0, online.1, said.at);
+                let found = changes.next();
+                if found != Some(expected) {
+                    return Err(format!("{}: expected {expected:?}, found {found:?}", self.id));
+                }
+                shown = Some(online);
+            }
+            let carried = said.event.unwrap_or(0);
+            let deadline = said.at + self.span_ms(carried) + self.plan.rules.grace_ms;
+            let next = heartbeats.get(index + 1).map(|next| next.at);
+            let expected = (offline.0, offline.1, deadline);
+            let found = changes.peek() == Some(&expected);
+            let may = next.map_or(deadline <= now, |next| deadline <= next);
+            let must = next.map_or(deadline <= clock, |next| deadline + OVERLOOKED_MS < next);
+            if found && may {
+                changes.next();
+                shown = Some(offline);
+            } else if must && overlooked > 0 {
+                // Records wait half a second for an answer about idle inputs,
+                // and no longer.
+                overlooked -= 1;
+                *counts.entry("overlooked").or_default() += 1;
+            } else if must {
+                let found = changes.peek();
+                return Err(format!(
+                    "{}: expected {expected:?}, found {found:?}; polled at {} and {next:?}",
+                    self.id, said.at
+                ));
+            }
+        }
+        match changes.next() {
+            Some(more) => Err(format!("{}: {more:?} was not to be", self.id)),
+            None => Ok(()),
+        }
+    }
+
+    /// What was said last is what the model says.
+    fn last(
+        &self,
+        clock: i64,
+        now: i64,
+        counts: &mut BTreeMap<&'static str, u64>,
+    ) -> Result<(), String> {
+        let expected = self.model(clock);
+        if expected != self.model(now) {
+            *counts.entry("left open").or_default() += 1;
+            return Ok(());
+        }
+        *counts.entry("judged").or_default() += 1;
+        let last = self.device.changes.last().map(|change| &change.value);
+        let shown =
+            last.filter(|last| !last.deleted).map(|last| (last.status(), last.connectivity()));
+        if shown != expected {
+            return Err(format!(
+                "{} shows {shown:?}, and is {expected:?} at {clock}; last change {last:?}",
+                self.id
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the view shows is what was said last.
+    fn view(&self, redis: &BTreeMap<String, Hash>) -> Result<(), String> {
+        let held = redis.get(&format!("ds:device:{}", self.id));
+        let last = self.device.changes.last().map(|change| &change.value);
+        let Some(last) = last.filter(|last| !last.deleted) else {
+            return match held {
+                Some(held) if held.contains_key("status") => {
+                    Err(format!("{}: the view shows {held:?}, and should nothing", self.id))
+                }
+                _ => Ok(()),
+            };
+        };
+        let name = |name: &str, prefix: &str| {
+            name.trim_start_matches(prefix).to_lowercase().replace('_', "-")
+        };
+        let expected = [
+            ("status", name(last.status().as_str_name(), "STATUS_")),
+            ("connectivity", name(last.connectivity().as_str_name(), "CONNECTIVITY_")),
+            ("since_ms", ms(last.since.as_ref()).unwrap_or(0).to_string()),
+            (
+                "connectivity_since_ms",
+                ms(last.connectivity_since.as_ref()).unwrap_or(0).to_string(),
+            ),
+            ("version", last.version.to_string()),
+        ];
+        for (field, value) in expected {
+            if held.and_then(|held| held.get(field)) != Some(&value) {
+                return Err(format!("{}: the view has {held:?}, not {field} {value}", self.id));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- the model
+
+    /// The scope events of a name.
+    fn settings<'b>(
+        said: impl Iterator<Item = &'b Said<lifecycle::Event>>,
+        deleted: i64,
+        fleet: Option<&str>,
+    ) -> Option<(Option<i64>, Option<bool>)> {
+        let settings = said.filter(|said| said.at > deleted).filter_map(|said| {
+            let (poll, vpn) = match (&said.event, fleet) {
+                (lifecycle::Event::SettingsChanged(settings), None) => {
+                    (&settings.poll_interval, settings.vpn_enabled)
+                }
+                (lifecycle::Event::FleetSettingsChanged(settings), Some(fleet))
+                    if settings.fleet == fleet =>
+                {
+                    (&settings.poll_interval, settings.vpn_enabled)
+                }
+                _ => return None,
+            };
+            Some((said.at, poll.as_ref().map(duration_ms), vpn))
+        });
+        settings.max().map(|(_, poll, vpn)| (poll, vpn))
+    }
+
+    fn is_frozen<'b>(
+        said: impl Iterator<Item = &'b Said<lifecycle::Event>>,
+        deleted: i64,
+        what: impl Fn(&lifecycle::Event) -> Option<(i32, bool)>,
+    ) -> bool {
+        // By reason, 4 is other: the latest, frozen over unfrozen.
+        let mut registers = [(i64::MIN, false); 5];
+        for said in said.filter(|said| said.at > deleted) {
+            let Some((reason, frozen)) = what(&said.event) else { continue };
+            let reasons = match (reason, frozen) {
+                (0, true) => 4..=4,
+                (0, false) => 1..=4,
+                (reason, _) => reason as usize..=reason as usize,
+            };
+            for register in &mut registers[reasons] {
+                *register = (*register).max((said.at, frozen));
+            }
+        }
+        registers.iter().any(|(_, frozen)| *frozen)
+    }
+
+    fn session_counts(&self, instance: &str, opened: i64, clock: i64) -> bool {
+        let of = |name: &str| name == instance;
+        let mut lost = i64::MIN;
+        let mut started = i64::MIN;
+        for said in &self.scopes.vpn {
+            match &said.event {
+                vpn::Event::InstanceLost(event) if of(&event.instance) => lost = lost.max(said.at),
+                vpn::Event::InstanceAlive(event) if of(&event.instance) => {
+                    let start = ms(event.started_at.as_ref()).unwrap_or(i64::MIN);
+                    if start <= said.written_at {
+                        started = started.max(start);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let leases = self.scopes.vpn.iter().filter_map(|said| match &said.event {
+            vpn::Event::InstanceAlive(event) if of(&event.instance) => {
+                let start = ms(event.started_at.as_ref());
+                let current = start.is_none_or(|start| start == started);
+                current.then(|| (said.at, event.lease.as_ref().map_or(0, duration_ms)))
+            }
+            _ => None,
+        });
+        let end = leases.max().map_or(i64::MAX, |(at, lease)| at + lease);
+        opened > lost && opened >= started && clock < end
+    }
+
+    /// Status and connectivity at an instant, everything being known.
+    fn model(&self, clock: i64) -> Shown {
+        use lifecycle::Event as E;
+        let Device { heartbeats, vpn, lifecycle, .. } = self.device;
+        let latest = |is: fn(&E) -> bool| {
+            lifecycle.iter().filter(|said| is(&said.event)).map(|said| said.at).max()
+        };
+        let deleted = latest(|event| matches!(event, E::Deleted(_))).unwrap_or(i64::MIN);
+        let after = |at: Option<i64>| at.filter(|at| *at > deleted);
+        let registered = after(latest(|event| matches!(event, E::Registered(_))));
+        if deleted > i64::MIN && registered.is_none() {
+            return None;
+        }
+        let provisioned = after(latest(|event| matches!(event, E::Provisioned(_))));
+        let activated = after(latest(|event| matches!(event, E::Activated(_))));
+        let deactivated = after(latest(|event| matches!(event, E::Deactivated(_))));
+
+        let mut opened: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        let mut closed = BTreeSet::new();
+        for said in vpn.iter().filter(|said| said.at > deleted) {
+            match &said.event {
+                vpn::Event::SessionOpened(event) => {
+                    let at = opened.entry((&event.instance, &event.session)).or_insert(said.at);
+                    *at = (*at).max(said.at);
+                }
+                vpn::Event::SessionClosed(event) => {
+                    closed.insert((event.instance.as_str(), event.session.as_str()));
+                }
+                _ => {}
+            }
+        }
+        let heartbeat =
+            heartbeats.iter().filter(|s| s.at > deleted).map(|said| (said.at, said.event)).max();
+        let contact = heartbeat.map(|(at, _)| at).max(opened.values().copied().max());
+        if contact.is_none() && registered.is_none() && provisioned.is_none() {
+            return None;
+        }
+
+        let membership = lifecycle
+            .iter()
+            .filter(|said| said.at > deleted)
+            .filter_map(|said| match &said.event {
+                E::Registered(v1::Registered { fleet, organization, .. })
+                | E::Moved(v1::Moved { fleet, organization }) => {
+                    Some((said.at, fleet.as_str(), organization.as_str()))
+                }
+                _ => None,
+            })
+            .max();
+        let (_, fleet, organization) = membership.unwrap_or_default();
+
+        let own = Self::settings(lifecycle.iter(), deleted, None).unwrap_or_default();
+        let mut of_fleet = (None, None);
+        if !fleet.is_empty() {
+            let settings = Self::settings(self.scopes.lifecycle.iter(), i64::MIN, Some(fleet));
+            of_fleet = settings.unwrap_or_default();
+        }
+        let inherited = own.0.or(of_fleet.0).unwrap_or(self.plan.rules.default_poll_interval_ms);
+        let vpn_disabled = own.1.or(of_fleet.1) == Some(false);
+
+        let frozen = Self::is_frozen(lifecycle.iter(), deleted, |event| match event {
+            E::Frozen(event) => Some((event.reason, true)),
+            E::Unfrozen(event) => Some((event.reason, false)),
+            _ => None,
+        }) || !fleet.is_empty()
+            && Self::is_frozen(self.scopes.lifecycle.iter(), i64::MIN, |event| match event {
+                E::FleetFrozen(event) if event.fleet == fleet => Some((event.reason, true)),
+                E::FleetUnfrozen(event) if event.fleet == fleet => Some((event.reason, false)),
+                _ => None,
+            })
+            || !organization.is_empty()
+                && Self::is_frozen(self.scopes.lifecycle.iter(), i64::MIN, |event| match event {
+                    E::OrganizationFrozen(event) if event.organization == organization => {
+                        Some((event.reason, true))
+                    }
+                    E::OrganizationUnfrozen(event) if event.organization == organization => {
+                        Some((event.reason, false))
+                    }
+                    _ => None,
+                });
+
+        // Rung by rung.
+        let vpn_up = opened.iter().any(|((instance, session), at)| {
+            !closed.contains(&(*instance, *session)) && self.session_counts(instance, *at, clock)
+        });
+        let (mut beats, mut beats_or_grace) = (false, false);
+        if let Some((at, carried)) = heartbeat {
+            let timeout = at + self.span_ms(carried.unwrap_or(inherited));
+            beats = clock < timeout;
+            beats_or_grace = clock < timeout + self.plan.rules.grace_ms;
+        }
+        let preregistered = lifecycle
+            .iter()
+            .filter(|said| said.at > deleted)
+            .filter_map(|said| match &said.event {
+                E::Registered(event) => Some((said.at, event.preregistered)),
+                _ => None,
+            })
+            .max()
+            .filter(|(_, preregistered)| *preregistered)
+            .map(|(at, _)| at);
+        let inactive = [preregistered, deactivated]
+            .into_iter()
+            .flatten()
+            .any(|at| contact < Some(at) && activated < Some(at));
+        let in_progress = |started: fn(&E) -> bool, finished: fn(&E) -> bool| {
+            after(latest(started)) > after(latest(finished))
+        };
+        let configuring = in_progress(
+            |event| matches!(event, E::ConfigurationStarted(_)),
+            |event| matches!(event, E::ConfigurationFinished(_)),
+        );
+        let updating = in_progress(
+            |event| matches!(event, E::UpdateStarted(_)),
+            |event| matches!(event, E::UpdateFinished(_)),
+        );
+        let status = if frozen {
+            Status::Frozen
+        } else if inactive {
+            Status::Inactive
+        } else if provisioned.is_some_and(|at| contact < Some(at)) {
+            Status::PostProvisioning
+        } else if contact.is_none() {
+            Status::Configuring
+        } else if !vpn_up && !beats_or_grace {
+            Status::Offline
+        } else if configuring {
+            Status::Configuring
+        } else if updating && beats_or_grace {
+            Status::Updating
+        } else {
+            Status::Online
+        };
+        let connectivity = match (vpn_up, beats, beats_or_grace) {
+            (true, true, _) => Connectivity::Full,
+            (true, false, _) => Connectivity::VpnOnly,
+            (false, _, true) if vpn_disabled => Connectivity::Full,
+            (false, _, true) => Connectivity::HeartbeatOnly,
+            (false, _, false) => Connectivity::None,
+        };
+        Some((status, connectivity))
+    }
+}
+
+/// The counts of the fleets are those of the devices' last changes.
+fn fleets(
+    devices: &BTreeMap<String, Device>,
+    redis: &BTreeMap<String, Hash>,
+) -> Result<(), String> {
+    let mut expected: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for (id, device) in devices {
+        let held = redis.get(&format!("ds:device:{id}"));
+        let Some(status) = held.and_then(|held| held.get("status")) else { continue };
+        let fleet = held.and_then(|held| held.get("fleet")).cloned().unwrap_or_default();
+        let key = format!("ds:fleet:{fleet}:{}", device.partition);
+        *expected.entry((key, status.clone())).or_default() += 1;
+    }
+    for (key, hash) in redis.iter().filter(|(key, _)| key.starts_with("ds:fleet:")) {
+        for (status, count) in hash.iter().filter(|(status, _)| *status != "token") {
+            let count: i64 = count.parse().map_err(|_| format!("{key} {status}: {count}"))?;
+            let found = expected.remove(&(key.clone(), status.clone())).unwrap_or(0);
+            if count != found {
+                return Err(format!("{key} counts {count} {status}, the view has {found}"));
+            }
+        }
+    }
+    match expected.first_key_value() {
+        Some((missing, _)) => Err(format!("no count of {missing:?}")),
+        None => Ok(()),
+    }
+}

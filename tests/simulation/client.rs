@@ -1,0 +1,780 @@
+//! A client of the simulated cluster, and the [`Log`] that it is to a stream
+//! thread: group consumer, restore consumer, questions, and a producer whose
+//! transactions go step by step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use device_status::error::Error;
+use device_status::shard::{Header, Input, Timestamp};
+use device_status::stream_thread::ports::{
+    Batch, CommittedOffset, Delivery, FoundCommit, FoundOffset, Headers as HeadersPort, Log,
+    LogEvent, OffsetAt, Outcome, OutputTopic, QuestionId, Receipt, RecordRef, Source,
+};
+
+use crate::kafka::{Headers, HeartbeatAnswer, Message, Record, Refused, Topic};
+use crate::sim::{Shared, Sim, SimClock};
+
+/// What a client gives a commit before it makes its producer anew.
+const COMMIT_DEADLINE_MS: i64 = 15_000;
+
+#[derive(Debug)]
+struct RecordHeaders<'a>(&'a Headers);
+
+impl HeadersPort for RecordHeaders<'_> {
+    fn to_vec(&self) -> Vec<Header> {
+        let copy = |(name, value): &(String, Option<Vec<u8>>)| {
+            (name.as_str().into(), value.as_ref().map(|bytes| bytes.as_slice().into()))
+        };
+        self.0.iter().map(copy).collect()
+    }
+}
+
+#[derive(Debug)]
+struct Reading {
+    position: i64,
+    paused: bool,
+    /// The end that was last told.
+    told_end: Option<i64>,
+}
+
+struct Question {
+    id: QuestionId,
+    what: Asked,
+    /// When the broker answers, for each kind of position.
+    due: [i64; 4],
+    arrives_at: i64,
+    found: Vec<FoundOffset>,
+    fails: bool,
+}
+
+enum Asked {
+    Offsets(Vec<(Source, i32, OffsetAt)>),
+    Committed(Vec<(Input, i32)>, Option<Result<Vec<FoundCommit>, String>>),
+}
+
+/// A commit under way.
+struct Job {
+    batch: Arc<Batch>,
+    member: (u64, u32),
+    stage: Stage,
+    due: i64,
+    started_at: i64,
+    receipt: Receipt,
+    stamp: Option<i64>,
+    /// When the delivery report was heard, on the client's own clock.
+    heard_ms: Option<i64>,
+    /// A request that was under way when the process was stopped has arrived.
+    arrived_while_paused: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The producer is to be made, anew if there is a reason.
+    Init {
+        unknown: Option<String>,
+    },
+    Send {
+        next: usize,
+    },
+    Offsets,
+    Commit,
+    Abort {
+        stale_member: bool,
+        message: String,
+    },
+    Report(Option<Outcome>),
+}
+
+pub struct Client {
+    pub name: String,
+    pub clock: SimClock,
+    pub paused: bool,
+    pub cut_off_until: i64,
+    /// Whether the process's view has nothing left to write.
+    pub view_drained: bool,
+    transactional_id: String,
+    producer: Option<u32>,
+    job: Option<Job>,
+    outcomes: VecDeque<Outcome>,
+    member: Option<(u64, u32)>,
+    closed: bool,
+    lost: bool,
+    heartbeat_at: i64,
+    /// Given to the loop, in its own words.
+    owned: BTreeSet<(Input, i32)>,
+    /// To be given to the loop later.
+    held_back: Vec<(Input, i32)>,
+    wait_assign: BTreeSet<(Input, i32)>,
+    wait_unassign: BTreeSet<(Input, i32)>,
+    given_back: BTreeSet<i32>,
+    reading: BTreeMap<(Input, i32), Reading>,
+    restoring: BTreeMap<(Source, i32), Reading>,
+    questions: Vec<Question>,
+    next_question: QuestionId,
+    read_ahead: usize,
+}
+
+impl Client {
+    pub fn new(name: String, clock: SimClock, read_ahead: usize) -> Client {
+        Client {
+            transactional_id: name.clone(),
+            name,
+            clock,
+            paused: false,
+            cut_off_until: 0,
+            view_drained: true,
+            producer: None,
+            job: None,
+            outcomes: VecDeque::new(),
+            member: None,
+            closed: false,
+            lost: false,
+            heartbeat_at: 0,
+            owned: BTreeSet::new(),
+            held_back: Vec::new(),
+            wait_assign: BTreeSet::new(),
+            wait_unassign: BTreeSet::new(),
+            given_back: BTreeSet::new(),
+            reading: BTreeMap::new(),
+            restoring: BTreeMap::new(),
+            questions: Vec::new(),
+            next_question: 0,
+            read_ahead,
+        }
+    }
+
+    /// Whether a commit is under way, or the view is behind one.
+    pub fn is_busy(&self) -> bool {
+        !self.closed && (self.job.is_some() || !self.outcomes.is_empty() || !self.view_drained)
+    }
+
+    /// The process is gone. What it had open stays open.
+    pub fn crash(&mut self) {
+        self.closed = true;
+        self.job = None;
+        self.questions.clear();
+        self.paused = false;
+    }
+}
+
+impl Sim {
+    /// What the brokers do for a client on their own time.
+    pub fn tick_client(&mut self, index: usize) {
+        if self.clients[index].closed {
+            return;
+        }
+        self.answer_questions(index);
+        for _ in 0..12 {
+            if !self.advance_commit(index) {
+                break;
+            }
+        }
+    }
+
+    fn answer_questions(&mut self, index: usize) {
+        if !self.reachable(index) {
+            return;
+        }
+        let Sim { clients, kafka, now, .. } = self;
+        for question in &mut clients[index].questions {
+            let Question { what, due, found, .. } = question;
+            match what {
+                Asked::Offsets(of) => of.retain(|&(source, partition, at)| {
+                    let kind = match at {
+                        OffsetAt::Start => 0,
+                        OffsetAt::HighWatermark => 1,
+                        OffsetAt::LastStable => 2,
+                        OffsetAt::Time(_) => 3,
+                    };
+                    if *now < due[kind] {
+                        return true;
+                    }
+                    let log = kafka.log((topic_of(source), partition));
+                    let offset = match at {
+                        OffsetAt::Start => log.start,
+                        OffsetAt::HighWatermark => log.end,
+                        OffsetAt::LastStable => log.last_stable(),
+                        OffsetAt::Time(timestamp) => log.offset_at(timestamp.0),
+                    };
+                    found.push((source, partition, at, offset));
+                    false
+                }),
+                Asked::Committed(of, answer) => {
+                    if answer.is_none() && *now >= due[0] {
+                        *answer = Some(kafka.stable_offsets(of));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One step of the commit under way. Says whether there may be another.
+    fn advance_commit(&mut self, index: usize) -> bool {
+        let (now, reachable) = (self.now, self.reachable(index));
+        let client = &mut self.clients[index];
+        let paused = client.paused;
+        let Some(mut job) = client.job.take() else { return false };
+        if !paused && job.stamp.is_some() && job.heard_ms.is_none() {
+            job.heard_ms = Some(client.clock.monotonic_ms.get());
+        }
+        if now < job.due || paused && job.arrived_while_paused {
+            client.job = Some(job);
+            return false;
+        }
+        job.arrived_while_paused = paused;
+        if !reachable && !matches!(job.stage, Stage::Report(_)) {
+            let late = now - job.started_at > COMMIT_DEADLINE_MS;
+            if late && !matches!(job.stage, Stage::Init { .. }) {
+                let unknown = Some("no answer".to_owned());
+                job.stage = Stage::Init { unknown };
+                self.clients[index].producer = None;
+            }
+            job.due = now + 50;
+            self.clients[index].job = Some(job);
+            return false;
+        }
+        let id = self.clients[index].transactional_id.clone();
+        let latency = self.latency();
+        job.due += latency;
+        let stage = std::mem::replace(&mut job.stage, Stage::Report(None));
+        if self.trace.on {
+            let name = self.clients[index].name.clone();
+            self.note(|| format!("{name} commit: {stage:?}"));
+        }
+        let result = match stage {
+            Stage::Report(outcome) => {
+                if let Some(mut outcome) = outcome {
+                    if let Outcome::Committed(receipt) = &mut outcome {
+                        *receipt = std::mem::take(&mut job.receipt);
+                        receipt.broker_time = job
+                            .stamp
+                            .zip(job.heard_ms)
+                            .map(|(stamp, heard)| (Timestamp(stamp), heard));
+                    }
+                    self.clients[index].outcomes.push_back(outcome);
+                }
+                return false;
+            }
+            Stage::Init { unknown } => match self.kafka.init_producer(&id, now) {
+                Ok(epoch) => {
+                    self.clients[index].producer = Some(epoch);
+                    job.stage = match unknown {
+                        Some(message) => Stage::Report(Some(Outcome::Unknown { message })),
+                        None => Stage::Send { next: 0 },
+                    };
+                    Ok(())
+                }
+                Err(_) => {
+                    job.stage = Stage::Init { unknown };
+                    job.due += 20;
+                    Ok(())
+                }
+            },
+            Stage::Send { next } => self.send(index, &id, &mut job, next),
+            Stage::Offsets => self.send_offsets(index, &id, &mut job),
+            Stage::Commit => self.end(index, &id, &mut job),
+            Stage::Abort { stale_member, message } => {
+                let luck = self.random.number();
+                let epoch = self.clients[index].producer.unwrap_or(0);
+                let ended = self.kafka.end_transaction(&id, epoch, false, now, luck);
+                job.stage = if ended == Err(Refused::Concurrent) {
+                    Stage::Abort { stale_member, message }
+                } else {
+                    let refused = Outcome::Refused { stale_member, message };
+                    Stage::Report(Some(refused))
+                };
+                ended
+            }
+        };
+        match result {
+            Ok(()) | Err(Refused::StaleMember) => {}
+            Err(Refused::Concurrent) => job.due += 20,
+            Err(Refused::Fenced) => {
+                self.clients[index].producer = None;
+                let unknown = Some("fenced".to_owned());
+                job.stage = Stage::Init { unknown };
+            }
+        }
+        self.clients[index].job = Some(job);
+        true
+    }
+
+    fn send(
+        &mut self,
+        index: usize,
+        id: &str,
+        job: &mut Job,
+        mut next: usize,
+    ) -> Result<(), Refused> {
+        let Some(epoch) = self.clients[index].producer else {
+            job.stage = Stage::Init { unknown: None };
+            return Ok(());
+        };
+        let total = job.batch.shards.iter().map(|shard| shard.records.len()).sum::<usize>();
+        job.stage = Stage::Send { next };
+        let stop =
+            if self.random.chance(0.3) { next + self.random.below(total + 1) } else { total };
+        let batch = job.batch.clone();
+        let records = batch.shards.iter().flat_map(|shard| &shard.records);
+        for record in records.take(stop).skip(next) {
+            let topic = match record.topic {
+                OutputTopic::Changelog => Topic::Changelog,
+                OutputTopic::StatusChanges => Topic::Changes,
+                OutputTopic::DeadLetters => Topic::DeadLetters,
+            };
+            let place = self.kafka.place(topic, record.partition, record.key.as_deref());
+            let message = Message {
+                key: record.key.clone(),
+                value: record.value.clone(),
+                headers: record.headers.clone(),
+            };
+            let now = self.now;
+            let offset = self.kafka.send(id, epoch, place, message, now)?;
+            next += 1;
+            job.stage = Stage::Send { next };
+            if topic == Topic::Changelog {
+                let ends = &mut job.receipt.changelog_end;
+                match ends.iter_mut().find(|(partition, _)| *partition == place.1) {
+                    Some((_, end)) => *end = offset + 1,
+                    None => ends.push((place.1, offset + 1)),
+                }
+                job.stamp = Some(now);
+                let client = &self.clients[index];
+                job.heard_ms = (!client.paused).then(|| client.clock.monotonic_ms.get());
+            }
+        }
+        let refused = self.faults.refused;
+        if self.random.chance(refused / 2.0) {
+            let message = "a record was not written".to_owned();
+            job.stage = Stage::Abort { stale_member: false, message };
+        } else if next >= total {
+            job.stage = Stage::Offsets;
+        }
+        Ok(())
+    }
+
+    fn send_offsets(&mut self, index: usize, id: &str, job: &mut Job) -> Result<(), Refused> {
+        let epoch = self.clients[index].producer.unwrap_or(0);
+        let mut offsets = Vec::new();
+        for shard in &job.batch.shards {
+            for (input, offset) in Input::ALL.into_iter().zip(shard.offsets) {
+                let metadata = shard.metadata.clone();
+                offsets.push(((input, shard.partition), CommittedOffset { offset, metadata }));
+            }
+        }
+        job.stage = Stage::Offsets;
+        match self.kafka.send_offsets(id, epoch, job.member, offsets, self.now) {
+            Err(Refused::StaleMember) => {
+                let message = "the member is stale".to_owned();
+                job.stage = Stage::Abort { stale_member: true, message };
+                return Ok(());
+            }
+            other => other?,
+        }
+        job.stage = Stage::Commit;
+        let (refused, unanswered) = (self.faults.refused, self.faults.offsets_unanswered);
+        if self.random.chance(refused / 2.0) {
+            let message = "the coordinator moved".to_owned();
+            job.stage = Stage::Abort { stale_member: false, message };
+        } else if self.random.chance(unanswered) {
+            self.timed_out(index, job, "no answer to the offsets");
+        }
+        Ok(())
+    }
+
+    fn timed_out(&mut self, index: usize, job: &mut Job, message: &str) {
+        self.clients[index].producer = None;
+        job.stage = Stage::Init { unknown: Some(message.to_owned()) };
+        job.due = self.now + self.random.between(50, 12_000);
+    }
+
+    fn end(&mut self, index: usize, id: &str, job: &mut Job) -> Result<(), Refused> {
+        let epoch = self.clients[index].producer.unwrap_or(0);
+        job.stage = Stage::Commit;
+        let lost = self.faults.request_lost;
+        if self.random.chance(lost) {
+            self.timed_out(index, job, "the commit was not heard");
+            return Ok(());
+        }
+        let luck = self.random.number();
+        self.kafka.end_transaction(id, epoch, true, self.now, luck)?;
+        if self.trace.on {
+            let what: Vec<String> = job
+                .batch
+                .shards
+                .iter()
+                .map(|s| format!("{} {:?} {}", s.partition, s.offsets, s.metadata))
+                .collect();
+            self.note(|| format!("  committed {}", what.join(" | ")));
+        }
+        let lost = self.faults.answer_lost;
+        if self.random.chance(lost) {
+            self.timed_out(index, job, "the commit was not answered");
+        } else {
+            job.stage = Stage::Report(Some(Outcome::Committed(Receipt::default())));
+        }
+        Ok(())
+    }
+
+    // ---- the group's consumer
+
+    fn poll_group(&mut self, index: usize, events: &mut Vec<LogEvent>) {
+        let now = self.now;
+        if self.clients[index].member.is_none() {
+            if !self.clients[index].wait_unassign.is_empty() {
+                return;
+            }
+            let joined = self.kafka.group.join(now);
+            let client = &mut self.clients[index];
+            client.member = Some(joined);
+            client.lost = false;
+            client.heartbeat_at = now;
+            let name = client.name.clone();
+            self.note(|| format!("{name} joins as {joined:?}"));
+        }
+        let pause = self.random.between(500, 3_000);
+        let client = &mut self.clients[index];
+        let Some((member, _)) = client.member else { return };
+        if now < client.heartbeat_at {
+            return;
+        }
+        client.heartbeat_at = now + pause;
+        let busy = !client.wait_assign.is_empty() || !client.wait_unassign.is_empty();
+        if !client.held_back.is_empty() && !busy {
+            let rest = std::mem::take(&mut client.held_back);
+            client.wait_assign.extend(rest.iter().copied());
+            client.owned.extend(rest.iter().copied());
+            events.push(LogEvent::Assigned(rest));
+            return;
+        }
+        let answer = if busy {
+            match self.kafka.group.members.get_mut(&member) {
+                Some(known) => {
+                    known.heard_at = now;
+                    HeartbeatAnswer::Nothing
+                }
+                None => HeartbeatAnswer::Unknown,
+            }
+        } else {
+            let given_back = std::mem::take(&mut client.given_back);
+            self.kafka.group.heartbeat(member, &given_back, now)
+        };
+        if answer != HeartbeatAnswer::Nothing {
+            let name = self.clients[index].name.clone();
+            self.note(|| format!("{name} heartbeat: {answer:?}"));
+        }
+        let split = self.random.chance(0.1);
+        let client = &mut self.clients[index];
+        if let Some(known) = self.kafka.group.members.get(&member) {
+            client.member = Some((member, known.epoch));
+        }
+        match answer {
+            HeartbeatAnswer::Nothing => {}
+            HeartbeatAnswer::Unknown => {
+                client.member = None;
+                client.held_back.clear();
+                client.given_back.clear();
+                client.wait_assign.clear();
+                client.wait_unassign = client.owned.clone();
+                if !client.owned.is_empty() {
+                    client.lost = true;
+                    events.push(LogEvent::Lost(client.owned.iter().copied().collect()));
+                }
+            }
+            HeartbeatAnswer::Revoke(partitions) => {
+                let revoked: Vec<_> =
+                    client.owned.iter().copied().filter(|(_, p)| partitions.contains(p)).collect();
+                client.wait_unassign = revoked.iter().copied().collect();
+                events.push(LogEvent::Revoked(revoked));
+            }
+            HeartbeatAnswer::Assign(partitions) => {
+                let mut given: Vec<(Input, i32)> =
+                    partitions.iter().flat_map(|p| Input::ALL.map(|input| (input, *p))).collect();
+                if split {
+                    client.held_back = given.split_off(given.len() / 2);
+                }
+                client.owned.extend(given.iter().copied());
+                client.wait_assign.extend(given.iter().copied());
+                events.push(LogEvent::Assigned(given));
+            }
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        index: usize,
+        max: usize,
+        records: &mut Vec<(Delivery, i32, Rc<Record>)>,
+        events: &mut Vec<LogEvent>,
+    ) {
+        let Sim { clients, kafka, random, .. } = self;
+        let client = &mut clients[index];
+        let read_ahead = client.read_ahead.min(max);
+        let mut order: Vec<(Source, i32)> = client.restoring.keys().copied().collect();
+        random.shuffle(&mut order);
+        for (source, partition) in order {
+            let Some(reading) = client.restoring.get_mut(&(source, partition)) else { continue };
+            let log = kafka.log((topic_of(source), partition));
+            reading.position = reading.position.max(log.start);
+            let (found, position) = log.read(reading.position, 1 + random.below(read_ahead));
+            reading.position = position;
+            let ended = found.is_empty() && position >= log.last_stable();
+            if ended && reading.told_end != Some(position) && random.chance(0.6) {
+                reading.told_end = Some(position);
+                events.push(LogEvent::RestoreEnd { source, partition, offset: position });
+            }
+            for record in found {
+                records.push((Delivery::Restore(source), partition, record));
+            }
+        }
+        let mut order: Vec<(Input, i32)> = client.reading.keys().copied().collect();
+        random.shuffle(&mut order);
+        for (input, partition) in order {
+            let Some(reading) = client.reading.get_mut(&(input, partition)) else { continue };
+            if reading.paused || random.chance(0.3) {
+                continue;
+            }
+            let log = kafka.log((Topic::Input(input), partition));
+            reading.position = reading.position.max(log.start);
+            let (found, position) = log.read(reading.position, 1 + random.below(read_ahead));
+            reading.position = position;
+            let ended = position >= log.last_stable();
+            // An end is told by an empty fetch, sometimes right behind records.
+            let empty = found.is_empty() || random.chance(0.1);
+            if ended && empty && reading.told_end != Some(position) && random.chance(0.6) {
+                reading.told_end = Some(position);
+                events.push(LogEvent::EndOfPartition { input, partition, offset: position });
+            }
+            for record in found {
+                records.push((Delivery::Group(input), partition, record));
+            }
+        }
+    }
+
+    fn answers(&mut self, index: usize, events: &mut Vec<LogEvent>) {
+        let now = self.now;
+        let client = &mut self.clients[index];
+        let mut rest = Vec::new();
+        for mut question in std::mem::take(&mut client.questions) {
+            let complete = match &question.what {
+                Asked::Offsets(of) => of.is_empty(),
+                Asked::Committed(_, answer) => answer.is_some(),
+            };
+            if now < question.arrives_at || !complete && !question.fails {
+                rest.push(question);
+                continue;
+            }
+            let failed = || "no answer from the broker".to_owned();
+            events.push(match question.what {
+                Asked::Offsets(_) => {
+                    let found = std::mem::take(&mut question.found);
+                    let answer = if question.fails { Err(failed()) } else { Ok(found) };
+                    LogEvent::Offsets(question.id, answer)
+                }
+                Asked::Committed(_, answer) => {
+                    let answer =
+                        answer.filter(|_| !question.fails).unwrap_or_else(|| Err(failed()));
+                    LogEvent::Committed(question.id, answer)
+                }
+            });
+        }
+        client.questions = rest;
+    }
+
+    fn ask(&mut self, index: usize, what: Asked) -> QuestionId {
+        let due = [0; 4].map(|_| self.now + self.latency());
+        let fails = self.faults.question_fails;
+        let fails = self.random.chance(fails) || !self.reachable(index) && self.random.chance(0.5);
+        let mut arrives_at = due.into_iter().max().unwrap_or(0) + self.latency();
+        if fails {
+            arrives_at += 5_000;
+        }
+        let client = &mut self.clients[index];
+        client.next_question += 1;
+        let id = client.next_question;
+        client.questions.push(Question { id, what, due, arrives_at, found: Vec::new(), fails });
+        id
+    }
+}
+
+fn topic_of(source: Source) -> Topic {
+    match source {
+        Source::Input(input) => Topic::Input(input),
+        Source::Changelog => Topic::Changelog,
+    }
+}
+
+/// The [`Log`] of one process.
+pub struct SimLog {
+    pub sim: Shared,
+    pub client: usize,
+}
+
+impl Log for SimLog {
+    fn poll(
+        &mut self,
+        _timeout: Duration,
+        max_records: usize,
+        on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
+        events: &mut Vec<LogEvent>,
+    ) -> Result<(), Error> {
+        let mut records = Vec::new();
+        {
+            let mut sim = self.sim.borrow_mut();
+            sim.tick_client(self.client);
+            if sim.reachable(self.client) {
+                sim.fetch(self.client, max_records, &mut records, events);
+                sim.poll_group(self.client, events);
+            }
+            sim.answers(self.client, events);
+            let client = &mut sim.clients[self.client];
+            if let Some(outcome) = client.outcomes.pop_front() {
+                events.push(LogEvent::Submitted(outcome));
+            }
+            if sim.trace.on {
+                for event in events.iter() {
+                    if let LogEvent::Submitted(outcome) = event {
+                        let name = sim.clients[self.client].name.clone();
+                        let text = format!("{name} is told {outcome:?}");
+                        sim.note(|| text);
+                    }
+                }
+            }
+        }
+        for (delivery, partition, record) in records {
+            on_record(
+                delivery,
+                RecordRef {
+                    partition,
+                    offset: record.offset,
+                    timestamp: Timestamp(record.timestamp),
+                    stamped_by_broker: true,
+                    key: record.message.key.as_deref(),
+                    value: record.message.value.as_deref(),
+                    headers: &RecordHeaders(&record.message.headers),
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn ask_offsets(&mut self, of: &[(Source, i32, OffsetAt)]) -> QuestionId {
+        self.sim.borrow_mut().ask(self.client, Asked::Offsets(of.to_vec()))
+    }
+
+    fn ask_committed(&mut self, of: &[(Input, i32)]) -> QuestionId {
+        self.sim.borrow_mut().ask(self.client, Asked::Committed(of.to_vec(), None))
+    }
+
+    fn assign(&mut self, starts: &[(Input, i32, i64)]) -> Result<(), Error> {
+        let mut sim = self.sim.borrow_mut();
+        let client = &mut sim.clients[self.client];
+        if starts.iter().any(|(input, p, _)| !client.owned.contains(&(*input, *p))) {
+            return Err(Error::Retriable("not ours any more".to_owned()));
+        }
+        for &(input, partition, position) in starts {
+            client.wait_assign.remove(&(input, partition));
+            let reading = Reading { position, paused: true, told_end: None };
+            client.reading.insert((input, partition), reading);
+        }
+        Ok(())
+    }
+
+    fn unassign(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        let mut sim = self.sim.borrow_mut();
+        let client = &mut sim.clients[self.client];
+        for place in partitions {
+            client.reading.remove(place);
+            if client.wait_unassign.remove(place) {
+                client.owned.remove(place);
+                client.wait_assign.remove(place);
+                if !client.lost {
+                    client.given_back.insert(place.1);
+                }
+            }
+        }
+        if client.wait_unassign.is_empty() {
+            client.lost = false;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        self.set_paused(partitions, true);
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        self.set_paused(partitions, false);
+        Ok(())
+    }
+
+    fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
+        let reading = Reading { position: offset, paused: false, told_end: None };
+        let mut sim = self.sim.borrow_mut();
+        sim.clients[self.client].restoring.insert((source, partition), reading);
+        Ok(())
+    }
+
+    fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
+        self.sim.borrow_mut().clients[self.client].restoring.remove(&(source, partition));
+        Ok(())
+    }
+
+    fn submit(&mut self, batch: Arc<Batch>) {
+        let mut sim = self.sim.borrow_mut();
+        let now = sim.now;
+        let latency = sim.latency();
+        let client = &mut sim.clients[self.client];
+        assert!(client.job.is_none(), "one commit at a time");
+        match client.member {
+            Some(member) if !client.lost => {
+                client.job = Some(Job {
+                    batch,
+                    member,
+                    stage: Stage::Send { next: 0 },
+                    due: now + latency,
+                    started_at: now,
+                    receipt: Receipt::default(),
+                    stamp: None,
+                    heard_ms: None,
+                    arrived_while_paused: false,
+                });
+            }
+            _ => client.outcomes.push_back(Outcome::Refused {
+                stale_member: true,
+                message: "the assignment is lost".to_owned(),
+            }),
+        }
+    }
+
+    fn close(&mut self) {
+        let mut sim = self.sim.borrow_mut();
+        let client = &mut sim.clients[self.client];
+        client.closed = true;
+        let (member, name) = (client.member.take(), client.name.clone());
+        // The broker hears of it unless it cannot.
+        if let Some((member, _)) = member
+            && sim.reachable(self.client)
+        {
+            sim.kafka.group.leave(member);
+        }
+        sim.note(|| format!("{name} leaves"));
+    }
+}
+
+impl SimLog {
+    fn set_paused(&self, partitions: &[(Input, i32)], paused: bool) {
+        let mut sim = self.sim.borrow_mut();
+        let client = &mut sim.clients[self.client];
+        for place in partitions {
+            if let Some(reading) = client.reading.get_mut(place) {
+                reading.paused = paused;
+                reading.told_end = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! A fleet: devices that poll with jitter, hold VPN sessions, are registered,
+//! frozen and deleted; VPN instances; scope events; and bad records. What they
+//! say is written to the inputs.
+
+use std::collections::BTreeMap;
+
+use device_status::shard::Input;
+use device_status::wire::murmur2::partition_of;
+use device_status::wire::proto::v1::{self, lifecycle_event as lifecycle, vpn_event as vpn};
+use prost::Message as _;
+
+use crate::kafka::{Message, Topic};
+use crate::sim::{START_MS, Sim};
+
+/// The header of records that the generator meant to be bad.
+pub const BAD: &str = "simulation.bad";
+
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub devices: usize,
+    pub instances: usize,
+    /// Some of what is written is written in transactions.
+    pub transactions: bool,
+    /// Beside heartbeats there are sessions, lifecycle and scopes.
+    pub rich: bool,
+    pub bad_records: bool,
+    pub long_intervals: bool,
+}
+
+struct Device {
+    id: String,
+    partition: i32,
+    /// Nothing but heartbeats, all in time.
+    plain: bool,
+    interval_ms: i64,
+    carries: bool,
+    next_poll: i64,
+    next_event: i64,
+    sessions: Vec<(String, String)>,
+    session_count: u32,
+}
+
+struct Instance {
+    name: String,
+    started_at: i64,
+    lease_ms: i64,
+    next_alive: i64,
+    silent_until: i64,
+}
+
+struct Pending {
+    input: Input,
+    partition: i32,
+    message: Message,
+}
+
+pub struct Workload {
+    shape: Shape,
+    partitions: i32,
+    devices: Vec<Device>,
+    instances: Vec<Instance>,
+    next_scope_event: i64,
+    next_bad: i64,
+    pending: BTreeMap<(i64, u64), Pending>,
+    sequence: u64,
+    /// Transactions of other producers, by input and partition: until when, and
+    /// whether they end well.
+    open: BTreeMap<(Input, i32), (String, u32, i64, bool)>,
+}
+
+const FLEETS: [&str; 3] = ["", "red", "blue"];
+const ORGANIZATIONS: [&str; 2] = ["", "acme"];
+
+fn proto(ms: i64) -> Option<prost_types::Timestamp> {
+    let nanos = (ms.rem_euclid(1_000) * 1_000_000) as i32;
+    Some(prost_types::Timestamp { seconds: ms.div_euclid(1_000), nanos })
+}
+
+fn duration(ms: i64) -> Option<prost_types::Duration> {
+    let nanos = (ms % 1_000 * 1_000_000) as i32;
+    Some(prost_types::Duration { seconds: ms / 1_000, nanos })
+}
+
+impl Workload {
+    pub fn new(shape: Shape, sim: &mut Sim) -> Workload {
+        let partitions = sim.kafka.partitions;
+        let begin = sim.now + 8_000;
+        let mut devices = Vec::new();
+        for number in 0..shape.devices {
+            let id = if sim.random.chance(0.7) {
+                format!("{:032x}", sim.random.number())
+            } else {
+                format!("device/{number}")
+            };
+            let interval_ms = if shape.long_intervals && sim.random.chance(0.3) {
+                sim.random.between(100_000, 300_000)
+            } else {
+                sim.random.between(8_000, 45_000)
+            };
+            devices.push(Device {
+                partition: partition_of(id.as_bytes(), partitions),
+                id,
+                plain: !shape.rich || sim.random.chance(0.5),
+                interval_ms,
+                carries: sim.random.chance(0.8),
+                next_poll: begin + sim.random.between(0, interval_ms),
+                next_event: begin + sim.random.between(0, 40_000),
+                sessions: Vec::new(),
+                session_count: 0,
+            });
+        }
+        for device in &mut devices {
+            device.carries |= device.plain;
+        }
+        let instances = if shape.rich { shape.instances } else { 0 };
+        let instances = (0..instances).map(|number| Instance {
+            name: format!("vpn-{number}"),
+            started_at: START_MS - 1_000,
+            lease_ms: 10_000 + 7_000 * number as i64,
+            next_alive: begin,
+            silent_until: 0,
+        });
+        let mut workload = Workload {
+            instances: instances.collect(),
+            partitions,
+            devices,
+            next_scope_event: begin + sim.random.between(5_000, 60_000),
+            next_bad: begin + sim.random.between(1_000, 20_000),
+            pending: BTreeMap::new(),
+            sequence: 0,
+            open: BTreeMap::new(),
+            shape,
+        };
+        // Every input has had something to say.
+        let settings = lifecycle::Event::FleetSettingsChanged(v1::FleetSettingsChanged {
+            fleet: "red".to_owned(),
+            poll_interval: duration(20_000),
+            vpn_enabled: None,
+        });
+        workload.broadcast_lifecycle(sim, sim.now + 1_000, settings);
+        let alive = vpn::Event::InstanceAlive(v1::InstanceAlive {
+            instance: "vpn-x".to_owned(),
+            started_at: proto(START_MS - 5_000),
+            lease: duration(3_600_000),
+        });
+        workload.broadcast_vpn(sim, sim.now + 1_000, alive);
+        workload
+    }
+
+    fn push(&mut self, at: i64, input: Input, partition: i32, message: Message) {
+        self.sequence += 1;
+        self.pending.insert((at, self.sequence), Pending { input, partition, message });
+    }
+
+    fn broadcast(&mut self, sim: &mut Sim, at: i64, input: Input, value: Vec<u8>) {
+        for partition in 0..self.partitions {
+            let message = Message { value: Some(value.clone()), ..Message::default() };
+            let at = at + sim.random.between(0, 900);
+            self.push(at, input, partition, message);
+        }
+    }
+
+    fn broadcast_lifecycle(&mut self, sim: &mut Sim, at: i64, event: lifecycle::Event) {
+        let message = v1::LifecycleEvent { occurred_at: proto(at), event: Some(event) };
+        self.broadcast(sim, at, Input::Lifecycle, message.encode_to_vec());
+    }
+
+    fn broadcast_vpn(&mut self, sim: &mut Sim, at: i64, event: vpn::Event) {
+        let message = v1::VpnEvent { occurred_at: proto(at), event: Some(event) };
+        self.broadcast(sim, at, Input::VpnSessions, message.encode_to_vec());
+    }
+
+    /// When a record of an event is written: mostly soon, and where that is
+    /// allowed sometimes late, or twice.
+    fn say(&mut self, sim: &mut Sim, device: usize, at: i64, input: Input, value: Option<Vec<u8>>) {
+        let Device { id, partition, plain, .. } = &self.devices[device];
+        let (partition, plain) = (*partition, *plain);
+        let key = Some(id.clone().into_bytes());
+        let message = Message { key, value, headers: Vec::new() };
+        let mut delay = sim.random.between(0, 900);
+        if !plain && sim.random.chance(0.05) {
+            delay = sim.random.between(1_000, 60_000);
+        }
+        if !plain && sim.random.chance(0.05) {
+            let again = at + sim.random.between(0, 60_000);
+            self.push(again, input, partition, message.clone());
+        }
+        self.push(at + delay, input, partition, message);
+    }
+
+    /// Everything that happens until now.
+    pub fn generate(&mut self, sim: &mut Sim) {
+        for device in 0..self.devices.len() {
+            while self.devices[device].next_poll <= sim.now {
+                self.poll(sim, device);
+            }
+            while !self.devices[device].plain && self.devices[device].next_event <= sim.now {
+                let at = self.devices[device].next_event;
+                self.devices[device].next_event += sim.random.between(500, 60_000);
+                self.event(sim, device, at);
+            }
+        }
+        for index in 0..self.instances.len() {
+            self.instance(sim, index);
+        }
+        if self.shape.rich && self.next_scope_event <= sim.now {
+            let at = self.next_scope_event;
+            self.next_scope_event += sim.random.between(5_000, 90_000);
+            self.scope_event(sim, at);
+        }
+        if self.shape.bad_records && self.next_bad <= sim.now {
+            let at = self.next_bad;
+            self.next_bad += sim.random.between(2_000, 40_000);
+            self.bad(sim, at);
+        }
+    }
+
+    fn poll(&mut self, sim: &mut Sim, index: usize) {
+        let device = &mut self.devices[index];
+        let at = device.next_poll;
+        let interval_ms = device.interval_ms;
+        let wait = match sim.random.below(20) {
+            0 => interval_ms * sim.random.between(2, 6),
+            1 => sim.random.between(1, 2_000),
+            // Just before or after the deadline.
+            2 => interval_ms.max(5_000) * 3 / 2 + sim.random.between(0, 8_000),
+            _ => interval_ms * sim.random.between(50, 149) / 100,
+        };
+        device.next_poll = at + wait.max(1);
+        let carried = device.carries.then_some(interval_ms);
+        // A device's clock may be wrong, if it is not a plain one.
+        let ahead = !device.plain && sim.random.chance(0.02);
+        let occurred = if ahead { at + sim.random.between(0, 3_600_000) } else { at };
+        let value = v1::Heartbeat {
+            occurred_at: proto(occurred),
+            poll_interval: carried.and_then(duration),
+        };
+        self.say(sim, index, at, Input::Heartbeats, Some(value.encode_to_vec()));
+    }
+
+    fn event(&mut self, sim: &mut Sim, index: usize, at: i64) {
+        let instances: Vec<String> = self.instances.iter().map(|i| i.name.clone()).collect();
+        let device = &mut self.devices[index];
+        let kind = sim.random.below(24);
+        let reason = sim.random.between(0, 4) as i32;
+        let membership = |sim: &mut Sim| {
+            let fleet = (*sim.random.pick(&FLEETS)).to_owned();
+            let organization = (*sim.random.pick(&ORGANIZATIONS)).to_owned();
+            (fleet, organization)
+        };
+        use lifecycle::Event as E;
+        let event = match kind {
+            0..=9 => {
+                let close = !device.sessions.is_empty() && sim.random.chance(0.6);
+                let event = if close {
+                    let which = sim.random.below(device.sessions.len());
+                    let (instance, session) = device.sessions.remove(which);
+                    vpn::Event::SessionClosed(v1::SessionClosed { instance, session })
+                } else {
+                    if instances.is_empty() || device.session_count >= 14 {
+                        return;
+                    }
+                    device.session_count += 1;
+                    let instance = sim.random.pick(&instances).clone();
+                    let session = format!("s{}", device.session_count);
+                    device.sessions.push((instance.clone(), session.clone()));
+                    vpn::Event::SessionOpened(v1::SessionOpened { instance, session })
+                };
+                let message = v1::VpnEvent { occurred_at: proto(at), event: Some(event) };
+                let value = Some(message.encode_to_vec());
+                return self.say(sim, index, at, Input::VpnSessions, value);
+            }
+            10 | 11 => {
+                let (fleet, organization) = membership(sim);
+                let preregistered = sim.random.chance(0.2);
+                E::Registered(v1::Registered { fleet, organization, preregistered })
+            }
+            12 => E::Provisioned(v1::Provisioned {}),
+            13 => E::Activated(v1::Activated {}),
+            14 => E::Deactivated(v1::Deactivated {}),
+            15 => E::Frozen(v1::Frozen { reason }),
+            16 | 17 => E::Unfrozen(v1::Unfrozen { reason }),
+            18 => {
+                let (fleet, organization) = membership(sim);
+                E::Moved(v1::Moved { fleet, organization })
+            }
+            19 => match sim.random.below(3) {
+                0 => E::ConfigurationStarted(v1::ConfigurationStarted {}),
+                1 => E::ConfigurationProgressed(v1::ConfigurationProgressed { percent: 40 }),
+                _ => E::ConfigurationFinished(v1::ConfigurationFinished {}),
+            },
+            20 => match sim.random.below(3) {
+                0 => E::UpdateStarted(v1::UpdateStarted { release: "r".to_owned() }),
+                1 => E::UpdateProgressed(v1::UpdateProgressed { percent: 60 }),
+                _ => E::UpdateFinished(v1::UpdateFinished {}),
+            },
+            21 => {
+                let poll = sim.random.chance(0.7).then(|| sim.random.between(6_000, 60_000));
+                let vpn_enabled = sim.random.chance(0.5).then(|| sim.random.chance(0.5));
+                let poll_interval = poll.and_then(duration);
+                E::SettingsChanged(v1::SettingsChanged { poll_interval, vpn_enabled })
+            }
+            22 if sim.random.chance(0.5) => E::Deleted(v1::Deleted {}),
+            // A tombstone.
+            _ if sim.random.chance(0.3) => {
+                return self.say(sim, index, at, Input::Lifecycle, None);
+            }
+            _ => return,
+        };
+        let message = v1::LifecycleEvent { occurred_at: proto(at), event: Some(event) };
+        self.say(sim, index, at, Input::Lifecycle, Some(message.encode_to_vec()));
+    }
+
+    fn instance(&mut self, sim: &mut Sim, index: usize) {
+        let instance = &mut self.instances[index];
+        if instance.next_alive > sim.now || instance.silent_until > sim.now {
+            return;
+        }
+        let at = instance.next_alive.max(instance.silent_until);
+        instance.next_alive = at + instance.lease_ms / 3;
+        let name = instance.name.clone();
+        let lease = duration(instance.lease_ms);
+        if sim.random.chance(0.04) {
+            // Silent for a while, and then perhaps another run.
+            instance.silent_until = at + sim.random.between(1_000, 3 * instance.lease_ms);
+            if sim.random.chance(0.5) {
+                instance.started_at = instance.silent_until - sim.random.between(1, 500);
+            }
+            if sim.random.chance(0.5) {
+                let lost = vpn::Event::InstanceLost(v1::InstanceLost { instance: name });
+                self.broadcast_vpn(sim, at, lost);
+            }
+            return;
+        }
+        let started_at = proto(instance.started_at);
+        let alive = v1::InstanceAlive { instance: name, started_at, lease };
+        self.broadcast_vpn(sim, at, vpn::Event::InstanceAlive(alive));
+    }
+
+    fn scope_event(&mut self, sim: &mut Sim, at: i64) {
+        use lifecycle::Event as E;
+        let fleet = (*sim.random.pick(&FLEETS[1..])).to_owned();
+        let organization = ORGANIZATIONS[1].to_owned();
+        let reason = sim.random.between(0, 4) as i32;
+        let event = match sim.random.below(7) {
+            0 | 1 => E::FleetSettingsChanged(v1::FleetSettingsChanged {
+                fleet,
+                poll_interval: sim
+                    .random
+                    .chance(0.7)
+                    .then(|| sim.random.between(6_000, 60_000))
+                    .and_then(duration),
+                vpn_enabled: sim.random.chance(0.5).then(|| sim.random.chance(0.5)),
+            }),
+            2 => E::FleetFrozen(v1::FleetFrozen { fleet, reason }),
+            3 | 4 => E::FleetUnfrozen(v1::FleetUnfrozen { fleet, reason }),
+            5 => E::OrganizationFrozen(v1::OrganizationFrozen { organization, reason }),
+            _ => E::OrganizationUnfrozen(v1::OrganizationUnfrozen { organization, reason: 0 }),
+        };
+        self.broadcast_lifecycle(sim, at, event);
+    }
+
+    fn bad(&mut self, sim: &mut Sim, at: i64) {
+        let device = &self.devices[sim.random.below(self.devices.len())];
+        let key = Some(device.id.clone().into_bytes());
+        let heartbeat = v1::Heartbeat { occurred_at: proto(at), poll_interval: duration(10_000) };
+        let good = Some(heartbeat.encode_to_vec());
+        let (input, partition, key, value) = match sim.random.below(5) {
+            0 => (Input::Heartbeats, device.partition, key, Some(vec![0xff, 0xff])),
+            1 => (Input::Heartbeats, device.partition, None, good),
+            2 => (Input::VpnSessions, device.partition, key, None),
+            3 if self.partitions > 1 => {
+                (Input::Heartbeats, (device.partition + 1) % self.partitions, key, good)
+            }
+            _ => (Input::Lifecycle, device.partition, Some(vec![b'x'; 200]), Some(vec![8, 1])),
+        };
+        let headers = vec![(BAD.to_owned(), Some(b"1".to_vec()))];
+        self.push(at, input, partition, Message { key, value, headers });
+    }
+
+    /// Writes what is due; `quiet`: and what is open is closed.
+    pub fn write(&mut self, sim: &mut Sim, quiet: bool) {
+        while let Some(entry) = self.pending.first_entry() {
+            if entry.key().0 > sim.now {
+                break;
+            }
+            let ((at, _), pending) = entry.remove_entry();
+            let Pending { input, partition, message } = pending;
+            self.close_transactions(sim, at, false);
+            let place = (Topic::Input(input), partition);
+            if self.shape.transactions
+                && !quiet
+                && !self.open.contains_key(&(input, partition))
+                && sim.random.chance(0.02)
+            {
+                let id = format!("gateway-{}-{partition}", input.name());
+                if let Ok(epoch) = sim.kafka.init_producer(&id, at) {
+                    let until = at + sim.random.between(50, 9_000);
+                    let commit = sim.random.chance(0.7);
+                    self.open.insert((input, partition), (id, epoch, until, commit));
+                }
+            }
+            match self.open.get(&(input, partition)) {
+                Some((id, epoch, ..)) if sim.random.chance(0.7) => {
+                    let (id, epoch) = (id.clone(), *epoch);
+                    if sim.kafka.send(&id, epoch, place, message.clone(), at).is_err() {
+                        self.open.remove(&(input, partition));
+                        sim.kafka.append(place, message, at);
+                    }
+                }
+                _ => {
+                    sim.kafka.append(place, message, at);
+                }
+            }
+        }
+        let now = sim.now;
+        self.close_transactions(sim, now, quiet);
+    }
+
+    fn close_transactions(&mut self, sim: &mut Sim, now: i64, all: bool) {
+        self.open.retain(|_, (id, epoch, until, commit)| {
+            if now < *until && !all {
+                return true;
+            }
+            let _ = sim.kafka.end_transaction(id, *epoch, *commit, now, 0);
+            false
+        });
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.pending.is_empty() && self.open.is_empty()
+    }
+}

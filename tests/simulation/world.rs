@@ -1,0 +1,562 @@
+//! One simulated world: processes, faults, a fleet, and the end of it all.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use device_status::shard::{Input, Rules};
+use device_status::stream_thread::report::StageName;
+use device_status::stream_thread::{DeadLetterSettings, Settings, StreamThread};
+use device_status::wire::decode::Format;
+
+use crate::auditor::{self, Observed};
+use crate::client::{Client, SimLog};
+use crate::kafka::{Group, Kafka, Topic};
+use crate::redis::{Hash, Redis, SimView};
+use crate::sim::{Faults, Random, START_MS, Shared, Sim, SimClock, Trace};
+use crate::workload::{Shape, Workload};
+
+type Thread = StreamThread<SimLog, SimView, SimClock>;
+
+/// What a seed stands for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub partitions: i32,
+    pub changes_partitions: i32,
+    pub processes: usize,
+    pub duration_ms: i64,
+    pub session_timeout_ms: i64,
+    pub rules: Rules,
+    pub shape: Shape,
+    pub faults: Faults,
+    pub commit_interval_ms: i64,
+    pub marker_delay_ms: i64,
+    pub work_per_turn: usize,
+    pub read_ahead: usize,
+    pub tick_ms: i64,
+}
+
+impl Plan {
+    pub fn new(random: &mut Random) -> Plan {
+        let long_intervals = random.chance(0.5);
+        let mut some = |rate: f64| {
+            if random.chance(0.5) { rate * (0.3 + random.unit()) } else { 0.0 }
+        };
+        let faults = Faults {
+            crash_per_s: some(0.02),
+            pause_per_s: some(0.02),
+            leave_per_s: some(0.01),
+            brokers_away_per_s: some(0.006),
+            cut_off_per_s: some(0.01),
+            clock_step_per_s: some(0.02),
+            redis_away_per_s: some(0.01),
+            redis_emptied_per_s: some(0.01),
+            redis_set_back_per_s: some(0.01),
+            compaction_per_s: some(0.1),
+            retention_per_s: some(0.02),
+            refused: some(0.05),
+            request_lost: some(0.02),
+            answer_lost: some(0.02),
+            offsets_unanswered: some(0.02),
+            redis_round_lost: some(0.05),
+            slow: some(0.02),
+            question_fails: some(0.1),
+        };
+        let rules = Rules {
+            tolerance: 1.5,
+            minimum_ms: 5_000,
+            grace_ms: random.between(1_000, 8_000),
+            default_poll_interval_ms: 30_000,
+            slack_ms: 2_000,
+            replay_window_ms: *random.pick(&[20_000, 60_000, 120_000]),
+            max_clock_jump_ms: 60_000,
+            tombstone_retention_ms: 24 * 3_600_000,
+        };
+        Plan {
+            partitions: random.between(1, 3) as i32,
+            changes_partitions: random.between(1, 4) as i32,
+            processes: random.between(1, 3) as usize,
+            duration_ms: random.between(120_000, 420_000),
+            session_timeout_ms: *random.pick(&[15_000, 30_000]),
+            rules,
+            shape: Shape {
+                devices: random.between(2, 12) as usize,
+                instances: 2,
+                transactions: random.chance(0.4),
+                rich: random.chance(0.7),
+                bad_records: random.chance(0.5),
+                long_intervals,
+            },
+            faults,
+            commit_interval_ms: *random.pick(&[20, 20, 200]),
+            marker_delay_ms: *random.pick(&[2, 50, 1_500]),
+            work_per_turn: *random.pick(&[1, 3, 20_000]),
+            read_ahead: *random.pick(&[3, 30, 300]),
+            tick_ms: *random.pick(&[60, 120, 250]),
+        }
+    }
+}
+
+struct Process {
+    client: usize,
+    thread: Option<Thread>,
+    clock: SimClock,
+    started_at: i64,
+    /// How long it was suspended: its monotonic clock did not move.
+    suspended_ms: i64,
+    wall_offset_ms: i64,
+    paused_until: Option<i64>,
+    paused_at: i64,
+    suspended: bool,
+    leaving: bool,
+}
+
+pub struct World {
+    pub sim: Shared,
+    pub plan: Plan,
+    workload: Workload,
+    /// The places of processes, taken or not, and when the next one starts.
+    places: Vec<(Option<Process>, i64)>,
+    /// Views of processes that have left, and until when they may work.
+    draining: Vec<(SimView, i64)>,
+    started: usize,
+    faulty: bool,
+}
+
+/// What a seed came to.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub failures: Vec<String>,
+    pub hash: u64,
+    pub trace: Vec<String>,
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, trace: bool) -> Outcome {
+    let mut random = Random::new(seed);
+    let plan = Plan::new(&mut random);
+    let mut world = World::new(plan, random, trace);
+    let mut outcome = Outcome::default();
+    if let Err(failure) = world.live(&mut outcome) {
+        outcome.failures.push(failure);
+    }
+    // Nothing of the world refers to the world any more but this.
+    for (process, _) in &mut world.places {
+        *process = None;
+    }
+    let mut sim = world.sim.borrow_mut();
+    outcome.hash = sim.trace.hash;
+    outcome.trace = std::mem::take(&mut sim.trace.lines).into_iter().collect();
+    outcome
+}
+
+impl World {
+    fn new(plan: Plan, random: Random, trace: bool) -> World {
+        let group = Group::new(plan.partitions, plan.session_timeout_ms);
+        let mut kafka = Kafka::new(plan.partitions, plan.changes_partitions, group);
+        kafka.marker_delay_ms = plan.marker_delay_ms;
+        let mut sim = Sim {
+            now: START_MS,
+            random,
+            kafka,
+            redis: Redis::default(),
+            clients: Vec::new(),
+            faults: Faults::default(),
+            brokers_away_until: 0,
+            trace: Trace { on: trace, ..Trace::default() },
+        };
+        sim.note(|| format!("{plan:?}"));
+        let workload = Workload::new(plan.shape.clone(), &mut sim);
+        let places = (0..plan.processes).map(|place| (None, START_MS + 300 * place as i64));
+        World {
+            places: places.collect(),
+            sim: Rc::new(RefCell::new(sim)),
+            plan,
+            workload,
+            draining: Vec::new(),
+            started: 0,
+            faulty: false,
+        }
+    }
+
+    fn start_process(&mut self) -> Process {
+        self.started += 1;
+        let clock = SimClock::default();
+        let mut sim = self.sim.borrow_mut();
+        let client = sim.clients.len();
+        let name = format!("process-{}", self.started);
+        sim.note(|| format!("{name} starts"));
+        sim.clients.push(Client::new(name, clock.clone(), self.plan.read_ahead));
+        let wrong = sim.faults.clock_step_per_s > 0.0 && sim.random.chance(0.3);
+        let wall_offset_ms = if wrong { sim.random.between(-600_000, 600_000) } else { 0 };
+        let started_at = sim.now;
+        drop(sim);
+        let settings = Settings {
+            rules: self.plan.rules.clone(),
+            formats: [Format::Protobuf; 3],
+            partitions: self.plan.partitions,
+            check_partitioner: true,
+            commit_interval_ms: self.plan.commit_interval_ms,
+            work_per_turn: self.plan.work_per_turn,
+            suspend: false,
+            dead_letters: DeadLetterSettings {
+                topics: Input::ALL.map(|input| input.name().to_owned()),
+                max_bytes: 1_000_000,
+            },
+        };
+        let log = SimLog { sim: self.sim.clone(), client };
+        let view = SimView::new(self.sim.clone(), client, clock.clone());
+        let mut process = Process {
+            client,
+            thread: None,
+            clock: clock.clone(),
+            started_at,
+            suspended_ms: 0,
+            wall_offset_ms,
+            paused_until: None,
+            paused_at: 0,
+            suspended: false,
+            leaving: false,
+        };
+        process.tell_time(started_at);
+        process.thread = Some(StreamThread::new(settings, log, view, clock));
+        process
+    }
+
+    fn live(&mut self, outcome: &mut Outcome) -> Result<(), String> {
+        let begin = START_MS + 8_000;
+        self.run_until(begin)?;
+        self.faulty = true;
+        self.sim.borrow_mut().faults = self.plan.faults.clone();
+        self.run_until(begin + self.plan.duration_ms)?;
+        self.calm();
+        self.settle("after the faults")?;
+        self.audit(outcome)?;
+
+        // What one process has in memory, all of it written anew …
+        self.empty_redis();
+        self.run_for(8_000)?;
+        self.settle("after Redis was emptied")?;
+        let before = self.sim.borrow().redis.keys.clone();
+        // … is what a fresh one restores.
+        for (process, start_at) in &mut self.places {
+            if let Some(process) = process.take() {
+                self.sim.borrow_mut().clients[process.client].crash();
+            }
+            *start_at = i64::MAX;
+        }
+        self.places[0].1 = self.sim.borrow().now;
+        let wait = self.plan.session_timeout_ms + 12_000;
+        self.run_for(wait)?;
+        self.settle("after a fresh start")?;
+        self.empty_redis();
+        self.run_for(8_000)?;
+        self.settle("after Redis was emptied again")?;
+        self.audit(outcome)?;
+        let after = self.sim.borrow().redis.keys.clone();
+        compare_views(&before, &after)?;
+        Ok(())
+    }
+
+    fn empty_redis(&mut self) {
+        let mut sim = self.sim.borrow_mut();
+        sim.note(|| "Redis is emptied, at the end".to_owned());
+        sim.redis.keys.clear();
+    }
+
+    /// The end of all faults.
+    fn calm(&mut self) {
+        self.faulty = false;
+        let mut sim = self.sim.borrow_mut();
+        sim.note(|| "calm".to_owned());
+        sim.faults = Faults::default();
+        sim.brokers_away_until = 0;
+        sim.redis.away_until = 0;
+        for client in &mut sim.clients {
+            client.cut_off_until = 0;
+        }
+        let now = sim.now;
+        for (process, start_at) in &mut self.places {
+            if let Some(process) = process {
+                process.paused_until = process.paused_until.map(|until| until.min(now));
+            } else {
+                *start_at = (*start_at).min(now + 1_000);
+            }
+        }
+    }
+
+    fn run_for(&mut self, ms: i64) -> Result<(), String> {
+        let until = self.sim.borrow().now + ms;
+        self.run_until(until)
+    }
+
+    /// Until everything is read, committed and shown.
+    fn settle(&mut self, when: &str) -> Result<(), String> {
+        let deadline = self.sim.borrow().now + 240_000;
+        let wait = self.sim.borrow_mut().random.between(8_000, 40_000);
+        self.run_for(wait)?;
+        while self.sim.borrow().now < deadline {
+            self.run_for(1_000)?;
+            if self.is_settled() {
+                return Ok(());
+            }
+        }
+        let mut states = Vec::new();
+        for (process, _) in &mut self.places {
+            if let Some(thread) = process.as_mut().and_then(|process| process.thread.as_mut()) {
+                states.push(format!("{:?}", thread.report().shards));
+            }
+        }
+        Err(format!("nothing comes to rest {when}: {}", states.join("\n")))
+    }
+
+    fn is_settled(&mut self) -> bool {
+        let mut running = 0;
+        for (process, _) in &mut self.places {
+            let Some(thread) = process.as_mut().and_then(|process| process.thread.as_mut()) else {
+                continue;
+            };
+            for shard in thread.report().shards {
+                if shard.stage != StageName::Running {
+                    return false;
+                }
+                running += 1;
+            }
+        }
+        let sim = self.sim.borrow();
+        let read = (0..self.plan.partitions).all(|partition| {
+            Input::ALL.into_iter().all(|input| {
+                let committed = sim.kafka.offsets.get(&(input, partition));
+                let log = sim.kafka.log((Topic::Input(input), partition));
+                let last = log.committed().last().map_or(0, |record| record.offset + 1);
+                last == 0 || committed.is_some_and(|committed| committed.offset >= last)
+            })
+        });
+        let busy = !sim.kafka.is_quiet() || sim.clients.iter().any(Client::is_busy);
+        running == self.plan.partitions && read && !busy && self.workload.is_written()
+    }
+
+    fn audit(&mut self, outcome: &mut Outcome) -> Result<(), String> {
+        let sim = self.sim.borrow();
+        let observed = Observed { kafka: &sim.kafka, redis: &sim.redis.keys, now: sim.now };
+        auditor::audit(&observed, &self.plan, &mut outcome.counts)
+    }
+
+    fn run_until(&mut self, until: i64) -> Result<(), String> {
+        loop {
+            let now = {
+                let mut sim = self.sim.borrow_mut();
+                let step = if sim.random.chance(0.2) {
+                    sim.random.between(1, 15)
+                } else {
+                    sim.random.between(1, 2 * self.plan.tick_ms)
+                };
+                sim.now += step;
+                sim.now
+            };
+            {
+                let mut sim = self.sim.borrow_mut();
+                if self.faulty || now < START_MS + 8_000 {
+                    self.workload.generate(&mut sim);
+                }
+                self.workload.write(&mut sim, !self.faulty);
+                for note in sim.kafka.tick(now) {
+                    sim.note(|| note);
+                }
+                for client in 0..sim.clients.len() {
+                    sim.tick_client(client);
+                }
+            }
+            if self.faulty {
+                self.inject();
+            }
+            self.step_processes()?;
+            let mut draining = std::mem::take(&mut self.draining);
+            draining.retain_mut(|(view, until)| {
+                view.work();
+                now < *until && !view.is_drained()
+            });
+            self.draining = draining;
+            if now >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    fn step_processes(&mut self) -> Result<(), String> {
+        let now = self.sim.borrow().now;
+        let mut order: Vec<usize> = (0..self.places.len()).collect();
+        self.sim.borrow_mut().random.shuffle(&mut order);
+        for place in order {
+            if self.places[place].0.is_none() {
+                if now < self.places[place].1 {
+                    continue;
+                }
+                self.places[place].0 = Some(self.start_process());
+            }
+            let Some(process) = &mut self.places[place].0 else { continue };
+            if let Some(until) = process.paused_until {
+                if now < until {
+                    continue;
+                }
+                process.paused_until = None;
+                if std::mem::take(&mut process.suspended) {
+                    process.suspended_ms += now - process.paused_at;
+                }
+                let mut sim = self.sim.borrow_mut();
+                let client = &mut sim.clients[process.client];
+                client.paused = false;
+                let name = client.name.clone();
+                sim.note(|| format!("{name} goes on"));
+            }
+            process.tell_time(now);
+            let steps = 1 + self.sim.borrow_mut().random.below(3);
+            for _ in 0..steps {
+                let Some(thread) = &mut process.thread else { break };
+                if let Err(fatal) = thread.step() {
+                    return Err(format!("process {} stopped: {fatal}", process.client));
+                }
+                if thread.stopped() {
+                    break;
+                }
+            }
+            if process.thread.as_ref().is_some_and(Thread::stopped) {
+                let process = self.places[place].0.take();
+                let view = process.and_then(|process| process.thread).map(Thread::into_view);
+                self.draining.extend(view.map(|view| (view, now + 5_000)));
+                let wait = self.sim.borrow_mut().random.between(500, 20_000);
+                self.places[place].1 = now + wait;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets things go wrong.
+    fn inject(&mut self) {
+        let World { sim, places, plan, .. } = self;
+        let mut sim = sim.borrow_mut();
+        let faults = plan.faults.clone();
+        let per_tick = plan.tick_ms as f64 / 1_000.0;
+        let now = sim.now;
+        for (process, start_at) in places.iter_mut() {
+            let Some(alive) = process else { continue };
+            let client = alive.client;
+            let name = sim.clients[client].name.clone();
+            if sim.random.chance(faults.crash_per_s * per_tick) {
+                sim.note(|| format!("{name} crashes"));
+                sim.clients[client].crash();
+                *process = None;
+                *start_at = now + sim.random.between(100, 40_000);
+                continue;
+            }
+            if alive.paused_until.is_some() {
+                continue;
+            }
+            if sim.random.chance(faults.pause_per_s * per_tick) {
+                let longest = if sim.random.chance(0.5) { 3_000 } else { 60_000 };
+                let ms = sim.random.between(100, longest);
+                alive.paused_until = Some(now + ms);
+                alive.paused_at = now;
+                alive.suspended = sim.random.chance(0.3);
+                sim.clients[client].paused = true;
+                sim.note(|| format!("{name} is paused for {ms} ms"));
+            } else if !alive.leaving && sim.random.chance(faults.leave_per_s * per_tick) {
+                sim.note(|| format!("{name} is to leave"));
+                alive.leaving = true;
+                if let Some(thread) = &mut alive.thread {
+                    thread.stop();
+                }
+            } else if sim.random.chance(faults.cut_off_per_s * per_tick) {
+                let ms = sim.random.between(500, 60_000);
+                sim.clients[client].cut_off_until = now + ms;
+                sim.note(|| format!("{name} is cut off for {ms} ms"));
+            }
+            if sim.random.chance(faults.clock_step_per_s * per_tick) {
+                alive.wall_offset_ms = sim.random.between(-900_000, 900_000);
+                let by = alive.wall_offset_ms;
+                sim.note(|| format!("{name}: the host's clock is off by {by} ms"));
+            }
+        }
+        if sim.random.chance(faults.brokers_away_per_s * per_tick) {
+            let ms = sim.random.between(500, 25_000);
+            sim.brokers_away_until = now + ms;
+            sim.note(|| format!("the brokers are away for {ms} ms"));
+        }
+        if sim.random.chance(faults.redis_away_per_s * per_tick) {
+            let ms = sim.random.between(500, 40_000);
+            sim.redis.away_until = now + ms;
+            sim.note(|| format!("Redis is away for {ms} ms"));
+        }
+        if sim.random.chance(faults.redis_emptied_per_s * per_tick) {
+            sim.redis.keys.clear();
+            sim.note(|| "Redis is emptied".to_owned());
+        }
+        if sim.random.chance(faults.redis_set_back_per_s * per_tick) {
+            sim.redis.keys = sim.redis.snapshot.clone();
+            sim.redis.incarnation += 1;
+            sim.note(|| "Redis is set back".to_owned());
+        }
+        if sim.random.chance(0.1 * per_tick) {
+            sim.redis.snapshot = sim.redis.keys.clone();
+        }
+        for partition in 0..plan.partitions {
+            if sim.random.chance(faults.compaction_per_s * per_tick) {
+                let share = sim.random.unit();
+                let log = sim.kafka.logs.get_mut(&(Topic::Changelog, partition));
+                log.expect("a changelog").compact(share, now);
+                sim.note(|| format!("changelog {partition} is compacted"));
+            }
+            if sim.random.chance(faults.retention_per_s * per_tick) {
+                // Nothing is deleted that anybody still needs.
+                let horizon = now - plan.rules.replay_window_ms - 600_000;
+                for input in Input::ALL {
+                    let committed = sim.kafka.offsets.get(&(input, partition));
+                    let committed = committed.map_or(0, |committed| committed.offset);
+                    let place = (Topic::Input(input), partition);
+                    let log = sim.kafka.logs.get_mut(&place).expect("an input");
+                    let old = log.records.iter().take_while(|r| r.timestamp < horizon);
+                    let old = old.last().map_or(log.start, |record| record.offset + 1);
+                    log.delete_before(old.min(committed));
+                }
+            }
+        }
+    }
+}
+
+impl Process {
+    fn tell_time(&mut self, now: i64) {
+        self.clock.monotonic_ms.set(now - self.started_at - self.suspended_ms);
+        self.clock.wall_ms.set(now + self.wall_offset_ms);
+    }
+}
+
+/// Two full writes of the same memory say the same, but for what time did.
+fn compare_views(
+    before: &BTreeMap<String, Hash>,
+    after: &BTreeMap<String, Hash>,
+) -> Result<(), String> {
+    for key in before.keys().chain(after.keys()) {
+        if !key.starts_with("ds:device:") {
+            continue;
+        }
+        // The token of a deleted device stays for a while, or is not written anew.
+        let shown = |hash: &&Hash| hash.contains_key("status");
+        let (was, is) = match (before.get(key).filter(shown), after.get(key).filter(shown)) {
+            (Some(was), Some(is)) => (was, is),
+            (None, None) => continue,
+            (was, is) => return Err(format!("{key}: live {was:?}, fresh {is:?}")),
+        };
+        // A change in between is judged by the auditor.
+        if was.get("version") != is.get("version") {
+            continue;
+        }
+        for field in was.keys().chain(is.keys()) {
+            let by_time = ["token", "heartbeat", "vpn"].contains(&field.as_str());
+            if !by_time && was.get(field) != is.get(field) {
+                return Err(format!("{key} {field}: live {was:?}, fresh {is:?}"));
+            }
+        }
+    }
+    Ok(())
+}

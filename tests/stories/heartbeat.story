@@ -1,0 +1,291 @@
+# Polls of the API: how long a heartbeat counts, and by which interval.
+
+== A heartbeat counts for a poll and a half, and a grace of 15 seconds
+10:00     a heartbeat interval=15m | online heartbeat-only since=10:00 links=10:00 version=1 cause=heartbeat
+10:15     a heartbeat interval=15m | online heartbeat-only since=10:00 changes=0 last=10:15
+# One poll and a half later the grace begins; it still counts where the VPN is down.
+10:37:29  * wait                   | online heartbeat-only heartbeat=online
+10:37:30  * wait                   | online heartbeat-only heartbeat=timeout changes=0
+10:37:44.999 * wait                | online heartbeat-only
+10:37:45  * wait                   | offline none since=10:37:45 links=10:37:45 heartbeat=offline cause=heartbeat-expired
+11:00     a heartbeat interval=15m | online heartbeat-only since=11:00 version=3
+
+== The deadlines to the millisecond, the VPN down
+10:00        a heartbeat interval=20m | online heartbeat-only heartbeat=online
+10:29:59.999 * wait                   | online heartbeat-only heartbeat=online changes=0
+10:30:00.000 * wait                   | online heartbeat-only heartbeat=timeout changes=0
+10:30:14.999 * wait                   | online heartbeat-only heartbeat=timeout changes=0
+10:30:15.000 * wait                   | offline none heartbeat=offline since=10:30:15 changes=1
+10:30:15.001 * wait                   | offline none heartbeat=offline since=10:30:15 changes=0
+
+== The deadlines to the millisecond, the VPN up
+10:00        a vpn-opened v1 s1       | online vpn-only
+10:00        a heartbeat interval=20m | online full
+10:29:59.999 * wait                   | online full heartbeat=online changes=0
+10:30:00.000 * wait                   | online vpn-only heartbeat=timeout links=10:30 cause=heartbeat-timed-out
+10:30:14.999 * wait                   | online vpn-only heartbeat=timeout changes=0
+10:30:15.000 * wait                   | online vpn-only heartbeat=offline changes=0
+
+== A deadline that is no whole second
+10:00:00.001 a heartbeat interval=11m | online heartbeat-only since=10:00:00.001
+10:16:45.000 * wait                   | online heartbeat-only changes=0
+10:16:45.001 * wait                   | offline none since=10:16:45.001
+
+== A heartbeat a millisecond before it would have expired
+10:00        a heartbeat interval=20m
+10:30:14.999 a heartbeat interval=20m | online heartbeat-only changes=0 heartbeat=online
+11:00:29.998 * wait                   | online heartbeat-only changes=0
+11:00:29.999 * wait                   | offline none since=11:00:29.999
+
+== A heartbeat in the very millisecond in which the last one expires
+# The deadline comes first: the device was gone, and is back, both at that instant.
+10:00    a heartbeat interval=20m
+10:30:15 a heartbeat interval=20m | online heartbeat-only since=10:30:15 emits=offline/none,online/heartbeat-only version=3
+
+== A heartbeat a millisecond after the last one has expired
+10:00        a heartbeat interval=20m
+10:30:15.001 a heartbeat interval=20m | online heartbeat-only since=10:30:15.001 emits=offline/none,online/heartbeat-only
+
+== A heartbeat in the very millisecond of the timeout, the VPN up
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat interval=20m | online full
+10:30    a heartbeat interval=20m | online full links=10:30 since=10:00 emits=online/vpn-only,online/full
+
+== A heartbeat that happened in time and arrives too late
+# The record is later than the deadline: the device was shown offline by then,
+# and the heartbeat takes effect from there on.
+10:00    a heartbeat interval=20m
+10:30:16 a heartbeat interval=20m at=10:30:14 | online heartbeat-only since=10:30:15 emits=offline/none,online/heartbeat-only last=10:30:14
+
+== With the usual slack, what is late by less than two seconds is not late
+09:00    * restart slack=2s
+10:00    a heartbeat interval=20m             | online heartbeat-only
+10:30:15 * wait                               | online heartbeat-only clock=10:30:13
+10:30:16 a heartbeat interval=20m at=10:30:14 | online heartbeat-only changes=0
+
+== With the usual slack, the deadline is noticed two seconds late, and not dated so
+09:00        * restart slack=2s
+10:00        a heartbeat interval=20m
+10:30:16.999 * wait                   | online heartbeat-only changes=0
+10:30:17     * wait                   | offline none since=10:30:15 cause=heartbeat-expired
+
+== The interval is the heartbeat's, else the device's, else the fleet's, else the default
+10:00 a registered f       | configuring none
+10:00 a heartbeat          | online heartbeat-only
+10:22:45 * wait            | offline none since=10:22:45
+11:00 * fleet-settings f interval=1h
+11:00 a heartbeat          | online heartbeat-only
+12:30 * wait               | online heartbeat-only heartbeat=timeout
+12:30:15 * wait            | offline none since=12:30:15
+13:00 a settings interval=20m
+13:00 a heartbeat          | online heartbeat-only
+13:30:15 * wait            | offline none since=13:30:15
+14:00 a heartbeat interval=2h | online heartbeat-only
+17:00:15 * wait            | offline none since=17:00:15
+
+== The default interval is fifteen minutes
+10:00        a heartbeat | online heartbeat-only
+10:22:29.999 * wait      | heartbeat=online
+10:22:30     * wait      | heartbeat=timeout
+10:22:44.999 * wait      | online heartbeat-only
+10:22:45     * wait      | offline none since=10:22:45
+
+== An interval of a second is taken for the minimum of ten minutes
+10:00        a heartbeat interval=1s | online heartbeat-only
+10:14:59.999 * wait                  | heartbeat=online
+10:15        * wait                  | heartbeat=timeout
+10:15:14.999 * wait                  | online heartbeat-only
+10:15:15     * wait                  | offline none since=10:15:15
+
+== The minimum goes for settings as for heartbeats
+10:00    a settings interval=1s
+10:00    a heartbeat              | online heartbeat-only
+10:15:14 * wait                   | online heartbeat-only
+10:15:15 * wait                   | offline none since=10:15:15
+
+== An interval of just the minimum, and one of a second more
+10:00       a heartbeat interval=600s
+10:00       b heartbeat interval=601s
+10:15:15    * wait | a: offline none since=10:15:15 ; b: online heartbeat-only
+10:15:16.499 * wait | b: online heartbeat-only
+10:15:16.500 * wait | b: offline none since=10:15:16.500
+
+== A device that polls once a day
+10:00             a heartbeat interval=1d | online heartbeat-only
+1d+10:00          a heartbeat interval=1d | online heartbeat-only changes=0
+2d+21:59:59.999   * wait                  | online heartbeat-only heartbeat=online
+2d+22:00          * wait                  | online heartbeat-only heartbeat=timeout
+2d+22:00:15       * wait                  | offline none since=2d+22:00:15
+
+== A device that polls once a day, across restarts
+# Its heartbeat is written before it leaves the window that a restart replays.
+10:00 a heartbeat interval=1d         | online heartbeat-only
+1d+10:00 a heartbeat interval=1d      | online heartbeat-only changes=0
+1d+12:00 * restart                    | online heartbeat-only since=10:00 changes=0
+2d+21:00 * restart                    | online heartbeat-only since=10:00 changes=0
+2d+22:00:15 * wait                    | offline none since=2d+22:00:15
+
+== The longest interval, a week
+10:00        a heartbeat interval=7d | online heartbeat-only
+10d+22:00    * wait                  | online heartbeat-only heartbeat=timeout
+10d+22:00:15 * wait                  | offline none since=10d+22:00:15
+
+== The interval that a heartbeat carried goes before any setting
+10:00    a registered f
+10:00    a heartbeat interval=15m
+10:05    a settings interval=3h
+10:06    * fleet-settings f interval=3h
+10:22:45 * wait                   | offline none since=10:22:45 cause=heartbeat-expired
+
+== The interval that an earlier heartbeat carried is not kept
+10:00    a heartbeat interval=2h
+11:00    a heartbeat            | online heartbeat-only changes=0
+11:22:45 * wait                 | offline none since=11:22:45
+
+== A longer interval set while the deadline runs
+10:00    a heartbeat
+10:20    a settings interval=1h | online heartbeat-only changes=0
+10:22:45 * wait                 | online heartbeat-only heartbeat=online
+11:30:15 * wait                 | offline none since=11:30:15 cause=heartbeat-expired
+
+== A longer interval set during the grace
+10:00    a heartbeat
+10:22:30 * wait                 | online heartbeat-only heartbeat=timeout
+10:22:40 a settings interval=1h | online heartbeat-only heartbeat=online changes=0
+11:30:15 * wait                 | offline none since=11:30:15
+
+== A longer interval set during the grace, the VPN up
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat
+10:22:30 * wait                 | online vpn-only
+10:22:40 a settings interval=1h | online full links=10:22:40 cause=settings-changed
+
+== A shorter interval set while the deadline runs
+10:00    a settings interval=1h
+10:00    a heartbeat
+10:05    a settings interval=10m | online heartbeat-only changes=0
+10:15:14.999 * wait              | online heartbeat-only
+10:15:15 * wait                  | offline none since=10:15:15 cause=heartbeat-expired
+
+== A setting changes the status from the setting on, not from before
+10:00 a registered f
+10:00 a settings interval=2h
+10:00 a heartbeat            | online heartbeat-only
+11:00 a settings interval=10m | offline none since=11:00 cause=settings-changed
+11:10 a settings interval=2h | online heartbeat-only since=11:10 cause=settings-changed
+# The same from the fleet.
+11:20 a settings             | offline none since=11:20
+11:30 * fleet-settings f interval=3h | online heartbeat-only since=11:30 cause=settings-changed
+
+== A fleet's interval shortened and lengthened while deadlines run
+10:00    a registered f
+10:00    b registered g
+10:00    a heartbeat
+10:00    b heartbeat
+10:01    * fleet-settings f interval=10m
+10:01    * fleet-settings g interval=1h
+10:15:15 * wait | a: offline none since=10:15:15 cause=heartbeat-expired ; b: online heartbeat-only
+10:22:45 * wait | b: online heartbeat-only changes=0
+11:30:15 * wait | b: offline none since=11:30:15
+
+== A device's own setting shields it from its fleet's
+10:00    a registered f
+10:00    a settings interval=1h
+10:00    a heartbeat
+10:01    * fleet-settings f interval=10m
+10:15:15 * wait                          | online heartbeat-only changes=0
+11:30:15 * wait                          | offline none since=11:30:15
+
+== Settings replace one another whole: what is absent is inherited
+10:00    a registered f
+10:00    * fleet-settings f interval=1h
+10:00    a settings interval=10m
+10:00    a heartbeat
+10:10    a settings vpn=on               | online heartbeat-only changes=0
+10:15:15 * wait                          | online heartbeat-only changes=0
+11:30:15 * wait                          | offline none since=11:30:15
+
+== A setting that is older than the one in force changes nothing
+10:00    a settings interval=1h at=09:30
+10:00    a heartbeat
+10:01    a settings interval=10m at=09:00
+10:15:15 * wait                          | online heartbeat-only changes=0
+
+== Of two settings of the same instant the greater holds, in whichever order they come
+10:00    a settings interval=1h
+10:00    a settings interval=10m
+10:00    b settings interval=10m
+10:00    b settings interval=1h
+10:00    a heartbeat
+10:00    b heartbeat
+10:15:15 * wait | a: online heartbeat-only ; b: online heartbeat-only
+
+== An older heartbeat after a newer one says nothing
+10:10    a heartbeat interval=15m          | online heartbeat-only since=10:10
+10:11    a heartbeat interval=3h at=10:00  | online heartbeat-only changes=0 last=10:10
+10:32:45 * wait                            | offline none since=10:32:45
+
+== An older heartbeat after the device was lost does not bring it back
+10:00    a heartbeat interval=15m
+10:30    a heartbeat interval=3h at=09:59  | offline none since=10:22:45 emits=offline/none
+
+== Of two heartbeats at the same instant the longer interval counts
+10:00    a heartbeat interval=15m
+10:00    a heartbeat interval=1h
+10:00    b heartbeat interval=1h
+10:00    b heartbeat interval=15m
+10:22:45 * wait | a: online heartbeat-only ; b: online heartbeat-only
+11:30:15 * wait | a: offline none since=11:30:15 ; b: offline none since=11:30:15
+
+== A heartbeat that is read twice counts once
+10:00    a heartbeat interval=15m at=10:00
+10:05    a heartbeat interval=15m at=10:00 | online heartbeat-only changes=0 version=1
+10:22:45 * wait                            | offline none since=10:22:45
+
+== A heartbeat that arrives after its own deadline
+11:00 a heartbeat interval=15m at=10:00   | offline none since=10:22:45 links=10:22:45 cause=heartbeat-expired changes=1
+# What comes after the change that it would have prevented counts from then on.
+11:10 a vpn-opened v1 s1 at=10:10         | online vpn-only since=10:22:45 links=10:22:45
+# Older than what is known: nothing.
+11:11 a heartbeat interval=15m at=09:00   | online vpn-only changes=0
+
+== A heartbeat that brings a device back only into the past
+# It polled at 10:30, and that is read when it has expired as well.
+10:00    a heartbeat interval=15m
+10:40    * wait                            | offline none since=10:22:45
+11:00    a heartbeat interval=15m at=10:30 | offline none changes=0 since=10:22:45 last=10:30
+
+== Each absence is dated by itself
+10:00 a heartbeat
+11:00 a heartbeat | online heartbeat-only since=11:00 emits=offline/none,online/heartbeat-only version=3
+12:00 a heartbeat | online heartbeat-only since=12:00 emits=offline/none,online/heartbeat-only version=5
+12:30 * wait      | offline none since=12:22:45 version=6
+
+== Deadlines that passed before an event each make their own change, in order
+10:00 a heartbeat interval=15m
+10:01 a vpn-opened v1 s1
+12:00 a heartbeat interval=15m    | online full emits=online/vpn-only,online/full
+# The end of a lease has its place among them.
+12:00 * instance-alive v1 lease=10m started=09:00
+13:00 * wait | offline none since=12:22:45 emits=online/heartbeat-only,offline/none
+
+== A longer interval told late, after the deadline that it would have put off
+10:00    a heartbeat
+10:30    * wait                            | offline none since=10:22:45
+10:31    a settings interval=1h at=10:20   | online heartbeat-only since=10:22:45 cause=settings-changed
+
+== A shorter interval told late: the deadline had passed by then
+10:00    a settings interval=1h
+10:00    a heartbeat
+11:00    a settings interval=10m at=10:05  | offline none since=10:15:15 cause=heartbeat-expired
+
+== A heartbeat told late, the VPN up: over by then, or still counting
+10:00 a vpn-opened v1 s1
+10:00 b vpn-opened v1 s1
+10:15 b heartbeat interval=10m at=10:10 | b: online full links=10:10
+11:00 a heartbeat interval=10m at=10:10 | a: online vpn-only links=10:00 changes=0
+
+== A heartbeat from between two others, which would have bridged the gap, comes too late
+10:00 a heartbeat interval=10m
+10:30 a heartbeat interval=10m          | online heartbeat-only since=10:30 emits=offline/none,online/heartbeat-only
+10:31 a heartbeat interval=1h at=10:10  | online heartbeat-only since=10:30 changes=0

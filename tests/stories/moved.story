@@ -1,0 +1,104 @@
+# A device moves from one fleet or organization to another.
+
+== From a frozen fleet to a free one, and back
+10:00 * fleet-frozen f
+10:00 a registered f       | frozen none since=10:00
+10:05 a moved g            | configuring none since=10:05 cause=moved fleet=g
+10:10 a moved f            | frozen none since=10:10 cause=moved fleet=f
+
+== From a frozen organization to a free one, and back
+10:00 * organization-frozen o
+10:00 a registered f org=o  | frozen none since=10:00
+10:05 a moved f org=p       | configuring none since=10:05 cause=moved
+10:10 a moved f org=o       | frozen none since=10:10 cause=moved
+
+== From one frozen fleet to another changes nothing
+10:00 * fleet-frozen f
+10:00 * fleet-frozen g
+10:01 a registered f        | frozen none since=10:01
+10:05 a moved g             | frozen none since=10:01 changes=0
+10:06 * fleet-unfrozen f    | frozen none changes=0
+10:07 * fleet-unfrozen g    | configuring none since=10:07
+
+== From a frozen fleet of a free organization to a free fleet of a frozen one
+10:00 * fleet-frozen f
+10:00 * organization-frozen p
+10:01 a registered f org=o  | frozen none since=10:01
+10:02 a moved g org=p       | frozen none changes=0 fleet=g
+10:03 * fleet-unfrozen f    | frozen none changes=0
+10:04 * organization-unfrozen p | configuring none since=10:04
+
+== Out of every fleet
+10:00 * fleet-frozen f
+10:00 a registered f        | frozen none
+10:05 a moved               | configuring none since=10:05 cause=moved fleet=-
+
+== The device's own freeze moves with it
+10:00 a registered f
+10:01 a frozen              | frozen none since=10:01
+10:02 a moved g             | frozen none changes=0
+
+== Into a fleet that was frozen after the move
+# The move is told late: frozen since the freeze, not since the move.
+10:00 a registered f
+10:05 * fleet-frozen g
+10:10 a moved g at=10:03    | frozen none since=10:05 cause=frozen
+
+== Into a fleet with another interval
+10:00    * fleet-settings g interval=1h
+10:00    a registered f
+10:00    a heartbeat
+10:20    a moved g          | online heartbeat-only changes=0
+10:22:45 * wait             | online heartbeat-only changes=0
+11:30:15 * wait             | offline none since=11:30:15
+
+== Into a fleet with a shorter interval, whose deadline has passed
+10:00    * fleet-settings f interval=1h
+10:00    a registered f
+10:00    a heartbeat
+10:30    a moved g          | offline none since=10:30 cause=moved
+
+== Into a fleet whose VPN is disabled
+10:00    * fleet-settings g vpn=off
+10:00    a registered f
+10:00    a heartbeat        | online heartbeat-only
+10:05    a moved g          | online full links=10:05 since=10:00 cause=moved
+10:06    a moved f          | online heartbeat-only links=10:06
+
+== An older move after a newer one says nothing
+10:00 * fleet-frozen f
+10:00 a registered g
+10:10 a moved h at=10:08
+10:11 a moved f at=10:05    | configuring none changes=0 fleet=h
+
+== A registration moves as well, and a later move goes before it
+10:00 a moved g at=10:05    | -
+10:10 a registered f at=10:06 | configuring none fleet=f
+10:11 a moved g at=10:07    | configuring none fleet=g changes=0
+10:12 a registered f at=10:03 | configuring none fleet=g
+
+== Two moves of the same instant: the fleet that comes later in the alphabet
+10:00 a registered f
+10:01 a moved g
+10:01 a moved h             | fleet=h
+10:02 b registered f
+10:03 b moved h
+10:03 b moved g             | b: fleet=h
+
+== A fleet's events reach those that moved in, and not those that moved out
+10:00 a registered f
+10:00 b registered g
+10:01 a moved g
+10:01 b moved f
+10:02 * fleet-frozen f      | a: configuring none changes=0 ; b: frozen none since=10:02
+
+== Out of a frozen fleet, told late: no earlier than the freeze that was shown
+10:00 a registered f
+10:05 * fleet-frozen f      | frozen none since=10:05
+10:10 a moved g at=10:04    | configuring none since=10:05
+
+== Into a frozen fleet and out again, both told late
+10:00 * fleet-frozen f
+10:00 a registered g
+10:10 a moved f at=10:05    | frozen none since=10:05
+10:11 a moved g at=10:07    | configuring none since=10:07

@@ -1,0 +1,143 @@
+# OS configuration and updates: started, progressed, finished.
+
+== Configuration, then an update
+# Registered by itself and not seen; then OS configuration; then an update.
+10:00 a registered f                | configuring none since=10:00
+10:01 a heartbeat interval=15m      | online heartbeat-only since=10:01
+10:02 a configuration-started       | configuring heartbeat-only since=10:02 progress=-
+10:03 a configuration-progressed 40 | configuring heartbeat-only progress=40 changes=0
+10:04 a update-started r1           | configuring heartbeat-only progress=40 changes=0
+10:05 a configuration-finished      | updating heartbeat-only since=10:05 progress=-
+10:06 a update-progressed 10        | updating heartbeat-only progress=10 changes=0
+# A percentage from before the start does not count.
+10:07 a update-started r2           | updating heartbeat-only progress=- changes=0
+10:08 a vpn-opened v1 s1            | updating full
+# An update shows only while the API is polled; the timeout still does.
+10:23:30 * wait                     | updating vpn-only
+10:23:45 * wait                     | online vpn-only since=10:23:45 cause=heartbeat-expired
+10:25 a heartbeat interval=15m      | updating full since=10:25
+10:26 a update-finished             | online full since=10:26 cause=update-finished
+
+== A percentage never starts anything
+# A start that is older than the finish known is over.
+10:00 a heartbeat interval=1h
+10:01 a update-progressed 50             | online heartbeat-only progress=- changes=0
+10:02 a update-finished
+10:03 a update-started r1 at=10:01:30    | online heartbeat-only progress=- changes=0
+10:04 a update-started r2                | updating heartbeat-only progress=- since=10:04
+10:05 a update-finished at=10:04         | online heartbeat-only since=10:04
+
+== Configuration while both links are lost and found again
+10:00    a heartbeat
+10:01    a configuration-started       | configuring heartbeat-only since=10:01
+10:02    a configuration-progressed 30 | configuring heartbeat-only progress=30
+10:22:45 * wait                        | offline none since=10:22:45 progress=30
+10:40    a heartbeat                   | configuring heartbeat-only since=10:40 progress=30 cause=heartbeat
+10:41    a configuration-finished      | online heartbeat-only since=10:41
+
+== Configuration shows on the VPN alone
+10:00    a heartbeat
+10:00    a vpn-opened v1 s1
+10:01    a configuration-started       | configuring full since=10:01
+10:22:30 * wait                        | configuring vpn-only since=10:01 links=10:22:30
+10:25    a vpn-closed v1 s1            | offline none since=10:25
+10:26    a vpn-opened v1 s2            | configuring vpn-only since=10:26 cause=vpn-opened
+
+== An update while both links are lost and found again
+10:00    a heartbeat
+10:01    a update-started r1           | updating heartbeat-only since=10:01
+10:02    a update-progressed 70        | updating heartbeat-only progress=70
+10:22:45 * wait                        | offline none since=10:22:45
+# The VPN alone does not show an update.
+10:30    a vpn-opened v1 s1            | online vpn-only since=10:30
+10:40    a heartbeat                   | updating full since=10:40 progress=70
+10:41    a update-finished             | online full since=10:41 progress=-
+
+== An update shows to the last millisecond of the grace
+10:00        a heartbeat interval=20m
+10:01        a update-started r1   | updating heartbeat-only
+10:30:14.999 * wait                | updating heartbeat-only heartbeat=timeout
+10:30:15     * wait                | offline none since=10:30:15
+
+== An update superseded by another release
+10:00 a heartbeat interval=1d
+10:01 a update-started r1    | updating heartbeat-only since=10:01
+10:02 a update-progressed 60 | updating heartbeat-only progress=60
+10:03 a update-started r2    | updating heartbeat-only since=10:01 progress=- changes=0
+10:04 a update-progressed 5  | updating heartbeat-only progress=5
+# A percentage of the first one, told late.
+10:05 a update-progressed 90 at=10:02:30 | updating heartbeat-only progress=5
+10:06 a update-finished      | online heartbeat-only since=10:06
+
+== The finish of the first release arrives after the start of the second
+10:00 a heartbeat interval=1d
+10:01 a update-started r1
+10:05 a update-started r2
+10:06 a update-finished at=10:04     | updating heartbeat-only changes=0
+10:07 a update-finished              | online heartbeat-only
+
+== Finished without started
+10:00 a heartbeat interval=1d
+10:01 a configuration-finished       | online heartbeat-only changes=0
+10:02 a update-finished              | online heartbeat-only changes=0
+# The start, told late, is over.
+10:03 a configuration-started at=10:00:30 | online heartbeat-only changes=0
+10:04 a update-started r1 at=10:00:30     | online heartbeat-only changes=0
+
+== Started and finished in the same millisecond: finished
+10:00 a heartbeat interval=1d
+10:01 a update-started r1            | updating heartbeat-only since=10:01
+10:01 a update-finished              | online heartbeat-only since=10:01
+10:02 a configuration-finished
+10:02 a configuration-started        | online heartbeat-only changes=0
+
+== Started again after it was finished
+10:00 a heartbeat interval=1d
+10:01 a configuration-started        | configuring heartbeat-only since=10:01
+10:02 a configuration-finished       | online heartbeat-only since=10:02
+10:03 a configuration-started        | configuring heartbeat-only since=10:03
+
+== Of two percentages of the same instant the greater; of others the later
+10:00 a heartbeat interval=1d
+10:01 a update-started r1
+10:02 a update-progressed 40
+10:02 a update-progressed 30         | progress=40
+10:04 a update-progressed 20         | progress=20
+10:05 a update-progressed 90 at=10:03 | progress=20
+10:06 a update-progressed 100        | updating heartbeat-only progress=100 changes=0
+
+== A percentage in the very millisecond of the start counts
+10:00 a heartbeat interval=1d
+10:01 a update-progressed 7          | progress=-
+10:01 a update-started r1            | updating heartbeat-only progress=7
+
+== Configuration goes before an update, whichever began first
+10:00 a heartbeat interval=1d
+10:01 a update-started r1            | updating heartbeat-only since=10:01
+10:02 a update-progressed 50         | progress=50
+10:03 a configuration-started        | configuring heartbeat-only since=10:03 progress=-
+10:04 a update-finished              | configuring heartbeat-only changes=0
+10:05 a configuration-finished       | online heartbeat-only since=10:05
+
+== An update in progress and the VPN disabled by setting
+10:00    a settings vpn=off
+10:00    a heartbeat
+10:01    a update-started r1         | updating full since=10:01
+10:22:45 * wait                      | offline none
+
+== Configuration of a device that never was in contact
+10:00 a registered f                 | configuring none since=10:00
+10:01 a configuration-started        | configuring none since=10:00 changes=0
+10:02 a configuration-finished       | configuring none since=10:00 changes=0
+10:03 a heartbeat                    | online heartbeat-only since=10:03
+
+== The finish of an update, told late
+10:00    a heartbeat interval=1d
+10:01    a update-started r1                | updating heartbeat-only
+10:20    a update-finished at=10:10         | online heartbeat-only since=10:10
+
+== Configuration that began before the device was lost, told after that
+10:00    a heartbeat
+10:23    * wait                             | offline none
+10:30    a configuration-started at=10:10   | offline none changes=0
+10:31    a vpn-opened v1 s1                 | configuring vpn-only since=10:31

@@ -1,0 +1,354 @@
+# VPN sessions, and the instances that hold them.
+
+== Both links, either, none
+10:00 a heartbeat interval=15m  | online heartbeat-only
+10:05 a vpn-opened v1 s1        | online full since=10:00 links=10:05 cause=vpn-opened vpn=up
+# The timeout counts as missing where the VPN is up.
+10:22:30 * wait                 | online vpn-only since=10:00 links=10:22:30 cause=heartbeat-timed-out
+10:22:45 * wait                 | online vpn-only changes=0 heartbeat=offline
+10:30 a heartbeat interval=15m  | online full links=10:30
+10:40 a vpn-closed v1 s1        | online heartbeat-only links=10:40 cause=vpn-closed vpn=down
+10:50 a vpn-opened v1 s2        | online full
+10:52:45 * wait                 | online vpn-only
+11:00 a vpn-closed v1 s2        | offline none since=11:00 links=11:00 cause=vpn-closed
+
+== The VPN closed during the grace of the heartbeat leaves the heartbeat
+10:00    a heartbeat interval=20m
+10:00    a vpn-opened v1 s1
+10:30:05 a vpn-closed v1 s1 | online heartbeat-only links=10:30:05 emits=online/vpn-only,online/heartbeat-only
+10:30:15 * wait             | offline none since=10:30:15
+
+== The VPN closed in the very millisecond in which the heartbeat expires
+10:00    a heartbeat interval=20m
+10:00    a vpn-opened v1 s1
+10:30:15 a vpn-closed v1 s1 | offline none since=10:30:15 cause=vpn-closed
+
+== A close ends its own session and no other, even when it comes first
+10:00 a vpn-opened v1 s1           | online vpn-only since=10:00
+10:05 a vpn-opened v1 s2           | online vpn-only changes=0
+10:06 a vpn-closed v1 s1 at=10:04  | online vpn-only changes=0
+10:10 a vpn-closed v1 s3           | online vpn-only changes=0
+10:11 a vpn-opened v1 s3 at=10:09  | online vpn-only changes=0
+10:20 a vpn-closed v1 s2           | offline none since=10:20
+# Of s3 the close is known: it does not come back.
+10:21 a vpn-opened v1 s3 at=10:08  | offline none changes=0
+
+== Overlapping sessions on one instance: the VPN is up until the last is closed
+10:00 a vpn-opened v1 s1 | online vpn-only
+10:10 a vpn-opened v1 s2 | online vpn-only changes=0
+10:20 a vpn-opened v1 s3 | online vpn-only changes=0
+10:30 a vpn-closed v1 s2 | online vpn-only changes=0
+10:40 a vpn-closed v1 s1 | online vpn-only changes=0
+10:50 a vpn-closed v1 s3 | offline none since=10:50 links=10:50
+
+== The old session is closed after the new one was opened, as at a reconnection
+10:00    a vpn-opened v1 s1 | online vpn-only
+10:10    a vpn-opened v2 s2 | online vpn-only changes=0
+10:12    a vpn-closed v1 s1 | online vpn-only changes=0 vpn=up
+
+== Overlapping sessions on several instances
+10:00 a vpn-opened v1 s1   | online vpn-only
+10:10 a vpn-opened v2 s2   | online vpn-only
+10:20 * instance-lost v1   | online vpn-only changes=0
+10:30 a vpn-closed v2 s2   | offline none since=10:30 cause=vpn-closed
+
+== Overlapping sessions, both instances lost
+10:00 a vpn-opened v1 s1
+10:10 a vpn-opened v2 s2
+10:20 * instance-lost v2   | online vpn-only changes=0
+10:30 * instance-lost v1   | offline none since=10:30 cause=vpn-instance-lost
+
+== The same session id on two instances is two sessions
+10:00 a vpn-opened v1 s1   | online vpn-only
+10:01 a vpn-opened v2 s1   | online vpn-only changes=0
+10:02 a vpn-closed v1 s1   | online vpn-only changes=0
+10:03 a vpn-closed v2 s1   | offline none since=10:03
+
+== The same session id of two devices is two sessions
+10:00 a vpn-opened v1 s1
+10:01 b vpn-opened v1 s1
+10:02 a vpn-closed v1 s1   | a: offline none ; b: online vpn-only
+
+== A close before its open: the device was there, and is gone
+10:10 a vpn-closed v1 s1 at=10:05 | - changes=0
+10:11 a vpn-opened v1 s1 at=10:01 | offline none changes=1 vpn=down since=10:05 links=10:05 cause=vpn-closed
+
+== A close before its open, of a device that was only provisioned
+10:00 a provisioned               | post-provisioning none
+10:10 a vpn-closed v1 s1 at=10:05 | post-provisioning none changes=0
+10:11 a vpn-opened v1 s1 at=10:01 | offline none changes=1 since=10:05 cause=vpn-closed
+# It leaves nothing behind.
+10:12 a vpn-opened v1 s1 at=10:02 | offline none changes=0
+10:13 * restart                   | offline none changes=0
+
+== An open that is told after its instance was declared lost
+10:00 a provisioned
+10:05 * instance-lost v1
+10:06 a vpn-opened v1 s1 at=10:03 | offline none changes=1 since=10:05 cause=vpn-instance-lost
+
+== An open that is told after its instance was started anew
+10:00 a provisioned
+10:05 * instance-alive v1 lease=1h started=10:04
+10:06 a vpn-opened v1 s1 at=10:03 | offline none changes=1 since=10:04 cause=vpn-instance-lost
+
+== An open that is told after the lease of its instance ran out
+10:00 a provisioned
+10:00 * instance-alive v1 lease=5m
+10:06 a vpn-opened v1 s1 at=10:03 | offline none changes=1 since=10:05 cause=vpn-lease-expired
+10:07 * instance-alive v1 lease=5m | online vpn-only since=10:07
+
+== The lease ends in the millisecond in which the heartbeat times out, and in which it expires
+10:00    * instance-alive v1 lease=1350s
+10:00    * instance-alive v2 lease=1365s
+10:00    a heartbeat
+10:00    b heartbeat
+10:00    a vpn-opened v1 s1
+10:00    b vpn-opened v2 s1
+10:22:30 * wait | a: online heartbeat-only links=10:22:30 ; b: online vpn-only links=10:22:30
+10:22:45 * wait | a: offline none since=10:22:45 cause=heartbeat-expired ; b: offline none since=10:22:45 links=10:22:45
+
+== A close and its open in the same millisecond: closed
+10:00 a vpn-opened v1 s1   | online vpn-only
+10:00 a vpn-closed v1 s1   | offline none since=10:00
+10:00 b vpn-closed v1 s2   | b: - changes=0
+10:00 b vpn-opened v1 s2   | b: offline none since=10:00
+
+== A close of a session never seen does nothing
+10:00 a vpn-closed v1 s9          | - changes=0
+10:01 a vpn-opened v1 s1          | online vpn-only
+10:02 a vpn-closed v1 s8          | online vpn-only changes=0
+10:03 a vpn-closed v2 s1          | online vpn-only changes=0
+
+== Opens and closes that are read twice
+10:00 a vpn-opened v1 s1 at=10:00 | online vpn-only version=1
+10:01 a vpn-opened v1 s1 at=10:00 | online vpn-only changes=0
+10:05 a vpn-closed v1 s1 at=10:05 | offline none version=2 since=10:05
+10:06 a vpn-closed v1 s1 at=10:05 | offline none changes=0
+# The open once more, after the close: a close is final.
+10:07 a vpn-opened v1 s1 at=10:00 | offline none changes=0
+10:08 a vpn-opened v1 s1          | offline none changes=0
+
+== A session opened anew, earlier than its close that is still on its way
+10:00 a vpn-opened v1 s1
+10:10 a vpn-opened v1 s2 at=10:05
+10:11 a vpn-closed v1 s1 at=10:04 | online vpn-only changes=0 since=10:00
+
+== A lost instance takes its devices with it, and nobody else's
+10:00 a vpn-opened v1 s1       | online vpn-only
+10:00 b vpn-opened v2 s1       | online vpn-only
+10:05 * instance-lost v1       | a: offline none since=10:05 cause=vpn-instance-lost ; b: online vpn-only changes=0
+10:06 a vpn-opened v1 s2       | a: online vpn-only since=10:06
+# What was opened before the loss does not count, whenever it arrives.
+10:07 c vpn-opened v1 s3 at=10:04 | c: offline none changes=1 since=10:05
+
+== An instance is lost and back with new sessions
+10:00 a heartbeat interval=1d
+10:00 a vpn-opened v1 s1              | online full
+10:05 * instance-lost v1              | online heartbeat-only links=10:05 cause=vpn-instance-lost
+10:06 * instance-alive v1 lease=1h    | online heartbeat-only changes=0
+10:07 a vpn-opened v1 s2              | online full links=10:07
+# A close of the old session does not touch the new one.
+10:08 a vpn-closed v1 s1              | online full changes=0
+
+== An open in the very millisecond of the loss does not count; one a millisecond later does
+10:00        a vpn-opened v1 s1
+10:05        * instance-lost v1
+10:05        a vpn-opened v1 s2 | offline none since=10:05 changes=0
+10:05:00.001 a vpn-opened v1 s3 | online vpn-only since=10:05:00.001
+
+== A close that arrives after the instance was declared lost
+10:00 a vpn-opened v1 s1
+10:05 * instance-lost v1          | offline none since=10:05
+10:06 a vpn-closed v1 s1 at=10:04 | offline none changes=0 since=10:05
+10:07 a vpn-closed v1 s1          | offline none changes=0 since=10:05
+
+== A loss that is told late takes no session that was opened after it
+10:00 a vpn-opened v1 s1
+10:10 a vpn-opened v1 s2             | online vpn-only
+10:11 * instance-lost v1 at=10:05    | online vpn-only changes=0
+10:20 a vpn-closed v1 s2             | offline none since=10:20
+
+== An instance that is started anew ends the sessions of its last start
+10:00 * instance-alive v1 lease=1h started=09:00
+10:01 a vpn-opened v1 s1       | online vpn-only
+10:10 * instance-alive v1 lease=1h started=10:08 | offline none since=10:08 cause=vpn-instance-lost
+10:11 a vpn-opened v1 s2       | online vpn-only
+# A late announcement of the old start says nothing.
+10:12 * instance-alive v1 lease=1s started=09:00
+10:20 * wait                   | online vpn-only changes=0
+
+== A session opened in the very millisecond of the start counts
+10:00        * instance-alive v1 lease=1h started=09:00
+10:08        a vpn-opened v1 s1
+10:08        b vpn-opened v1 s2 at=10:07:59.999
+10:10        * instance-alive v1 lease=1h started=10:08 | a: online vpn-only ; b: offline none since=10:08
+
+== A start that is announced for the future is not believed
+10:00 * instance-alive v1 lease=1h started=09:00
+10:01 a vpn-opened v1 s1                              | online vpn-only
+10:02 * instance-alive v1 lease=1h started=23:00      | online vpn-only changes=0
+10:03 a vpn-opened v1 s2                              | online vpn-only changes=0
+
+== An announcement without a start belongs to the current one
+10:00 * instance-alive v1 lease=10m started=09:00
+10:01 a vpn-opened v1 s1                | online vpn-only
+10:05 * instance-alive v1 lease=10m
+10:12 * wait                            | online vpn-only changes=0
+10:15 * wait                            | offline none since=10:15 cause=vpn-lease-expired
+
+== A lease that runs out takes the sessions down at its very end
+# A later announcement of the same start brings them back.
+10:00 * instance-alive v1 lease=1m started=09:00
+10:00:10 a vpn-opened v1 s1       | online vpn-only
+10:00:30 * instance-alive v1 lease=1m started=09:00
+10:01:29 * wait                   | online vpn-only changes=0
+10:01:40 * wait                   | offline none since=10:01:30 cause=vpn-lease-expired
+10:02 * instance-alive v1 lease=1m started=09:00 | online vpn-only since=10:02 cause=vpn-instance-alive
+10:02:30 a vpn-closed v1 s1       | offline none since=10:02:30
+
+== The end of a lease to the millisecond
+10:00        * instance-alive v1 lease=60s
+10:00        a vpn-opened v1 s1   | online vpn-only
+10:00:59.999 * wait               | online vpn-only changes=0
+10:01        * wait               | offline none since=10:01 cause=vpn-lease-expired
+
+== A lease renewed in time, again and again
+10:00    * instance-alive v1 lease=60s
+10:00    a vpn-opened v1 s1
+10:00:40 * instance-alive v1 lease=60s
+10:01:20 * instance-alive v1 lease=60s
+10:02    * instance-alive v1 lease=60s | online vpn-only changes=0 since=10:00
+10:03    * wait                        | offline none since=10:03
+
+== A lease renewed in the very millisecond of its end was over
+10:00    * instance-alive v1 lease=60s
+10:00    a vpn-opened v1 s1
+10:01    * instance-alive v1 lease=60s | online vpn-only since=10:01 emits=offline/none,online/vpn-only
+
+== A lease renewed late: gone from its end, back from the renewal
+10:00    * instance-alive v1 lease=60s
+10:00    a vpn-opened v1 s1
+10:05    * instance-alive v1 lease=60s | online vpn-only since=10:05 emits=offline/none,online/vpn-only
+10:06    * wait                        | offline none since=10:06
+
+== A renewal that was given in time and arrives late
+10:00    * instance-alive v1 lease=60s
+10:00    a vpn-opened v1 s1
+10:01:10 * instance-alive v1 lease=60s at=10:00:50 | online vpn-only emits=offline/none,online/vpn-only since=10:01
+10:01:50 * wait                                    | offline none since=10:01:50
+
+== A shorter lease announced later holds
+10:00    * instance-alive v1 lease=1h
+10:00    a vpn-opened v1 s1
+10:10    * instance-alive v1 lease=60s | online vpn-only changes=0
+10:11    * wait                        | offline none since=10:11
+
+== A session opened while the lease is over waits for the next announcement
+10:00    * instance-alive v1 lease=60s
+10:05    a vpn-opened v1 s1            | offline none since=10:05
+10:06    * instance-alive v1 lease=60s | online vpn-only since=10:06 cause=vpn-instance-alive
+
+== An instance that never announced itself holds its sessions without a lease
+10:00    a vpn-opened v1 s1 | online vpn-only
+9d+10:00 * wait             | online vpn-only changes=0 since=10:00
+
+== A close while the lease is over is final
+10:00    * instance-alive v1 lease=60s
+10:00    a vpn-opened v1 s1
+10:02    a vpn-closed v1 s1            | offline none since=10:01 emits=offline/none
+10:03    * instance-alive v1 lease=60s | offline none changes=0
+
+== Where the VPN is disabled by setting, the heartbeat alone is all there is
+10:00 a registered f
+10:00 a heartbeat interval=15m     | online heartbeat-only
+10:05 a settings vpn=off           | online full links=10:05 cause=settings-changed
+10:22:30 * wait                    | online full heartbeat=timeout changes=0
+10:22:45 * wait                    | offline none since=10:22:45
+# A session that is open all the same is contact, and up.
+10:30 a vpn-opened v1 s1           | online vpn-only since=10:30
+10:31 a heartbeat interval=15m     | online full
+10:32 a vpn-closed v1 s1           | online full changes=0
+10:33 a settings vpn=on            | online heartbeat-only links=10:33
+10:34 a settings                   | online heartbeat-only changes=0
+10:35 * fleet-settings f vpn=off   | online full links=10:35
+
+== The VPN disabled while a session is open
+10:00    a heartbeat interval=20m
+10:00    a vpn-opened v1 s1    | online full
+10:05    a settings vpn=off    | online full changes=0 vpn=up
+# The session is up, so the timeout shows as it does elsewhere.
+10:30    * wait                | online vpn-only links=10:30
+10:31    a vpn-closed v1 s1    | offline none since=10:31
+
+== The VPN disabled by the fleet, and enabled again for one device
+10:00 * fleet-settings f vpn=off
+10:00 a registered f
+10:00 b registered f
+10:00 a settings vpn=on
+10:01 a heartbeat              | online heartbeat-only
+10:01 b heartbeat              | online full
+
+== The VPN disabled for a device that has no heartbeat
+10:00 a registered f
+10:00 a settings vpn=off       | configuring none
+10:01 a vpn-opened v1 s1       | online vpn-only
+10:02 a vpn-closed v1 s1       | offline none
+
+== An open that is told after a later announcement of its instance
+# The lease was in force all along: the announcement made no difference.
+10:00    * instance-alive v1 lease=1m
+10:00    a vpn-opened v1 s0
+10:00:10 a vpn-closed v1 s0             | offline none since=10:00:10
+10:00:30 * instance-alive v1 lease=1m
+10:00:32 a vpn-opened v1 s1 at=10:00:29 | online vpn-only since=10:00:29 links=10:00:29 cause=vpn-opened
+
+== The same beside a heartbeat
+10:00    * instance-alive v1 lease=1m started=09:00
+10:00    a heartbeat interval=1d
+10:00:30 * instance-alive v1 lease=1m started=09:00
+10:00:31 a vpn-opened v1 s1 at=10:00:29 | online full since=10:00 links=10:00:29 cause=vpn-opened
+
+== A session that was closed while the lease was over, which is told when it is renewed
+10:00    * instance-alive v1 lease=1m
+10:00    a heartbeat interval=1d
+10:00    a vpn-opened v1 s1             | online full
+10:05    * instance-alive v1 lease=1h   | online full links=10:05 emits=online/heartbeat-only,online/full
+10:06    a vpn-closed v1 s1 at=10:03    | online heartbeat-only links=10:05
+
+== The first announcement of an instance, told when its lease is over
+10:00    a vpn-opened v1 s1
+10:30    * instance-alive v1 lease=5m at=10:10 | offline none since=10:15 cause=vpn-lease-expired
+
+== A start of an instance that is told late
+10:00    a vpn-opened v1 s1
+10:30    * instance-alive v1 lease=5m started=10:10 at=10:12 | offline none since=10:10 cause=vpn-instance-lost
+
+== Two sessions, and the lease of one instance runs out and is renewed
+10:00    * instance-alive v1 lease=5m
+10:00    a vpn-opened v1 s1
+10:01    a vpn-opened v2 s2             | online vpn-only
+10:06    * wait                         | online vpn-only changes=0
+10:07    a vpn-closed v2 s2             | offline none since=10:07
+10:08    * instance-alive v1 lease=5m   | online vpn-only since=10:08
+
+== An instance that was lost and is alive again does not bring its sessions back
+10:00    a vpn-opened v1 s1
+10:01    * instance-lost v1             | offline none
+10:02    * instance-alive v1 lease=5m   | offline none changes=0
+
+== A session that is told of late, opened and closed while the heartbeat went on
+10:00    a heartbeat interval=1d
+10:30    a vpn-opened v1 s1 at=10:10    | online full links=10:10
+10:31    a vpn-closed v1 s1 at=10:20    | online heartbeat-only links=10:20
+
+== The VPN enabled again during the grace of the heartbeat
+10:00    a settings vpn=off
+10:00    a heartbeat                    | online full
+10:22:40 a settings vpn=on              | online heartbeat-only links=10:22:40
+
+== A fleet whose VPN was disabled, told late: since then, or since the contact
+10:00    a registered f
+10:00    b registered f
+10:00    a heartbeat interval=1d
+10:08    b heartbeat interval=1d
+10:10    * fleet-settings f vpn=off at=10:05 | a: online full links=10:05 since=10:00 ; b: online full links=10:08
