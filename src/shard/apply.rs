@@ -181,7 +181,12 @@ impl Shard {
             if matches!(event, DeviceEvent::SessionClosed { .. }) {
                 turn.sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
             }
+            let over = row.cold.over_when_opened(at, event, &self.scopes);
+            row.cold.sessions.extend(over);
             self.judge(&mut row, judged, Some((at, device::cause_of(event))), false);
+            if over.is_some() {
+                row.cold.sessions.pop();
+            }
         }
         // Not before: what ended the session may be what made the difference.
         if matches!(event, DeviceEvent::SessionOpened { .. }) {
@@ -222,8 +227,11 @@ impl Shard {
                 false
             }
             Applied::Quiet => false,
-            Applied::Settle { scope, before, at, cause } => {
-                let what = What::Scope { scope, at, cause, record: Some(record) };
+            Applied::Settle { scope, before, at: made_at, cause } => {
+                // A restart is told of later than it was: rows are judged when
+                // the event happened all the same (rule T5).
+                let judged = at.max(made_at);
+                let what = What::Scope { scope, judged, at: made_at, cause, record: Some(record) };
                 self.hold(what, Some(before));
                 true
             }

@@ -1,7 +1,7 @@
 //! A row and its scopes seen as of an instant: what the ladder is asked, and
 //! when each fact or deadline came in.
 
-use super::device::{Cold, Session};
+use super::device::{Cold, Membership, Session};
 use super::event::{FrozenReason, Settings, Timestamp};
 use super::rules::Rules;
 use super::scope::{Scopes, cause_of_frozen, is_frozen};
@@ -22,7 +22,7 @@ pub(super) enum View {
         /// The row is judged here. What is later still takes effect from here
         /// on, so it is seen at all instants alike.
         judged: Timestamp,
-        /// The links are known to have stood as they do from here on. Their
+        /// The links that stand are known to have stood from here on. Their
         /// registers hold the last contact only; that of a device that kept
         /// polling would hide all the earlier ones.
         links_since: Option<Timestamp>,
@@ -117,9 +117,15 @@ impl Facts<'_> {
         self.settings(view).find_map(|(_, settings)| settings.vpn_enabled) == Some(false)
     }
 
+    /// Where the device belongs. Where it did before is not remembered.
+    fn belongs_to(&self, view: View) -> Membership {
+        let membership = self.cold.membership.as_ref().filter(|held| view.sees(held.at));
+        membership.map_or_else(Membership::default, |held| held.value)
+    }
+
     /// The device's settings, then those it inherits.
     fn settings(&self, view: View) -> impl Iterator<Item = (IntervalOf, Settings)> + use<> {
-        let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);
+        let fleet = self.scopes.fleet(self.belongs_to(view).fleet, self.before);
         let own = self.cold.settings.filter(|settings| view.sees(settings.at));
         let fleets = fleet.settings.map(|settings| match view {
             _ if view.sees_scope(settings.at) => settings.value,
@@ -133,7 +139,10 @@ impl Facts<'_> {
 
     /// When the last heartbeat times out, and when it expires.
     pub fn deadlines(&self, view: View) -> Option<(Timestamp, Timestamp)> {
-        let heartbeat = self.hot.heartbeat.get().filter(|at| view.sees_contact(*at))?;
+        let heard =
+            matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::HeartbeatOnly)));
+        let sees = |at: &Timestamp| if heard { view.sees_contact(*at) } else { view.sees(*at) };
+        let heartbeat = self.hot.heartbeat.get().filter(sees)?;
         Some(self.rules.deadlines(heartbeat, self.interval_ms(view)))
     }
 
@@ -149,10 +158,14 @@ impl Facts<'_> {
 
     /// Whether one session counts.
     pub fn session_counts(&self, session: &Session, view: View) -> bool {
-        view.sees_contact(session.opened_at)
-            && !self.cold.closed.iter().any(|closed| {
-                closed.fingerprint == session.fingerprint && view.sees(closed.closed_at)
-            })
+        let up = matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::VpnOnly)));
+        let opened_at = session.opened_at;
+        let seen = if up { view.sees_contact(opened_at) } else { view.sees(opened_at) };
+        seen && !self
+            .cold
+            .closed
+            .iter()
+            .any(|closed| closed.fingerprint == session.fingerprint && view.sees(closed.closed_at))
             && self.instance_holds(session.instance, session.opened_at, view)
     }
 
@@ -170,8 +183,11 @@ impl Facts<'_> {
         match view {
             // A row that was settled when the lease ended, in a chunk before a
             // crash, is not taken back although the restored clock stands
-            // before the end (rules C2, T5).
-            View::Now => !(instance.lapsed || shown_down && end <= self.hot.floor()),
+            // before the end (rules C2, T5). At other times only the clock ends
+            // a lease, however far ahead of it the row is.
+            View::Now => {
+                !(instance.lapsed || instance.ending && shown_down && end <= self.hot.floor())
+            }
             View::Without { at, .. } if instance.lapsed => end == at,
             View::AsOf { at, .. } | View::ScopesUntil(at) if instance.lapsed => end > at,
             // A lease in force is taken to have been so all along: the
@@ -243,8 +259,8 @@ impl Facts<'_> {
         facts.percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
     }
 
-    fn frozen_scopes(&self) -> [&[Option<Register<bool>>; FrozenReason::ALL.len()]; 2] {
-        let membership = self.cold.belongs_to();
+    fn frozen_scopes(&self, view: View) -> [&[Option<Register<bool>>; FrozenReason::ALL.len()]; 2] {
+        let membership = self.belongs_to(view);
         [
             &self.scopes.fleet(membership.fleet, self.before).frozen,
             &self.scopes.organization(membership.organization, self.before).frozen,
@@ -252,7 +268,7 @@ impl Facts<'_> {
     }
 
     fn frozen(&self, view: View) -> bool {
-        let scopes = self.frozen_scopes();
+        let scopes = self.frozen_scopes(view);
         if matches!(view, View::Now) {
             return is_frozen(&self.cold.frozen) || scopes.into_iter().any(is_frozen);
         }
@@ -278,9 +294,18 @@ impl Facts<'_> {
         };
         let cold = self.cold;
         add(self.hot.heartbeat.get(), Cause::Heartbeat);
-        if let Some((timeout, expiry)) = self.deadlines(View::Now) {
-            add(Some(timeout), Cause::HeartbeatTimedOut);
-            add(Some(expiry), Cause::HeartbeatExpired);
+        if let Some(heartbeat) = self.hot.heartbeat.get() {
+            // And those that it had before the settings came.
+            let inherited = self.settings(View::Now).map(|(_, settings)| settings.poll_interval_ms);
+            let inherited = inherited.flatten().map(i64::from);
+            let inherited = inherited.chain([self.rules.default_poll_interval_ms]);
+            let carried = self.hot.carried_ms().map(i64::from);
+            let inherited = inherited.filter(|_| carried.is_none());
+            for interval_ms in carried.into_iter().chain(inherited) {
+                let (timeout, expiry) = self.rules.deadlines(heartbeat, interval_ms);
+                add(Some(timeout), Cause::HeartbeatTimedOut);
+                add(Some(expiry), Cause::HeartbeatExpired);
+            }
         }
         add(cold.last_vpn_opening, Cause::VpnOpened);
         for session in &cold.sessions {
@@ -326,7 +351,7 @@ impl Facts<'_> {
         let mut add = |at: Option<Timestamp>, cause: Cause| {
             moments.extend(at.map(|at| (at, cause)));
         };
-        for register in self.frozen_scopes().into_iter().flatten().flatten() {
+        for register in self.frozen_scopes(View::Now).into_iter().flatten().flatten() {
             add(Some(register.at), cause_of_frozen(register.value));
         }
         let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);

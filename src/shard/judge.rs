@@ -20,7 +20,6 @@
 //! frozen after the move is Frozen since the freeze. It costs only where there
 //! is a change.
 
-use super::Shard;
 use super::device::{ClosedChanges, Cold};
 use super::event::{Settings, Timestamp};
 use super::facts::{Facts, View};
@@ -28,6 +27,7 @@ use super::outbox::StatusChange;
 use super::rules::INTERVAL_MAX_MS;
 use super::status::{Cause, Connectivity, Status, next_deadline};
 use super::table::{Hot, Instant48, NO_COLD, flag};
+use super::{JUDGED_AHEAD_MS, Shard};
 
 /// A row taken out of the table to be worked on.
 #[derive(Debug)]
@@ -208,10 +208,13 @@ impl Shard {
         if current == previous {
             return false;
         }
+        // What is found may have happened ahead of the clock, as where it was
+        // noticed first (rule J9).
         let trigger = trigger.unwrap_or_else(|| trigger_found(&facts, at));
+        let seen = trigger.0.min(at.plus_ms(JUDGED_AHEAD_MS)).max(at);
         let since_held = row.hot.since.or_min();
         let connectivity_since_held = row.hot.connectivity_since.or_min();
-        let date = |floor, holds: &dyn Fn(Shown) -> bool| date(&facts, floor, at, trigger, holds);
+        let date = |floor, holds: &dyn Fn(Shown) -> bool| date(&facts, floor, seen, trigger, holds);
         let (since, connectivity_since, cause) = match current {
             None => {
                 let deleted = row.cold.deleted.unwrap_or(at);
@@ -347,7 +350,7 @@ fn date(
 /// have made a difference. It is the one without which the row would show what
 /// it last emitted.
 fn trigger_found(facts: &Facts<'_>, judged: Timestamp) -> (Timestamp, Cause) {
-    let moments = facts.scope_moments(judged);
+    let moments = facts.scope_moments(judged.plus_ms(JUDGED_AHEAD_MS));
     let intervals = [None, Some(u32::try_from(INTERVAL_MAX_MS).unwrap_or(u32::MAX)), Some(1)];
     let made_it = |(at, cause): &&(Timestamp, Cause)| {
         // Other possibilities matter where settings are left out only.

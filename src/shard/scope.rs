@@ -80,6 +80,9 @@ pub(super) struct Instance {
     pub facts: InstanceFacts,
     /// The clock has passed the end of its lease: its sessions do not count.
     pub lapsed: bool,
+    /// Restored with the clock just before the end of its lease: some rows may
+    /// have been settled for that already.
+    pub ending: bool,
 }
 
 impl Instance {
@@ -375,6 +378,7 @@ impl Scopes {
         let instance = self.instances.get_mut(index);
         let before = Before::Instance(index, instance.clone());
         instance.lapsed = true;
+        instance.ending = false;
         before
     }
 
@@ -385,6 +389,7 @@ impl Scopes {
             let instance = self.instances.get_mut(index);
             let Some(end) = instance.lease_end() else { continue };
             instance.lapsed = end <= clock;
+            instance.ending = !instance.lapsed && end.plus_ms(-1) <= clock;
             if !instance.lapsed {
                 self.leases.insert((end, index));
             }

@@ -37,8 +37,14 @@ pub(super) enum What {
     /// The restore is complete (rule R3).
     Restored { rules_changed_at: Option<Timestamp> },
     /// A fact of a scope changed (rule J7), or a lease ended: then there is no
-    /// record.
-    Scope { scope: ScopeRef, at: Timestamp, cause: Cause, record: Option<HeldRecord> },
+    /// record. Rows are judged at `judged`; `at` is what `since` may be.
+    Scope {
+        scope: ScopeRef,
+        judged: Timestamp,
+        at: Timestamp,
+        cause: Cause,
+        record: Option<HeldRecord>,
+    },
 }
 
 impl What {
@@ -70,6 +76,7 @@ impl Shard {
         let before = self.scopes.lapse(end, instance);
         let what = What::Scope {
             scope: ScopeRef::Instance(instance),
+            judged: end,
             at: end,
             cause: Cause::VpnLeaseExpired,
             record: None,
@@ -141,11 +148,11 @@ impl Shard {
         let Some(mut row) = self.load(index) else { return };
         let judged;
         match what {
-            What::Scope { at, cause, record, .. } => {
+            What::Scope { judged: judged_at, at, cause, record, .. } => {
                 // The end of a lease has its place among the row's own
                 // deadlines, and the clock stands just before it.
                 let clock = if record.is_some() { self.clock } else { at.max(self.clock) };
-                judged = Shard::judged_at(clock, at, row.hot.floor());
+                judged = Shard::judged_at(clock, judged_at, row.hot.floor());
                 let version = row.hot.version;
                 self.fire(&mut row, self.clock, judged, true);
                 turn.expired += u32::from(row.hot.version != version);

@@ -1,0 +1,234 @@
+//! The one right sequence of changes of a history whose events and deadlines
+//! are far enough apart (T8).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_status::shard::{Cause, DeviceId, EventBody, ScopeEvent, StatusChange};
+
+use crate::history::{History, devices};
+use crate::model::{Oracle, Row, Shown, cause_of};
+
+/// What a change must say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    pub version: u64,
+    pub previous: Shown,
+    pub current: Shown,
+    pub since: i64,
+    pub connectivity_since: i64,
+    /// What came in at that instant: one of these is the cause.
+    pub causes: BTreeSet<Cause>,
+    pub fleet: String,
+    pub organization: String,
+    pub last_heartbeat: Option<i64>,
+    pub vpn_connected: bool,
+    pub progress: Option<u8>,
+}
+
+impl Expected {
+    /// Whether this is how a change may be told.
+    pub fn allows(&self, told: &Expected) -> bool {
+        let causes = self.causes.clone();
+        told.causes.is_subset(&causes) && Expected { causes, ..told.clone() } == *self
+    }
+
+    pub fn of(change: &StatusChange) -> Expected {
+        Expected {
+            version: change.version,
+            previous: change.previous,
+            current: change.current,
+            since: change.since.0,
+            connectivity_since: change.connectivity_since.0,
+            causes: [change.cause].into(),
+            fleet: change.fleet.as_deref().unwrap_or_default().to_owned(),
+            organization: change.organization.as_deref().unwrap_or_default().to_owned(),
+            last_heartbeat: change.last_heartbeat.map(|at| at.0),
+            vpn_connected: change.vpn_connected,
+            progress: change.progress,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Told {
+    shown: Shown,
+    since: i64,
+    connectivity_since: i64,
+    changes: Vec<Expected>,
+    emitted: Vec<Expected>,
+    /// Deadlines up to here have passed.
+    passed: i64,
+}
+
+/// Every device's changes, told from the whole history.
+///
+/// Of an event that came late, a row no longer knows all that was before it:
+/// registers hold the latest only. There `emitted` may say a later `since`, if
+/// the status held then too, and something came in at that instant; and, where
+/// some register did hold something else before, also an earlier one. Of a session
+/// that was opened late, nobody knows whether the lease of its time had run out.
+pub fn sequences(
+    history: &History,
+    emitted: &dyn Fn(&DeviceId) -> Vec<Expected>,
+) -> BTreeMap<DeviceId, Vec<Expected>> {
+    let mut oracle = Oracle::new(&history.rules);
+    let new = |device| Told { emitted: emitted(&device), ..Told::default() };
+    let mut told: BTreeMap<DeviceId, Told> =
+        devices().map(|device| (device.clone(), new(device))).collect();
+    // What the clock comes to, when it has read everything.
+    let clock = history.end - history.rules.slack_ms;
+    for record in &history.records {
+        for device in devices() {
+            pass_deadlines(
+                &oracle,
+                &device,
+                told.entry(device.clone()).or_default(),
+                record.written,
+            );
+        }
+        let fact = record.fact();
+        let trigger = match &fact.body {
+            EventBody::Heartbeat { .. } => (fact.at, Cause::Heartbeat),
+            EventBody::Device { event, .. } => (fact.at, cause_of(event)),
+            EventBody::Scope(event) => match event {
+                // A restart ends sessions when it was, not when it was told.
+                ScopeEvent::InstanceAlive { instance, started_at, .. } => {
+                    let (_, held, _) = oracle.instance(instance, i64::MAX);
+                    match started_at {
+                        Some(start) if start.0 <= fact.believed && Some(start.0) > held => {
+                            (start.0, Cause::VpnInstanceLost)
+                        }
+                        _ => (fact.at, Cause::VpnInstanceAlive),
+                    }
+                }
+                ScopeEvent::InstanceLost { .. } => (fact.at, Cause::VpnInstanceLost),
+                ScopeEvent::FleetSettingsChanged { .. } => (fact.at, Cause::SettingsChanged),
+                ScopeEvent::FleetFrozen { .. } | ScopeEvent::OrganizationFrozen { .. } => {
+                    (fact.at, Cause::Frozen)
+                }
+                ScopeEvent::FleetUnfrozen { .. } | ScopeEvent::OrganizationUnfrozen { .. } => {
+                    (fact.at, Cause::Unfrozen)
+                }
+            },
+        };
+        oracle.facts.push(fact);
+        for device in devices() {
+            let told = told.entry(device.clone()).or_default();
+            look(&oracle, &device, told, record.written, trigger);
+        }
+    }
+    for device in devices() {
+        pass_deadlines(&oracle, &device, told.entry(device.clone()).or_default(), clock + 1);
+    }
+    told.into_iter().map(|(device, told)| (device, told.changes)).collect()
+}
+
+/// The deadlines before `until`, each at its own instant. Those that passed
+/// long ago change nothing any more.
+fn pass_deadlines(oracle: &Oracle, device: &DeviceId, told: &mut Told, until: i64) {
+    for (at, cause) in oracle.deadlines_of(device) {
+        if at < until && at > told.passed {
+            look(oracle, device, told, at, (at, cause));
+        }
+    }
+    told.passed = until;
+}
+
+/// Tells a change, if there is one at this instant.
+fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: (i64, Cause)) {
+    let row = oracle.row(device);
+    let current = oracle.shown(&row, now, now);
+    if current == told.shown {
+        return;
+    }
+    let previous = told.shown;
+    let status = |shown: Shown| shown.map(|(status, _)| status);
+    let connectivity = |shown: Shown| shown.map(|(_, connectivity)| connectivity);
+    let mut causes = BTreeSet::from([trigger.1]);
+    if connectivity(current) != connectivity(previous) || current.is_none() {
+        let holds = |shown: Shown| connectivity(shown) == connectivity(current);
+        let floor = told.connectivity_since;
+        let emitted = told.emitted.get(told.changes.len()).map(|change| change.connectivity_since);
+        (told.connectivity_since, causes) =
+            date(oracle, device, floor, now, trigger, emitted, &holds);
+    }
+    if status(current) != status(previous) || current.is_none() {
+        let holds = |shown: Shown| status(shown) == status(current);
+        let emitted = told.emitted.get(told.changes.len()).map(|change| change.since);
+        (told.since, causes) = date(oracle, device, told.since, now, trigger, emitted, &holds);
+    }
+    told.shown = current;
+    told.changes.push(expected(told, previous, current, causes, &row, now));
+}
+
+fn expected(
+    told: &Told,
+    previous: Shown,
+    current: Shown,
+    causes: BTreeSet<Cause>,
+    row: &Row,
+    now: i64,
+) -> Expected {
+    let (fleet, organization) = row.membership.as_ref().map(|m| m.1.clone()).unwrap_or_default();
+    Expected {
+        version: told.changes.len() as u64 + 1,
+        previous,
+        current,
+        since: told.since,
+        connectivity_since: told.connectivity_since,
+        causes,
+        fleet: fleet.to_string(),
+        organization: organization.to_string(),
+        last_heartbeat: row.heartbeat.map(|(at, _)| at),
+        vpn_connected: Oracle::vpn_up(row, now),
+        progress: Oracle::progress(row),
+    }
+}
+
+/// Since when what holds now has held, had everything been known in time, but
+/// not before `floor`; and what came in then (J9).
+fn date(
+    oracle: &Oracle,
+    device: &DeviceId,
+    floor: i64,
+    now: i64,
+    trigger: (i64, Cause),
+    emitted: Option<i64>,
+    holds: &dyn Fn(Shown) -> bool,
+) -> (i64, BTreeSet<Cause>) {
+    let instants = oracle.instants(device);
+    // Until then what was told stands.
+    let start = trigger.0.max(floor);
+    // Floored, it may be the doing of anything that came in between.
+    let between = instants.iter().filter(|(at, _)| trigger.0 < *at && *at <= start);
+    let causes = between.map(|(_, cause)| *cause).chain([trigger.1]);
+    let mut found = (start, causes.collect::<BTreeSet<_>>());
+    let holds_at = |at: i64| {
+        let row = oracle.row_as_of(device, at);
+        holds(oracle.shown(&row, at, at))
+    };
+    let mut held = holds_at(start);
+    for (at, _) in instants.range((start + 1, Cause::Deleted)..) {
+        if *at > now {
+            break;
+        }
+        let holds_then = holds_at(*at);
+        if holds_then && !held {
+            let causes = instants.iter().filter(|(then, _)| then == at);
+            found = (*at, causes.map(|(_, cause)| *cause).collect());
+        }
+        held = holds_then;
+    }
+    if let Some(emitted) = emitted
+        && trigger.0 < now
+        && start <= emitted
+        && (found.0 < emitted || trigger.1 == Cause::VpnOpened || oracle.has_superseded(device))
+        && emitted <= now
+        && (emitted == start || instants.iter().any(|(at, _)| *at == emitted))
+    {
+        let causes = instants.iter().filter(|(at, _)| *at == emitted);
+        let causes = causes.map(|(_, cause)| *cause).chain(found.1).chain([trigger.1]);
+        return (emitted, causes.collect());
+    }
+    found
+}
