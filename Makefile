@@ -18,7 +18,7 @@ demo: need-build ## A fleet, the service and a live picture of it, all in one pr
 test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
 	scripts/need.sh java maven redis
 	scripts/kafka.sh fetch
-	cargo test --no-fail-fast
+	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} cargo test --no-fail-fast
 
 lint: need-build need-lint ## Format and lints only
 	cargo fmt --check
