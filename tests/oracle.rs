@@ -34,7 +34,7 @@ fn config(cases: u32) -> ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
             "tests/oracle/regressions.txt",
         ))),
-        max_shrink_iters: 20_000,
+        max_shrink_iters: 3_000,
         ..config
     }
 }

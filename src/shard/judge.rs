@@ -194,6 +194,11 @@ impl Shard {
         Facts { hot: &row.hot, cold: &row.cold, scopes: &self.scopes, rules: &self.rules, before }
     }
 
+    /// Whether any session counted before the scope event that holds the shard.
+    pub(super) fn was_connected(&self, row: &Row) -> bool {
+        self.facts(row, true).vpn_connected(View::Now)
+    }
+
     /// Emits what the row shows at `at`, if that is new.
     pub(super) fn judge(
         &mut self,

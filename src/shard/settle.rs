@@ -156,7 +156,14 @@ impl Shard {
                 let version = row.hot.version;
                 self.fire(&mut row, self.clock, judged, true);
                 turn.expired += u32::from(row.hot.version != version);
-                self.judge(&mut row, judged, Some((at, cause)), false);
+                // A restart ends sessions when it was; those that its
+                // announcement brings back come with the announcement.
+                let trigger = if cause == Cause::VpnInstanceLost && !self.was_connected(&row) {
+                    (judged_at, Cause::VpnInstanceAlive)
+                } else {
+                    (at, cause)
+                };
+                self.judge(&mut row, judged, Some(trigger), false);
             }
             What::Restored { rules_changed_at } => {
                 judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());

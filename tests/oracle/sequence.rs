@@ -56,6 +56,8 @@ struct Told {
     connectivity_since: i64,
     changes: Vec<Expected>,
     emitted: Vec<Expected>,
+    /// What is looked at came late.
+    late: bool,
     /// Deadlines up to here have passed.
     passed: i64,
 }
@@ -87,6 +89,7 @@ pub fn sequences(
             );
         }
         let fact = record.fact();
+        let late = fact.at < record.written;
         let trigger = match &fact.body {
             EventBody::Heartbeat { .. } => (fact.at, Cause::Heartbeat),
             EventBody::Device { event, .. } => (fact.at, cause_of(event)),
@@ -114,7 +117,9 @@ pub fn sequences(
         oracle.facts.push(fact);
         for device in devices() {
             let told = told.entry(device.clone()).or_default();
+            told.late = late;
             look(&oracle, &device, told, record.written, trigger);
+            told.late = false;
         }
     }
     for device in devices() {
@@ -148,13 +153,18 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
     if connectivity(current) != connectivity(previous) || current.is_none() {
         let holds = |shown: Shown| connectivity(shown) == connectivity(current);
         let floor = told.connectivity_since;
-        let emitted = told.emitted.get(told.changes.len()).map(|change| change.connectivity_since);
+        let emitted = told
+            .emitted
+            .get(told.changes.len())
+            .filter(|_| told.late)
+            .map(|change| change.connectivity_since);
         (told.connectivity_since, causes) =
             date(oracle, device, floor, now, trigger, emitted, &holds);
     }
     if status(current) != status(previous) || current.is_none() {
         let holds = |shown: Shown| status(shown) == status(current);
-        let emitted = told.emitted.get(told.changes.len()).map(|change| change.since);
+        let emitted =
+            told.emitted.get(told.changes.len()).filter(|_| told.late).map(|change| change.since);
         (told.since, causes) = date(oracle, device, told.since, now, trigger, emitted, &holds);
     }
     told.shown = current;
@@ -220,7 +230,6 @@ fn date(
         held = holds_then;
     }
     if let Some(emitted) = emitted
-        && trigger.0 < now
         && start <= emitted
         && (found.0 < emitted || trigger.1 == Cause::VpnOpened || oracle.has_superseded(device))
         && emitted <= now

@@ -24,3 +24,9 @@
 == A setting that came when the heartbeat had expired already
 14:00 e settings interval=1d               | - changes=0
 14:01 e heartbeat at=13:30                 | online heartbeat-only since=14:00 cause=settings-changed
+
+== Sessions that a restarted instance takes over come back with its announcement
+15:00 * instance-alive v4 lease=1m
+15:00:30 f vpn-opened v4 s1                | online vpn-only
+15:02 * wait                               | offline none since=15:01
+15:03 * instance-alive v4 lease=1h started=14:50 | online vpn-only since=15:03 cause=vpn-instance-alive
