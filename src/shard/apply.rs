@@ -181,12 +181,7 @@ impl Shard {
             if matches!(event, DeviceEvent::SessionClosed { .. }) {
                 turn.sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
             }
-            let over = row.cold.over_when_opened(at, event, &self.scopes);
-            row.cold.sessions.extend(over);
             self.judge(&mut row, judged, Some((at, device::cause_of(event))), false);
-            if over.is_some() {
-                row.cold.sessions.pop();
-            }
         }
         // Not before: what ended the session may be what made the difference.
         if matches!(event, DeviceEvent::SessionOpened { .. }) {

@@ -269,23 +269,6 @@ impl Cold {
         true
     }
 
-    /// The session of an opening that comes after its close. It is over, but was
-    /// open in between, which `since` depends on (rule J9).
-    pub fn over_when_opened(
-        &self,
-        at: Timestamp,
-        event: &DeviceEvent,
-        scopes: &Scopes,
-    ) -> Option<Session> {
-        let DeviceEvent::SessionOpened { instance, session } = event else { return None };
-        let fingerprint = session_fingerprint(instance, session);
-        let instance = scopes.instances.find(instance)?;
-        self.closed
-            .iter()
-            .any(|closed| closed.fingerprint == fingerprint && closed.closed_at > at)
-            .then_some(Session { instance, fingerprint, opened_at: at })
-    }
-
     fn close(
         &mut self,
         fingerprint: SessionFingerprint,
