@@ -56,18 +56,12 @@ impl Traffic {
     /// One round: every toggler takes a step, every poller polls now and then.
     fn flow(&mut self, rng: &mut ChaCha8Rng, quitting: bool) {
         let at_ms = now_ms();
-        let session = format!("s{}", self.round / 2);
-        let opens = self.round.is_multiple_of(2);
-        let mut events = Vec::new();
-        for n in 0..TOGGLERS {
-            let instance = format!("vpn-{}", n % 3);
-            let device = toggler(n);
-            events.push(if opens {
-                events::session_opened(&device, at_ms, &instance, &session)
-            } else {
-                events::session_closed(&device, at_ms, &instance, &session)
-            });
-        }
+        let mut events: Vec<_> = (0..TOGGLERS)
+            .map(|n| {
+                let instance = format!("vpn-{}", n % 3);
+                events::toggled(&toggler(n), at_ms, &instance, self.round)
+            })
+            .collect();
         for n in 0..POLLERS {
             if self.round == 0 || rng.random_bool(0.1) {
                 events.push(events::heartbeat_every(&poller(n), at_ms, POLL_INTERVAL));

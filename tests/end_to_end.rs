@@ -419,16 +419,10 @@ fn shards_move_among_members_without_a_lost_or_doubled_change() {
     let mut first = DeviceStatus::start_ready(&config());
     let producer = broker.producer();
     let devices: Vec<String> = (0..60).map(device_id).collect();
-    let toggle = |round: i64| {
+    let toggle = |round: u64| {
         let at_ms = now_ms();
-        let session = format!("s{}", round / 2);
-        producer.send(
-            &topics,
-            devices.iter().map(|device| match round % 2 {
-                0 => events::session_opened(device, at_ms, "vpn-1", &session),
-                _ => events::session_closed(device, at_ms, "vpn-1", &session),
-            }),
-        );
+        let step = |device: &String| events::toggled(device, at_ms, "vpn-1", round);
+        producer.send(&topics, devices.iter().map(step));
         producer.flush();
     };
     let mut second = None;

@@ -163,14 +163,8 @@ fn at_least_once_loses_nothing_and_may_repeat_after_a_kill() {
     let producer = broker.producer();
     let devices: Vec<String> = (0..40).map(device_id).collect();
     for round in 0..20 {
-        let session = format!("s{}", round / 2);
-        producer.send(
-            &topics,
-            devices.iter().map(|device| match round % 2 {
-                0 => events::session_opened(device, now_ms(), "vpn-1", &session),
-                _ => events::session_closed(device, now_ms(), "vpn-1", &session),
-            }),
-        );
+        let step = |device: &String| events::toggled(device, now_ms(), "vpn-1", round);
+        producer.send(&topics, devices.iter().map(step));
         producer.flush();
         pause(Duration::from_millis(200));
         if round % 7 == 6 {
@@ -218,14 +212,8 @@ fn with_the_classic_protocol_a_second_member_costs_no_change() {
     let devices: Vec<String> = (0..40).map(device_id).collect();
     let mut second = None;
     for round in 0..40 {
-        let session = format!("s{}", round / 2);
-        producer.send(
-            &topics,
-            devices.iter().map(|device| match round % 2 {
-                0 => events::session_opened(device, now_ms(), "vpn-1", &session),
-                _ => events::session_closed(device, now_ms(), "vpn-1", &session),
-            }),
-        );
+        let step = |device: &String| events::toggled(device, now_ms(), "vpn-1", round);
+        producer.send(&topics, devices.iter().map(step));
         producer.flush();
         pause(Duration::from_millis(250));
         if round == 10 {

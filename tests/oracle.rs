@@ -203,7 +203,7 @@ fn check_sequences(driver: &Driver<'_>) {
 proptest! {
     #![proptest_config(config(400))]
 
-    /// DESIGN section 2: any interleaving of the three inputs, in any order and
+    /// docs/rules.md: any interleaving of the three inputs, in any order and
     /// with any duplicates, ends in the same facts and the same status.
     #[test]
     fn any_order_with_any_duplicates_ends_as_the_oracle_says(

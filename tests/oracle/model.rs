@@ -1,4 +1,4 @@
-//! The oracle: what a device's status is, by the words of DESIGN and of the
+//! The oracle: what a device's status is, by the words of docs/statuses.md and of the
 //! rules, recomputed from the whole history each time it is asked.
 //!
 //! It shares nothing with `src/shard` but the names of events and statuses. It
@@ -357,7 +357,7 @@ impl Oracle {
             .any(|session| session.may_count && session.lease_end.is_none_or(|end| leases_at < end))
     }
 
-    /// The ladder of DESIGN section 1. Heartbeats are judged at one instant and
+    /// The ladder of docs/statuses.md. Heartbeats are judged at one instant and
     /// leases at another, as the second are fired by the clock only (J7).
     pub fn shown(&self, row: &Row, at: i64, leases_at: i64) -> Shown {
         let contact = row.heartbeat.map(|(at, _)| at).max(row.last_opening);

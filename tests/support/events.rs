@@ -71,6 +71,17 @@ pub fn session_closed(device: &str, at_ms: i64, instance: &str, session: &str) -
     vpn(Some(device), at_ms, vpn_event::Event::SessionClosed(event))
 }
 
+/// Step `round` of a device whose only session opens and closes by turns: each
+/// step is a change.
+pub fn toggled(device: &str, at_ms: i64, instance: &str, round: u64) -> Outgoing {
+    let session = format!("s{}", round / 2);
+    if round.is_multiple_of(2) {
+        session_opened(device, at_ms, instance, &session)
+    } else {
+        session_closed(device, at_ms, instance, &session)
+    }
+}
+
 /// `instance` lives, and answers for its sessions for `lease`.
 pub fn instance_alive(instance: &str, at_ms: i64, lease: Duration) -> Outgoing {
     let lease = Some(lease.try_into().unwrap());
