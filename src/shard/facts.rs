@@ -151,6 +151,15 @@ impl Facts<'_> {
         heartbeat_state(self.deadlines(View::Now), at)
     }
 
+    /// The same by the settings of that instant: a change whose deadline they
+    /// made must not say otherwise.
+    pub fn heartbeat_state_as_of(&self, at: Timestamp, judged: Timestamp) -> HeartbeatState {
+        let settings = View::AsOf { at, judged, links_since: None };
+        let heartbeat = self.hot.heartbeat.get();
+        let deadlines = heartbeat.map(|at| self.rules.deadlines(at, self.interval_ms(settings)));
+        heartbeat_state(deadlines, at)
+    }
+
     /// Whether any session counts (rule J4).
     pub fn vpn_connected(&self, view: View) -> bool {
         self.cold.sessions.iter().any(|session| self.session_counts(session, view))

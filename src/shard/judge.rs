@@ -256,7 +256,7 @@ impl Shard {
             since,
             connectivity_since,
             cause,
-            heartbeat_state: facts.heartbeat_state(since.max(connectivity_since)),
+            heartbeat_state: facts.heartbeat_state_as_of(since.max(connectivity_since), seen),
             last_heartbeat: row.hot.heartbeat.get(),
             vpn_connected: facts.vpn_connected(View::Now),
             progress: facts.progress(),
