@@ -364,8 +364,15 @@ impl<'a> Driver<'a> {
                         oracle.facts.push(record.fact());
                     }
                 }
-                oracle.heartbeat_state(&oracle.row(&change.device), since)
+                // Noticed late, by the settings of its time or by those of now.
+                let rows = [oracle.row(&change.device), oracle.row_as_of(&change.device, since)];
+                rows.map(|row| oracle.heartbeat_state(&row, since))
             });
+            let states = states.concat();
+            assert!(
+                change.heartbeat_state >= state || change.since != deadline,
+                "the state of the heartbeat is not that of its cause: {change:?}"
+            );
             assert!(
                 states.iter().any(|held| *held >= state),
                 "too early, as it was {states:?} by then (clock {clock}, {deadline}, {:?}): {change:?}",

@@ -147,6 +147,9 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
         return;
     }
     let previous = told.shown;
+    // What a restart ended, it ended before anybody was told.
+    let told_late = trigger.1 == Cause::VpnInstanceLost && trigger.0 < now;
+    let late = told.late || told_late && !Oracle::vpn_up(&row, now);
     let status = |shown: Shown| shown.map(|(status, _)| status);
     let connectivity = |shown: Shown| shown.map(|(_, connectivity)| connectivity);
     let mut causes = BTreeSet::from([trigger.1]);
@@ -156,7 +159,7 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
         let emitted = told
             .emitted
             .get(told.changes.len())
-            .filter(|_| told.late)
+            .filter(|_| late)
             .map(|change| change.connectivity_since);
         (told.connectivity_since, causes) =
             date(oracle, device, floor, now, trigger, emitted, &holds);
@@ -164,7 +167,7 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
     if status(current) != status(previous) || current.is_none() {
         let holds = |shown: Shown| status(shown) == status(current);
         let emitted =
-            told.emitted.get(told.changes.len()).filter(|_| told.late).map(|change| change.since);
+            told.emitted.get(told.changes.len()).filter(|_| late).map(|change| change.since);
         (told.since, causes) = date(oracle, device, told.since, now, trigger, emitted, &holds);
     }
     told.shown = current;
