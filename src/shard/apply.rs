@@ -194,7 +194,12 @@ impl Shard {
     /// Whether the deletion of the row suppresses an event (rule J5), which is
     /// noted: the deletion is remembered the longer.
     fn is_suppressed(&self, row: &mut super::judge::Row, at: Timestamp) -> bool {
-        if row.cold.deleted.is_none_or(|deleted| at > deleted) {
+        let Some(deleted) = row.cold.deleted else { return false };
+        // A later event is kept for a registration that may come yet; until then
+        // it is suppressed as well, or a deleted device that goes on polling
+        // would be back as a new one once its deletion is forgotten.
+        let before = at <= deleted;
+        if !before && !row.cold.is_deleted() {
             return false;
         }
         let touched = row.cold.deletion_touched;
@@ -204,7 +209,7 @@ impl Shard {
         } else if row.cold.deletion_touched != touched {
             row.remembered_only = true;
         }
-        true
+        before
     }
 
     /// Applies a scope event. Says whether it holds the shard (rule J7).

@@ -105,9 +105,17 @@
 == A deletion is remembered for a day
 10:00           a registered f
 10:01           a deleted                        | -
-1d+10:00:59.999 a heartbeat                      | - changes=0
+1d+10:00:59.999 * wait                           | - changes=0
 1d+10:01        * wait                           | - changes=0
 1d+10:02        a heartbeat                      | online heartbeat-only version=1
+
+== A deleted device that goes on polling stays deleted
+10:00    a registered f
+10:01    a deleted                        | -
+22:00    a heartbeat                      | - changes=0
+1d+10:02 a heartbeat                      | - changes=0
+2d+09:00 a heartbeat                      | - changes=0
+2d+09:01 a registered f                   | online version=3
 
 == A deletion is remembered a day longer than the last event that it kept out
 10:00    a registered f
