@@ -52,7 +52,7 @@ clean: ## Remove all that was built, fetched and stored
 	cargo clean
 
 need-build:
-	@scripts/need.sh cc make pkg-config
+	@scripts/need.sh cc make pkg-config openssl curl sasl
 	@command -v cargo >/dev/null || { echo "Please install Rust (with rustup)" >&2; exit 1; }
 
 need-lint:

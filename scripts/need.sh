@@ -3,16 +3,27 @@
 # Installs Debian packages where it may, otherwise says in one line what to install.
 set -euo pipefail
 
-# What is asked for, the command that proves it, and the Debian package that brings it.
+# What is asked for, the command that proves it (or, with .pc, what pkg-config must
+# know), and the Debian package that brings it.
 table='
 cc          cc            build-essential
 make        make          make
 pkg-config  pkg-config    pkg-config
+openssl     openssl.pc    libssl-dev
+curl        libcurl.pc    libcurl4-openssl-dev
+sasl        libsasl2.pc   libsasl2-dev
 java        java          openjdk-17-jre-headless
 maven       mvn           maven
 redis       redis-server  redis-server
 flock       flock         util-linux
 '
+
+installed() {
+    case $1 in
+    *.pc) command -v pkg-config >/dev/null && pkg-config --exists "${1%.pc}" ;;
+    *) command -v "$1" >/dev/null ;;
+    esac
+}
 
 packages=()
 for name in "$@"; do
@@ -20,7 +31,7 @@ for name in "$@"; do
         echo "need.sh: nothing is known of '$name'" >&2
         exit 2
     }
-    command -v "$command" >/dev/null || packages+=("$package")
+    installed "$command" || packages+=("$package")
 done
 [ ${#packages[@]} -gt 0 ] || exit 0
 
