@@ -3,8 +3,8 @@
 # Installs Debian packages where it may, otherwise says in one line what to install.
 set -euo pipefail
 
-# What is asked for, the command that proves it (or, with .pc, what pkg-config must
-# know), and the Debian package that brings it.
+# What is asked for, the command that proves it (or, with .pc, what pkg-config must know,
+# with .py, what Python must), and the Debian package that brings it.
 table='
 cc          cc            build-essential
 make        make          make
@@ -15,12 +15,17 @@ sasl        libsasl2.pc   libsasl2-dev
 java        java          openjdk-17-jre-headless
 maven       mvn           maven
 redis       redis-server  redis-server
+prometheus  promtool      prometheus
+node        node          nodejs
+npm         npm           npm
+venv        ensurepip.py  python3-venv
 flock       flock         util-linux
 '
 
 installed() {
     case $1 in
     *.pc) command -v pkg-config >/dev/null && pkg-config --exists "${1%.pc}" ;;
+    *.py) python3 -c "import ${1%.py}" >/dev/null 2>&1 ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
