@@ -3,6 +3,7 @@
 # (python/bin/python) with the messages made from proto/ (messages/), and a folder for Node
 # (node/) with its packages beside copies of the examples.
 set -euo pipefail
+trap 'echo "examples.sh: failed; WITHOUT_EXAMPLES=1 make test does without these" >&2' ERR
 root=$(cd "$(dirname "$0")/.." && pwd)
 home="$root/target/examples"
 mkdir -p "$home"

@@ -60,8 +60,15 @@ if command -v flock >/dev/null; then
     flock 9
 fi
 echo "Installing ${packages[*]} ..." >&2
+# A package that starts a daemon by itself is not to do so here: where systemd runs, a
+# policy says so while we install; elsewhere the run level does.
+policy=/usr/sbin/policy-rc.d
+if [ -d /run/systemd/system ] && [ ! -e "$policy" ]; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+fi
 install() {
-    # A package that starts a daemon by itself is not to do so here.
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }

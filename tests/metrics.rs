@@ -240,6 +240,15 @@ fn the_metrics_are_as_documented_and_prometheus_answers_every_query() {
     for name in exposed.keys() {
         assert!(documented.contains_key(name), "{name} is missing in docs/metrics.md");
     }
+    let sum_of = |name: &str| -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    let changes = sum_of("device_status_changes_total{");
+    let delays = sum_of("device_status_change_delay_seconds_count");
+    assert!(changes > 0.0 && (changes - delays).abs() < 0.5, "{changes} changes, {delays} delays");
+    let told_soon = sum_of("device_status_change_delay_seconds_bucket{le=\"60\"}");
+    assert!(told_soon > 0.9 * changes, "{told_soon} of {changes} changes within a minute");
     let complaints = content("promtool", &["check", "metrics"], &text).unwrap();
     assert_eq!(complaints, "", "promtool check metrics");
 
