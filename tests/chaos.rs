@@ -1,6 +1,8 @@
 //! The built binary under real faults, traffic flowing: killed, frozen past its
-//! session, joined and left by others, its broker restarted and killed, its
-//! Redis killed and emptied. An independent reader of the topics judges.
+//! session, joined and left by others, restarted one after the other, its broker
+//! restarted, killed and frozen, its Redis killed and emptied. One of the two
+//! processes is a static member of the group. An independent reader of the topics
+//! judges.
 //!
 //! `CHAOS_SECONDS` says how long (default: short, for `make test`; `make chaos`
 //! runs ten minutes), `CHAOS_SEED` which faults.
@@ -103,7 +105,7 @@ fn no_fault_loses_doubles_or_invents_a_change() {
             .set("admin.listen", format!("127.0.0.1:{port}"))
             .set("log.level", "info")
     };
-    let configs = [config(free_port()), config(free_port())];
+    let configs = [config(free_port()).set("kafka.instance_id", "first"), config(free_port())];
     let mut services = [Some(DeviceStatus::start_ready(&configs[0])), None];
     let mut traffic = Traffic {
         producer: broker.producer(),
@@ -116,7 +118,7 @@ fn no_fault_loses_doubles_or_invents_a_change() {
     while clock.elapsed() < Duration::from_secs(seconds) {
         traffic.flow_for(&mut rng, 8);
         let first = usize::from(services[0].is_none());
-        let fault = match rng.random_range(0..10) {
+        let fault = match rng.random_range(0..12) {
             0..3 => {
                 if let Some(service) = &mut services[first] {
                     service.kill();
@@ -159,6 +161,25 @@ fn no_fault_loses_doubles_or_invents_a_change() {
                 "broker killed"
             }
             8 => {
+                // Connections stay open, and nobody answers.
+                broker.pause();
+                let rounds = rng.random_range(4..60);
+                traffic.flow_for(&mut rng, rounds);
+                broker.resume();
+                "broker frozen"
+            }
+            9 => {
+                for (service, config) in services.iter_mut().zip(&configs) {
+                    if let Some(running) = service {
+                        let ended = running.terminate();
+                        assert!(ended.success(), "{}", running.process.output());
+                        *service = Some(DeviceStatus::start(config));
+                        traffic.flow_for(&mut rng, 8);
+                    }
+                }
+                "restarted politely"
+            }
+            10 => {
                 redis.stop();
                 traffic.flow_for(&mut rng, 4);
                 redis.restart();

@@ -211,6 +211,7 @@ impl Service {
                 }
             }
             publish_views(views, health);
+            telemetry::limit::tell_left_out();
         }
     }
 }
