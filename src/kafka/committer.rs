@@ -298,7 +298,8 @@ impl Worker {
                         if self.stop.load(Ordering::Relaxed) {
                             return Err(Failure::Recreate(error.to_string()));
                         }
-                        warn!(%error, "the transaction coordinator does not answer; trying again");
+                        warn!(%error, "the transaction coordinator does not answer, so nothing is committed; trying \
+                             again. Look at the brokers that lead __transaction_state");
                         producer.poll(Duration::from_millis(500));
                         continue;
                     }

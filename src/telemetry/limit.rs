@@ -179,7 +179,8 @@ mod tests {
         let limit: &'static Limit = Box::leak(Box::new(limit));
         let lines = Lines::default();
         let writer = lines.clone();
-        let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let layer = tracing_subscriber::fmt::layer();
+        let layer = layer.with_ansi(false).with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(limit));
         tracing::subscriber::with_default(subscriber, || with(limit, &now_ms, &lines));
     }
