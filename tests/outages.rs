@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use device_status::wire::proto::v1::StatusChanged;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::Producer as _;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
 use support::redis::RedisServer;
@@ -132,6 +133,35 @@ fn coordinators_that_are_away_for_long_stop_the_reading_and_lose_nothing() {
         other => Err(format!("{other:?}")),
     });
     assert_each_change_once(&broker, &topics, &devices, 402);
+}
+
+#[test]
+fn questions_that_wait_for_a_coordinator_that_is_away_are_answered_when_it_is_back() {
+    let broker = KafkaBroker::start();
+    let topics = broker.service_topics("questions", 1);
+    // An open transaction on the group's offsets: where to start reading is not
+    // known, and is asked again and again, until the broker gives it up.
+    let holder = broker.transactional_producer("holder");
+    let mut config = broker.config();
+    config.set("group.id", topics.group.as_str());
+    let member: BaseConsumer = config.create().unwrap();
+    let mut offsets = rdkafka::TopicPartitionList::new();
+    let start = rdkafka::Offset::Offset(0);
+    offsets.add_partition_offset(&topics.heartbeats, 0, start).unwrap();
+    holder.producer.begin_transaction().unwrap();
+    let metadata = member.group_metadata().unwrap();
+    holder.producer.send_offsets_to_transaction(&offsets, &metadata, SOON).unwrap();
+
+    let redis = RedisServer::start();
+    let config = ServiceConfig::new(&broker, &topics).redis(&redis.url());
+    let mut service = DeviceStatus::start(&config);
+    service.process.wait_for_output(SOON, "where to start reading is not known yet");
+    broker.kill();
+    // Longer than any question may take.
+    pause(Duration::from_secs(14));
+    broker.restart();
+    holder.producer.abort_transaction(SOON).unwrap();
+    service.wait_ready(Duration::from_secs(60));
 }
 
 /// A disk of its own, so that it can fill up.

@@ -15,7 +15,9 @@ use tracing::warn;
 use super::client_config;
 use super::committer::{Committer, TopicNames};
 use super::membership::Membership;
-use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
+use super::native::{
+    ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
+};
 use crate::config::{Config, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
@@ -126,6 +128,7 @@ impl KafkaLog {
         let questions = client_config::base(config)
             .set("metadata.max.age.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "1000")
+            .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
             .create_with_context(client_config::LoggingContext)
             .map_err(refused)?;
 
