@@ -31,6 +31,9 @@ const QUITTERS: u64 = 30;
 /// Longer than any fault, so that only silence makes Offline.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 const GRACE_MS: i64 = 1_000;
+/// A poller that was silent for so long polls at the next round, whatever chance
+/// says: a fault may hold up the traffic itself for half a minute.
+const SILENCE_MS: i64 = 5_000;
 const ROUND: Duration = Duration::from_millis(250);
 const PARTITIONS: i32 = 6;
 
@@ -52,6 +55,8 @@ struct Traffic {
     topics: ServiceTopics,
     round: u64,
     last_words: HashMap<String, i64>,
+    /// When each poller polled last.
+    polled_ms: [i64; POLLERS as usize],
 }
 
 impl Traffic {
@@ -64,8 +69,9 @@ impl Traffic {
                 events::toggled(&toggler(n), at_ms, &instance, self.round)
             })
             .collect();
-        for n in 0..POLLERS {
-            if self.round == 0 || rng.random_bool(0.1) {
+        for (n, polled_ms) in (0..POLLERS).zip(&mut self.polled_ms) {
+            if rng.random_bool(0.1) || at_ms - *polled_ms > SILENCE_MS {
+                *polled_ms = at_ms;
                 events.push(events::heartbeat_every(&poller(n), at_ms, POLL_INTERVAL));
             }
         }
@@ -112,6 +118,7 @@ fn no_fault_loses_doubles_or_invents_a_change() {
         topics: topics.clone(),
         round: 0,
         last_words: HashMap::new(),
+        polled_ms: [0; POLLERS as usize],
     };
     let mut faults: HashMap<&str, u32> = HashMap::new();
     let clock = Stopwatch::start();
