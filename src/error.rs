@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-/// Something went wrong; the variant says what to do about it.
+/// Something went wrong; the variant says what to do about it. That somebody
+/// else owns what we thought ours is no error: it is an answer to a commit, and
+/// the loop asks what became of the batch (rule C6).
 #[derive(Debug)]
 pub enum Error {
     /// Try again, with backoff, until a deadline.
@@ -11,9 +13,6 @@ pub enum Error {
     /// What was stored cannot be read: discard the shard and restore it, or
     /// stop it if that is of no use.
     Corrupted(String),
-    /// Somebody else owns what we thought ours: ask what became of the batch,
-    /// drop what is no longer ours (rule C6).
-    Fenced(String),
     /// Stop, with a message a person can act on.
     Fatal(Fatal),
 }
@@ -100,7 +99,6 @@ impl fmt::Display for Error {
         match self {
             Error::Retriable(message) => write!(f, "retriable: {message}"),
             Error::Corrupted(message) => write!(f, "corrupted: {message}"),
-            Error::Fenced(message) => write!(f, "fenced: {message}"),
             Error::Fatal(fatal) => write!(f, "fatal: {fatal}"),
         }
     }

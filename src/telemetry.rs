@@ -5,11 +5,16 @@
 //! here and the `metrics` macros:
 //! `counter!(RECORDS, "input" => "heartbeats", "result" => "applied").increment(1)`.
 
+pub mod limit;
+
 use std::io::IsTerminal as _;
 
 use metrics::{Unit, counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::FilterExt as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{Log, LogFormat};
 use crate::error::Fatal;
@@ -351,11 +356,11 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// Sends the logs to standard error, as configured; `RUST_LOG` goes before
-/// `log.level`. librdkafka's come along.
+/// `log.level`. librdkafka's come along. What goes on and on is [`limit`]ed.
 ///
 /// # Errors
 /// When logging is set up already, or `RUST_LOG` cannot be read.
-pub fn init_logging(log: &Log) -> Result<(), Fatal> {
+pub fn init_logging(log: &Log, clock: limit::MonotonicMs) -> Result<(), Fatal> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
             EnvFilter::try_new(directives).map_err(|error| {
@@ -365,13 +370,16 @@ pub fn init_logging(log: &Log) -> Result<(), Fatal> {
         _ => EnvFilter::try_new(&log.level)
             .map_err(|error| Fatal::configuration(format!("log.level: {error}")))?,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = filter.and(limit::install(clock));
+    let layer = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(layer.with_filter(filter)).try_init(),
+        LogFormat::Json => {
+            registry.with(layer.json().flatten_event(true).with_filter(filter)).try_init()
+        }
     }
     .map_err(|error| Fatal::internal(format!("logging: {error}")))
 }

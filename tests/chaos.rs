@@ -1,6 +1,8 @@
 //! The built binary under real faults, traffic flowing: killed, frozen past its
-//! session, joined and left by others, its broker restarted and killed, its
-//! Redis killed and emptied. An independent reader of the topics judges.
+//! session, joined and left by others, restarted one after the other, its broker
+//! restarted, killed and frozen, its Redis killed and emptied. One of the two
+//! processes is a static member of the group. An independent reader of the topics
+//! judges.
 //!
 //! `CHAOS_SECONDS` says how long (default: short, for `make test`; `make chaos`
 //! runs ten minutes), `CHAOS_SEED` which faults.
@@ -29,6 +31,9 @@ const QUITTERS: u64 = 30;
 /// Longer than any fault, so that only silence makes Offline.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 const GRACE_MS: i64 = 1_000;
+/// A poller that was silent for so long polls at the next round, whatever chance
+/// says: a fault may hold up the traffic itself for half a minute.
+const SILENCE_MS: i64 = 5_000;
 const ROUND: Duration = Duration::from_millis(250);
 const PARTITIONS: i32 = 6;
 
@@ -50,6 +55,8 @@ struct Traffic {
     topics: ServiceTopics,
     round: u64,
     last_words: HashMap<String, i64>,
+    /// When each poller polled last.
+    polled_ms: [i64; POLLERS as usize],
 }
 
 impl Traffic {
@@ -62,8 +69,9 @@ impl Traffic {
                 events::toggled(&toggler(n), at_ms, &instance, self.round)
             })
             .collect();
-        for n in 0..POLLERS {
-            if self.round == 0 || rng.random_bool(0.1) {
+        for (n, polled_ms) in (0..POLLERS).zip(&mut self.polled_ms) {
+            if rng.random_bool(0.1) || at_ms - *polled_ms > SILENCE_MS {
+                *polled_ms = at_ms;
                 events.push(events::heartbeat_every(&poller(n), at_ms, POLL_INTERVAL));
             }
         }
@@ -103,20 +111,21 @@ fn no_fault_loses_doubles_or_invents_a_change() {
             .set("admin.listen", format!("127.0.0.1:{port}"))
             .set("log.level", "info")
     };
-    let configs = [config(free_port()), config(free_port())];
+    let configs = [config(free_port()).set("kafka.instance_id", "first"), config(free_port())];
     let mut services = [Some(DeviceStatus::start_ready(&configs[0])), None];
     let mut traffic = Traffic {
         producer: broker.producer(),
         topics: topics.clone(),
         round: 0,
         last_words: HashMap::new(),
+        polled_ms: [0; POLLERS as usize],
     };
     let mut faults: HashMap<&str, u32> = HashMap::new();
     let clock = Stopwatch::start();
     while clock.elapsed() < Duration::from_secs(seconds) {
         traffic.flow_for(&mut rng, 8);
         let first = usize::from(services[0].is_none());
-        let fault = match rng.random_range(0..10) {
+        let fault = match rng.random_range(0..12) {
             0..3 => {
                 if let Some(service) = &mut services[first] {
                     service.kill();
@@ -159,6 +168,25 @@ fn no_fault_loses_doubles_or_invents_a_change() {
                 "broker killed"
             }
             8 => {
+                // Connections stay open, and nobody answers.
+                broker.pause();
+                let rounds = rng.random_range(4..60);
+                traffic.flow_for(&mut rng, rounds);
+                broker.resume();
+                "broker frozen"
+            }
+            9 => {
+                for (service, config) in services.iter_mut().zip(&configs) {
+                    if let Some(running) = service {
+                        let ended = running.terminate();
+                        assert!(ended.success(), "{}", running.process.output());
+                        *service = Some(DeviceStatus::start(config));
+                        traffic.flow_for(&mut rng, 8);
+                    }
+                }
+                "restarted politely"
+            }
+            10 => {
                 redis.stop();
                 traffic.flow_for(&mut rng, 4);
                 redis.restart();

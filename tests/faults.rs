@@ -265,3 +265,78 @@ fn a_group_whose_offsets_are_gone_makes_nobody_offline_who_polled() {
     assert_versions_without_gaps(&changes);
     assert_eq!(changes.len(), devices.len(), "{changes:#?}");
 }
+
+#[test]
+fn heartbeats_that_are_kept_for_less_than_the_replay_window_refuse_the_start() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("short", 2);
+    let short = broker.unique("short-heartbeats");
+    let settings = [("message.timestamp.type", "LogAppendTime"), ("retention.ms", "600000")];
+    broker.create_topic(&short, 2, &settings);
+    let config = ServiceConfig::new(broker, &topics).set("topics.heartbeats", short.as_str());
+    let mut service = DeviceStatus::start(&config);
+    assert_eq!(service.process.wait(SOON).code(), Some(69));
+    let words = service.process.output();
+    let names = [short.as_str(), "600000 ms", "processing.replay_window", "retention.ms=604800000"];
+    assert!(names.iter().all(|name| words.contains(name)), "{words}");
+
+    // A shorter window is the other remedy.
+    let mut service = DeviceStatus::start(&config.set("processing.replay_window", "5m"));
+    service.process.wait_for_output(SOON, "shard running");
+    assert!(service.terminate().success());
+}
+
+#[test]
+fn a_rebalance_in_the_middle_of_restores_is_clean() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("mid-restore", 4);
+    let config = || {
+        ServiceConfig::new(broker, &topics)
+            .redis(&redis.url())
+            .set("admin.listen", format!("127.0.0.1:{}", free_port()))
+    };
+    // Reads little at a time and naps in between: a restore takes many seconds.
+    let slow = || {
+        config()
+            .set("kafka.properties.fetch.message.max.bytes", 1_000)
+            .set("kafka.properties.queued.max.messages.kbytes", 1)
+            .set("kafka.properties.fetch.queue.backoff.ms", 100)
+    };
+    let mut service = DeviceStatus::start_ready(&config());
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..100).map(device_id).collect();
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    // Committed in many small transactions, which are so many batches to read.
+    for round in 0..30 {
+        let step = |device: &String| events::toggled(device, now_ms(), "vpn-1", round);
+        producer.send(&topics, devices.iter().map(step));
+        producer.flush();
+        reader.read_count(SOON, devices.len() * (usize::try_from(round).unwrap() + 1));
+    }
+    assert!(service.terminate().success());
+
+    let first = DeviceStatus::start(&slow());
+    first.process.wait_for_output(SOON, "assigned partitions");
+    let mut second = DeviceStatus::start(&slow());
+    first.process.wait_for_output(SOON, "revoked partitions=");
+    let words = first.process.output();
+    let before = words.split("revoked partitions=").next().unwrap();
+    assert!(!before.contains("shard running"), "the restore was over too soon: {words}");
+    second.process.wait_for_output(SOON, "assigned partitions");
+    // Away with it again, before any of its restores is complete.
+    assert!(second.terminate().success());
+    assert!(!second.process.output().contains("shard running"));
+
+    for round in 30..34 {
+        let step = |device: &String| events::toggled(device, now_ms(), "vpn-1", round);
+        producer.send(&topics, devices.iter().map(step));
+    }
+    producer.flush();
+    let changes = decode(reader.read_count(Duration::from_secs(120), devices.len() * 34));
+    assert_versions_without_gaps(&changes);
+    for device in &devices {
+        redis.wait_for_fields(device, SOON, &[("version", "34"), ("status", "offline")]);
+    }
+    drop(first);
+}

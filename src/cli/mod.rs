@@ -15,8 +15,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::clock::SystemClock;
 use crate::config::Loaded;
 use crate::error::Fatal;
+use crate::stream_thread::ports::Clock as _;
 
 /// The status of every device of a fleet, from Kafka to Redis and back to
 /// Kafka, exactly once.
@@ -88,7 +90,9 @@ pub fn main() -> Result<(), Fatal> {
     let loaded = crate::config::load(cli.config.as_deref(), environment)?;
     // A picture that fills the terminal leaves no room for log lines.
     if !matches!(&cli.command, Command::Demo(args) if args.fills_terminal()) {
-        crate::telemetry::init_logging(&loaded.config.log)?;
+        let clock = SystemClock::new();
+        let clock = Box::new(move || clock.monotonic_ms());
+        crate::telemetry::init_logging(&loaded.config.log, clock)?;
     }
     cli.command.dispatch(&loaded, cli.json)
 }

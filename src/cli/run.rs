@@ -1,5 +1,6 @@
 //! `device-status run`: the service.
 
+use std::backtrace::Backtrace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -105,6 +106,7 @@ impl Service {
             admin = %server.address(),
             "starting"
         );
+        let panicked = watch_panics();
         let watch = PartitionWatch::new(&self.config, self.config.topics.partitions)?;
         let process_id = uuid::Uuid::new_v4().simple().to_string();
         let (ended, endings) = channel();
@@ -136,7 +138,7 @@ impl Service {
                 .map_err(|e| Fatal::internal(format!("a stream thread cannot be started: {e}")))?;
         }
         drop(ended);
-        let result = self.supervise(&endings, &health, &views, &watch, &*clock);
+        let result = self.supervise(&endings, &health, &views, &watch, &panicked, &*clock);
         drop(server);
         info!("stopped");
         result
@@ -174,6 +176,7 @@ impl Service {
         health: &Health,
         views: &[Arc<ViewStats>],
         watch: &PartitionWatch,
+        panicked: &AtomicBool,
         clock: &dyn Clock,
     ) -> Result<(), Fatal> {
         let mut result = Ok(());
@@ -196,6 +199,9 @@ impl Service {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return result,
             }
+            if panicked.swap(false, Ordering::Relaxed) {
+                fail(Fatal::internal("a thread panicked; the log says where"));
+            }
             if self.shutdown.load(Ordering::Relaxed) {
                 health.set_stopping();
             } else if clock.monotonic_ms() - watched_ms > WATCH_INTERVAL_MS {
@@ -208,8 +214,22 @@ impl Service {
             publish_views(views, health);
             let ready = health.ready(clock.monotonic_ms()).ok;
             gauge!(telemetry::READY).set(if ready { 1 } else { 0 });
+            telemetry::limit::tell_left_out();
         }
     }
+}
+
+/// A panic goes to the log like everything else, and ends the process, whichever
+/// thread it is in: nobody else does that thread's work.
+fn watch_panics() -> Arc<AtomicBool> {
+    let panicked = Arc::new(AtomicBool::new(false));
+    let told = panicked.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let backtrace = Backtrace::capture();
+        error!(%panic, %backtrace, "a bug: please report it with the log; stopping");
+        told.store(true, Ordering::Relaxed);
+    }));
+    panicked
 }
 
 fn publish_views(views: &[Arc<ViewStats>], health: &Health) {
@@ -365,7 +385,8 @@ impl Runner {
             self.kafka_error = Some((error.clone(), now_ms));
         }
         self.kafka_error.take_if(|(_, at_ms)| now_ms - *at_ms > KAFKA_ERROR_MS);
-        if heard {
+        // Who is refused by the group has not heard of it, and has that to tell.
+        if heard || self.kafka_error.is_some() {
             let near =
                 report.shards.iter().filter(|s| s.stage == StageName::Running).all(|s| {
                     s.lag.iter().all(|lag| lag.is_some_and(|lag| lag < NEAR_HEAD_RECORDS))
@@ -373,9 +394,9 @@ impl Runner {
             self.health.report(
                 self.number,
                 ThreadReport {
-                    assigned: report.shards.len(),
+                    assigned: report.shards.len() + report.adopting,
                     waiting: count(StageName::Created),
-                    restoring: count(StageName::Restoring),
+                    restoring: count(StageName::Restoring) + report.adopting,
                     running: count(StageName::Running),
                     near_head: near,
                     kafka_error: self.kafka_error.as_ref().map(|(e, _)| e.clone()).or_else(|| {
@@ -441,4 +462,56 @@ fn publish_counts(report: &Report) {
     counter!(telemetry::DEADLINES).increment(counts.expired);
     counter!(telemetry::SESSIONS_FORGOTTEN).increment(counts.sessions_forgotten);
     counter!(telemetry::REDIS_REWRITES).increment(counts.view_rewrites);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the supervisor makes of two threads: one that works until it is
+    /// asked to end, and one of the test's.
+    fn supervised(
+        other: impl FnOnce() -> Result<(), Fatal> + Send + 'static,
+        panicked: &AtomicBool,
+    ) -> Result<(), Fatal> {
+        let config = Config::default();
+        let watch = PartitionWatch::new(&config, 1).unwrap();
+        let shutdown = Arc::new(AtomicBool::new(false));
+        let service = Service { config, max_bytes: 0, shutdown: shutdown.clone() };
+        let clock = SystemClock::new();
+        let (sender, endings) = channel();
+        let worker = Ending::new(0, sender.clone());
+        std::thread::spawn(move || {
+            while !shutdown.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            worker.tell(Ok(()));
+        });
+        let failing = Ending::new(1, sender);
+        std::thread::spawn(move || failing.tell(other()));
+        let health = Health::new(2, clock.monotonic_ms());
+        let result = service.supervise(&endings, &health, &[], &watch, panicked, &clock);
+        assert!(!health.live(clock.monotonic_ms()).ok);
+        result
+    }
+
+    #[test]
+    fn a_panic_in_one_stream_thread_ends_the_others_and_the_process() {
+        let fatal = supervised(|| panic!("on purpose"), &AtomicBool::new(false)).unwrap_err();
+        assert!(fatal.message.contains("panicked"), "{fatal}");
+        assert_eq!(fatal.kind.exit_code(), 70);
+    }
+
+    #[test]
+    fn a_panic_in_any_other_thread_ends_the_process_too() {
+        let fatal = supervised(|| Ok(()), &AtomicBool::new(true)).unwrap_err();
+        assert_eq!(fatal.kind.exit_code(), 70);
+    }
+
+    #[test]
+    fn the_first_failure_is_the_one_that_is_told() {
+        let failed = || Err(Fatal::unavailable("no brokers"));
+        let fatal = supervised(failed, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(fatal, Fatal::unavailable("no brokers"));
+    }
 }

@@ -165,6 +165,16 @@ pub const KEYS: &[Key] = &[
          and moves only what must move; `classic` works with older ones and stops everybody at \
          each rebalance."
     ),
+    key!(
+        kafka.instance_id,
+        read::instance_id,
+        "up to 240 of `a-z A-Z 0-9 . _ -`, or empty",
+        "Static membership: a process that comes back under the same id within the session \
+         timeout finds the partitions it had, and nobody else's move. Each process needs an id of \
+         its own that outlives it, such as the host's or the pod's name; each stream thread \
+         becomes the member `<id>-<thread>`. Empty: every start is a new member.",
+        Some("empty")
+    ),
     key!(topics.heartbeats, read::topic, "topic", "Input: polls of the API."),
     key!(topics.vpn_sessions, read::topic, "topic", "Input: VPN sessions and VPN instances."),
     key!(topics.lifecycle, read::topic, "topic", "Input: lifecycle, settings and billing."),
@@ -366,7 +376,7 @@ pub const OWNED_PROPERTIES: &[(&str, &str, &str)] = &[
     (
         "group.instance.id",
         "would make every stream thread the same member, fencing the others",
-        "leave it out",
+        "use kafka.instance_id",
     ),
     ("transactional.id", "identifies one thread of one process", "leave it out"),
     (

@@ -53,6 +53,9 @@ pub struct Kafka {
     pub group: String,
     /// How the group shares out partitions.
     pub group_protocol: GroupProtocol,
+    /// What the members of this process are called for static membership; empty:
+    /// the group takes them for new ones at each start.
+    pub instance_id: String,
     /// Any other setting of librdkafka, by its own name.
     pub properties: BTreeMap<String, String>,
 }
@@ -222,6 +225,7 @@ impl Default for Config {
                 brokers: "localhost:9092".to_owned(),
                 group: "device-status".to_owned(),
                 group_protocol: GroupProtocol::Consumer,
+                instance_id: String::new(),
                 properties: BTreeMap::new(),
             },
             topics: Topics {
@@ -346,6 +350,7 @@ impl fmt::Debug for Kafka {
             .field("brokers", &self.brokers)
             .field("group", &self.group)
             .field("group_protocol", &self.group_protocol)
+            .field("instance_id", &self.instance_id)
             .field("properties", &properties.collect::<BTreeMap<_, _>>())
             .finish()
     }

@@ -74,6 +74,26 @@ pub(super) fn text(raw: &Raw) -> Result<String, Wrong> {
     }
 }
 
+/// The static members' name: what Kafka takes for a `group.instance.id`, with
+/// room for the thread's number.
+pub(super) fn instance_id(raw: &Raw) -> Result<String, Wrong> {
+    if let Raw::Environment(text) | Raw::Text(text) = raw
+        && text.is_empty()
+    {
+        return Ok(String::new());
+    }
+    let id = text(raw)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if id.len() <= 240 && id.chars().all(legal) {
+        Ok(id)
+    } else {
+        Err(Wrong::new(
+            "is not what Kafka takes for an instance id",
+            "use up to 240 letters, digits, dots, underscores and hyphens",
+        ))
+    }
+}
+
 /// A librdkafka property: everything is text to librdkafka.
 pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
     match raw {
@@ -371,6 +391,9 @@ mod tests {
         assert!(brokers(&text("a:9092,")).is_err());
         assert!(brokers(&text("a:x")).is_err());
         assert!(topic(&text("a b")).is_err());
+        assert!(instance_id(&text("")).is_ok());
+        assert!(instance_id(&text("pod-7")).is_ok());
+        assert!(instance_id(&text("pod 7")).is_err());
         assert!(redis_url(&text("http://localhost")).is_err());
         assert!(redis_url(&text("rediss://localhost")).is_ok());
         assert!(format(&text("json")).unwrap_err().remedy.contains("protobuf"));

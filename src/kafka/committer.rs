@@ -65,27 +65,27 @@ pub struct Committer {
 struct Command {
     batch: Arc<Batch>,
     member: ConsumerGroupMetadata,
+    /// Through which offsets are committed that are not part of a transaction.
+    consumer: Arc<BaseConsumer<LoopContext>>,
 }
 
 impl Committer {
     /// Starts the thread. Without `transactional`, batches are committed at
-    /// least once (rule C9), the offsets through `consumer`.
+    /// least once (rule C9), the offsets through the consumer.
     pub fn start(
         config: ClientConfig,
         transactional: bool,
         topics: TopicNames,
-        consumer: Arc<BaseConsumer<LoopContext>>,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Committer {
         let (commands, inbox) = channel();
         let (outbox, outcomes) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let deliveries = Arc::new(Deliveries::new(topics.changelog.clone(), clock.clone()));
-        let consumer = (!transactional).then_some(consumer);
         let mut worker = Worker {
             config,
             topics,
-            consumer,
+            transactional,
             clock,
             deliveries,
             stop: stop.clone(),
@@ -99,10 +99,15 @@ impl Committer {
     }
 
     /// Begins a commit.
-    pub fn submit(&self, batch: Arc<Batch>, member: ConsumerGroupMetadata) {
+    pub fn submit(
+        &self,
+        batch: Arc<Batch>,
+        member: ConsumerGroupMetadata,
+        consumer: Arc<BaseConsumer<LoopContext>>,
+    ) {
         if let Some(commands) = &self.commands {
             // A thread that is gone is noticed by the outcome that never comes.
-            let _ = commands.send(Command { batch, member });
+            let _ = commands.send(Command { batch, member, consumer });
         }
     }
 
@@ -118,13 +123,11 @@ impl Committer {
         }
     }
 
-    /// Ends the thread, after what it is doing.
-    pub fn close(&mut self) {
+    /// Makes the thread end after what it is doing. It is handed over once.
+    pub fn close(&mut self) -> Option<JoinHandle<()>> {
         self.stop.store(true, Ordering::Relaxed);
         self.commands = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.take()
     }
 }
 
@@ -206,8 +209,7 @@ impl ProducerContext for ProducerSide {
 struct Worker {
     config: ClientConfig,
     topics: TopicNames,
-    /// Present where offsets are committed without a transaction.
-    consumer: Option<Arc<BaseConsumer<LoopContext>>>,
+    transactional: bool,
     clock: Arc<dyn Clock + Send + Sync>,
     deliveries: Arc<Deliveries>,
     stop: Arc<AtomicBool>,
@@ -238,10 +240,10 @@ impl Worker {
 
     fn commit(&mut self, command: &Command) -> Outcome {
         let started_ms = self.clock.monotonic_ms();
-        let result = if self.consumer.is_some() {
-            self.at_least_once(command, started_ms)
-        } else {
+        let result = if self.transactional {
             self.transaction(command, started_ms)
+        } else {
+            self.at_least_once(command, started_ms)
         };
         match result {
             Ok(mut receipt) => {
@@ -282,7 +284,7 @@ impl Worker {
                         "the Kafka producer cannot be made: {e}; check kafka.properties"
                     )))
                 })?;
-            if self.consumer.is_none() {
+            if self.transactional {
                 match producer.init_transactions(REQUEST_TIMEOUT) {
                     Ok(()) => {}
                     Err(KafkaError::Transaction(e)) if e.is_fatal() => {
@@ -296,7 +298,8 @@ impl Worker {
                         if self.stop.load(Ordering::Relaxed) {
                             return Err(Failure::Recreate(error.to_string()));
                         }
-                        warn!(%error, "the transaction coordinator does not answer; trying again");
+                        warn!(%error, "the transaction coordinator does not answer, so nothing is committed; trying \
+                             again. Look at the brokers that lead __transaction_state");
                         producer.poll(Duration::from_millis(500));
                         continue;
                     }
@@ -343,7 +346,6 @@ impl Worker {
         let clock = self.clock.clone();
         let deliveries = self.deliveries.clone();
         let topics = self.topics.clone();
-        let consumer = self.consumer.clone();
         let producer = self.producer()?;
         let records = || command.batch.shards.iter().flat_map(|shard| &shard.records);
         for changelog in [false, true] {
@@ -356,17 +358,15 @@ impl Worker {
             }
         }
         let offsets = offsets(&topics, &command.batch)?;
-        if let Some(consumer) = consumer {
-            consumer.commit(&offsets, CommitMode::Sync).map_err(|error| Failure::Abort {
-                stale_member: error.rdkafka_error_code().is_some_and(is_stale_member),
-                message: error.to_string(),
-            })?;
-        }
+        command.consumer.commit(&offsets, CommitMode::Sync).map_err(|error| Failure::Abort {
+            stale_member: error.rdkafka_error_code().is_some_and(is_stale_member),
+            message: error.to_string(),
+        })?;
         Ok(deliveries.receipt())
     }
 
     fn abort(&mut self) -> Result<(), Failure> {
-        if self.consumer.is_some() {
+        if !self.transactional {
             return Ok(());
         }
         let clock = self.clock.clone();

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -13,14 +14,20 @@ use tracing::warn;
 
 use super::client_config;
 use super::committer::{Committer, TopicNames};
-use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
-use crate::config::{Config, GroupProtocol, Guarantee};
+use super::membership::Membership;
+use super::native::{
+    ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
+};
+use crate::config::{Config, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
 use crate::stream_thread::ports::{
     Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
     QuestionId, RecordRef, Source,
 };
+
+/// How long leaving the group may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Leaves rebalances to the loop: nothing happens inside a callback (rule C5).
 pub struct LoopContext;
@@ -36,6 +43,8 @@ impl ConsumerContext for LoopContext {}
 pub struct KafkaLog {
     group: String,
     topics: TopicNames,
+    clock: Arc<dyn Clock + Send + Sync>,
+    membership: Membership,
     consumer: Option<ConsumerQueue<LoopContext>>,
     committer: Committer,
     questions: Questions,
@@ -91,21 +100,8 @@ impl KafkaLog {
             status_changes: config.topics.status_changes.clone(),
             dead_letters: config.topics.dead_letters.clone(),
         };
-        let mut consumer_config = consumer_config(config);
-        match config.kafka.group_protocol {
-            GroupProtocol::Consumer => {
-                consumer_config.set("group.protocol", "consumer");
-                consumer_config.set("group.remote.assignor", "range");
-            }
-            GroupProtocol::Classic => {
-                consumer_config.set("group.protocol", "classic");
-                consumer_config.set("partition.assignment.strategy", "range");
-            }
-        }
-        let consumer: Arc<BaseConsumer<LoopContext>> =
-            Arc::new(consumer_config.create_with_context(LoopContext).map_err(refused)?);
-        let inputs: Vec<&str> = topics.inputs.iter().map(String::as_str).collect();
-        consumer.subscribe(&inputs).map_err(refused)?;
+        let membership = Membership::new(config, &topics, thread);
+        let consumer = membership.join().map_err(refused)?;
 
         let transactional = config.processing.guarantee == Guarantee::ExactlyOnce;
         let mut producer_config = client_config::base(config);
@@ -125,25 +121,23 @@ impl KafkaLog {
             let id = format!("{}-{process_id}-{thread}", config.kafka.group);
             producer_config.set("transactional.id", id).set("transaction.timeout.ms", "10000");
         }
-        let committer = Committer::start(
-            producer_config,
-            transactional,
-            topics.clone(),
-            consumer.clone(),
-            clock,
-        );
+        let committer =
+            Committer::start(producer_config, transactional, topics.clone(), clock.clone());
         // An answer of "fenced leader epoch" does not make librdkafka ask who leads
         // now, so what it knows of that must be young.
         let questions = client_config::base(config)
             .set("metadata.max.age.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "1000")
+            .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
             .create_with_context(client_config::LoggingContext)
             .map_err(refused)?;
 
-        let restore_config = self::consumer_config(config);
+        let restore_config = consumer_config(config);
         Ok(KafkaLog {
             group: config.kafka.group.clone(),
             topics,
+            clock,
+            membership,
             consumer: Some(ConsumerQueue::new(consumer)),
             committer,
             questions: Questions::new(questions),
@@ -260,7 +254,8 @@ impl KafkaLog {
     }
 }
 
-fn consumer_config(config: &Config) -> ClientConfig {
+/// What all consumers have in common.
+pub(super) fn consumer_config(config: &Config) -> ClientConfig {
     let mut consumer = client_config::base(config);
     consumer
         .set("group.id", &config.kafka.group)
@@ -376,6 +371,13 @@ impl Log for KafkaLog {
         events: &mut Vec<LogEvent>,
     ) -> Result<(), Error> {
         let mut failed = None;
+        let now_ms = self.clock.monotonic_ms();
+        if self.membership.join_again(now_ms) {
+            self.consumer = None;
+            let joined = self.membership.join();
+            let joined = joined.map_err(|e| Error::Retriable(format!("consumer: {e}")))?;
+            self.consumer = Some(ConsumerQueue::new(joined));
+        }
         if let Some(queue) = &self.restore {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
@@ -414,6 +416,9 @@ impl Log for KafkaLog {
         for (assigned, partitions) in rebalances {
             self.names = TopicCache::default();
             let partitions = self.inputs(partitions);
+            if assigned {
+                self.membership.assigned();
+            }
             if assigned && partitions.is_empty() {
                 // Nothing to decide, and librdkafka waits for the call.
                 self.assign(&[])?;
@@ -432,7 +437,8 @@ impl Log for KafkaLog {
         }
         match failed {
             Some((true, message)) => {
-                Err(Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into())
+                let code = self.consumer()?.client().fatal_error().map(|(code, _)| code);
+                Err(self.membership.gave_up(code, &message, now_ms))
             }
             Some((false, message)) => Err(Error::Retriable(message)),
             None => Ok(()),
@@ -562,7 +568,7 @@ impl Log for KafkaLog {
         // the broker, what is taken after it would not be (rule C5).
         match member {
             Some(member) if !queue.consumer().assignment_lost() => {
-                self.committer.submit(batch, member);
+                self.committer.submit(batch, member, queue.consumer().clone());
             }
             _ => self.refused.push_back(Outcome::Refused {
                 stale_member: true,
@@ -572,9 +578,28 @@ impl Log for KafkaLog {
     }
 
     fn close(&mut self) {
-        self.restore = None;
-        self.committer.close();
-        // Dropping the consumer leaves the group.
-        self.consumer = None;
+        let (restore, consumer) = (self.restore.take(), self.consumer.take());
+        let Some(committer) = self.committer.close() else { return };
+        let (done, closed) = channel::<()>();
+        let closing = move || {
+            drop(restore);
+            let _ = committer.join();
+            // Leaves the group.
+            drop(consumer);
+            drop(done);
+        };
+        // librdkafka has no deadline for any of it, and waits for brokers that
+        // are away. The end of the process ends that.
+        let spawned = std::thread::Builder::new().name("closing".into()).spawn(closing);
+        if spawned.is_ok() && closed.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            warn!("Kafka does not answer; the group will notice by itself that this member left");
+        }
+    }
+}
+
+/// Also a thread that fails leaves the group.
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.close();
     }
 }

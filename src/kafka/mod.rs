@@ -3,6 +3,7 @@
 pub mod client_config;
 mod committer;
 pub mod log;
+mod membership;
 mod native;
 pub mod topics;
 pub mod watch;

@@ -246,6 +246,15 @@ pub struct Questions {
 }
 
 const QUESTION_TIMEOUT_MS: i32 = 10_000;
+/// A question to a coordinator that runs out of time while the coordinator is
+/// away makes librdkafka 2.12 abort the process once it is back
+/// (confluentinc/librdkafka#4605). So it gets the longest time there is; what
+/// was sent and is not answered is given up by [`SOCKET_TIMEOUT_MS`].
+const COORDINATOR_TIMEOUT_MS: i32 = 3_600_000;
+
+/// How long a request of the client that puts questions may take, in
+/// milliseconds: its `socket.timeout.ms`.
+pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
 
 impl Questions {
     /// Puts questions through this client, which does nothing else.
@@ -271,7 +280,8 @@ impl Questions {
         } else {
             sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
         };
-        let options = self.options(id, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS);
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+        let options = self.options(id, operation, QUESTION_TIMEOUT_MS);
         // SAFETY: options, list and queue are valid; librdkafka copies what it
         // keeps of the first two. The error of an option that exists is null.
         unsafe {
@@ -289,8 +299,8 @@ impl Questions {
             list.add(topic, *partition, 0);
         }
         let Ok(group) = CString::new(group) else { return };
-        let options =
-            self.options(id, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+        let options = self.options(id, operation, COORDINATOR_TIMEOUT_MS);
         // SAFETY: as in `list_offsets`; the request is destroyed after librdkafka
         // has copied it.
         unsafe {
@@ -320,19 +330,14 @@ impl Questions {
         }
     }
 
-    fn options(&self, id: u64, operation: sys::rd_kafka_admin_op_t) -> Options {
+    fn options(&self, id: u64, operation: sys::rd_kafka_admin_op_t, timeout_ms: i32) -> Options {
         // SAFETY: the client is valid; the opaque is a number that is only read back.
         unsafe {
             let options =
                 sys::rd_kafka_AdminOptions_new(self.client.client().native_ptr(), operation);
             let opaque = ptr::without_provenance_mut(usize::try_from(id).unwrap_or_default());
             sys::rd_kafka_AdminOptions_set_opaque(options, opaque);
-            sys::rd_kafka_AdminOptions_set_request_timeout(
-                options,
-                QUESTION_TIMEOUT_MS,
-                ptr::null_mut(),
-                0,
-            );
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
             Options(options)
         }
     }

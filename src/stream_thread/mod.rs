@@ -53,6 +53,9 @@ const OUTPUT_HIGH: usize = 200_000;
 const CREATED_LIMIT_MS: i64 = 60_000;
 /// How long partitions the group wants back are kept for a last commit.
 const RELEASE_LIMIT_MS: i64 = 30_000;
+/// The same at a stop: with the time it takes to leave the group and to tell
+/// Redis the rest, less than the 30 s that Kubernetes gives by default.
+const STOP_LIMIT_MS: i64 = 15_000;
 
 /// What the loop is told of the configuration.
 #[derive(Clone, Debug)]
@@ -187,8 +190,16 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// What happened since the last report.
     pub fn report(&mut self) -> Report {
         let now_ms = self.clock.monotonic_ms();
+        let adopted = self.adoptions.iter().flat_map(|adoption| &adoption.partitions);
+        let mut adopting: Vec<i32> = adopted
+            .map(|(_, partition)| *partition)
+            .filter(|partition| !self.slots.contains_key(partition))
+            .collect();
+        adopting.sort_unstable();
+        adopting.dedup();
         Report {
             counts: std::mem::take(&mut self.counts),
+            adopting: adopting.len(),
             shards: self.slots.values().map(Slot::report).collect(),
             broker_time: self.broker_time.now(now_ms),
             commit_pending_ms: self.in_flight.as_ref().map(|flight| now_ms - flight.submitted_ms),

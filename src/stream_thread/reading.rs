@@ -58,7 +58,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             Ok(found) => found,
             Err(message) => {
                 // No evidence: the clocks stand still until there is some.
-                warn!(%message, "the ends of the inputs are not known; nobody is expired meanwhile");
+                warn!(
+                    %message,
+                    "the ends of the inputs are not known; nobody is expired meanwhile. Look at \
+                     the brokers that lead them"
+                );
                 self.counts.kafka_error = Some(message);
                 return;
             }

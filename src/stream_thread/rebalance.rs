@@ -7,7 +7,7 @@ use super::adoption::Adoption;
 use super::ports::{Clock, Log, View};
 use super::restore::Restore;
 use super::slot::{Slot, Stage, Suspended};
-use super::{RELEASE_LIMIT_MS, StreamThread, all_inputs};
+use super::{RELEASE_LIMIT_MS, STOP_LIMIT_MS, StreamThread, all_inputs};
 use crate::shard::{Input, Shard};
 
 /// Partitions the group wants back, until they are committed.
@@ -136,7 +136,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             return;
         }
         let Some(release) = &self.release else { return };
-        let late = now_ms - release.since_ms > RELEASE_LIMIT_MS;
+        let limit_ms = if self.stopping { STOP_LIMIT_MS } else { RELEASE_LIMIT_MS };
+        let late = now_ms - release.since_ms > limit_ms;
         let unsaid = self.in_flight.is_some()
             || self.slots.values().any(|slot| {
                 release.holds(slot.partition)
@@ -163,7 +164,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     fn complete_release(&mut self, everything_committed: bool) {
         let Some(release) = self.release.take() else { return };
         self.drop_partitions(&release.partitions, everything_committed);
-        if self.stopping {
+        // What was asked back before the stop may not have been everything.
+        if self.stopping && self.slots.is_empty() {
             self.log.close();
             self.stopped = true;
         }
@@ -199,9 +201,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 let (epoch, batch, changelog_end) = (slot.epoch, slot.batch, slot.changelog_end);
                 let kept = Suspended { shard, epoch, batch, committed, changelog_end };
                 self.suspended.insert(partition, kept);
-            } else {
+            } else if !self.stopping {
                 self.view.release(partition);
             }
+            // At a stop, what waits in the view is written before it closes: a
+            // later owner's writes are safe from it (rule V2).
         }
         if !partitions.is_empty()
             && let Err(error) = self.log.unassign(partitions)

@@ -15,6 +15,9 @@ pub struct Report {
     pub broker_time: Option<Timestamp>,
     /// How long the batch under way has been under way, in milliseconds.
     pub commit_pending_ms: Option<i64>,
+    /// Partitions that were assigned, and of which it is not known yet where to
+    /// start: they are not among the shards.
+    pub adopting: usize,
 }
 
 /// What happened.

@@ -53,9 +53,34 @@ impl KafkaBroker {
 
     /// Starts one with other settings than those of `scripts/kafka.sh`.
     pub fn start_with(properties: &[(&str, &str)]) -> KafkaBroker {
-        let directory = tempfile::Builder::new().prefix("device-status-kafka-").tempdir().unwrap();
+        let directory = own_directory();
         let data = directory.path().join("data");
-        KafkaBroker::launch(data, Some(directory), properties)
+        KafkaBroker::launch(free_port(), data, Some(directory), properties)
+    }
+
+    /// Starts one whose data is in a given place, such as a disk that can fill up.
+    pub fn start_on(data: &Path) -> KafkaBroker {
+        KafkaBroker::launch(free_port(), data.to_owned(), Some(own_directory()), &[])
+    }
+
+    /// A second node of the cluster that this broker is the only controller of.
+    pub fn second_node(&self) -> KafkaBroker {
+        let meta = std::fs::read_to_string(self.data.join("logs/meta.properties")).unwrap();
+        let cluster = meta.lines().find(|line| line.starts_with("cluster.id=")).unwrap();
+        let directory = own_directory();
+        let data = directory.path().join("data");
+        std::fs::create_dir_all(data.join("logs")).unwrap();
+        // The tool that formats would give it another cluster.
+        let own = format!("version=1\n{cluster}\nnode.id=2\ndirectory.id=c29tZS1kaXJlY3RvcnkhIQ\n");
+        std::fs::write(data.join("logs/meta.properties"), own).unwrap();
+        let port = free_port();
+        let properties = [
+            ("process.roles", "broker"),
+            ("node.id", "2"),
+            ("controller.quorum.voters", &format!("1@127.0.0.1:{}", self.controller_port)),
+            ("listeners", &format!("PLAINTEXT://127.0.0.1:{port}")),
+        ];
+        KafkaBroker::launch(port, data, Some(directory), &properties)
     }
 
     /// The broker that the tests of one test binary share: it starts at the
@@ -64,18 +89,19 @@ impl KafkaBroker {
         static SHARED: OnceLock<KafkaBroker> = OnceLock::new();
         SHARED.get_or_init(|| {
             let name = format!("device-status-kafka-shared-{}", std::process::id());
-            KafkaBroker::launch(std::env::temp_dir().join(name), None, &[])
+            KafkaBroker::launch(free_port(), std::env::temp_dir().join(name), None, &[])
         })
     }
 
     fn launch(
+        port: u16,
         data: PathBuf,
         directory: Option<tempfile::TempDir>,
         properties: &[(&str, &str)],
     ) -> KafkaBroker {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let broker = KafkaBroker {
-            port: free_port(),
+            port,
             controller_port: free_port(),
             properties: properties.iter().map(own).collect(),
             running: Mutex::new(None),
@@ -161,6 +187,16 @@ impl KafkaBroker {
         kill_process(running.broker, signal).unwrap();
     }
 
+    /// Waits until it has ended by itself.
+    #[track_caller]
+    pub fn wait_for_its_end(&self, within: Duration) {
+        let mut running = self.running.lock().unwrap();
+        let Running { mut wrapper, .. } = running.take().expect("the broker is not running");
+        wait_for(within, "the broker to give up", || {
+            wrapper.try_wait().unwrap().ok_or("it still runs")
+        });
+    }
+
     fn end(&self, signal: Signal) {
         let mut running = self.running.lock().unwrap();
         let Running { mut wrapper, broker } = running.take().expect("the broker is not running");
@@ -179,7 +215,10 @@ impl KafkaBroker {
 
     /// Creates a topic, with settings such as `("cleanup.policy", "compact")`.
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        // On this broker, should there be another.
+        let here = vec![self.node()];
+        let here = vec![here.as_slice(); usize::try_from(partitions).unwrap()];
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Variable(&here));
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
@@ -198,6 +237,11 @@ impl KafkaBroker {
                 if count == partitions { Ok(()) } else { Err(format!("{count} partitions")) }
             })
         });
+    }
+
+    fn node(&self) -> i32 {
+        let id = self.properties.iter().find(|(key, _)| key == "node.id");
+        id.map_or(1, |(_, id)| id.parse().unwrap())
     }
 
     /// Adds partitions to a topic.
@@ -638,6 +682,10 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> Result<i32, String> {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn own_directory() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("device-status-kafka-").tempdir().unwrap()
 }
 
 fn script() -> PathBuf {

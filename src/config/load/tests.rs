@@ -39,6 +39,7 @@ fn every_key_is_read_from_the_file() {
             brokers = "a:9092,b:9093"
             group = "fleet"
             group_protocol = "classic"
+            instance_id = "pod-7"
             properties.client.rack = "eu-1a"
             properties."fetch.max.bytes" = 1000
             [topics]
@@ -83,6 +84,7 @@ fn every_key_is_read_from_the_file() {
     let config = &loaded.config;
     assert_eq!(config.kafka.brokers, "a:9092,b:9093");
     assert_eq!(config.kafka.group_protocol, GroupProtocol::Classic);
+    assert_eq!(config.kafka.instance_id, "pod-7");
     assert_eq!(config.kafka.properties["client.rack"], "eu-1a");
     assert_eq!(config.kafka.properties["fetch.max.bytes"], "1000");
     assert_eq!(config.topics.changelog, "fleet-changelog");

@@ -1,0 +1,176 @@
+//! How a stream thread is a member of the group: a new one at each start, or a
+//! static one (KIP-345) that finds the partitions it had.
+//!
+//! A static member that ends politely keeps its partitions for as long as its
+//! session: with `classic` it says nothing to the group, with `consumer`
+//! (KIP-848) that it will be back. The same id can come back at once then. After
+//! a crash, `classic` gives the id to whoever comes with it, and refuses the
+//! former one from then on; `consumer` refuses the newcomer until the session of
+//! the former one has ended. So whoever starts waits for that, for a while.
+
+use std::sync::Arc;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::committer::TopicNames;
+use super::log::{LoopContext, consumer_config};
+use crate::config::{Config, GroupProtocol};
+use crate::error::{Error, Fatal};
+
+/// How long a newcomer waits for its id: twice the longest session that brokers
+/// allow unless they are told otherwise (`group.consumer.max.session.timeout.ms`).
+const RELEASE_LIMIT_MS: i64 = 120_000;
+/// How often it tries.
+const JOIN_AGAIN_MS: i64 = 2_000;
+
+/// What a stream thread joins the group with.
+pub struct Membership {
+    config: ClientConfig,
+    topics: [String; 3],
+    instance_id: Option<String>,
+    /// It was given partitions: from then on only another process can have
+    /// taken the id.
+    was_assigned: bool,
+    refused: Option<Refused>,
+}
+
+/// The id is taken, as far as the group knows.
+struct Refused {
+    since_ms: i64,
+    again_ms: i64,
+}
+
+impl Membership {
+    /// The membership of a stream thread.
+    pub fn new(config: &Config, topics: &TopicNames, thread: usize) -> Membership {
+        let id = &config.kafka.instance_id;
+        let instance_id = (!id.is_empty()).then(|| format!("{id}-{thread}"));
+        let mut client = consumer_config(config);
+        match config.kafka.group_protocol {
+            GroupProtocol::Consumer => {
+                client.set("group.protocol", "consumer");
+                client.set("group.remote.assignor", "range");
+            }
+            GroupProtocol::Classic => {
+                client.set("group.protocol", "classic");
+                client.set("partition.assignment.strategy", "range");
+            }
+        }
+        if let Some(id) = &instance_id {
+            client.set("group.instance.id", id);
+        }
+        let topics = topics.inputs.clone();
+        Membership { config: client, topics, instance_id, was_assigned: false, refused: None }
+    }
+
+    /// A consumer that joins.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn join(&self) -> Result<Arc<BaseConsumer<LoopContext>>, KafkaError> {
+        let consumer: BaseConsumer<LoopContext> = self.config.create_with_context(LoopContext)?;
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics)?;
+        Ok(Arc::new(consumer))
+    }
+
+    /// The group has spoken.
+    pub fn assigned(&mut self) {
+        self.was_assigned = true;
+        self.refused = None;
+    }
+
+    /// What follows from an error after which the consumer is of no more use.
+    pub fn gave_up(&mut self, code: Option<RDKafkaErrorCode>, message: &str, now_ms: i64) -> Error {
+        let id = self.instance_id.as_deref().unwrap_or_default();
+        let taken = format!(
+            "another member of the group has the instance id {id:?}. If its process was killed, \
+             the group gives the id back when its session ends \
+             (group.consumer.session.timeout.ms on the brokers); if it lives, give each process \
+             a kafka.instance_id of its own"
+        );
+        match code {
+            Some(RDKafkaErrorCode::UnreleasedInstanceId) if !self.was_assigned => {
+                let refused =
+                    self.refused.get_or_insert(Refused { since_ms: now_ms, again_ms: now_ms });
+                if now_ms - refused.since_ms > RELEASE_LIMIT_MS {
+                    return Fatal::unavailable(taken).into();
+                }
+                refused.again_ms = now_ms + JOIN_AGAIN_MS;
+                Error::Retriable(taken)
+            }
+            Some(RDKafkaErrorCode::UnreleasedInstanceId | RDKafkaErrorCode::FencedInstanceId) => {
+                Fatal::unavailable(format!(
+                    "another process has taken the instance id {id:?} from this one, which has \
+                 given everything back. Give each process a kafka.instance_id of its own; if \
+                 this one only came back late, start it again"
+                ))
+                .into()
+            }
+            _ => Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into(),
+        }
+    }
+
+    /// Whether it is time to try again with another consumer.
+    pub fn join_again(&mut self, now_ms: i64) -> bool {
+        let due = |refused: &Refused| refused.again_ms <= now_ms;
+        match &mut self.refused {
+            Some(refused) if due(refused) => {
+                // Until it is refused again.
+                refused.again_ms = i64::MAX;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership(id: &str) -> Membership {
+        let mut config = Config::default();
+        config.kafka.instance_id = id.to_owned();
+        let topics = TopicNames {
+            inputs: ["a", "b", "c"].map(str::to_owned),
+            changelog: "d".to_owned(),
+            status_changes: "e".to_owned(),
+            dead_letters: "f".to_owned(),
+        };
+        Membership::new(&config, &topics, 3)
+    }
+
+    #[test]
+    fn each_thread_is_a_member_of_its_own_and_none_is_static_unasked() {
+        let named = membership("pod-7");
+        assert_eq!(named.config.get("group.instance.id"), Some("pod-7-3"));
+        assert_eq!(membership("").config.get("group.instance.id"), None);
+    }
+
+    #[test]
+    fn a_taken_id_is_waited_for_at_a_start_and_not_for_ever() {
+        let taken = Some(RDKafkaErrorCode::UnreleasedInstanceId);
+        let mut starting = membership("pod-7");
+        assert!(!starting.join_again(0));
+        let Error::Retriable(words) = starting.gave_up(taken, "", 1_000) else { panic!() };
+        assert!(words.contains("\"pod-7-3\"") && words.contains("kafka.instance_id"), "{words}");
+        assert!(!starting.join_again(1_500));
+        assert!(starting.join_again(1_000 + JOIN_AGAIN_MS));
+        assert!(!starting.join_again(1_001 + JOIN_AGAIN_MS));
+        let late_ms = 1_001 + RELEASE_LIMIT_MS;
+        assert!(matches!(starting.gave_up(taken, "", late_ms), Error::Fatal(_)));
+    }
+
+    #[test]
+    fn who_worked_and_lost_its_id_stops() {
+        for code in [RDKafkaErrorCode::UnreleasedInstanceId, RDKafkaErrorCode::FencedInstanceId] {
+            let mut working = membership("pod-7");
+            working.assigned();
+            let Error::Fatal(fatal) = working.gave_up(Some(code), "", 0) else { panic!() };
+            assert!(fatal.message.contains("has taken the instance id"), "{fatal}");
+        }
+    }
+}
