@@ -7,6 +7,8 @@
 
 mod auditor;
 mod client;
+mod commit;
+mod group;
 mod kafka;
 mod redis;
 mod sim;

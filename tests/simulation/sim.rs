@@ -49,6 +49,10 @@ pub struct Faults {
     pub redis_set_back_per_s: f64,
     pub compaction_per_s: f64,
     pub retention_per_s: f64,
+    /// Of any step of a commit.
+    pub crash_in_commit: f64,
+    /// Of a commit with changes.
+    pub leave_after_commit: f64,
     /// Of a commit.
     pub refused: f64,
     pub request_lost: f64,

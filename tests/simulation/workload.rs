@@ -176,7 +176,7 @@ impl Workload {
         let Device { id, partition, plain, .. } = &self.devices[device];
         let (partition, plain) = (*partition, *plain);
         let key = Some(id.clone().into_bytes());
-        let message = Message { key, value, headers: Vec::new() };
+        let message = Message { key, value, ..Message::default() };
         let mut delay = sim.random.between(0, 900);
         if !plain && sim.random.chance(0.05) {
             delay = sim.random.between(1_000, 60_000);
@@ -375,7 +375,7 @@ impl Workload {
             _ => (Input::Lifecycle, device.partition, Some(vec![b'x'; 200]), Some(vec![8, 1])),
         };
         let headers = vec![(BAD.to_owned(), Some(b"1".to_vec()))];
-        self.push(at, input, partition, Message { key, value, headers });
+        self.push(at, input, partition, Message { key, value, headers, stamp: None });
     }
 
     /// Writes what is due; `quiet`: and what is open is closed.

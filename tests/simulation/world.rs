@@ -11,7 +11,8 @@ use device_status::wire::decode::Format;
 
 use crate::auditor::{self, Observed};
 use crate::client::{Client, SimLog};
-use crate::kafka::{Group, Kafka, Topic};
+use crate::group::Group;
+use crate::kafka::{Kafka, Topic};
 use crate::redis::{Hash, Redis, SimView};
 use crate::sim::{Faults, Random, START_MS, Shared, Sim, SimClock, Trace};
 use crate::workload::{Shape, Workload};
@@ -32,9 +33,11 @@ pub struct Plan {
     pub commit_interval_ms: i64,
     pub marker_delay_ms: i64,
     pub marker_late_ms: i64,
+    pub marker_late_one_in: u64,
     pub work_per_turn: usize,
     pub read_ahead: usize,
     pub tick_ms: i64,
+    pub classic: bool,
 }
 
 impl Plan {
@@ -55,6 +58,8 @@ impl Plan {
             redis_set_back_per_s: some(0.01),
             compaction_per_s: some(0.1),
             retention_per_s: some(0.02),
+            crash_in_commit: some(0.002),
+            leave_after_commit: some(0.04),
             refused: some(0.05),
             request_lost: some(0.02),
             answer_lost: some(0.02),
@@ -91,10 +96,12 @@ impl Plan {
             faults,
             commit_interval_ms: *random.pick(&[20, 20, 200]),
             marker_late_ms: *random.pick(&[5, 5, 9_000]),
+            marker_late_one_in: *random.pick(&[2, 12]),
             marker_delay_ms: *random.pick(&[2, 50, 1_500]),
             work_per_turn: *random.pick(&[1, 3, 20_000]),
             read_ahead: *random.pick(&[3, 30, 300]),
             tick_ms: *random.pick(&[60, 120, 250]),
+            classic: random.chance(0.25),
         }
     }
 }
@@ -155,10 +162,11 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
 
 impl World {
     fn new(plan: Plan, random: Random, trace: bool) -> World {
-        let group = Group::new(plan.partitions, plan.session_timeout_ms);
+        let group = Group::new(plan.partitions, plan.session_timeout_ms, plan.classic);
         let mut kafka = Kafka::new(plan.partitions, plan.changes_partitions, group);
         kafka.marker_delay_ms = plan.marker_delay_ms;
         kafka.marker_late_ms = plan.marker_late_ms;
+        kafka.marker_late_one_in = plan.marker_late_one_in;
         let mut sim = Sim {
             now: START_MS,
             random,
@@ -203,7 +211,7 @@ impl World {
             commit_interval_ms: self.plan.commit_interval_ms,
             work_per_turn: self.plan.work_per_turn,
             refresh_interval_ms: 0,
-            suspend: false,
+            suspend: self.plan.classic,
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| input.name().to_owned()),
                 max_bytes: 1_000_000,
@@ -425,6 +433,19 @@ impl World {
                     break;
                 }
             }
+            let client = process.client;
+            let (doomed, is_to_leave) = {
+                let client = &mut self.sim.borrow_mut().clients[client];
+                (client.doomed, std::mem::take(&mut client.is_to_leave))
+            };
+            if doomed {
+                self.crash(place);
+                continue;
+            }
+            let Some(process) = &mut self.places[place].0 else { continue };
+            if is_to_leave {
+                process.leave(&mut self.sim.borrow_mut());
+            }
             if process.thread.as_ref().is_some_and(Thread::stopped) {
                 let process = self.places[place].0.take();
                 let view = process.and_then(|process| process.thread).map(Thread::into_view);
@@ -436,6 +457,15 @@ impl World {
         Ok(())
     }
 
+    fn crash(&mut self, place: usize) {
+        let Some(process) = self.places[place].0.take() else { return };
+        let mut sim = self.sim.borrow_mut();
+        let name = sim.clients[process.client].name.clone();
+        sim.note(|| format!("{name} crashes"));
+        sim.clients[process.client].crash();
+        self.places[place].1 = sim.now + sim.random.between(100, 40_000);
+    }
+
     /// Lets things go wrong.
     fn inject(&mut self) {
         let World { sim, places, plan, .. } = self;
@@ -443,15 +473,12 @@ impl World {
         let faults = plan.faults.clone();
         let per_tick = plan.tick_ms as f64 / 1_000.0;
         let now = sim.now;
-        for (process, start_at) in places.iter_mut() {
+        for (process, _) in places.iter_mut() {
             let Some(alive) = process else { continue };
             let client = alive.client;
             let name = sim.clients[client].name.clone();
             if sim.random.chance(faults.crash_per_s * per_tick) {
-                sim.note(|| format!("{name} crashes"));
-                sim.clients[client].crash();
-                *process = None;
-                *start_at = now + sim.random.between(100, 40_000);
+                sim.clients[client].doomed = true;
                 continue;
             }
             if alive.paused_until.is_some() {
@@ -466,11 +493,7 @@ impl World {
                 sim.clients[client].paused = true;
                 sim.note(|| format!("{name} is paused for {ms} ms"));
             } else if !alive.leaving && sim.random.chance(faults.leave_per_s * per_tick) {
-                sim.note(|| format!("{name} is to leave"));
-                alive.leaving = true;
-                if let Some(thread) = &mut alive.thread {
-                    thread.stop();
-                }
+                alive.leave(&mut sim);
             } else if sim.random.chance(faults.cut_off_per_s * per_tick) {
                 let ms = sim.random.between(500, 60_000);
                 sim.clients[client].cut_off_until = now + ms;
@@ -529,6 +552,18 @@ impl World {
 }
 
 impl Process {
+    fn leave(&mut self, sim: &mut Sim) {
+        if self.leaving {
+            return;
+        }
+        let name = sim.clients[self.client].name.clone();
+        sim.note(|| format!("{name} is to leave"));
+        self.leaving = true;
+        if let Some(thread) = &mut self.thread {
+            thread.stop();
+        }
+    }
+
     fn tell_time(&mut self, now: i64) {
         self.clock.monotonic_ms.set(now - self.started_at - self.suspended_ms);
         self.clock.wall_ms.set(now + self.wall_offset_ms);

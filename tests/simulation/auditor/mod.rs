@@ -2,14 +2,19 @@
 //! simple model of a device, from the text of the rules, without any code of
 //! the core.
 
+mod model;
+mod moments;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use device_status::shard::Input;
+use device_status::shard::{Input, Rules};
 use device_status::wire::proto::changelog;
 use device_status::wire::proto::v1::{
     self, Cause, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
 use prost::Message as _;
+
+use self::model::{Model, Shown, span_ms};
 
 use crate::kafka::{Kafka, Record, Topic};
 use crate::redis::Hash;
@@ -30,14 +35,19 @@ pub struct Observed<'a> {
 struct Change {
     partition_offset: (i32, i64),
     transaction: Option<u64>,
+    /// Which commit of the cluster it came with.
+    commit: Option<u64>,
     value: v1::StatusChanged,
 }
 
 /// What was said, and when it was written.
 struct Said<T> {
+    offset: i64,
     /// By event time, no later than the record's.
     at: i64,
+    /// The record's stamp.
     written_at: i64,
+    appended_at: i64,
     event: T,
 }
 
@@ -55,8 +65,6 @@ struct Scopes {
     vpn: Vec<Said<vpn::Event>>,
     lifecycle: Vec<Said<lifecycle::Event>>,
 }
-
-type Shown = Option<(Status, Connectivity)>;
 
 fn ms(timestamp: Option<&prost_types::Timestamp>) -> Option<i64> {
     timestamp.map(|at| at.seconds * 1_000 + i64::from(at.nanos) / 1_000_000)
@@ -80,6 +88,7 @@ pub fn audit(
     read_changes(observed.kafka, &mut devices)?;
     dead_letters(observed.kafka, counts)?;
     owners(observed.kafka, &devices)?;
+    moments::moments(observed.kafka, &devices, &scopes, plan, counts)?;
     for (id, device) in &devices {
         let audit = DeviceAudit { id, device, scopes: &scopes[&device.partition], plan };
         audit.sequence()?;
@@ -103,7 +112,8 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                 if is_bad(record) {
                     continue;
                 }
-                let written_at = record.timestamp;
+                let (offset, written_at, appended_at) =
+                    (record.offset, record.timestamp, record.appended_at);
                 let key = record.message.key.as_deref();
                 let id = key.map(|key| String::from_utf8_lossy(key).into_owned());
                 let value = record.message.value.as_deref();
@@ -118,12 +128,12 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                         let message = v1::Heartbeat::decode(value.unwrap()).unwrap();
                         let event = message.poll_interval.as_ref().map(duration_ms);
                         let at = when(ms(message.occurred_at.as_ref()));
-                        device.unwrap().heartbeats.push(Said { at, written_at, event });
+                        device.unwrap().heartbeats.push(Said { offset, at, written_at, appended_at, event });
                     }
                     Input::VpnSessions => {
                         let message = v1::VpnEvent::decode(value.unwrap()).unwrap();
                         let at = when(ms(message.occurred_at.as_ref()));
-                        let said = Said { at, written_at, event: message.event.unwrap() };
+                        let said = Said { offset, at, written_at, appended_at, event: message.event.unwrap() };
                         device.map_or(&mut scope.vpn, |device| &mut device.vpn).push(said);
                     }
                     Input::Lifecycle => {
@@ -134,7 +144,7 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                                 (when(ms(message.occurred_at.as_ref())), message.event.unwrap())
                             }
                         };
-                        let said = Said { at, written_at, event };
+                        let said = Said { offset, at, written_at, appended_at, event };
                         device
                             .map_or(&mut scope.lifecycle, |device| &mut device.lifecycle)
                             .push(said);
@@ -160,7 +170,8 @@ fn read_changes(kafka: &Kafka, devices: &mut BTreeMap<String, Device>) -> Result
             };
             let partition_offset = (partition, record.offset);
             let transaction = record.transaction;
-            device.changes.push(Change { partition_offset, transaction, value });
+            let commit = transaction.and_then(|id| kafka.transactions.get(&id)?.committed);
+            device.changes.push(Change { partition_offset, transaction, commit, value });
         }
     }
     Ok(())
@@ -261,6 +272,20 @@ fn committed_clock(kafka: &Kafka, partition: i32) -> Result<i64, String> {
     latest.map(|(.., clock)| clock).ok_or_else(|| format!("nothing committed of {partition}"))
 }
 
+/// The intervals that a device was ever told to keep.
+fn settings_of(device: &Device, scopes: &Scopes, rules: &Rules) -> Vec<i64> {
+    let mut all = vec![rules.default_poll_interval_ms];
+    for said in device.lifecycle.iter().chain(&scopes.lifecycle) {
+        let interval = match &said.event {
+            lifecycle::Event::SettingsChanged(settings) => settings.poll_interval.as_ref(),
+            lifecycle::Event::FleetSettingsChanged(settings) => settings.poll_interval.as_ref(),
+            _ => None,
+        };
+        all.extend(interval.map(duration_ms));
+    }
+    all
+}
+
 struct DeviceAudit<'a> {
     id: &'a str,
     device: &'a Device,
@@ -305,27 +330,19 @@ impl DeviceAudit<'_> {
     }
 
     fn span_ms(&self, interval_ms: i64) -> i64 {
-        let rules = &self.plan.rules;
-        let counted = interval_ms.max(rules.minimum_ms);
-        (rules.tolerance * counted as f64).ceil() as i64
+        span_ms(&self.plan.rules, interval_ms)
+    }
+
+    fn model(&self, clock: i64) -> Shown {
+        Model::whole(&self.plan.rules, self.device, self.scopes).shown(clock, clock)
     }
 
     /// The intervals that a heartbeat may have been judged by.
     fn intervals(&self, carried: Option<i64>) -> Vec<i64> {
-        if let Some(carried) = carried {
-            return vec![carried];
+        match carried {
+            Some(carried) => vec![carried],
+            None => settings_of(self.device, self.scopes, &self.plan.rules),
         }
-        let mut all = vec![self.plan.rules.default_poll_interval_ms];
-        let own = self.device.lifecycle.iter();
-        for said in own.chain(&self.scopes.lifecycle) {
-            let interval = match &said.event {
-                lifecycle::Event::SettingsChanged(settings) => settings.poll_interval.as_ref(),
-                lifecycle::Event::FleetSettingsChanged(settings) => settings.poll_interval.as_ref(),
-                _ => None,
-            };
-            all.extend(interval.map(duration_ms));
-        }
-        all
     }
 
     /// An expiry is dated by its heartbeat, and no heartbeat speaks against it.
@@ -507,223 +524,6 @@ impl DeviceAudit<'_> {
             }
         }
         Ok(())
-    }
-
-    // ---- the model
-
-    /// The scope events of a name.
-    fn settings<'b>(
-        said: impl Iterator<Item = &'b Said<lifecycle::Event>>,
-        deleted: i64,
-        fleet: Option<&str>,
-    ) -> Option<(Option<i64>, Option<bool>)> {
-        let settings = said.filter(|said| said.at > deleted).filter_map(|said| {
-            let (poll, vpn) = match (&said.event, fleet) {
-                (lifecycle::Event::SettingsChanged(settings), None) => {
-                    (&settings.poll_interval, settings.vpn_enabled)
-                }
-                (lifecycle::Event::FleetSettingsChanged(settings), Some(fleet))
-                    if settings.fleet == fleet =>
-                {
-                    (&settings.poll_interval, settings.vpn_enabled)
-                }
-                _ => return None,
-            };
-            Some((said.at, poll.as_ref().map(duration_ms), vpn))
-        });
-        settings.max().map(|(_, poll, vpn)| (poll, vpn))
-    }
-
-    fn is_frozen<'b>(
-        said: impl Iterator<Item = &'b Said<lifecycle::Event>>,
-        deleted: i64,
-        what: impl Fn(&lifecycle::Event) -> Option<(i32, bool)>,
-    ) -> bool {
-        // By reason, 4 is other: the latest, frozen over unfrozen.
-        let mut registers = [(i64::MIN, false); 5];
-        for said in said.filter(|said| said.at > deleted) {
-            let Some((reason, frozen)) = what(&said.event) else { continue };
-            let reasons = match (reason, frozen) {
-                (0, true) => 4..=4,
-                (0, false) => 1..=4,
-                (reason, _) => reason as usize..=reason as usize,
-            };
-            for register in &mut registers[reasons] {
-                *register = (*register).max((said.at, frozen));
-            }
-        }
-        registers.iter().any(|(_, frozen)| *frozen)
-    }
-
-    fn session_counts(&self, instance: &str, opened: i64, clock: i64) -> bool {
-        let of = |name: &str| name == instance;
-        let mut lost = i64::MIN;
-        let mut started = i64::MIN;
-        for said in &self.scopes.vpn {
-            match &said.event {
-                vpn::Event::InstanceLost(event) if of(&event.instance) => lost = lost.max(said.at),
-                vpn::Event::InstanceAlive(event) if of(&event.instance) => {
-                    let start = ms(event.started_at.as_ref()).unwrap_or(i64::MIN);
-                    if start <= said.written_at {
-                        started = started.max(start);
-                    }
-                }
-                _ => {}
-            }
-        }
-        let leases = self.scopes.vpn.iter().filter_map(|said| match &said.event {
-            vpn::Event::InstanceAlive(event) if of(&event.instance) => {
-                let start = ms(event.started_at.as_ref());
-                let current = start.is_none_or(|start| start == started);
-                current.then(|| (said.at, event.lease.as_ref().map_or(0, duration_ms)))
-            }
-            _ => None,
-        });
-        let end = leases.max().map_or(i64::MAX, |(at, lease)| at + lease);
-        opened > lost && opened >= started && clock < end
-    }
-
-    /// Status and connectivity at an instant, everything being known.
-    fn model(&self, clock: i64) -> Shown {
-        use lifecycle::Event as E;
-        let Device { heartbeats, vpn, lifecycle, .. } = self.device;
-        let latest = |is: fn(&E) -> bool| {
-            lifecycle.iter().filter(|said| is(&said.event)).map(|said| said.at).max()
-        };
-        let deleted = latest(|event| matches!(event, E::Deleted(_))).unwrap_or(i64::MIN);
-        let after = |at: Option<i64>| at.filter(|at| *at > deleted);
-        let registered = after(latest(|event| matches!(event, E::Registered(_))));
-        if deleted > i64::MIN && registered.is_none() {
-            return None;
-        }
-        let provisioned = after(latest(|event| matches!(event, E::Provisioned(_))));
-        let activated = after(latest(|event| matches!(event, E::Activated(_))));
-        let deactivated = after(latest(|event| matches!(event, E::Deactivated(_))));
-
-        let mut opened: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-        let mut closed = BTreeSet::new();
-        for said in vpn.iter().filter(|said| said.at > deleted) {
-            match &said.event {
-                vpn::Event::SessionOpened(event) => {
-                    let at = opened.entry((&event.instance, &event.session)).or_insert(said.at);
-                    *at = (*at).max(said.at);
-                }
-                vpn::Event::SessionClosed(event) => {
-                    closed.insert((event.instance.as_str(), event.session.as_str()));
-                }
-                _ => {}
-            }
-        }
-        let heartbeat =
-            heartbeats.iter().filter(|s| s.at > deleted).map(|said| (said.at, said.event)).max();
-        let contact = heartbeat.map(|(at, _)| at).max(opened.values().copied().max());
-        if contact.is_none() && registered.is_none() && provisioned.is_none() {
-            return None;
-        }
-
-        let membership = lifecycle
-            .iter()
-            .filter(|said| said.at > deleted)
-            .filter_map(|said| match &said.event {
-                E::Registered(v1::Registered { fleet, organization, .. })
-                | E::Moved(v1::Moved { fleet, organization }) => {
-                    Some((said.at, fleet.as_str(), organization.as_str()))
-                }
-                _ => None,
-            })
-            .max();
-        let (_, fleet, organization) = membership.unwrap_or_default();
-
-        let own = Self::settings(lifecycle.iter(), deleted, None).unwrap_or_default();
-        let mut of_fleet = (None, None);
-        if !fleet.is_empty() {
-            let settings = Self::settings(self.scopes.lifecycle.iter(), i64::MIN, Some(fleet));
-            of_fleet = settings.unwrap_or_default();
-        }
-        let inherited = own.0.or(of_fleet.0).unwrap_or(self.plan.rules.default_poll_interval_ms);
-        let vpn_disabled = own.1.or(of_fleet.1) == Some(false);
-
-        let frozen = Self::is_frozen(lifecycle.iter(), deleted, |event| match event {
-            E::Frozen(event) => Some((event.reason, true)),
-            E::Unfrozen(event) => Some((event.reason, false)),
-            _ => None,
-        }) || !fleet.is_empty()
-            && Self::is_frozen(self.scopes.lifecycle.iter(), i64::MIN, |event| match event {
-                E::FleetFrozen(event) if event.fleet == fleet => Some((event.reason, true)),
-                E::FleetUnfrozen(event) if event.fleet == fleet => Some((event.reason, false)),
-                _ => None,
-            })
-            || !organization.is_empty()
-                && Self::is_frozen(self.scopes.lifecycle.iter(), i64::MIN, |event| match event {
-                    E::OrganizationFrozen(event) if event.organization == organization => {
-                        Some((event.reason, true))
-                    }
-                    E::OrganizationUnfrozen(event) if event.organization == organization => {
-                        Some((event.reason, false))
-                    }
-                    _ => None,
-                });
-
-        // Rung by rung.
-        let vpn_up = opened.iter().any(|((instance, session), at)| {
-            !closed.contains(&(*instance, *session)) && self.session_counts(instance, *at, clock)
-        });
-        let (mut beats, mut beats_or_grace) = (false, false);
-        if let Some((at, carried)) = heartbeat {
-            let timeout = at + self.span_ms(carried.unwrap_or(inherited));
-            beats = clock < timeout;
-            beats_or_grace = clock < timeout + self.plan.rules.grace_ms;
-        }
-        let preregistered = lifecycle
-            .iter()
-            .filter(|said| said.at > deleted)
-            .filter_map(|said| match &said.event {
-                E::Registered(event) => Some((said.at, event.preregistered)),
-                _ => None,
-            })
-            .max()
-            .filter(|(_, preregistered)| *preregistered)
-            .map(|(at, _)| at);
-        let inactive = [preregistered, deactivated]
-            .into_iter()
-            .flatten()
-            .any(|at| contact < Some(at) && activated < Some(at));
-        let in_progress = |started: fn(&E) -> bool, finished: fn(&E) -> bool| {
-            after(latest(started)) > after(latest(finished))
-        };
-        let configuring = in_progress(
-            |event| matches!(event, E::ConfigurationStarted(_)),
-            |event| matches!(event, E::ConfigurationFinished(_)),
-        );
-        let updating = in_progress(
-            |event| matches!(event, E::UpdateStarted(_)),
-            |event| matches!(event, E::UpdateFinished(_)),
-        );
-        let status = if frozen {
-            Status::Frozen
-        } else if inactive {
-            Status::Inactive
-        } else if provisioned.is_some_and(|at| contact < Some(at)) {
-            Status::PostProvisioning
-        } else if contact.is_none() {
-            Status::Configuring
-        } else if !vpn_up && !beats_or_grace {
-            Status::Offline
-        } else if configuring {
-            Status::Configuring
-        } else if updating && beats_or_grace {
-            Status::Updating
-        } else {
-            Status::Online
-        };
-        let connectivity = match (vpn_up, beats, beats_or_grace) {
-            (true, true, _) => Connectivity::Full,
-            (true, false, _) => Connectivity::VpnOnly,
-            (false, _, true) if vpn_disabled => Connectivity::Full,
-            (false, _, true) => Connectivity::HeartbeatOnly,
-            (false, _, false) => Connectivity::None,
-        };
-        Some((status, connectivity))
     }
 }
 
