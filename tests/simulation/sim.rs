@@ -60,6 +60,8 @@ pub struct Faults {
     pub offsets_unanswered: f64,
     /// Of a round with Redis.
     pub redis_round_lost: f64,
+    pub redis_slow: f64,
+    pub crash_in_redis: f64,
     /// Of any step of a commit, a question or a round with Redis.
     pub slow: f64,
     pub question_fails: f64,

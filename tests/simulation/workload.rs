@@ -25,6 +25,10 @@ pub struct Shape {
     pub rich: bool,
     pub bad_records: bool,
     pub long_intervals: bool,
+    /// Devices that only poll do so in step, and fall silent together.
+    pub herd: bool,
+    /// Nearly all others are of one fleet, and much happens to it.
+    pub one_fleet: bool,
 }
 
 struct Device {
@@ -35,6 +39,7 @@ struct Device {
     interval_ms: i64,
     carries: bool,
     next_poll: i64,
+    polls: usize,
     next_event: i64,
     sessions: Vec<(String, String)>,
     session_count: u32,
@@ -59,6 +64,8 @@ pub struct Workload {
     partitions: i32,
     devices: Vec<Device>,
     instances: Vec<Instance>,
+    /// How long a herd waits, poll by poll.
+    herd_waits: Vec<i64>,
     next_scope_event: i64,
     next_bad: i64,
     pending: BTreeMap<(i64, u64), Pending>,
@@ -85,6 +92,7 @@ impl Workload {
     pub fn new(shape: Shape, sim: &mut Sim) -> Workload {
         let partitions = sim.kafka.partitions;
         let begin = sim.now + 8_000;
+        let herd_interval_ms = sim.random.between(8_000, 20_000);
         let mut devices = Vec::new();
         for number in 0..shape.devices {
             let id = if sim.random.chance(0.7) {
@@ -92,7 +100,11 @@ impl Workload {
             } else {
                 format!("device/{number}")
             };
-            let interval_ms = if shape.long_intervals && sim.random.chance(0.3) {
+            let plain = !shape.rich || sim.random.chance(if shape.one_fleet { 0.2 } else { 0.5 });
+            let in_herd = shape.herd && plain;
+            let interval_ms = if in_herd {
+                herd_interval_ms
+            } else if shape.long_intervals && sim.random.chance(0.3) {
                 sim.random.between(100_000, 300_000)
             } else {
                 sim.random.between(8_000, 45_000)
@@ -100,10 +112,11 @@ impl Workload {
             devices.push(Device {
                 partition: partition_of(id.as_bytes(), partitions),
                 id,
-                plain: !shape.rich || sim.random.chance(0.5),
+                plain,
                 interval_ms,
                 carries: sim.random.chance(0.8),
-                next_poll: begin + sim.random.between(0, interval_ms),
+                next_poll: begin + sim.random.between(0, if in_herd { 400 } else { interval_ms }),
+                polls: 0,
                 next_event: begin + sim.random.between(0, 40_000),
                 sessions: Vec::new(),
                 session_count: 0,
@@ -124,6 +137,7 @@ impl Workload {
             instances: instances.collect(),
             partitions,
             devices,
+            herd_waits: Vec::new(),
             next_scope_event: begin + sim.random.between(5_000, 60_000),
             next_bad: begin + sim.random.between(1_000, 20_000),
             pending: BTreeMap::new(),
@@ -144,7 +158,27 @@ impl Workload {
             lease: duration(3_600_000),
         });
         workload.broadcast_vpn(sim, sim.now + 1_000, alive);
+        for device in 0..workload.devices.len() {
+            if workload.shape.one_fleet && !workload.devices[device].plain {
+                workload.found_fleet(sim, device, begin);
+            }
+        }
         workload
+    }
+
+    /// A device of the one fleet, and on the first instance.
+    fn found_fleet(&mut self, sim: &mut Sim, device: usize, at: i64) {
+        let (fleet, organization) = (FLEETS[1].to_owned(), ORGANIZATIONS[1].to_owned());
+        let registered = v1::Registered { fleet, organization, preregistered: false };
+        let event = Some(lifecycle::Event::Registered(registered));
+        let message = v1::LifecycleEvent { occurred_at: proto(at), event };
+        self.say(sim, device, at, Input::Lifecycle, Some(message.encode_to_vec()));
+        let instance = self.instances[0].name.clone();
+        let (at, session) = (at + sim.random.between(0, 10_000), "s0".to_owned());
+        self.devices[device].sessions.push((instance.clone(), session.clone()));
+        let event = Some(vpn::Event::SessionOpened(v1::SessionOpened { instance, session }));
+        let message = v1::VpnEvent { occurred_at: proto(at), event };
+        self.say(sim, device, at, Input::VpnSessions, Some(message.encode_to_vec()));
     }
 
     fn push(&mut self, at: i64, input: Input, partition: i32, message: Message) {
@@ -205,7 +239,8 @@ impl Workload {
         }
         if self.shape.rich && self.next_scope_event <= sim.now {
             let at = self.next_scope_event;
-            self.next_scope_event += sim.random.between(5_000, 90_000);
+            let longest = if self.shape.one_fleet { 12_000 } else { 90_000 };
+            self.next_scope_event += sim.random.between(longest / 18, longest);
             self.scope_event(sim, at);
         }
         if self.shape.bad_records && self.next_bad <= sim.now {
@@ -226,7 +261,15 @@ impl Workload {
             2 => interval_ms.max(5_000) * 3 / 2 + sim.random.between(0, 8_000),
             _ => interval_ms * sim.random.between(50, 149) / 100,
         };
-        device.next_poll = at + wait.max(1);
+        let mut wait = wait.max(1);
+        if self.shape.herd && device.plain {
+            match self.herd_waits.get(device.polls) {
+                Some(same) => wait = *same,
+                None => self.herd_waits.push(wait),
+            }
+        }
+        device.polls += 1;
+        device.next_poll = at + wait;
         let carried = device.carries.then_some(interval_ms);
         // A device's clock may be wrong, if it is not a plain one.
         let ahead = !device.plain && sim.random.chance(0.02);
@@ -243,8 +286,10 @@ impl Workload {
         let device = &mut self.devices[index];
         let kind = sim.random.below(24);
         let reason = sim.random.between(0, 4) as i32;
+        let one_fleet = self.shape.one_fleet;
         let membership = |sim: &mut Sim| {
-            let fleet = (*sim.random.pick(&FLEETS)).to_owned();
+            let stays = one_fleet && sim.random.chance(0.8);
+            let fleet = if stays { FLEETS[1] } else { *sim.random.pick(&FLEETS) }.to_owned();
             let organization = (*sim.random.pick(&ORGANIZATIONS)).to_owned();
             (fleet, organization)
         };
@@ -339,7 +384,8 @@ impl Workload {
 
     fn scope_event(&mut self, sim: &mut Sim, at: i64) {
         use lifecycle::Event as E;
-        let fleet = (*sim.random.pick(&FLEETS[1..])).to_owned();
+        let known = if self.shape.one_fleet { &FLEETS[1..2] } else { &FLEETS[1..] };
+        let fleet = (*sim.random.pick(known)).to_owned();
         let organization = ORGANIZATIONS[1].to_owned();
         let reason = sim.random.between(0, 4) as i32;
         let event = match sim.random.below(7) {

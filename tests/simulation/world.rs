@@ -65,6 +65,8 @@ impl Plan {
             answer_lost: some(0.02),
             offsets_unanswered: some(0.02),
             redis_round_lost: some(0.05),
+            redis_slow: some(0.02),
+            crash_in_redis: some(0.003),
             slow: some(0.02),
             question_fails: some(0.1),
         };
@@ -78,18 +80,24 @@ impl Plan {
             max_clock_jump_ms: 60_000,
             tombstone_retention_ms: 24 * 3_600_000,
         };
+        let herd = random.chance(0.25);
+        let rich = random.chance(0.7);
+        let one_fleet = rich && random.chance(0.3);
+        let crowd = herd || one_fleet;
         Plan {
-            partitions: random.between(1, 3) as i32,
+            partitions: random.between(1, if crowd { 2 } else { 3 }) as i32,
             changes_partitions: random.between(1, 4) as i32,
             processes: random.between(1, 3) as usize,
             duration_ms: random.between(120_000, 420_000),
             session_timeout_ms: *random.pick(&[15_000, 30_000]),
             rules,
             shape: Shape {
-                devices: random.between(2, 12) as usize,
+                devices: if crowd { random.between(8, 24) } else { random.between(2, 12) } as usize,
                 instances: 2,
                 transactions: random.chance(0.4),
-                rich: random.chance(0.7),
+                rich,
+                herd,
+                one_fleet,
                 bad_records: random.chance(0.5),
                 long_intervals,
             },
@@ -351,6 +359,9 @@ impl World {
 
     fn audit(&mut self, outcome: &mut Outcome) -> Result<(), String> {
         let sim = self.sim.borrow();
+        if let Some(violation) = &sim.redis.violation {
+            return Err(violation.clone());
+        }
         let observed = Observed { kafka: &sim.kafka, redis: &sim.redis.keys, now: sim.now };
         auditor::audit(&observed, &self.plan, &mut outcome.counts)
     }
