@@ -230,7 +230,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 Delivery::Restore(source) => {
                     counts.restored[usize::from(source != Source::Changelog)] += 1;
                     let format = settings.formats[Input::Heartbeats.index()];
-                    if let Err(error) = restore::record(slot, delivery, &record, format) {
+                    let slack_ms = settings.rules.slack_ms;
+                    let taken = restore::record(slot, delivery, &record, format, slack_ms);
+                    if let Err(error) = taken {
                         failed.push((record.partition, error));
                     }
                 }

@@ -256,7 +256,13 @@ pub(super) fn record(
     delivery: Delivery,
     record: &RecordRef<'_>,
     heartbeat_format: Format,
+    slack_ms: i64,
 ) -> Result<(), Error> {
+    let Stage::Restoring(restore) = &slot.stage else { return Ok(()) };
+    // The committed watermark is behind the clock where lost offsets make the
+    // group read again what the clock has seen (rule R5).
+    let clock = restored_clock(slot, restore.metadata.as_ref());
+    let seen_by_clock = clock.map(|clock| clock.plus_ms(slack_ms));
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
     match (&restore.step, delivery) {
         (Step::Changelog { .. }, Delivery::Restore(Source::Changelog)) => {
@@ -281,11 +287,9 @@ pub(super) fn record(
             else {
                 return Ok(());
             };
-            let newest = restore
-                .metadata
-                .as_ref()
-                .and_then(|m| m.watermarks[Input::Heartbeats.index()])
-                .unwrap_or(record.timestamp);
+            let seen =
+                restore.metadata.as_ref().and_then(|m| m.watermarks[Input::Heartbeats.index()]);
+            let newest = seen.max(seen_by_clock).unwrap_or(record.timestamp);
             if let EventBody::Heartbeat { device, poll_interval_ms } = event.body {
                 let believed = record.timestamp.min(newest);
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use device_status::error::Error;
 use device_status::shard::{Header, Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, Delivery, FoundCommit, FoundOffset, Headers as HeadersPort, Log,
-    LogEvent, OffsetAt, Outcome, QuestionId, RecordRef, Source,
+    Batch, Delivery, FoundCommit, FoundOffset, Headers as HeadersPort, Log, LogEvent, OffsetAt,
+    Outcome, QuestionId, RecordRef, Source,
 };
 
 use crate::commit::Job;
@@ -416,7 +416,7 @@ impl Log for SimLog {
                     partition,
                     offset: record.offset,
                     timestamp: Timestamp(record.timestamp),
-                    stamped_by_broker: record.timestamp == record.appended_at,
+                    stamped_by_broker: record.stamped_by_broker,
                     key: record.message.key.as_deref(),
                     value: record.message.value.as_deref(),
                     headers: &RecordHeaders(&record.message.headers),

@@ -49,6 +49,7 @@ pub struct Record {
     pub transaction: Option<u64>,
     /// A commit or abort marker.
     pub control: bool,
+    pub stamped_by_broker: bool,
 }
 
 #[derive(Default)]
@@ -84,8 +85,16 @@ impl PartitionLog {
         let last = self.archive.last().map_or(i64::MIN, |record| record.appended_at);
         let appended_at = now.max(last);
         let timestamp = message.stamp.filter(|_| self.keeps_stamps).unwrap_or(appended_at);
-        let record =
-            Rc::new(Record { offset, timestamp, appended_at, message, transaction, control });
+        let stamped_by_broker = !self.keeps_stamps;
+        let record = Rc::new(Record {
+            offset,
+            timestamp,
+            appended_at,
+            message,
+            transaction,
+            control,
+            stamped_by_broker,
+        });
         self.records.push(record.clone());
         self.archive.push(record);
         offset
@@ -512,6 +521,17 @@ impl Kafka {
             notes.push(format!("member {member} is evicted"));
         }
         notes
+    }
+
+    /// The offsets of a group without members expire.
+    pub fn lose_offsets(&mut self) -> bool {
+        let may = self.group.members.is_empty()
+            && self.pending_offsets.is_empty()
+            && !self.offsets.is_empty();
+        if may {
+            self.offsets.clear();
+        }
+        may
     }
 
     /// Whether no transaction is open or being ended.

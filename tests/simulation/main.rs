@@ -36,7 +36,8 @@ fn variable(name: &str) -> Option<u64> {
 
 /// A bar where there is a terminal to draw it on.
 fn progress(seeds: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {per_sec}, {eta} to go");
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {per_sec}, {eta} to go");
     ProgressBar::new(seeds).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

@@ -49,6 +49,8 @@ pub struct Faults {
     pub redis_set_back_per_s: f64,
     pub compaction_per_s: f64,
     pub retention_per_s: f64,
+    /// While the group has no members.
+    pub offsets_lost_per_s: f64,
     /// Of any step of a commit.
     pub crash_in_commit: f64,
     /// Of a commit with changes.

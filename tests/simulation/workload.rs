@@ -15,6 +15,10 @@ use crate::sim::{START_MS, Sim};
 /// The header of records that the generator meant to be bad.
 pub const BAD: &str = "simulation.bad";
 
+/// The header of records whose stamps nobody believes: it is not told exactly
+/// what becomes of their device.
+pub const ABSURD: &str = "simulation.absurd";
+
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub devices: usize,
@@ -29,6 +33,8 @@ pub struct Shape {
     pub herd: bool,
     /// Nearly all others are of one fleet, and much happens to it.
     pub one_fleet: bool,
+    /// The topics keep their producers' stamps.
+    pub create_time: bool,
 }
 
 struct Device {
@@ -187,8 +193,9 @@ impl Workload {
     }
 
     fn broadcast(&mut self, sim: &mut Sim, at: i64, input: Input, value: Vec<u8>) {
+        let stamp = self.shape.create_time.then_some(at);
         for partition in 0..self.partitions {
-            let message = Message { value: Some(value.clone()), ..Message::default() };
+            let message = Message { value: Some(value.clone()), stamp, ..Message::default() };
             let at = at + sim.random.between(0, 900);
             self.push(at, input, partition, message);
         }
@@ -210,7 +217,12 @@ impl Workload {
         let Device { id, partition, plain, .. } = &self.devices[device];
         let (partition, plain) = (*partition, *plain);
         let key = Some(id.clone().into_bytes());
-        let message = Message { key, value, ..Message::default() };
+        let stamp = self.shape.create_time.then_some(at);
+        let mut message = Message { key, value, stamp, ..Message::default() };
+        if self.shape.create_time && !plain && sim.random.chance(0.01) {
+            message.stamp = Some(at + sim.random.between(3_600_000, 1 << 45));
+            message.headers.push((ABSURD.to_owned(), None));
+        }
         let mut delay = sim.random.between(0, 900);
         if !plain && sim.random.chance(0.05) {
             delay = sim.random.between(1_000, 60_000);

@@ -12,7 +12,7 @@ use device_status::wire::decode::Format;
 use crate::auditor::{self, Observed};
 use crate::client::{Client, SimLog};
 use crate::group::Group;
-use crate::kafka::{Kafka, Topic};
+use crate::kafka::{Kafka, Record, Topic};
 use crate::redis::{Hash, Redis, SimView};
 use crate::sim::{Faults, Random, START_MS, Shared, Sim, SimClock, Trace};
 use crate::workload::{Shape, Workload};
@@ -38,6 +38,9 @@ pub struct Plan {
     pub read_ahead: usize,
     pub tick_ms: i64,
     pub classic: bool,
+    pub at_least_once: bool,
+    /// The longest that a process is kept from the brokers.
+    pub longest_absence_ms: i64,
 }
 
 impl Plan {
@@ -46,7 +49,8 @@ impl Plan {
         let mut some = |rate: f64| {
             if random.chance(0.5) { rate * (0.3 + random.unit()) } else { 0.0 }
         };
-        let faults = Faults {
+        let offsets_lost = some(0.2);
+        let mut faults = Faults {
             crash_per_s: some(0.02),
             pause_per_s: some(0.02),
             leave_per_s: some(0.01),
@@ -57,7 +61,8 @@ impl Plan {
             redis_emptied_per_s: some(0.01),
             redis_set_back_per_s: some(0.01),
             compaction_per_s: some(0.1),
-            retention_per_s: some(0.02),
+            retention_per_s: some(0.1),
+            offsets_lost_per_s: 0.0,
             crash_in_commit: some(0.002),
             leave_after_commit: some(0.04),
             refused: some(0.05),
@@ -70,6 +75,13 @@ impl Plan {
             slow: some(0.02),
             question_fails: some(0.1),
         };
+        // What was deleted cannot be read again.
+        if faults.retention_per_s == 0.0 {
+            faults.offsets_lost_per_s = offsets_lost;
+        }
+        let create_time = random.chance(0.2);
+        let at_least_once = random.chance(0.12);
+        let session_timeout_ms = *random.pick(&[15_000, 30_000]);
         let rules = Rules {
             tolerance: 1.5,
             minimum_ms: 5_000,
@@ -77,7 +89,8 @@ impl Plan {
             default_poll_interval_ms: 30_000,
             slack_ms: 2_000,
             replay_window_ms: *random.pick(&[20_000, 60_000, 120_000]),
-            max_clock_jump_ms: 60_000,
+            // Longer than anything is silent.
+            max_clock_jump_ms: 900_000,
             tombstone_retention_ms: 24 * 3_600_000,
         };
         let herd = random.chance(0.25);
@@ -89,7 +102,7 @@ impl Plan {
             changes_partitions: random.between(1, 4) as i32,
             processes: random.between(1, 3) as usize,
             duration_ms: random.between(120_000, 420_000),
-            session_timeout_ms: *random.pick(&[15_000, 30_000]),
+            session_timeout_ms,
             rules,
             shape: Shape {
                 devices: if crowd { random.between(8, 24) } else { random.between(2, 12) } as usize,
@@ -98,6 +111,7 @@ impl Plan {
                 rich,
                 herd,
                 one_fleet,
+                create_time,
                 bad_records: random.chance(0.5),
                 long_intervals,
             },
@@ -109,7 +123,11 @@ impl Plan {
             work_per_turn: *random.pick(&[1, 3, 20_000]),
             read_ahead: *random.pick(&[3, 30, 300]),
             tick_ms: *random.pick(&[60, 120, 250]),
-            classic: random.chance(0.25),
+            classic: !at_least_once && random.chance(0.25),
+            at_least_once,
+            // Without transactions a process that does not know that it was
+            // replaced may write what is of the past.
+            longest_absence_ms: if at_least_once { session_timeout_ms / 5 } else { 60_000 },
         }
     }
 }
@@ -175,6 +193,9 @@ impl World {
         kafka.marker_delay_ms = plan.marker_delay_ms;
         kafka.marker_late_ms = plan.marker_late_ms;
         kafka.marker_late_one_in = plan.marker_late_one_in;
+        if plan.shape.create_time {
+            kafka.keep_stamps();
+        }
         let mut sim = Sim {
             now: START_MS,
             random,
@@ -206,7 +227,9 @@ impl World {
         let client = sim.clients.len();
         let name = format!("process-{}", self.started);
         sim.note(|| format!("{name} starts"));
-        sim.clients.push(Client::new(name, clock.clone(), self.plan.read_ahead));
+        let mut new = Client::new(name, clock.clone(), self.plan.read_ahead);
+        new.at_least_once = self.plan.at_least_once;
+        sim.clients.push(new);
         let wrong = sim.faults.clock_step_per_s > 0.0 && sim.random.chance(0.3);
         let wall_offset_ms = if wrong { sim.random.between(-600_000, 600_000) } else { 0 };
         let started_at = sim.now;
@@ -419,6 +442,10 @@ impl World {
                 self.places[place].0 = Some(self.start_process());
             }
             let Some(process) = &mut self.places[place].0 else { continue };
+            if self.sim.borrow().clients[process.client].doomed {
+                self.crash(place);
+                continue;
+            }
             if let Some(until) = process.paused_until {
                 if now < until {
                     continue;
@@ -497,7 +524,7 @@ impl World {
             }
             if sim.random.chance(faults.pause_per_s * per_tick) {
                 let longest = if sim.random.chance(0.5) { 3_000 } else { 60_000 };
-                let ms = sim.random.between(100, longest);
+                let ms = sim.random.between(100, longest).min(plan.longest_absence_ms);
                 alive.paused_until = Some(now + ms);
                 alive.paused_at = now;
                 alive.suspended = sim.random.chance(0.3);
@@ -506,7 +533,7 @@ impl World {
             } else if !alive.leaving && sim.random.chance(faults.leave_per_s * per_tick) {
                 alive.leave(&mut sim);
             } else if sim.random.chance(faults.cut_off_per_s * per_tick) {
-                let ms = sim.random.between(500, 60_000);
+                let ms = sim.random.between(500, 60_000).min(plan.longest_absence_ms);
                 sim.clients[client].cut_off_until = now + ms;
                 sim.note(|| format!("{name} is cut off for {ms} ms"));
             }
@@ -517,7 +544,7 @@ impl World {
             }
         }
         if sim.random.chance(faults.brokers_away_per_s * per_tick) {
-            let ms = sim.random.between(500, 25_000);
+            let ms = sim.random.between(500, 25_000).min(plan.longest_absence_ms);
             sim.brokers_away_until = now + ms;
             sim.note(|| format!("the brokers are away for {ms} ms"));
         }
@@ -546,19 +573,31 @@ impl World {
                 sim.note(|| format!("changelog {partition} is compacted"));
             }
             if sim.random.chance(faults.retention_per_s * per_tick) {
-                // Nothing is deleted that anybody still needs.
-                let horizon = now - plan.rules.replay_window_ms - 600_000;
-                for input in Input::ALL {
-                    let committed = sim.kafka.offsets.get(&(input, partition));
-                    let committed = committed.map_or(0, |committed| committed.offset);
-                    let place = (Topic::Input(input), partition);
-                    let log = sim.kafka.logs.get_mut(&place).expect("an input");
-                    let old = log.records.iter().take_while(|r| r.timestamp < horizon);
-                    let old = old.last().map_or(log.start, |record| record.offset + 1);
-                    log.delete_before(old.min(committed));
-                }
+                delete_old_records(&mut sim, partition);
             }
         }
+        if sim.random.chance(faults.offsets_lost_per_s * per_tick) && sim.kafka.lose_offsets() {
+            sim.note(|| "the committed offsets are lost".to_owned());
+        }
+    }
+}
+
+/// Retention: of the heartbeats nothing is deleted that a restore replays, of
+/// the other inputs nothing that was not processed.
+fn delete_old_records(sim: &mut Sim, partition: i32) {
+    for input in Input::ALL {
+        let Some(committed) = sim.kafka.offsets.get(&(input, partition)) else { continue };
+        let replayed_from = committed.metadata.split(';').nth(5).and_then(|at| at.parse().ok());
+        let (offset, replayed_from) = (committed.offset, replayed_from.unwrap_or(i64::MIN));
+        let log = sim.kafka.logs.get_mut(&(Topic::Input(input), partition)).expect("an input");
+        let needed = |record: &Record| {
+            record.offset >= offset
+                || input == Input::Heartbeats && record.timestamp >= replayed_from
+        };
+        let first = log.records.iter().find(|record| needed(record));
+        let before = first.map_or(offset, |record| record.offset);
+        log.delete_before(before);
+        sim.note(|| format!("{} {partition} begins at {before}", input.name()));
     }
 }
 

@@ -18,7 +18,7 @@ use self::model::{Model, Shown, span_ms};
 
 use crate::kafka::{Kafka, Record, Topic};
 use crate::redis::Hash;
-use crate::workload::BAD;
+use crate::workload::{ABSURD, BAD};
 use crate::world::Plan;
 
 /// A gap in the heartbeats that a clock may overlook when it stands behind:
@@ -58,6 +58,8 @@ struct Device {
     vpn: Vec<Said<vpn::Event>>,
     lifecycle: Vec<Said<lifecycle::Event>>,
     changes: Vec<Change>,
+    /// A record of it had a stamp that nobody believes.
+    absurd: bool,
 }
 
 #[derive(Default)]
@@ -86,16 +88,26 @@ pub fn audit(
 ) -> Result<(), String> {
     let (mut devices, scopes) = read_inputs(observed.kafka);
     read_changes(observed.kafka, &mut devices)?;
-    dead_letters(observed.kafka, counts)?;
-    owners(observed.kafka, &devices)?;
-    moments::moments(observed.kafka, &devices, &scopes, plan, counts)?;
+    dead_letters(observed.kafka, plan, counts)?;
+    if !plan.at_least_once {
+        owners(observed.kafka, &devices)?;
+        moments::moments(observed.kafka, &devices, &scopes, plan, counts)?;
+    }
     for (id, device) in &devices {
         let audit = DeviceAudit { id, device, scopes: &scopes[&device.partition], plan };
-        audit.sequence()?;
-        audit.expiries(counts)?;
         let clock = committed_clock(observed.kafka, device.partition)?;
-        audit.plain_sequence(clock, observed.now, counts)?;
-        audit.last(clock, observed.now, counts)?;
+        if plan.at_least_once {
+            audit.repeated_sequence(counts)?;
+        } else {
+            audit.sequence()?;
+        }
+        if !device.absurd {
+            audit.expiries(counts)?;
+            if !plan.at_least_once {
+                audit.plain_sequence(clock, observed.now, counts)?;
+            }
+            audit.last(clock, observed.now, counts)?;
+        }
         audit.view(observed.redis)?;
         *counts.entry("changes").or_default() += device.changes.len() as u64;
     }
@@ -120,6 +132,8 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                 let device = id.map(|id| {
                     let device = devices.entry(id).or_default();
                     device.partition = partition;
+                    let mut headers = record.message.headers.iter();
+                    device.absurd |= headers.any(|(name, _)| name == ABSURD);
                     device
                 });
                 let when = |at: Option<i64>| at.unwrap_or(written_at).min(written_at);
@@ -128,12 +142,24 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                         let message = v1::Heartbeat::decode(value.unwrap()).unwrap();
                         let event = message.poll_interval.as_ref().map(duration_ms);
                         let at = when(ms(message.occurred_at.as_ref()));
-                        device.unwrap().heartbeats.push(Said { offset, at, written_at, appended_at, event });
+                        device.unwrap().heartbeats.push(Said {
+                            offset,
+                            at,
+                            written_at,
+                            appended_at,
+                            event,
+                        });
                     }
                     Input::VpnSessions => {
                         let message = v1::VpnEvent::decode(value.unwrap()).unwrap();
                         let at = when(ms(message.occurred_at.as_ref()));
-                        let said = Said { offset, at, written_at, appended_at, event: message.event.unwrap() };
+                        let said = Said {
+                            offset,
+                            at,
+                            written_at,
+                            appended_at,
+                            event: message.event.unwrap(),
+                        };
                         device.map_or(&mut scope.vpn, |device| &mut device.vpn).push(said);
                     }
                     Input::Lifecycle => {
@@ -179,7 +205,11 @@ fn read_changes(kafka: &Kafka, devices: &mut BTreeMap<String, Device>) -> Result
 
 /// Every bad record that was committed became one dead letter, and nothing
 /// else did.
-fn dead_letters(kafka: &Kafka, counts: &mut BTreeMap<&'static str, u64>) -> Result<(), String> {
+fn dead_letters(
+    kafka: &Kafka,
+    plan: &Plan,
+    counts: &mut BTreeMap<&'static str, u64>,
+) -> Result<(), String> {
     let mut expected = BTreeSet::new();
     for partition in 0..kafka.partitions {
         for input in Input::ALL {
@@ -191,6 +221,9 @@ fn dead_letters(kafka: &Kafka, counts: &mut BTreeMap<&'static str, u64>) -> Resu
         }
     }
     *counts.entry("dead letters").or_default() += expected.len() as u64;
+    // What is read again is refused again.
+    let again = plan.at_least_once || plan.faults.offsets_lost_per_s > 0.0;
+    let mut seen = BTreeSet::new();
     for record in kafka.log((Topic::DeadLetters, 0)).committed() {
         let header = |name: &str| {
             let name = format!("__streams.errors.{name}");
@@ -199,7 +232,9 @@ fn dead_letters(kafka: &Kafka, counts: &mut BTreeMap<&'static str, u64>) -> Resu
             String::from_utf8_lossy(&value).into_owned()
         };
         let origin = (header("topic"), header("partition"), header("offset"));
-        if !expected.remove(&origin) {
+        if expected.remove(&origin) {
+            seen.insert(origin);
+        } else if !again || !seen.contains(&origin) {
             return Err(format!("a dead letter of {origin:?}: not bad, or the second one"));
         }
     }
@@ -337,6 +372,24 @@ impl DeviceAudit<'_> {
         Model::whole(&self.plan.rules, self.device, self.scopes).shown(clock, clock)
     }
 
+    /// At least once: some changes may come again, and the second time not the
+    /// same; but none is left out.
+    fn repeated_sequence(&self, counts: &mut BTreeMap<&'static str, u64>) -> Result<(), String> {
+        let mut most = 0;
+        for change in &self.device.changes {
+            let value = &change.value;
+            if value.version > most + 1 {
+                let id = self.id;
+                return Err(format!("version {} of {id} follows {most}: {value:?}", value.version));
+            }
+            if value.version <= most {
+                *counts.entry("repeated changes").or_default() += 1;
+            }
+            most = value.version;
+        }
+        Ok(())
+    }
+
     /// The intervals that a heartbeat may have been judged by.
     fn intervals(&self, carried: Option<i64>) -> Vec<i64> {
         match carried {
@@ -347,19 +400,19 @@ impl DeviceAudit<'_> {
 
     /// An expiry is dated by its heartbeat, and no heartbeat speaks against it.
     fn expiries(&self, counts: &mut BTreeMap<&'static str, u64>) -> Result<(), String> {
-        let mut floor = i64::MIN;
+        let mut before = BTreeSet::new();
         for change in &self.device.changes {
             let value = &change.value;
             let since = ms(value.since.as_ref()).unwrap_or(0);
             let connectivity_since = ms(value.connectivity_since.as_ref()).unwrap_or(0);
-            let before = std::mem::replace(&mut floor, since.max(connectivity_since));
+            let date = since.max(connectivity_since);
+            let first = before.insert(date);
             let grace = match value.cause() {
                 Cause::HeartbeatExpired => self.plan.rules.grace_ms,
                 Cause::HeartbeatTimedOut => 0,
                 _ => continue,
             };
             *counts.entry("expiries").or_default() += 1;
-            let date = since.max(connectivity_since);
             let here = format!("{} of {} ({value:?})", value.cause().as_str_name(), self.id);
             let Some(last) = ms(value.last_heartbeat.as_ref()) else {
                 return Err(format!("{here}: no heartbeat"));
@@ -367,14 +420,20 @@ impl DeviceAudit<'_> {
             let found: Vec<_> =
                 self.device.heartbeats.iter().filter(|said| said.at == last).collect();
             if found.is_empty() {
-                return Err(format!("{here}: there was no heartbeat at {last}"));
+                let known: Vec<_> = self
+                    .device
+                    .heartbeats
+                    .iter()
+                    .map(|said| (said.offset, said.at, said.appended_at))
+                    .collect();
+                return Err(format!("{here}: there was no heartbeat at {last}, of {known:?}"));
             }
             let deadlines: Vec<i64> = found
                 .iter()
                 .flat_map(|said| self.intervals(said.event))
                 .map(|interval| last + self.span_ms(interval) + grace)
                 .collect();
-            if !deadlines.contains(&date) && date != before {
+            if !deadlines.contains(&date) && first {
                 return Err(format!("{here}: dated {date}, due at one of {deadlines:?}"));
             }
             for said in &self.device.heartbeats {
@@ -382,20 +441,20 @@ impl DeviceAudit<'_> {
                     continue;
                 }
                 // Another input's event may carry the judging of its row ahead.
-                let others = self.device.vpn.iter().map(|said| (said.at, said.written_at));
+                let others = self.device.vpn.iter().map(|said| (said.at, said.appended_at));
                 let others =
-                    others.chain(self.device.lifecycle.iter().map(|s| (s.at, s.written_at)));
-                let scopes = self.scopes.vpn.iter().map(|said| (said.at, said.written_at));
+                    others.chain(self.device.lifecycle.iter().map(|s| (s.at, s.appended_at)));
+                let scopes = self.scopes.vpn.iter().map(|said| (said.at, said.appended_at));
                 let scopes =
-                    scopes.chain(self.scopes.lifecycle.iter().map(|s| (s.at, s.written_at)));
+                    scopes.chain(self.scopes.lifecycle.iter().map(|s| (s.at, s.appended_at)));
                 let carried = others.chain(scopes).any(|(at, written_at)| {
-                    at >= date - 1 && written_at >= said.written_at && written_at < date + 30_000
+                    at >= date - 1 && written_at >= said.appended_at && written_at < date + 30_000
                 });
                 let until = if carried { date - OVERLOOKED_MS } else { date };
-                if said.written_at <= until {
+                if said.appended_at <= until {
                     return Err(format!(
                         "{here}: a heartbeat at {} was written at {}",
-                        said.at, said.written_at
+                        said.at, said.appended_at
                     ));
                 }
             }
@@ -412,7 +471,7 @@ impl DeviceAudit<'_> {
     ) -> Result<(), String> {
         let Device { heartbeats, vpn, lifecycle, changes, .. } = self.device;
         let in_time = |said: &Said<Option<i64>>| {
-            said.event.is_some() && said.written_at - said.at < self.plan.rules.slack_ms
+            said.event.is_some() && said.appended_at - said.at < self.plan.rules.slack_ms
         };
         let rising = heartbeats.windows(2).all(|pair| pair[0].at < pair[1].at);
         if !vpn.is_empty() || !lifecycle.is_empty() || !rising || !heartbeats.iter().all(in_time) {

@@ -214,7 +214,8 @@ impl<'a> Model<'a> {
 
         // Rung by rung.
         let vpn_up = opened.iter().any(|((instance, session), at)| {
-            !closed.contains(&(*instance, *session)) && self.session_counts(instance, *at, lease_clock)
+            !closed.contains(&(*instance, *session))
+                && self.session_counts(instance, *at, lease_clock)
         });
         let (mut beats, mut beats_or_grace) = (false, false);
         if let Some((at, carried)) = heartbeat {

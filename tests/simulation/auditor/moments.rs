@@ -63,7 +63,9 @@ pub fn moments(
         };
         holds(partition, moments, &held, scopes, devices, counts)
             .map_err(|(moment, what)| format!("{}: {what}", here(moment)))?;
-        for (id, device) in devices.iter().filter(|(_, device)| device.partition == partition) {
+        let clear = |(_, device): &(&String, &Device)| !device.absurd;
+        let here_only = devices.iter().filter(|(_, device)| device.partition == partition);
+        for (id, device) in here_only.filter(clear) {
             states(id, device, moments, &held, scopes, plan)
                 .map_err(|(moment, what)| format!("{}: {what}", here(moment)))?;
         }
