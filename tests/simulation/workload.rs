@@ -2,7 +2,7 @@
 //! frozen and deleted; VPN instances; scope events; and bad records. What they
 //! say is written to the inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use device_status::shard::Input;
 use device_status::wire::murmur2::partition_of;
@@ -79,6 +79,8 @@ pub struct Workload {
     /// Transactions of other producers, by input and partition: until when, and
     /// whether they end well.
     open: BTreeMap<(Input, i32), (String, u32, i64, bool)>,
+    /// The keys of devices with stamps that nobody believes.
+    absurd: BTreeSet<String>,
 }
 
 const FLEETS: [&str; 3] = ["", "red", "blue"];
@@ -149,6 +151,7 @@ impl Workload {
             pending: BTreeMap::new(),
             sequence: 0,
             open: BTreeMap::new(),
+            absurd: BTreeSet::new(),
             shape,
         };
         // Every input has had something to say.
@@ -215,13 +218,14 @@ impl Workload {
     /// allowed sometimes late, or twice.
     fn say(&mut self, sim: &mut Sim, device: usize, at: i64, input: Input, value: Option<Vec<u8>>) {
         let Device { id, partition, plain, .. } = &self.devices[device];
-        let (partition, plain) = (*partition, *plain);
+        let (id, partition, plain) = (id.clone(), *partition, *plain);
         let key = Some(id.clone().into_bytes());
         let stamp = self.shape.create_time.then_some(at);
         let mut message = Message { key, value, stamp, ..Message::default() };
         if self.shape.create_time && !plain && sim.random.chance(0.01) {
             message.stamp = Some(at + sim.random.between(3_600_000, 1 << 45));
             message.headers.push((ABSURD.to_owned(), None));
+            self.absurd.insert(format!("ds:device:{id}"));
         }
         let mut delay = sim.random.between(0, 900);
         if !plain && sim.random.chance(0.05) {
@@ -483,6 +487,10 @@ impl Workload {
             let _ = sim.kafka.end_transaction(id, *epoch, *commit, now, 0);
             false
         });
+    }
+
+    pub fn absurd(&self) -> BTreeSet<String> {
+        self.absurd.clone()
     }
 
     pub fn is_written(&self) -> bool {
