@@ -443,7 +443,10 @@ impl Kafka {
         for place in places {
             // Each coordinator's broker writes its own, in any order.
             luck = luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
-            let late = (luck >> 20).is_multiple_of(self.marker_late_one_in);
+            // Late are those of the logs: whoever takes over knows the offsets
+            // before it may read the rows.
+            let late = place != MarkerPlace::Offsets
+                && (luck >> 20).is_multiple_of(self.marker_late_one_in);
             let longest = if late { self.marker_late_ms } else { self.marker_delay_ms };
             let delay = (luck >> 33) as i64 % longest.max(1);
             self.markers.push(MarkerDue {

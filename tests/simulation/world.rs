@@ -64,7 +64,7 @@ impl Plan {
             retention_per_s: some(0.1),
             offsets_lost_per_s: 0.0,
             crash_in_commit: some(0.002),
-            leave_after_commit: some(0.04),
+            leave_after_commit: some(0.1),
             refused: some(0.05),
             request_lost: some(0.02),
             answer_lost: some(0.02),
