@@ -188,6 +188,13 @@ impl Sim {
             self.clients[index].doomed = true;
         } else if done && job.has_changes() && self.random.chance(leave) {
             self.clients[index].is_to_leave = true;
+        } else if done && job.has_changes() && !self.clients[index].at_least_once {
+            let evicted = self.faults.evicted_after_commit;
+            if self.random.chance(evicted) {
+                self.kafka.group.leave(job.member.0);
+                let name = self.clients[index].name.clone();
+                self.note(|| format!("{name} is evicted, right after its commit"));
+            }
         }
         self.clients[index].job = Some(job);
         true

@@ -55,6 +55,8 @@ pub struct Faults {
     pub crash_in_commit: f64,
     /// Of a commit with changes.
     pub leave_after_commit: f64,
+    /// The same: the group gives the member's partitions to others.
+    pub evicted_after_commit: f64,
     /// Of a commit.
     pub refused: f64,
     pub request_lost: f64,

@@ -65,6 +65,7 @@ impl Plan {
             offsets_lost_per_s: 0.0,
             crash_in_commit: some(0.002),
             leave_after_commit: some(0.1),
+            evicted_after_commit: some(0.1),
             refused: some(0.05),
             request_lost: some(0.02),
             answer_lost: some(0.02),
