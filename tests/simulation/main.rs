@@ -24,7 +24,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use world::Outcome;
 
 /// How many seeds an ordinary run takes.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 300;
 /// After how many seeds that fail nobody wants to see more.
 const ENOUGH: u64 = 5;
 /// How much of a trace is printed of a seed that fails.
