@@ -42,8 +42,9 @@ bench: need-build ## Criterion's benchmarks, and the end-to-end ones
 	cargo bench
 	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; fi
 
-torture: need-build ## Thousands of simulated worlds; make torture SEED=7 replays one
-	@$(if $(SEED),SIM_SEED=$(SEED),SIM_SEEDS=$(or $(SEEDS),5000)) cargo test --test simulation every_world -- --nocapture
+torture: need-build ## Thousands of simulated worlds (SEEDS=n, FIRST=n); make torture SEED=7 replays one
+	@$(if $(SEED),SIM_SEED=$(SEED),SIM_SEEDS=$(or $(SEEDS),5000) SIM_FIRST=$(or $(FIRST),0)) \
+		cargo test --profile torture --test simulation every_world -- --nocapture
 
 chaos: need-build ## Ten minutes of real faults (CHAOS_SECONDS=n, CHAOS_SEED=n) against a real broker
 	@scripts/need.sh java maven redis

@@ -337,19 +337,18 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let Some(flight) = &mut self.in_flight else { return };
         let mut happened = false;
         for (partition, part) in &flight.parts {
+            // What others have committed since to a shard that we lost may bear
+            // the numbers that ours would have had: it tells nothing.
+            let held = self.slots.get_mut(partition).filter(|slot| slot.epoch == part.epoch);
+            let Some(slot) = held else { continue };
             match verdict(*partition, part, committed) {
                 Verdict::Happened => happened = true,
                 Verdict::DidNot => {}
                 Verdict::Superseded => {
-                    // It may be ours again, in a life that the batch is not of.
-                    if let Some(slot) = self.slots.get_mut(partition)
-                        && slot.epoch == part.epoch
-                    {
-                        warn!(partition, "another owner has committed since; dropping the shard");
-                        slot.stage = Stage::Failed;
-                        slot.epoch = 0;
-                        self.view.release(*partition);
-                    }
+                    warn!(partition, "another owner has committed since; dropping the shard");
+                    slot.stage = Stage::Failed;
+                    slot.epoch = 0;
+                    self.view.release(*partition);
                 }
             }
         }

@@ -103,6 +103,10 @@ pub struct StreamThread<L, V, C> {
     adoptions: Vec<Adoption>,
     release: Option<Release>,
     in_flight: Option<InFlight>,
+    /// The greatest epoch given to a shard here: a shard that was lost before
+    /// its epoch was committed, and is back, is given another (rule C7). By it
+    /// its batches are told from those of its former life.
+    last_epoch: Option<u64>,
     sweep: Sweep,
     broker_time: BrokerTime,
     last_commit_ms: i64,
@@ -134,6 +138,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             adoptions: Vec::new(),
             release: None,
             in_flight: None,
+            last_epoch: None,
             sweep: Sweep::default(),
             broker_time: BrokerTime::default(),
             last_commit_ms: now_ms,
@@ -415,6 +420,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             broker: self.broker_time.now(self.clock.monotonic_ms()),
             rules_fingerprint: self.rules_fingerprint,
             rules: &self.settings.rules,
+            last_epoch: self.last_epoch,
             log: &mut self.log,
         };
         for slot in self.slots.values_mut() {
@@ -436,6 +442,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     fn run_shard(&mut self, partition: i32) {
+        let epoch = self.slots.get(&partition).map(|slot| slot.epoch);
+        self.last_epoch = self.last_epoch.max(epoch);
         self.ask_ends_at_once();
         if let Err(error) = self.log.resume(&all_inputs(partition)) {
             warn!(partition, %error, "the shard cannot be read from yet");

@@ -43,8 +43,8 @@ enum Step {
     /// Asked where the heartbeats of the replay window lie; to be asked from
     /// the given time on.
     ReplayBounds { question: Option<QuestionId>, again_ms: i64 },
-    /// Reading heartbeats from before the committed position.
-    Replay { until: i64 },
+    /// Reading heartbeats that the clock has seen, up to an offset.
+    Replay { until: i64, which: Replayed },
     /// Everything is read.
     Done,
 }
@@ -62,6 +62,8 @@ pub(super) struct RestoreContext<'a> {
     pub broker: Option<Timestamp>,
     pub rules_fingerprint: u64,
     pub rules: &'a Rules,
+    /// The greatest epoch that any shard of this thread was given.
+    pub last_epoch: Option<u64>,
     pub log: &'a mut dyn Log,
 }
 
@@ -93,7 +95,7 @@ impl Restore {
 pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Result<bool, Error> {
     loop {
         let partition = slot.partition;
-        let replay = replay_span(slot, context);
+        let replay = replayed(slot, context.rules);
         let Stage::Restoring(restore) = &mut slot.stage else { return Ok(false) };
         match &mut restore.step {
             Step::Marker => {
@@ -139,7 +141,7 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
             }
             Step::ReplayBounds { question: Some(_), .. } => return Ok(false),
             Step::ReplayBounds { question, again_ms } => {
-                let Some((from, until)) = replay else {
+                let Some(Replayed { from, .. }) = replay else {
                     restore.step = Step::Done;
                     continue;
                 };
@@ -147,8 +149,8 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
                     return Ok(false);
                 }
                 let heartbeats = Source::Input(Input::Heartbeats);
-                let of = [from, until].map(OffsetAt::Time);
-                let of = [of[0], of[1], OffsetAt::LastStable].map(|at| (heartbeats, partition, at));
+                let of = [OffsetAt::Time(from), OffsetAt::LastStable]
+                    .map(|at| (heartbeats, partition, at));
                 *question = Some(context.log.ask_offsets(&of));
             }
             Step::Done => {
@@ -167,10 +169,7 @@ pub(super) fn answered(
     context: &mut RestoreContext<'_>,
 ) -> Result<(), Error> {
     let partition = slot.partition;
-    let replay = replay_span(slot, context);
-    let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref();
-    let reading_from =
-        heartbeats.filter(|start| start.committed.is_some() && !start.gone).map_or(0, |s| s.offset);
+    let replay = replayed(slot, context.rules);
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
     if let Err(message) = answer {
         debug!(partition, %message, "where the past lies is not known yet; asking again");
@@ -227,18 +226,16 @@ pub(super) fn answered(
                 *again = again_ms;
                 return Ok(());
             };
-            let Some((from, until)) = replay else { return Ok(()) };
+            let Some(which) = replay else { return Ok(()) };
             let at = |wanted| {
                 found.iter().find(|(_, p, at, _)| *p == partition && *at == wanted).map(|f| f.3)
             };
             let end = at(OffsetAt::LastStable).unwrap_or_default();
-            // No record is that young: replay all there is.
-            let seen = at(OffsetAt::Time(until)).filter(|offset| *offset >= 0).unwrap_or(end);
-            let until = seen.max(reading_from).min(end);
-            match at(OffsetAt::Time(from)).filter(|from| (0..until).contains(from)) {
+            let until = if which.all_seen { which.processed.min(end) } else { end };
+            match at(OffsetAt::Time(which.from)).filter(|from| (0..until).contains(from)) {
                 Some(from) => {
                     slot.to_restore = u64::try_from(until - from).unwrap_or_default();
-                    restore.step = Step::Replay { until };
+                    restore.step = Step::Replay { until, which };
                     let heartbeats = Source::Input(Input::Heartbeats);
                     context.log.start_restore(heartbeats, partition, from)?;
                 }
@@ -272,22 +269,28 @@ pub(super) fn record(
                 slot.shard.restore_entry(entry, record.offset >= applied);
             }
         }
-        (Step::Replay { until }, Delivery::Restore(Source::Input(Input::Heartbeats)))
+        (Step::Replay { until, which }, Delivery::Restore(Source::Input(Input::Heartbeats)))
             if record.offset < *until =>
         {
+            let seen = which.all_seen
+                || record.offset < which.processed
+                || record.timestamp <= which.clock;
+            if !seen {
+                if record.stamped_by_broker {
+                    // Nor have any that follow been seen.
+                    slot.to_restore = 0;
+                    return Ok(());
+                }
+                return reached(slot, delivery, record.offset + 1);
+            }
             slot.restored += 1;
             // What could not be decoded was a dead letter when it was first read.
             let Ok(event) = decode(Input::Heartbeats, heartbeat_format, record.key, record.value)
             else {
-                return Ok(());
+                return reached(slot, delivery, record.offset + 1);
             };
-            let newest = restore
-                .metadata
-                .as_ref()
-                .and_then(|m| m.watermarks[Input::Heartbeats.index()])
-                .unwrap_or(record.timestamp);
             if let EventBody::Heartbeat { device, poll_interval_ms } = event.body {
-                let believed = record.timestamp.min(newest);
+                let believed = record.timestamp.min(which.newest);
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
                 slot.shard.replay_heartbeat(&device, at, poll_interval_ms);
             }
@@ -305,7 +308,7 @@ pub(super) fn reached(slot: &mut Slot, delivery: Delivery, offset: i64) -> Resul
             slot.to_restore =
                 u64::try_from((bounds.changelog_end - offset).max(0)).unwrap_or_default();
         }
-        (Step::Replay { until }, Delivery::Restore(Source::Input(Input::Heartbeats))) => {
+        (Step::Replay { until, .. }, Delivery::Restore(Source::Input(Input::Heartbeats))) => {
             slot.to_restore = u64::try_from((until - offset).max(0)).unwrap_or_default();
         }
         _ => return Ok(()),
@@ -352,20 +355,48 @@ fn restored_clock(slot: &Slot, metadata: Option<&ShardMetadata>) -> Option<Times
     metadata.map(|metadata| metadata.clock).or(slot.shard.greatest_clock())
 }
 
-/// Which heartbeats a restore replays (rule R2): those stamped within these
-/// times. `None`: there is no past.
-///
-/// They end with what the clock has seen, wherever the group's own reading
-/// begins: behind it, where offsets were lost or set back, those heartbeats are
-/// needed before anybody is judged by that clock (rule R5).
-fn replay_span(slot: &Slot, context: &RestoreContext<'_>) -> Option<(Timestamp, Timestamp)> {
+/// Which heartbeats a restore replays (rule R2).
+#[derive(Clone, Copy)]
+struct Replayed {
+    /// Those stamped from here on.
+    from: Timestamp,
+    /// By which rows will be judged.
+    clock: Timestamp,
+    /// All below this offset were processed.
+    processed: i64,
+    /// Whether these are all that the clock has seen. Where offsets were lost or
+    /// set back, and until what came after is read again, they are less: then
+    /// the others are needed too before anybody is judged (rule R5). They are
+    /// told by their stamps, one by one: where stamps are the producers', a
+    /// single absurd one would mislead a search for the offset of their end.
+    all_seen: bool,
+    /// No heartbeat counts as later than this (rule T3).
+    newest: Timestamp,
+}
+
+/// `None`: there is no past.
+fn replayed(slot: &Slot, rules: &Rules) -> Option<Replayed> {
     let Stage::Restoring(restore) = &slot.stage else { return None };
-    let clock = restored_clock(slot, restore.metadata.as_ref())?;
-    let from = restore.metadata.as_ref().map_or_else(
-        || clock.plus_ms(-context.rules.replay_window_ms).max(Timestamp::MIN),
+    let metadata = restore.metadata.as_ref();
+    let clock = restored_clock(slot, metadata)?;
+    let from = metadata.map_or_else(
+        || clock.plus_ms(-rules.replay_window_ms).max(Timestamp::MIN),
         |metadata| metadata.replay_from,
     );
-    Some((from, clock.plus_ms(1)))
+    let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref();
+    let committed =
+        heartbeats.filter(|start| !start.gone).and_then(|start| start.committed.as_ref());
+    let seen = metadata.and_then(|metadata| metadata.watermarks[Input::Heartbeats.index()]);
+    // The clock has seen that much, though what is read again may be behind it.
+    let seen_by_clock = clock.plus_ms(rules.slack_ms);
+    Some(Replayed {
+        from,
+        clock,
+        newest: seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
+        processed: committed.map_or(0, |committed| committed.offset),
+        all_seen: seen >= Some(clock)
+            && committed.is_some_and(|at| ShardMetadata::decode(&at.metadata).as_ref() == metadata),
+    })
 }
 
 fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
@@ -373,7 +404,7 @@ fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
     let positions = [0, 1, 2].map(|i| slot.inputs[i].as_ref().map_or(0, |start| start.offset));
     let gone = slot.inputs.iter().flatten().any(|start| start.gone);
     let last_epoch = slot.shard.last_epoch().max(restore.metadata.as_ref().map(|m| m.epoch));
-    slot.epoch = next_epoch(last_epoch, context.wall);
+    slot.epoch = next_epoch(last_epoch.max(context.last_epoch), context.wall);
     slot.batch = 0;
     slot.expected = positions;
     let clock = restored_clock(slot, restore.metadata.as_ref());

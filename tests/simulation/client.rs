@@ -10,15 +10,14 @@ use std::time::Duration;
 use device_status::error::Error;
 use device_status::shard::{Header, Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, CommittedOffset, Delivery, FoundCommit, FoundOffset, Headers as HeadersPort, Log,
-    LogEvent, OffsetAt, Outcome, OutputTopic, QuestionId, Receipt, RecordRef, Source,
+    Batch, Delivery, FoundCommit, FoundOffset, Headers as HeadersPort, Log, LogEvent, OffsetAt,
+    Outcome, QuestionId, RecordRef, Source,
 };
 
-use crate::kafka::{Headers, HeartbeatAnswer, Message, Record, Refused, Topic};
+use crate::commit::Job;
+use crate::group::HeartbeatAnswer;
+use crate::kafka::{Headers, Record, Topic};
 use crate::sim::{Shared, Sim, SimClock};
-
-/// What a client gives a commit before it makes its producer anew.
-const COMMIT_DEADLINE_MS: i64 = 15_000;
 
 #[derive(Debug)]
 struct RecordHeaders<'a>(&'a Headers);
@@ -55,39 +54,6 @@ enum Asked {
     Committed(Vec<(Input, i32)>, Option<Result<Vec<FoundCommit>, String>>),
 }
 
-/// A commit under way.
-struct Job {
-    batch: Arc<Batch>,
-    member: (u64, u32),
-    stage: Stage,
-    due: i64,
-    started_at: i64,
-    receipt: Receipt,
-    stamp: Option<i64>,
-    /// When the delivery report was heard, on the client's own clock.
-    heard_ms: Option<i64>,
-    /// A request that was under way when the process was stopped has arrived.
-    arrived_while_paused: bool,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// The producer is to be made, anew if there is a reason.
-    Init {
-        unknown: Option<String>,
-    },
-    Send {
-        next: usize,
-    },
-    Offsets,
-    Commit,
-    Abort {
-        stale_member: bool,
-        message: String,
-    },
-    Report(Option<Outcome>),
-}
-
 pub struct Client {
     pub name: String,
     pub clock: SimClock,
@@ -95,16 +61,20 @@ pub struct Client {
     pub cut_off_until: i64,
     /// Whether the process's view has nothing left to write.
     pub view_drained: bool,
-    transactional_id: String,
-    producer: Option<u32>,
-    job: Option<Job>,
-    outcomes: VecDeque<Outcome>,
+    /// It ends before it does anything more.
+    pub doomed: bool,
+    pub is_to_leave: bool,
+    pub at_least_once: bool,
+    pub transactional_id: String,
+    pub producer: Option<u32>,
+    pub job: Option<Job>,
+    pub outcomes: VecDeque<Outcome>,
     member: Option<(u64, u32)>,
     closed: bool,
     lost: bool,
     heartbeat_at: i64,
     /// Given to the loop, in its own words.
-    owned: BTreeSet<(Input, i32)>,
+    pub owned: BTreeSet<(Input, i32)>,
     /// To be given to the loop later.
     held_back: Vec<(Input, i32)>,
     wait_assign: BTreeSet<(Input, i32)>,
@@ -126,6 +96,9 @@ impl Client {
             paused: false,
             cut_off_until: 0,
             view_drained: true,
+            doomed: false,
+            is_to_leave: false,
+            at_least_once: false,
             producer: None,
             job: None,
             outcomes: VecDeque::new(),
@@ -211,214 +184,6 @@ impl Sim {
         }
     }
 
-    /// One step of the commit under way. Says whether there may be another.
-    fn advance_commit(&mut self, index: usize) -> bool {
-        let (now, reachable) = (self.now, self.reachable(index));
-        let client = &mut self.clients[index];
-        let paused = client.paused;
-        let Some(mut job) = client.job.take() else { return false };
-        if !paused && job.stamp.is_some() && job.heard_ms.is_none() {
-            job.heard_ms = Some(client.clock.monotonic_ms.get());
-        }
-        if now < job.due || paused && job.arrived_while_paused {
-            client.job = Some(job);
-            return false;
-        }
-        job.arrived_while_paused = paused;
-        if !reachable && !matches!(job.stage, Stage::Report(_)) {
-            let late = now - job.started_at > COMMIT_DEADLINE_MS;
-            if late && !matches!(job.stage, Stage::Init { .. }) {
-                let unknown = Some("no answer".to_owned());
-                job.stage = Stage::Init { unknown };
-                self.clients[index].producer = None;
-            }
-            job.due = now + 50;
-            self.clients[index].job = Some(job);
-            return false;
-        }
-        let id = self.clients[index].transactional_id.clone();
-        let latency = self.latency();
-        job.due += latency;
-        let stage = std::mem::replace(&mut job.stage, Stage::Report(None));
-        if self.trace.on {
-            let name = self.clients[index].name.clone();
-            self.note(|| format!("{name} commit: {stage:?}"));
-        }
-        let result = match stage {
-            Stage::Report(outcome) => {
-                if let Some(mut outcome) = outcome {
-                    if let Outcome::Committed(receipt) = &mut outcome {
-                        *receipt = std::mem::take(&mut job.receipt);
-                        receipt.broker_time = job
-                            .stamp
-                            .zip(job.heard_ms)
-                            .map(|(stamp, heard)| (Timestamp(stamp), heard));
-                    }
-                    self.clients[index].outcomes.push_back(outcome);
-                }
-                return false;
-            }
-            Stage::Init { unknown } => match self.kafka.init_producer(&id, now) {
-                Ok(epoch) => {
-                    self.clients[index].producer = Some(epoch);
-                    job.stage = match unknown {
-                        Some(message) => Stage::Report(Some(Outcome::Unknown { message })),
-                        None => Stage::Send { next: 0 },
-                    };
-                    Ok(())
-                }
-                Err(_) => {
-                    job.stage = Stage::Init { unknown };
-                    job.due += 20;
-                    Ok(())
-                }
-            },
-            Stage::Send { next } => self.send(index, &id, &mut job, next),
-            Stage::Offsets => self.send_offsets(index, &id, &mut job),
-            Stage::Commit => self.end(index, &id, &mut job),
-            Stage::Abort { stale_member, message } => {
-                let luck = self.random.number();
-                let epoch = self.clients[index].producer.unwrap_or(0);
-                let ended = self.kafka.end_transaction(&id, epoch, false, now, luck);
-                job.stage = if ended == Err(Refused::Concurrent) {
-                    Stage::Abort { stale_member, message }
-                } else {
-                    let refused = Outcome::Refused { stale_member, message };
-                    Stage::Report(Some(refused))
-                };
-                ended
-            }
-        };
-        match result {
-            Ok(()) | Err(Refused::StaleMember) => {}
-            Err(Refused::Concurrent) => job.due += 20,
-            Err(Refused::Fenced) => {
-                self.clients[index].producer = None;
-                let unknown = Some("fenced".to_owned());
-                job.stage = Stage::Init { unknown };
-            }
-        }
-        self.clients[index].job = Some(job);
-        true
-    }
-
-    fn send(
-        &mut self,
-        index: usize,
-        id: &str,
-        job: &mut Job,
-        mut next: usize,
-    ) -> Result<(), Refused> {
-        let Some(epoch) = self.clients[index].producer else {
-            job.stage = Stage::Init { unknown: None };
-            return Ok(());
-        };
-        let total = job.batch.shards.iter().map(|shard| shard.records.len()).sum::<usize>();
-        job.stage = Stage::Send { next };
-        let stop =
-            if self.random.chance(0.3) { next + self.random.below(total + 1) } else { total };
-        let batch = job.batch.clone();
-        let records = batch.shards.iter().flat_map(|shard| &shard.records);
-        for record in records.take(stop).skip(next) {
-            let topic = match record.topic {
-                OutputTopic::Changelog => Topic::Changelog,
-                OutputTopic::StatusChanges => Topic::Changes,
-                OutputTopic::DeadLetters => Topic::DeadLetters,
-            };
-            let place = self.kafka.place(topic, record.partition, record.key.as_deref());
-            let message = Message {
-                key: record.key.clone(),
-                value: record.value.clone(),
-                headers: record.headers.clone(),
-            };
-            let now = self.now;
-            let offset = self.kafka.send(id, epoch, place, message, now)?;
-            next += 1;
-            job.stage = Stage::Send { next };
-            if topic == Topic::Changelog {
-                let ends = &mut job.receipt.changelog_end;
-                match ends.iter_mut().find(|(partition, _)| *partition == place.1) {
-                    Some((_, end)) => *end = offset + 1,
-                    None => ends.push((place.1, offset + 1)),
-                }
-                job.stamp = Some(now);
-                let client = &self.clients[index];
-                job.heard_ms = (!client.paused).then(|| client.clock.monotonic_ms.get());
-            }
-        }
-        let refused = self.faults.refused;
-        if self.random.chance(refused / 2.0) {
-            let message = "a record was not written".to_owned();
-            job.stage = Stage::Abort { stale_member: false, message };
-        } else if next >= total {
-            job.stage = Stage::Offsets;
-        }
-        Ok(())
-    }
-
-    fn send_offsets(&mut self, index: usize, id: &str, job: &mut Job) -> Result<(), Refused> {
-        let epoch = self.clients[index].producer.unwrap_or(0);
-        let mut offsets = Vec::new();
-        for shard in &job.batch.shards {
-            for (input, offset) in Input::ALL.into_iter().zip(shard.offsets) {
-                let metadata = shard.metadata.clone();
-                offsets.push(((input, shard.partition), CommittedOffset { offset, metadata }));
-            }
-        }
-        job.stage = Stage::Offsets;
-        match self.kafka.send_offsets(id, epoch, job.member, offsets, self.now) {
-            Err(Refused::StaleMember) => {
-                let message = "the member is stale".to_owned();
-                job.stage = Stage::Abort { stale_member: true, message };
-                return Ok(());
-            }
-            other => other?,
-        }
-        job.stage = Stage::Commit;
-        let (refused, unanswered) = (self.faults.refused, self.faults.offsets_unanswered);
-        if self.random.chance(refused / 2.0) {
-            let message = "the coordinator moved".to_owned();
-            job.stage = Stage::Abort { stale_member: false, message };
-        } else if self.random.chance(unanswered) {
-            self.timed_out(index, job, "no answer to the offsets");
-        }
-        Ok(())
-    }
-
-    fn timed_out(&mut self, index: usize, job: &mut Job, message: &str) {
-        self.clients[index].producer = None;
-        job.stage = Stage::Init { unknown: Some(message.to_owned()) };
-        job.due = self.now + self.random.between(50, 12_000);
-    }
-
-    fn end(&mut self, index: usize, id: &str, job: &mut Job) -> Result<(), Refused> {
-        let epoch = self.clients[index].producer.unwrap_or(0);
-        job.stage = Stage::Commit;
-        let lost = self.faults.request_lost;
-        if self.random.chance(lost) {
-            self.timed_out(index, job, "the commit was not heard");
-            return Ok(());
-        }
-        let luck = self.random.number();
-        self.kafka.end_transaction(id, epoch, true, self.now, luck)?;
-        if self.trace.on {
-            let what: Vec<String> = job
-                .batch
-                .shards
-                .iter()
-                .map(|s| format!("{} {:?} {}", s.partition, s.offsets, s.metadata))
-                .collect();
-            self.note(|| format!("  committed {}", what.join(" | ")));
-        }
-        let lost = self.faults.answer_lost;
-        if self.random.chance(lost) {
-            self.timed_out(index, job, "the commit was not answered");
-        } else {
-            job.stage = Stage::Report(Some(Outcome::Committed(Receipt::default())));
-        }
-        Ok(())
-    }
-
     // ---- the group's consumer
 
     fn poll_group(&mut self, index: usize, events: &mut Vec<LogEvent>) {
@@ -466,7 +231,7 @@ impl Sim {
             let name = self.clients[index].name.clone();
             self.note(|| format!("{name} heartbeat: {answer:?}"));
         }
-        let split = self.random.chance(0.1);
+        let split = !self.kafka.group.classic && self.random.chance(0.1);
         let client = &mut self.clients[index];
         if let Some(known) = self.kafka.group.members.get(&member) {
             client.member = Some((member, known.epoch));
@@ -651,7 +416,7 @@ impl Log for SimLog {
                     partition,
                     offset: record.offset,
                     timestamp: Timestamp(record.timestamp),
-                    stamped_by_broker: true,
+                    stamped_by_broker: record.stamped_by_broker,
                     key: record.message.key.as_deref(),
                     value: record.message.value.as_deref(),
                     headers: &RecordHeaders(&record.message.headers),
@@ -732,17 +497,7 @@ impl Log for SimLog {
         assert!(client.job.is_none(), "one commit at a time");
         match client.member {
             Some(member) if !client.lost => {
-                client.job = Some(Job {
-                    batch,
-                    member,
-                    stage: Stage::Send { next: 0 },
-                    due: now + latency,
-                    started_at: now,
-                    receipt: Receipt::default(),
-                    stamp: None,
-                    heard_ms: None,
-                    arrived_while_paused: false,
-                });
+                client.job = Some(Job::new(batch, member, now, now + latency));
             }
             _ => client.outcomes.push_back(Outcome::Refused {
                 stale_member: true,

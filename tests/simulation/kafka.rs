@@ -9,6 +9,8 @@ use device_status::shard::Input;
 use device_status::stream_thread::ports::CommittedOffset;
 use device_status::wire::murmur2::partition_of;
 
+use crate::group::Group;
+
 /// A transaction that is not through by then is aborted.
 const TRANSACTION_TIMEOUT_MS: i64 = 10_000;
 /// How long tombstones outlive compaction.
@@ -31,18 +33,23 @@ pub struct Message {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Headers,
+    /// The producer's stamp; counts only where topics keep it.
+    pub stamp: Option<i64>,
 }
 
 #[derive(Debug)]
 pub struct Record {
     pub offset: i64,
-    /// Stamped by the broker.
+    /// The broker's, or the producer's where the topic keeps it.
     pub timestamp: i64,
+    /// When it really was.
+    pub appended_at: i64,
     pub message: Message,
     /// The transaction it belongs to, if any.
     pub transaction: Option<u64>,
     /// A commit or abort marker.
     pub control: bool,
+    pub stamped_by_broker: bool,
 }
 
 #[derive(Default)]
@@ -56,6 +63,8 @@ pub struct PartitionLog {
     /// Transactions whose marker has not come, and their first offset.
     open: BTreeMap<u64, i64>,
     aborted: BTreeSet<u64>,
+    /// `message.timestamp.type` is `CreateTime`.
+    keeps_stamps: bool,
 }
 
 impl PartitionLog {
@@ -65,7 +74,7 @@ impl PartitionLog {
 
     fn append(
         &mut self,
-        timestamp: i64,
+        now: i64,
         message: Message,
         transaction: Option<u64>,
         control: bool,
@@ -73,9 +82,19 @@ impl PartitionLog {
         let offset = self.end;
         self.end += 1;
         // A leader never stamps earlier than before.
-        let last = self.archive.last().map_or(i64::MIN, |record| record.timestamp);
-        let timestamp = timestamp.max(last);
-        let record = Rc::new(Record { offset, timestamp, message, transaction, control });
+        let last = self.archive.last().map_or(i64::MIN, |record| record.appended_at);
+        let appended_at = now.max(last);
+        let timestamp = message.stamp.filter(|_| self.keeps_stamps).unwrap_or(appended_at);
+        let stamped_by_broker = !self.keeps_stamps;
+        let record = Rc::new(Record {
+            offset,
+            timestamp,
+            appended_at,
+            message,
+            transaction,
+            control,
+            stamped_by_broker,
+        });
         self.records.push(record.clone());
         self.archive.push(record);
         offset
@@ -203,6 +222,13 @@ pub struct TransactionInfo {
 
 pub type OffsetsOf = Vec<((Input, i32), CommittedOffset)>;
 
+/// Offsets as they were committed: for the auditor.
+pub struct OffsetCommit {
+    /// `None`: outside of a transaction.
+    pub transaction: Option<u64>,
+    pub offsets: OffsetsOf,
+}
+
 pub struct Kafka {
     pub partitions: i32,
     /// `device-status-changes` has its own number.
@@ -215,11 +241,13 @@ pub struct Kafka {
     markers: Vec<MarkerDue>,
     pending_offsets: BTreeMap<u64, OffsetsOf>,
     pub offsets: BTreeMap<(Input, i32), CommittedOffset>,
+    pub offset_commits: Vec<OffsetCommit>,
     pub group: Group,
     /// Up to how long a marker takes, by how much luck is given, and up to how
     /// long a few do.
     pub marker_delay_ms: i64,
     pub marker_late_ms: i64,
+    pub marker_late_one_in: u64,
 }
 
 impl Kafka {
@@ -246,9 +274,11 @@ impl Kafka {
             markers: Vec::new(),
             pending_offsets: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            offset_commits: Vec::new(),
             group,
             marker_delay_ms: 5,
             marker_late_ms: 5,
+            marker_late_one_in: 12,
         }
     }
 
@@ -273,6 +303,27 @@ impl Kafka {
     /// An ordinary producer's record.
     pub fn append(&mut self, place: TopicPartition, message: Message, now: i64) -> i64 {
         self.log_mut(place).append(now, message, None, false)
+    }
+
+    /// Commits offsets outside of a transaction.
+    pub fn commit_offsets(
+        &mut self,
+        member: (u64, u32),
+        offsets: OffsetsOf,
+    ) -> Result<(), Refused> {
+        if !self.group.knows(member) {
+            return Err(Refused::StaleMember);
+        }
+        self.offsets.extend(offsets.iter().cloned());
+        self.offset_commits.push(OffsetCommit { transaction: None, offsets });
+        Ok(())
+    }
+
+    /// From now on the inputs keep their producers' stamps.
+    pub fn keep_stamps(&mut self) {
+        for ((topic, _), log) in &mut self.logs {
+            log.keeps_stamps = matches!(topic, Topic::Input(_));
+        }
     }
 
     // ---- transactions
@@ -351,7 +402,7 @@ impl Kafka {
         if let Some(ongoing) = &mut self.producer(id, epoch)?.ongoing {
             ongoing.offsets = true;
         }
-        if self.group.members.get(&member.0).is_none_or(|known| known.epoch != member.1) {
+        if !self.group.knows(member) {
             return Err(Refused::StaleMember);
         }
         self.pending_offsets.insert(transaction, offsets);
@@ -392,7 +443,10 @@ impl Kafka {
         for place in places {
             // Each coordinator's broker writes its own, in any order.
             luck = luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
-            let late = (luck >> 20).is_multiple_of(12);
+            // Late are those of the logs: whoever takes over knows the offsets
+            // before it may read the rows.
+            let late = place != MarkerPlace::Offsets
+                && (luck >> 20).is_multiple_of(self.marker_late_one_in);
             let longest = if late { self.marker_late_ms } else { self.marker_delay_ms };
             let delay = (luck >> 33) as i64 % longest.max(1);
             self.markers.push(MarkerDue {
@@ -429,7 +483,9 @@ impl Kafka {
                 MarkerPlace::Offsets => {
                     let offsets = self.pending_offsets.remove(&transaction).unwrap_or_default();
                     if commit {
-                        self.offsets.extend(offsets);
+                        self.offsets.extend(offsets.iter().cloned());
+                        let transaction = Some(transaction);
+                        self.offset_commits.push(OffsetCommit { transaction, offsets });
                     }
                 }
             }
@@ -470,6 +526,17 @@ impl Kafka {
         notes
     }
 
+    /// The offsets of a group without members expire.
+    pub fn lose_offsets(&mut self) -> bool {
+        let may = self.group.members.is_empty()
+            && self.pending_offsets.is_empty()
+            && !self.offsets.is_empty();
+        if may {
+            self.offsets.clear();
+        }
+        may
+    }
+
     /// Whether no transaction is open or being ended.
     pub fn is_quiet(&self) -> bool {
         self.markers.is_empty() && self.producers.values().all(|p| p.ongoing.is_none())
@@ -485,119 +552,5 @@ impl Kafka {
             return Err("unstable offset commit".to_owned());
         }
         Ok(of.iter().map(|&(i, p)| (i, p, self.offsets.get(&(i, p)).cloned())).collect())
-    }
-}
-
-/// A member as the coordinator knows it.
-#[derive(Debug, Default)]
-pub struct Member {
-    pub epoch: u32,
-    pub owned: BTreeSet<i32>,
-    pub target: BTreeSet<i32>,
-    pub heard_at: i64,
-}
-
-/// The group's coordinator: co-partitioned, sticky, incremental.
-#[derive(Debug)]
-pub struct Group {
-    pub partitions: i32,
-    pub epoch: u32,
-    pub members: BTreeMap<u64, Member>,
-    next_member: u64,
-    pub session_timeout_ms: i64,
-}
-
-/// What a heartbeat is answered.
-#[derive(Debug, PartialEq)]
-pub enum HeartbeatAnswer {
-    Unknown,
-    Nothing,
-    Revoke(BTreeSet<i32>),
-    Assign(BTreeSet<i32>),
-}
-
-impl Group {
-    pub fn new(partitions: i32, session_timeout_ms: i64) -> Group {
-        Group { partitions, epoch: 0, members: BTreeMap::new(), next_member: 0, session_timeout_ms }
-    }
-
-    pub fn join(&mut self, now: i64) -> (u64, u32) {
-        self.next_member += 1;
-        let id = self.next_member;
-        self.members.insert(id, Member { heard_at: now, ..Member::default() });
-        self.rebalance();
-        let epoch = self.epoch;
-        self.members.get_mut(&id).expect("just added").epoch = epoch;
-        (id, epoch)
-    }
-
-    pub fn leave(&mut self, id: u64) {
-        if self.members.remove(&id).is_some() {
-            self.rebalance();
-        }
-    }
-
-    fn evict(&mut self, now: i64) -> Vec<u64> {
-        let timeout = self.session_timeout_ms;
-        let gone: Vec<u64> = self
-            .members
-            .iter()
-            .filter(|(_, member)| now - member.heard_at > timeout)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &gone {
-            self.members.remove(id);
-        }
-        if !gone.is_empty() {
-            self.rebalance();
-        }
-        gone
-    }
-
-    /// Everybody keeps what they may; the rest goes to who has least.
-    fn rebalance(&mut self) {
-        self.epoch += 1;
-        if self.members.is_empty() {
-            return;
-        }
-        let count = i32::try_from(self.members.len()).expect("few members");
-        let most = (self.partitions + count - 1) / count;
-        let mut free: BTreeSet<i32> = (0..self.partitions).collect();
-        for member in self.members.values_mut() {
-            let kept = member.target.iter().copied().filter(|p| free.contains(p));
-            member.target = kept.take(most as usize).collect();
-            for partition in &member.target {
-                free.remove(partition);
-            }
-        }
-        for partition in free {
-            let least = self.members.values_mut().min_by_key(|member| member.target.len());
-            least.expect("members").target.insert(partition);
-        }
-    }
-
-    /// `revoked`: what the member has given back since its last heartbeat.
-    pub fn heartbeat(&mut self, id: u64, revoked: &BTreeSet<i32>, now: i64) -> HeartbeatAnswer {
-        let group_epoch = self.epoch;
-        let Some(member) = self.members.get_mut(&id) else { return HeartbeatAnswer::Unknown };
-        member.heard_at = now;
-        for partition in revoked {
-            member.owned.remove(partition);
-        }
-        let revoke: BTreeSet<i32> = member.owned.difference(&member.target).copied().collect();
-        if !revoke.is_empty() {
-            return HeartbeatAnswer::Revoke(revoke);
-        }
-        member.epoch = group_epoch;
-        let wanted: BTreeSet<i32> = member.target.difference(&member.owned).copied().collect();
-        let taken: BTreeSet<i32> =
-            self.members.values().flat_map(|other| other.owned.iter().copied()).collect();
-        let given: BTreeSet<i32> = wanted.difference(&taken).copied().collect();
-        if given.is_empty() {
-            return HeartbeatAnswer::Nothing;
-        }
-        let member = self.members.get_mut(&id).expect("just found");
-        member.owned.extend(given.iter().copied());
-        HeartbeatAnswer::Assign(given)
     }
 }

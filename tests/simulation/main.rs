@@ -3,10 +3,13 @@
 //! topics alone.
 //!
 //! `SIM_SEED=7` replays one seed and prints its trace, `SIM_SEEDS=5000` runs as
-//! many, `SIM_FIRST=1000` begins with another than seed 0.
+//! many, `SIM_FIRST=1000` begins with another than seed 0, `SIM_ENOUGH=300` goes
+//! on after so many that fail.
 
 mod auditor;
 mod client;
+mod commit;
+mod group;
 mod kafka;
 mod redis;
 mod sim;
@@ -17,10 +20,11 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use world::Outcome;
 
 /// How many seeds an ordinary run takes.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 300;
 /// After how many seeds that fail nobody wants to see more.
 const ENOUGH: u64 = 5;
 /// How much of a trace is printed of a seed that fails.
@@ -28,6 +32,13 @@ const TAIL: usize = 60;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.trim().parse().ok())
+}
+
+/// A bar where there is a terminal to draw it on.
+fn progress(seeds: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {per_sec}, {eta} to go");
+    ProgressBar::new(seeds).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Runs a seed; a panic is a failure like any other.
@@ -68,7 +79,9 @@ fn every_world_ends_as_its_inputs_say() {
     }
     let first = variable("SIM_FIRST").unwrap_or(0);
     let seeds = variable("SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, done, bad) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let enough = variable("SIM_ENOUGH").unwrap_or(ENOUGH);
+    let (next, bad) = (AtomicU64::new(0), AtomicU64::new(0));
+    let progress = progress(seeds);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let mut failed = BTreeMap::new();
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
@@ -78,7 +91,7 @@ fn every_world_ends_as_its_inputs_say() {
             let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds || bad.load(Ordering::Relaxed) >= ENOUGH {
+                if seed >= seeds || bad.load(Ordering::Relaxed) >= enough {
                     return (failed, counts);
                 }
                 let seed = first + seed;
@@ -87,12 +100,16 @@ fn every_world_ends_as_its_inputs_say() {
                     *counts.entry(what).or_default() += count;
                 }
                 if let Some(failure) = outcome.failures.into_iter().next() {
-                    eprintln!("seed {seed} fails: {failure}");
+                    progress.println(format!("seed {seed} fails: {failure}"));
+                    if progress.is_hidden() {
+                        eprintln!("seed {seed} fails: {failure}");
+                    }
                     failed.push((seed, failure));
                     bad.fetch_add(1, Ordering::Relaxed);
                 }
-                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                if done.is_multiple_of(200) {
+                progress.inc(1);
+                let done = progress.position();
+                if progress.is_hidden() && done.is_multiple_of(500) {
                     eprintln!("{done} of {seeds} seeds");
                 }
             }
@@ -106,13 +123,15 @@ fn every_world_ends_as_its_inputs_say() {
             }
         }
     });
-    println!("{seeds} seeds: {counts:?}");
+    progress.finish_and_clear();
+    println!("{} seeds: {counts:?}", progress.position());
     if let Some((&seed, failure)) = failed.first_key_value() {
         replay(seed, false);
         panic!(
-            "{} of {seeds} seeds fail, the first is {seed}: {failure}\n\
-             SIM_SEED={seed} cargo test --test simulation -- --nocapture replays it",
-            failed.len()
+            "{} of {} seeds fail, the first is {seed}: {failure}\n\
+             make torture SEED={seed} replays it",
+            failed.len(),
+            progress.position()
         );
     }
 }

@@ -21,6 +21,8 @@ pub struct Redis {
     pub away_until: i64,
     /// Counts its starts: connections end with it.
     pub incarnation: u64,
+    /// Who did what nobody may.
+    pub violation: Option<String>,
 }
 
 const MARKER: [&str; 4] = ["epoch", "applied", "sequence", "time_ms"];
@@ -46,6 +48,35 @@ fn text(value: &str) -> Value {
 
 fn number(value: Option<&str>) -> i64 {
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+/// Whose partition a command writes to, and for which epoch.
+fn writes(command: &Cmd) -> Option<(i32, u64)> {
+    let argument = |index: usize| match command.args_iter().nth(index) {
+        Some(Arg::Simple(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        _ => None,
+    };
+    if argument(0)? != "EVALSHA" {
+        return None;
+    }
+    let (key, first) = (argument(3)?, argument(4)?);
+    if let Some((_, partition)) = key.split_once("partition:") {
+        return Some((partition.parse().ok()?, first.parse().ok()?));
+    }
+    let mut token = first.split(':');
+    Some((token.next()?.parse().ok()?, token.next()?.parse().ok()?))
+}
+
+/// The epoch of a marker, as an answer tells it.
+fn epoch_told(answer: &Value) -> Option<u64> {
+    let Value::Array(fields) = answer else { return None };
+    let told = match fields.first()? {
+        Value::Int(0) => fields.get(1)?,
+        Value::Int(_) => return None,
+        first => first,
+    };
+    let Value::BulkString(bytes) = told else { return None };
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 impl Redis {
@@ -115,12 +146,16 @@ impl Redis {
 
     fn write(&mut self, key: &str, arguments: &[String]) -> Value {
         let held = self.keys.entry(key.to_owned()).or_default();
-        if let Some(token) = held.get("token") {
-            let mut parts = token.split(':').skip(1).map(|part| number(Some(part)));
-            let (epoch, sequence) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-            if (epoch, sequence) > (number(Some(&arguments[1])), number(Some(&arguments[2]))) {
-                return Value::Int(0);
-            }
+        let token = held.get("token").cloned();
+        if let Some(token) = &token
+            && order_of(token) > (number(Some(&arguments[1])), number(Some(&arguments[2])))
+        {
+            return Value::Int(0);
+        }
+        // Not by what the script says: by what it does.
+        if token.as_deref().is_some_and(|token| order_of(token) > order_of(&arguments[0])) {
+            let what = format!("{key} goes back from {token:?} to {}", arguments[0]);
+            self.violation.get_or_insert(what);
         }
         let names: &[&str] = match (key.contains("fleet:"), arguments.len()) {
             (true, _) => &FLEET,
@@ -132,6 +167,12 @@ impl Redis {
         held.insert("token".to_owned(), arguments[0].clone());
         Value::Int(1)
     }
+}
+
+/// The epoch and the sequence of a token.
+fn order_of(token: &str) -> (i64, i64) {
+    let mut parts = token.split(':').skip(1).map(|part| number(Some(part)));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 fn execute(sim: &mut Sim, client: usize, command: &Cmd) -> Value {
@@ -156,10 +197,14 @@ pub struct SimView {
     /// With which incarnation of the server.
     connected: Option<u64>,
     under_way: Option<UnderWay>,
+    /// The greatest epoch that an answer has told of each partition.
+    told: BTreeMap<i32, u64>,
 }
 
 struct UnderWay {
     due: i64,
+    /// Of which partitions the answers are.
+    of: Vec<Option<i32>>,
     /// Sent, and not yet arrived.
     commands: Vec<Cmd>,
     answers: Vec<Result<Value, String>>,
@@ -169,11 +214,28 @@ struct UnderWay {
 impl SimView {
     pub fn new(sim: Shared, client: usize, clock: SimClock) -> SimView {
         let rounds = Rounds::new("ds:", clock);
-        SimView { sim, client, rounds, connected: None, under_way: None }
+        SimView { sim, client, rounds, connected: None, under_way: None, told: BTreeMap::new() }
     }
 
     pub fn is_drained(&self) -> bool {
         self.rounds.is_drained()
+    }
+
+    /// Nobody goes on writing who knows of a later owner, or who has given the
+    /// partition back.
+    fn watch(&self, sim: &mut Sim, command: &Cmd) {
+        let Some((partition, epoch)) = writes(command) else { return };
+        let name = &sim.clients[self.client].name;
+        let superseded = self.told.get(&partition).filter(|told| **told > epoch);
+        let held = sim.clients[self.client].owned.iter().any(|(_, owned)| *owned == partition);
+        let what = match superseded {
+            Some(later) => format!("although it was told of epoch {later}"),
+            // The classic protocol takes everything, to give it back.
+            None if !held && !sim.kafka.group.classic => "and has given it back".to_owned(),
+            None => return,
+        };
+        let what = format!("{name} writes partition {partition} for epoch {epoch}, {what}");
+        sim.redis.violation.get_or_insert(what);
     }
 
     /// What the worker's thread does meanwhile.
@@ -193,10 +255,17 @@ impl SimView {
                 round.answers.push(Ok(execute(&mut sim, self.client, &command)));
             }
             let answers = std::mem::take(&mut round.answers);
+            let of = std::mem::take(&mut round.of);
             let away = now < sim.redis.away_until;
             let answers = (!round.lost && !away).then_some(answers);
             self.connected = answers.is_some().then_some(incarnation);
             self.under_way = None;
+            for (answer, partition) in answers.iter().flatten().zip(of) {
+                if let (Ok(answer), Some(partition)) = (answer, partition) {
+                    let told = self.told.entry(partition).or_default();
+                    *told = (*told).max(epoch_told(answer).unwrap_or(0));
+                }
+            }
             drop(sim);
             self.rounds.end(answers);
             return;
@@ -209,6 +278,11 @@ impl SimView {
             self.rounds.connected();
         }
         let mut commands = self.rounds.begin();
+        for command in &commands {
+            self.watch(&mut sim, command);
+        }
+        let of = commands.iter().map(|command| writes(command).map(|(partition, _)| partition));
+        let of = of.collect();
         let lost = sim.faults.redis_round_lost;
         let lost = sim.random.chance(lost);
         if lost {
@@ -216,8 +290,12 @@ impl SimView {
             let arrive = sim.random.below(commands.len() + 1);
             commands.truncate(arrive);
         }
-        let due = now + sim.latency();
-        let mut round = UnderWay { due, commands, answers: Vec::new(), lost };
+        let slow = sim.faults.redis_slow;
+        let slow = if sim.random.chance(slow) { sim.random.between(1_000, 20_000) } else { 0 };
+        let due = now + sim.latency() + slow;
+        let crash = sim.faults.crash_in_redis;
+        sim.clients[self.client].doomed |= sim.random.chance(crash);
+        let mut round = UnderWay { due, of, commands, answers: Vec::new(), lost };
         if sim.random.chance(0.5) {
             for command in round.commands.drain(..) {
                 round.answers.push(Ok(execute(&mut sim, self.client, &command)));

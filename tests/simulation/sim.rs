@@ -49,6 +49,14 @@ pub struct Faults {
     pub redis_set_back_per_s: f64,
     pub compaction_per_s: f64,
     pub retention_per_s: f64,
+    /// While the group has no members.
+    pub offsets_lost_per_s: f64,
+    /// Of any step of a commit.
+    pub crash_in_commit: f64,
+    /// Of a commit with changes.
+    pub leave_after_commit: f64,
+    /// The same: the group gives the member's partitions to others.
+    pub evicted_after_commit: f64,
     /// Of a commit.
     pub refused: f64,
     pub request_lost: f64,
@@ -56,6 +64,8 @@ pub struct Faults {
     pub offsets_unanswered: f64,
     /// Of a round with Redis.
     pub redis_round_lost: f64,
+    pub redis_slow: f64,
+    pub crash_in_redis: f64,
     /// Of any step of a commit, a question or a round with Redis.
     pub slow: f64,
     pub question_fails: f64,

@@ -2,7 +2,7 @@
 //! frozen and deleted; VPN instances; scope events; and bad records. What they
 //! say is written to the inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use device_status::shard::Input;
 use device_status::wire::murmur2::partition_of;
@@ -15,6 +15,10 @@ use crate::sim::{START_MS, Sim};
 /// The header of records that the generator meant to be bad.
 pub const BAD: &str = "simulation.bad";
 
+/// The header of records whose stamps nobody believes: it is not told exactly
+/// what becomes of their device.
+pub const ABSURD: &str = "simulation.absurd";
+
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub devices: usize,
@@ -25,6 +29,12 @@ pub struct Shape {
     pub rich: bool,
     pub bad_records: bool,
     pub long_intervals: bool,
+    /// Devices that only poll do so in step, and fall silent together.
+    pub herd: bool,
+    /// Nearly all others are of one fleet, and much happens to it.
+    pub one_fleet: bool,
+    /// The topics keep their producers' stamps.
+    pub create_time: bool,
 }
 
 struct Device {
@@ -35,6 +45,7 @@ struct Device {
     interval_ms: i64,
     carries: bool,
     next_poll: i64,
+    polls: usize,
     next_event: i64,
     sessions: Vec<(String, String)>,
     session_count: u32,
@@ -59,6 +70,8 @@ pub struct Workload {
     partitions: i32,
     devices: Vec<Device>,
     instances: Vec<Instance>,
+    /// How long a herd waits, poll by poll.
+    herd_waits: Vec<i64>,
     next_scope_event: i64,
     next_bad: i64,
     pending: BTreeMap<(i64, u64), Pending>,
@@ -66,6 +79,8 @@ pub struct Workload {
     /// Transactions of other producers, by input and partition: until when, and
     /// whether they end well.
     open: BTreeMap<(Input, i32), (String, u32, i64, bool)>,
+    /// The keys of devices with stamps that nobody believes.
+    absurd: BTreeSet<String>,
 }
 
 const FLEETS: [&str; 3] = ["", "red", "blue"];
@@ -85,6 +100,7 @@ impl Workload {
     pub fn new(shape: Shape, sim: &mut Sim) -> Workload {
         let partitions = sim.kafka.partitions;
         let begin = sim.now + 8_000;
+        let herd_interval_ms = sim.random.between(8_000, 20_000);
         let mut devices = Vec::new();
         for number in 0..shape.devices {
             let id = if sim.random.chance(0.7) {
@@ -92,7 +108,11 @@ impl Workload {
             } else {
                 format!("device/{number}")
             };
-            let interval_ms = if shape.long_intervals && sim.random.chance(0.3) {
+            let plain = !shape.rich || sim.random.chance(if shape.one_fleet { 0.2 } else { 0.5 });
+            let in_herd = shape.herd && plain;
+            let interval_ms = if in_herd {
+                herd_interval_ms
+            } else if shape.long_intervals && sim.random.chance(0.3) {
                 sim.random.between(100_000, 300_000)
             } else {
                 sim.random.between(8_000, 45_000)
@@ -100,10 +120,11 @@ impl Workload {
             devices.push(Device {
                 partition: partition_of(id.as_bytes(), partitions),
                 id,
-                plain: !shape.rich || sim.random.chance(0.5),
+                plain,
                 interval_ms,
                 carries: sim.random.chance(0.8),
-                next_poll: begin + sim.random.between(0, interval_ms),
+                next_poll: begin + sim.random.between(0, if in_herd { 400 } else { interval_ms }),
+                polls: 0,
                 next_event: begin + sim.random.between(0, 40_000),
                 sessions: Vec::new(),
                 session_count: 0,
@@ -124,11 +145,13 @@ impl Workload {
             instances: instances.collect(),
             partitions,
             devices,
+            herd_waits: Vec::new(),
             next_scope_event: begin + sim.random.between(5_000, 60_000),
             next_bad: begin + sim.random.between(1_000, 20_000),
             pending: BTreeMap::new(),
             sequence: 0,
             open: BTreeMap::new(),
+            absurd: BTreeSet::new(),
             shape,
         };
         // Every input has had something to say.
@@ -144,7 +167,27 @@ impl Workload {
             lease: duration(3_600_000),
         });
         workload.broadcast_vpn(sim, sim.now + 1_000, alive);
+        for device in 0..workload.devices.len() {
+            if workload.shape.one_fleet && !workload.devices[device].plain {
+                workload.found_fleet(sim, device, begin);
+            }
+        }
         workload
+    }
+
+    /// A device of the one fleet, and on the first instance.
+    fn found_fleet(&mut self, sim: &mut Sim, device: usize, at: i64) {
+        let (fleet, organization) = (FLEETS[1].to_owned(), ORGANIZATIONS[1].to_owned());
+        let registered = v1::Registered { fleet, organization, preregistered: false };
+        let event = Some(lifecycle::Event::Registered(registered));
+        let message = v1::LifecycleEvent { occurred_at: proto(at), event };
+        self.say(sim, device, at, Input::Lifecycle, Some(message.encode_to_vec()));
+        let instance = self.instances[0].name.clone();
+        let (at, session) = (at + sim.random.between(0, 10_000), "s0".to_owned());
+        self.devices[device].sessions.push((instance.clone(), session.clone()));
+        let event = Some(vpn::Event::SessionOpened(v1::SessionOpened { instance, session }));
+        let message = v1::VpnEvent { occurred_at: proto(at), event };
+        self.say(sim, device, at, Input::VpnSessions, Some(message.encode_to_vec()));
     }
 
     fn push(&mut self, at: i64, input: Input, partition: i32, message: Message) {
@@ -153,8 +196,9 @@ impl Workload {
     }
 
     fn broadcast(&mut self, sim: &mut Sim, at: i64, input: Input, value: Vec<u8>) {
+        let stamp = self.shape.create_time.then_some(at);
         for partition in 0..self.partitions {
-            let message = Message { value: Some(value.clone()), ..Message::default() };
+            let message = Message { value: Some(value.clone()), stamp, ..Message::default() };
             let at = at + sim.random.between(0, 900);
             self.push(at, input, partition, message);
         }
@@ -174,9 +218,15 @@ impl Workload {
     /// allowed sometimes late, or twice.
     fn say(&mut self, sim: &mut Sim, device: usize, at: i64, input: Input, value: Option<Vec<u8>>) {
         let Device { id, partition, plain, .. } = &self.devices[device];
-        let (partition, plain) = (*partition, *plain);
+        let (id, partition, plain) = (id.clone(), *partition, *plain);
         let key = Some(id.clone().into_bytes());
-        let message = Message { key, value, headers: Vec::new() };
+        let stamp = self.shape.create_time.then_some(at);
+        let mut message = Message { key, value, stamp, ..Message::default() };
+        if self.shape.create_time && !plain && sim.random.chance(0.01) {
+            message.stamp = Some(at + sim.random.between(3_600_000, 1 << 45));
+            message.headers.push((ABSURD.to_owned(), None));
+            self.absurd.insert(format!("ds:device:{id}"));
+        }
         let mut delay = sim.random.between(0, 900);
         if !plain && sim.random.chance(0.05) {
             delay = sim.random.between(1_000, 60_000);
@@ -205,7 +255,8 @@ impl Workload {
         }
         if self.shape.rich && self.next_scope_event <= sim.now {
             let at = self.next_scope_event;
-            self.next_scope_event += sim.random.between(5_000, 90_000);
+            let longest = if self.shape.one_fleet { 12_000 } else { 90_000 };
+            self.next_scope_event += sim.random.between(longest / 18, longest);
             self.scope_event(sim, at);
         }
         if self.shape.bad_records && self.next_bad <= sim.now {
@@ -226,7 +277,15 @@ impl Workload {
             2 => interval_ms.max(5_000) * 3 / 2 + sim.random.between(0, 8_000),
             _ => interval_ms * sim.random.between(50, 149) / 100,
         };
-        device.next_poll = at + wait.max(1);
+        let mut wait = wait.max(1);
+        if self.shape.herd && device.plain {
+            match self.herd_waits.get(device.polls) {
+                Some(same) => wait = *same,
+                None => self.herd_waits.push(wait),
+            }
+        }
+        device.polls += 1;
+        device.next_poll = at + wait;
         let carried = device.carries.then_some(interval_ms);
         // A device's clock may be wrong, if it is not a plain one.
         let ahead = !device.plain && sim.random.chance(0.02);
@@ -243,8 +302,10 @@ impl Workload {
         let device = &mut self.devices[index];
         let kind = sim.random.below(24);
         let reason = sim.random.between(0, 4) as i32;
+        let one_fleet = self.shape.one_fleet;
         let membership = |sim: &mut Sim| {
-            let fleet = (*sim.random.pick(&FLEETS)).to_owned();
+            let stays = one_fleet && sim.random.chance(0.8);
+            let fleet = if stays { FLEETS[1] } else { *sim.random.pick(&FLEETS) }.to_owned();
             let organization = (*sim.random.pick(&ORGANIZATIONS)).to_owned();
             (fleet, organization)
         };
@@ -339,7 +400,8 @@ impl Workload {
 
     fn scope_event(&mut self, sim: &mut Sim, at: i64) {
         use lifecycle::Event as E;
-        let fleet = (*sim.random.pick(&FLEETS[1..])).to_owned();
+        let known = if self.shape.one_fleet { &FLEETS[1..2] } else { &FLEETS[1..] };
+        let fleet = (*sim.random.pick(known)).to_owned();
         let organization = ORGANIZATIONS[1].to_owned();
         let reason = sim.random.between(0, 4) as i32;
         let event = match sim.random.below(7) {
@@ -375,7 +437,7 @@ impl Workload {
             _ => (Input::Lifecycle, device.partition, Some(vec![b'x'; 200]), Some(vec![8, 1])),
         };
         let headers = vec![(BAD.to_owned(), Some(b"1".to_vec()))];
-        self.push(at, input, partition, Message { key, value, headers });
+        self.push(at, input, partition, Message { key, value, headers, stamp: None });
     }
 
     /// Writes what is due; `quiet`: and what is open is closed.
@@ -425,6 +487,10 @@ impl Workload {
             let _ = sim.kafka.end_transaction(id, *epoch, *commit, now, 0);
             false
         });
+    }
+
+    pub fn absurd(&self) -> BTreeSet<String> {
+        self.absurd.clone()
     }
 
     pub fn is_written(&self) -> bool {

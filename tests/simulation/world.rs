@@ -1,7 +1,7 @@
 //! One simulated world: processes, faults, a fleet, and the end of it all.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use device_status::shard::{Input, Rules};
@@ -11,7 +11,8 @@ use device_status::wire::decode::Format;
 
 use crate::auditor::{self, Observed};
 use crate::client::{Client, SimLog};
-use crate::kafka::{Group, Kafka, Topic};
+use crate::group::Group;
+use crate::kafka::{Kafka, Record, Topic};
 use crate::redis::{Hash, Redis, SimView};
 use crate::sim::{Faults, Random, START_MS, Shared, Sim, SimClock, Trace};
 use crate::workload::{Shape, Workload};
@@ -32,9 +33,14 @@ pub struct Plan {
     pub commit_interval_ms: i64,
     pub marker_delay_ms: i64,
     pub marker_late_ms: i64,
+    pub marker_late_one_in: u64,
     pub work_per_turn: usize,
     pub read_ahead: usize,
     pub tick_ms: i64,
+    pub classic: bool,
+    pub at_least_once: bool,
+    /// The longest that a process is kept from the brokers.
+    pub longest_absence_ms: i64,
 }
 
 impl Plan {
@@ -43,7 +49,8 @@ impl Plan {
         let mut some = |rate: f64| {
             if random.chance(0.5) { rate * (0.3 + random.unit()) } else { 0.0 }
         };
-        let faults = Faults {
+        let offsets_lost = some(0.2);
+        let mut faults = Faults {
             crash_per_s: some(0.02),
             pause_per_s: some(0.02),
             leave_per_s: some(0.01),
@@ -54,15 +61,29 @@ impl Plan {
             redis_emptied_per_s: some(0.01),
             redis_set_back_per_s: some(0.01),
             compaction_per_s: some(0.1),
-            retention_per_s: some(0.02),
+            retention_per_s: some(0.1),
+            offsets_lost_per_s: 0.0,
+            crash_in_commit: some(0.002),
+            leave_after_commit: some(0.1),
+            evicted_after_commit: some(0.1),
             refused: some(0.05),
             request_lost: some(0.02),
             answer_lost: some(0.02),
             offsets_unanswered: some(0.02),
             redis_round_lost: some(0.05),
+            redis_slow: some(0.02),
+            crash_in_redis: some(0.003),
             slow: some(0.02),
             question_fails: some(0.1),
         };
+        let create_time = random.chance(0.2);
+        // What was deleted cannot be read again; and what producers stamped too
+        // early is not to be told, when it is, from what the clock has seen.
+        if faults.retention_per_s == 0.0 && !create_time {
+            faults.offsets_lost_per_s = offsets_lost;
+        }
+        let at_least_once = random.chance(0.12);
+        let session_timeout_ms = *random.pick(&[15_000, 30_000]);
         let rules = Rules {
             tolerance: 1.5,
             minimum_ms: 5_000,
@@ -70,31 +91,45 @@ impl Plan {
             default_poll_interval_ms: 30_000,
             slack_ms: 2_000,
             replay_window_ms: *random.pick(&[20_000, 60_000, 120_000]),
-            max_clock_jump_ms: 60_000,
+            // Longer than anything is silent.
+            max_clock_jump_ms: 900_000,
             tombstone_retention_ms: 24 * 3_600_000,
         };
+        let herd = random.chance(0.25);
+        let rich = random.chance(0.7);
+        let one_fleet = rich && random.chance(0.3);
+        let crowd = herd || one_fleet;
         Plan {
-            partitions: random.between(1, 3) as i32,
+            partitions: random.between(1, if crowd { 2 } else { 3 }) as i32,
             changes_partitions: random.between(1, 4) as i32,
             processes: random.between(1, 3) as usize,
             duration_ms: random.between(120_000, 420_000),
-            session_timeout_ms: *random.pick(&[15_000, 30_000]),
+            session_timeout_ms,
             rules,
             shape: Shape {
-                devices: random.between(2, 12) as usize,
+                devices: if crowd { random.between(8, 24) } else { random.between(2, 12) } as usize,
                 instances: 2,
                 transactions: random.chance(0.4),
-                rich: random.chance(0.7),
+                rich,
+                herd,
+                one_fleet,
+                create_time,
                 bad_records: random.chance(0.5),
                 long_intervals,
             },
             faults,
             commit_interval_ms: *random.pick(&[20, 20, 200]),
             marker_late_ms: *random.pick(&[5, 5, 9_000]),
+            marker_late_one_in: *random.pick(&[2, 12]),
             marker_delay_ms: *random.pick(&[2, 50, 1_500]),
             work_per_turn: *random.pick(&[1, 3, 20_000]),
             read_ahead: *random.pick(&[3, 30, 300]),
             tick_ms: *random.pick(&[60, 120, 250]),
+            classic: !at_least_once && random.chance(0.25),
+            at_least_once,
+            // Without transactions a process that does not know that it was
+            // replaced may write what is of the past.
+            longest_absence_ms: if at_least_once { session_timeout_ms / 5 } else { 60_000 },
         }
     }
 }
@@ -155,10 +190,14 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
 
 impl World {
     fn new(plan: Plan, random: Random, trace: bool) -> World {
-        let group = Group::new(plan.partitions, plan.session_timeout_ms);
+        let group = Group::new(plan.partitions, plan.session_timeout_ms, plan.classic);
         let mut kafka = Kafka::new(plan.partitions, plan.changes_partitions, group);
         kafka.marker_delay_ms = plan.marker_delay_ms;
         kafka.marker_late_ms = plan.marker_late_ms;
+        kafka.marker_late_one_in = plan.marker_late_one_in;
+        if plan.shape.create_time {
+            kafka.keep_stamps();
+        }
         let mut sim = Sim {
             now: START_MS,
             random,
@@ -190,7 +229,9 @@ impl World {
         let client = sim.clients.len();
         let name = format!("process-{}", self.started);
         sim.note(|| format!("{name} starts"));
-        sim.clients.push(Client::new(name, clock.clone(), self.plan.read_ahead));
+        let mut new = Client::new(name, clock.clone(), self.plan.read_ahead);
+        new.at_least_once = self.plan.at_least_once;
+        sim.clients.push(new);
         let wrong = sim.faults.clock_step_per_s > 0.0 && sim.random.chance(0.3);
         let wall_offset_ms = if wrong { sim.random.between(-600_000, 600_000) } else { 0 };
         let started_at = sim.now;
@@ -203,7 +244,7 @@ impl World {
             commit_interval_ms: self.plan.commit_interval_ms,
             work_per_turn: self.plan.work_per_turn,
             refresh_interval_ms: 0,
-            suspend: false,
+            suspend: self.plan.classic,
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| input.name().to_owned()),
                 max_bytes: 1_000_000,
@@ -259,7 +300,8 @@ impl World {
         self.settle("after Redis was emptied again")?;
         self.audit(outcome)?;
         let after = self.sim.borrow().redis.keys.clone();
-        compare_views(&before, &after)?;
+        let absurd = self.workload.absurd();
+        compare_views(&before, &after, &absurd)?;
         Ok(())
     }
 
@@ -343,6 +385,9 @@ impl World {
 
     fn audit(&mut self, outcome: &mut Outcome) -> Result<(), String> {
         let sim = self.sim.borrow();
+        if let Some(violation) = &sim.redis.violation {
+            return Err(violation.clone());
+        }
         let observed = Observed { kafka: &sim.kafka, redis: &sim.redis.keys, now: sim.now };
         auditor::audit(&observed, &self.plan, &mut outcome.counts)
     }
@@ -400,6 +445,10 @@ impl World {
                 self.places[place].0 = Some(self.start_process());
             }
             let Some(process) = &mut self.places[place].0 else { continue };
+            if self.sim.borrow().clients[process.client].doomed {
+                self.crash(place);
+                continue;
+            }
             if let Some(until) = process.paused_until {
                 if now < until {
                     continue;
@@ -425,6 +474,19 @@ impl World {
                     break;
                 }
             }
+            let client = process.client;
+            let (doomed, is_to_leave) = {
+                let client = &mut self.sim.borrow_mut().clients[client];
+                (client.doomed, std::mem::take(&mut client.is_to_leave))
+            };
+            if doomed {
+                self.crash(place);
+                continue;
+            }
+            let Some(process) = &mut self.places[place].0 else { continue };
+            if is_to_leave {
+                process.leave(&mut self.sim.borrow_mut());
+            }
             if process.thread.as_ref().is_some_and(Thread::stopped) {
                 let process = self.places[place].0.take();
                 let view = process.and_then(|process| process.thread).map(Thread::into_view);
@@ -436,6 +498,15 @@ impl World {
         Ok(())
     }
 
+    fn crash(&mut self, place: usize) {
+        let Some(process) = self.places[place].0.take() else { return };
+        let mut sim = self.sim.borrow_mut();
+        let name = sim.clients[process.client].name.clone();
+        sim.note(|| format!("{name} crashes"));
+        sim.clients[process.client].crash();
+        self.places[place].1 = sim.now + sim.random.between(100, 40_000);
+    }
+
     /// Lets things go wrong.
     fn inject(&mut self) {
         let World { sim, places, plan, .. } = self;
@@ -443,15 +514,12 @@ impl World {
         let faults = plan.faults.clone();
         let per_tick = plan.tick_ms as f64 / 1_000.0;
         let now = sim.now;
-        for (process, start_at) in places.iter_mut() {
+        for (process, _) in places.iter_mut() {
             let Some(alive) = process else { continue };
             let client = alive.client;
             let name = sim.clients[client].name.clone();
             if sim.random.chance(faults.crash_per_s * per_tick) {
-                sim.note(|| format!("{name} crashes"));
-                sim.clients[client].crash();
-                *process = None;
-                *start_at = now + sim.random.between(100, 40_000);
+                sim.clients[client].doomed = true;
                 continue;
             }
             if alive.paused_until.is_some() {
@@ -459,20 +527,16 @@ impl World {
             }
             if sim.random.chance(faults.pause_per_s * per_tick) {
                 let longest = if sim.random.chance(0.5) { 3_000 } else { 60_000 };
-                let ms = sim.random.between(100, longest);
+                let ms = sim.random.between(100, longest).min(plan.longest_absence_ms);
                 alive.paused_until = Some(now + ms);
                 alive.paused_at = now;
                 alive.suspended = sim.random.chance(0.3);
                 sim.clients[client].paused = true;
                 sim.note(|| format!("{name} is paused for {ms} ms"));
             } else if !alive.leaving && sim.random.chance(faults.leave_per_s * per_tick) {
-                sim.note(|| format!("{name} is to leave"));
-                alive.leaving = true;
-                if let Some(thread) = &mut alive.thread {
-                    thread.stop();
-                }
+                alive.leave(&mut sim);
             } else if sim.random.chance(faults.cut_off_per_s * per_tick) {
-                let ms = sim.random.between(500, 60_000);
+                let ms = sim.random.between(500, 60_000).min(plan.longest_absence_ms);
                 sim.clients[client].cut_off_until = now + ms;
                 sim.note(|| format!("{name} is cut off for {ms} ms"));
             }
@@ -483,7 +547,7 @@ impl World {
             }
         }
         if sim.random.chance(faults.brokers_away_per_s * per_tick) {
-            let ms = sim.random.between(500, 25_000);
+            let ms = sim.random.between(500, 25_000).min(plan.longest_absence_ms);
             sim.brokers_away_until = now + ms;
             sim.note(|| format!("the brokers are away for {ms} ms"));
         }
@@ -512,23 +576,47 @@ impl World {
                 sim.note(|| format!("changelog {partition} is compacted"));
             }
             if sim.random.chance(faults.retention_per_s * per_tick) {
-                // Nothing is deleted that anybody still needs.
-                let horizon = now - plan.rules.replay_window_ms - 600_000;
-                for input in Input::ALL {
-                    let committed = sim.kafka.offsets.get(&(input, partition));
-                    let committed = committed.map_or(0, |committed| committed.offset);
-                    let place = (Topic::Input(input), partition);
-                    let log = sim.kafka.logs.get_mut(&place).expect("an input");
-                    let old = log.records.iter().take_while(|r| r.timestamp < horizon);
-                    let old = old.last().map_or(log.start, |record| record.offset + 1);
-                    log.delete_before(old.min(committed));
-                }
+                delete_old_records(&mut sim, partition);
             }
+        }
+        if sim.random.chance(faults.offsets_lost_per_s * per_tick) && sim.kafka.lose_offsets() {
+            sim.note(|| "the committed offsets are lost".to_owned());
         }
     }
 }
 
+/// Retention: of the heartbeats nothing is deleted that a restore replays, of
+/// the other inputs nothing that was not processed.
+fn delete_old_records(sim: &mut Sim, partition: i32) {
+    for input in Input::ALL {
+        let Some(committed) = sim.kafka.offsets.get(&(input, partition)) else { continue };
+        let replayed_from = committed.metadata.split(';').nth(5).and_then(|at| at.parse().ok());
+        let (offset, replayed_from) = (committed.offset, replayed_from.unwrap_or(i64::MIN));
+        let log = sim.kafka.logs.get_mut(&(Topic::Input(input), partition)).expect("an input");
+        let needed = |record: &Record| {
+            record.offset >= offset
+                || input == Input::Heartbeats && record.timestamp >= replayed_from
+        };
+        let first = log.records.iter().find(|record| needed(record));
+        let before = first.map_or(offset, |record| record.offset);
+        log.delete_before(before);
+        sim.note(|| format!("{} {partition} begins at {before}", input.name()));
+    }
+}
+
 impl Process {
+    fn leave(&mut self, sim: &mut Sim) {
+        if self.leaving {
+            return;
+        }
+        let name = sim.clients[self.client].name.clone();
+        sim.note(|| format!("{name} is to leave"));
+        self.leaving = true;
+        if let Some(thread) = &mut self.thread {
+            thread.stop();
+        }
+    }
+
     fn tell_time(&mut self, now: i64) {
         self.clock.monotonic_ms.set(now - self.started_at - self.suspended_ms);
         self.clock.wall_ms.set(now + self.wall_offset_ms);
@@ -539,6 +627,7 @@ impl Process {
 fn compare_views(
     before: &BTreeMap<String, Hash>,
     after: &BTreeMap<String, Hash>,
+    absurd: &BTreeSet<String>,
 ) -> Result<(), String> {
     for key in before.keys().chain(after.keys()) {
         if !key.starts_with("ds:device:") {
@@ -557,6 +646,9 @@ fn compare_views(
         }
         for field in was.keys().chain(is.keys()) {
             let by_time = ["token", "heartbeat", "vpn"].contains(&field.as_str());
+            // How late a record counts whose stamp nobody believes depends on
+            // what was read before it, and a replay begins later (rule T3).
+            let by_time = by_time || field == "heartbeat_ms" && absurd.contains(key);
             if !by_time && was.get(field) != is.get(field) {
                 return Err(format!("{key} {field}: live {was:?}, fresh {is:?}"));
             }

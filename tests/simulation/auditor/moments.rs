@@ -1,0 +1,339 @@
+//! What is committed is one moment: the offsets, the clock beside them, and
+//! the changes until then agree. And a scope event holds its shard (rule J7).
+
+use std::collections::BTreeMap;
+
+use device_status::shard::Input;
+use device_status::wire::proto::changelog;
+use device_status::wire::proto::v1::{Cause, lifecycle_event as lifecycle, vpn_event as vpn};
+use prost::Message as _;
+
+use super::model::{Model, span_ms};
+use super::{Device, Scopes, ms};
+use crate::kafka::{Kafka, Topic};
+use crate::world::Plan;
+
+/// How far an event may carry the judging of its row past the clock (rule T5).
+const JUDGED_AHEAD_MS: i64 = 10_000;
+
+/// A shard as it was committed.
+struct Moment {
+    commit: u64,
+    transaction: u64,
+    /// Of lifecycle, sessions and heartbeats.
+    offsets: [i64; 3],
+    clock: i64,
+    epoch: u64,
+    batch: u64,
+}
+
+/// What a transaction holds besides offsets, by shard.
+#[derive(Default)]
+struct Held {
+    /// Scope facts of the changelog: key and value.
+    facts: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The last version that each device's row says was emitted.
+    rows: BTreeMap<Vec<u8>, Option<u64>>,
+    anything: bool,
+}
+
+pub fn moments(
+    kafka: &Kafka,
+    devices: &BTreeMap<String, Device>,
+    scopes: &BTreeMap<i32, Scopes>,
+    plan: &Plan,
+    counts: &mut BTreeMap<&'static str, u64>,
+) -> Result<(), String> {
+    let held = held(kafka)?;
+    let by_partition = committed(kafka)?;
+    for ((partition, transaction), _) in held.iter().filter(|(_, held)| held.anything) {
+        let moments = by_partition.get(partition).into_iter().flatten();
+        if !moments.into_iter().any(|moment| moment.transaction == *transaction) {
+            return Err(format!("transaction {transaction} has no offsets of {partition}"));
+        }
+    }
+    let none = Vec::new();
+    for partition in 0..kafka.partitions {
+        let moments = by_partition.get(&partition).unwrap_or(&none);
+        *counts.entry("moments").or_default() += moments.len() as u64;
+        let scopes = &scopes[&partition];
+        let here = |moment: &Moment| {
+            let Moment { epoch, batch, offsets, clock, .. } = moment;
+            format!("partition {partition}, commit {epoch}/{batch}, {offsets:?} at {clock}")
+        };
+        holds(partition, moments, &held, scopes, devices, counts)
+            .map_err(|(moment, what)| format!("{}: {what}", here(moment)))?;
+        let clear = |(_, device): &(&String, &Device)| !device.absurd;
+        let here_only = devices.iter().filter(|(_, device)| device.partition == partition);
+        for (id, device) in here_only.filter(clear) {
+            states(id, device, moments, &held, scopes, plan)
+                .map_err(|(moment, what)| format!("{}: {what}", here(moment)))?;
+        }
+    }
+    Ok(())
+}
+
+fn held(kafka: &Kafka) -> Result<BTreeMap<(i32, u64), Held>, String> {
+    let mut all: BTreeMap<(i32, u64), Held> = BTreeMap::new();
+    for partition in 0..kafka.partitions {
+        for record in kafka.log((Topic::Changelog, partition)).committed() {
+            let Some(transaction) = record.transaction else { continue };
+            let held = all.entry((partition, transaction)).or_default();
+            held.anything = true;
+            let key = record.message.key.clone().unwrap_or_default();
+            let value = record.message.value.clone();
+            match (key.first(), value) {
+                (Some(b'f' | b'o' | b'i'), Some(value)) => held.facts.push((key, value)),
+                (Some(b'd'), value) => {
+                    let row = value.map(|value| changelog::Row::decode(&*value)).transpose();
+                    let row = row.map_err(|error| format!("a row that cannot be read: {error}"))?;
+                    let emitted = row.and_then(|row| row.emitted);
+                    held.rows.insert(key[2..].to_vec(), emitted.map(|emitted| emitted.version));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The committed moments of each partition, in order.
+fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
+    let mut all: BTreeMap<i32, Vec<Moment>> = BTreeMap::new();
+    for made in &kafka.offset_commits {
+        let Some(transaction) = made.transaction else { continue };
+        let Some(commit) = kafka.transactions.get(&transaction).and_then(|info| info.committed)
+        else {
+            continue;
+        };
+        for partition in 0..kafka.partitions {
+            let of = |input| {
+                let mut offsets = made.offsets.iter();
+                offsets.find(|(place, _)| *place == (input, partition)).map(|(_, found)| found)
+            };
+            let found: Vec<_> = Input::ALL.into_iter().filter_map(of).collect();
+            let [lifecycle, vpn, heartbeats] = found[..] else {
+                if found.is_empty() {
+                    continue;
+                }
+                return Err(format!("transaction {transaction}: offsets of some inputs only"));
+            };
+            let fields: Vec<&str> = lifecycle.metadata.split(';').collect();
+            let number = |index: usize| {
+                let field = fields.get(index).and_then(|field| field.parse::<i64>().ok());
+                field.ok_or_else(|| format!("metadata {:?}", lifecycle.metadata))
+            };
+            all.entry(partition).or_default().push(Moment {
+                commit,
+                transaction,
+                offsets: [lifecycle.offset, vpn.offset, heartbeats.offset],
+                clock: number(1)?,
+                epoch: number(3)? as u64,
+                batch: number(4)? as u64,
+            });
+        }
+    }
+    for moments in all.values_mut() {
+        moments.sort_by_key(|moment| moment.commit);
+    }
+    Ok(all)
+}
+
+type Failure<'a> = (&'a Moment, String);
+
+/// At each commit every device shows what the records before the offsets say
+/// at the clock; but for a scope event, or the end of a lease, of which some
+/// rows are settled already.
+fn states<'m>(
+    id: &str,
+    device: &Device,
+    moments: &'m [Moment],
+    held: &BTreeMap<(i32, u64), Held>,
+    scopes: &Scopes,
+    plan: &Plan,
+) -> Result<(), Failure<'m>> {
+    let mut changes = device.changes.iter().peekable();
+    let mut last = None;
+    let mut furthest = [0; 3];
+    for moment in moments {
+        let mut changed = None;
+        while let Some(change) =
+            changes.next_if(|change| change.commit.is_some_and(|commit| commit <= moment.commit))
+        {
+            let value = &change.value;
+            last = (!value.deleted).then(|| (value.status(), value.connectivity()));
+            changed = Some(value.version);
+        }
+        if let Some(version) = changed {
+            let rows = &held.get(&(device.partition, moment.transaction)).map(|held| &held.rows);
+            let row = rows.and_then(|rows| rows.get(id.as_bytes()));
+            if row != Some(&Some(version)) {
+                let what = format!("{id} changed to version {version}, its row has {row:?}");
+                return Err((moment, what));
+            }
+        }
+        // What is read again says nothing new.
+        let again = moment.offsets.iter().zip(furthest).any(|(offset, most)| *offset < most);
+        furthest = [0, 1, 2].map(|input| furthest[input].max(moment.offsets[input]));
+        if again {
+            continue;
+        }
+        let [lifecycle, vpn, _] = moment.offsets;
+        let read = |scope_until: [i64; 2]| {
+            Model::read_until(&plan.rules, device, scopes, moment.offsets, scope_until)
+        };
+        let clock = moment.clock;
+        if last == read([lifecycle, vpn]).shown(clock, clock) {
+            continue;
+        }
+        let next_lifecycle =
+            scopes.lifecycle.iter().map(|said| said.offset).find(|offset| *offset >= lifecycle);
+        let next_vpn = scopes.vpn.iter().map(|said| said.offset).find(|offset| *offset >= vpn);
+        let scope_until = [
+            [lifecycle, vpn],
+            [next_lifecycle.map_or(lifecycle, |next| next + 1), vpn],
+            [lifecycle, next_vpn.map_or(vpn, |next| next + 1)],
+        ];
+        let ahead = clock + JUDGED_AHEAD_MS;
+        let heartbeats = device.heartbeats.iter().filter(|said| said.offset < moment.offsets[2]);
+        let mut instants = vec![clock, ahead];
+        if let Some(beat) = heartbeats.max_by_key(|said| (said.at, said.event)) {
+            let mut intervals = beat.event.map_or_else(Vec::new, |carried| vec![carried]);
+            if intervals.is_empty() {
+                intervals = super::settings_of(device, scopes, &plan.rules);
+            }
+            for interval in intervals {
+                let timeout = beat.at + span_ms(&plan.rules, interval);
+                instants.extend([timeout, timeout + plan.rules.grace_ms]);
+            }
+        }
+        instants.retain(|at| (clock..=ahead).contains(at));
+        let agrees = scope_until.into_iter().any(|scope_until| {
+            let model = read(scope_until);
+            instants.iter().any(|at| {
+                [clock, clock + 1].into_iter().any(|lease| last == model.shown(*at, lease))
+            })
+        });
+        if !agrees {
+            let expected = read([lifecycle, vpn]).shown(clock, clock);
+            return Err((moment, format!("{id} shows {last:?}, and was {expected:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// While rows are settled for a scope event or for the end of a lease, nothing
+/// else of the shard moves (rule J7).
+fn holds<'m>(
+    partition: i32,
+    moments: &'m [Moment],
+    held: &BTreeMap<(i32, u64), Held>,
+    scopes: &Scopes,
+    devices: &BTreeMap<String, Device>,
+    counts: &mut BTreeMap<&'static str, u64>,
+) -> Result<(), Failure<'m>> {
+    let mut lapses: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+    for device in devices.values().filter(|device| device.partition == partition) {
+        for change in &device.changes {
+            if change.value.cause() == Cause::VpnLeaseExpired
+                && let Some(transaction) = change.transaction
+            {
+                let value = &change.value;
+                let dates = [value.since.as_ref(), value.connectivity_since.as_ref()];
+                let ends = dates.into_iter().filter_map(ms).max();
+                lapses.entry(transaction).or_default().extend(ends);
+            }
+        }
+    }
+    let mut holding: Option<(&Moment, Hold)> = None;
+    for moment in moments {
+        if let Some((since, hold)) = &holding
+            && since.epoch == moment.epoch
+        {
+            if (moment.offsets, moment.clock) == (since.offsets, since.clock) {
+                *counts.entry("held commits").or_default() += 1;
+                continue;
+            }
+            let through = match *hold {
+                Hold::Record { input, offset } => moment.offsets[input] > offset,
+                Hold::Lease => moment.clock > since.clock,
+            };
+            if !through {
+                let what = format!("a change came between the chunks of {hold:?}");
+                return Err((moment, what));
+            }
+        }
+        let facts = held.get(&(partition, moment.transaction)).map(|held| &held.facts);
+        let shown = |shows: &dyn Fn(&[u8], &[u8]) -> bool| {
+            facts.into_iter().flatten().any(|(key, value)| shows(key, value))
+        };
+        let next = first_from(&scopes.lifecycle, moment.offsets[0])
+            .filter(|said| shown(&|key, value| shows_lifecycle(key, value, said)))
+            .map(|said| (0, said.offset));
+        let next = next.or_else(|| {
+            first_from(&scopes.vpn, moment.offsets[1])
+                .filter(|said| shown(&|key, value| shows_vpn(key, value, said)))
+                .map(|said| (1, said.offset))
+        });
+        let lapses = lapses.get(&moment.transaction).map_or(&[][..], Vec::as_slice);
+        let lapsing = lapses.contains(&(moment.clock + 1)).then_some(Hold::Lease);
+        let record = next.map(|(input, offset)| Hold::Record { input, offset });
+        holding = record.or(lapsing).map(|hold| (moment, hold));
+    }
+    Ok(())
+}
+
+/// What holds a shard: a record not yet passed, or a lease.
+#[derive(Debug)]
+enum Hold {
+    Record { input: usize, offset: i64 },
+    Lease,
+}
+
+fn first_from<T>(said: &[super::Said<T>], offset: i64) -> Option<&super::Said<T>> {
+    said.get(said.partition_point(|said| said.offset < offset))
+}
+
+/// Whether the fact in the changelog is that of this record.
+fn shows_lifecycle(key: &[u8], value: &[u8], said: &super::Said<lifecycle::Event>) -> bool {
+    use lifecycle::Event as E;
+    let (name, is_fleet) = match &said.event {
+        E::FleetSettingsChanged(event) => (&event.fleet, true),
+        E::FleetFrozen(event) => (&event.fleet, true),
+        E::FleetUnfrozen(event) => (&event.fleet, true),
+        E::OrganizationFrozen(event) => (&event.organization, false),
+        E::OrganizationUnfrozen(event) => (&event.organization, false),
+        _ => return false,
+    };
+    let kind = if is_fleet { "f/" } else { "o/" };
+    if key != [kind.as_bytes(), name.as_bytes()].concat() {
+        return false;
+    }
+    let (settings, frozen) = if is_fleet {
+        let fact = changelog::Fleet::decode(value).unwrap_or_default();
+        (fact.settings, fact.frozen)
+    } else {
+        (None, changelog::Organization::decode(value).unwrap_or_default().frozen)
+    };
+    match &said.event {
+        E::FleetSettingsChanged(_) => settings.is_some_and(|held| held.at_ms == said.at),
+        _ => frozen.iter().any(|held| held.at_ms == said.at),
+    }
+}
+
+fn shows_vpn(key: &[u8], value: &[u8], said: &super::Said<vpn::Event>) -> bool {
+    let (name, alive) = match &said.event {
+        vpn::Event::InstanceAlive(event) => (&event.instance, true),
+        vpn::Event::InstanceLost(event) => (&event.instance, false),
+        _ => return false,
+    };
+    if key != [b"i/", name.as_bytes()].concat() {
+        return false;
+    }
+    let fact = changelog::Instance::decode(value).unwrap_or_default();
+    if alive {
+        fact.alive.is_some_and(|held| held.at_ms == said.at)
+    } else {
+        fact.lost_ms == Some(said.at)
+    }
+}
