@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use support::kafka::KafkaBroker;
-use support::redis::{RedisServer, flush_all};
+use support::redis::RedisServer;
 
 use load::Fleet;
 use report::Report;
@@ -113,9 +113,7 @@ fn throughput(
     for round in 0..rounds {
         report.add("bare", bare::rate(broker, &topics.heartbeats, total));
         if let Some(group) = primed.get(round) {
-            flush_all(&mut redis.connection());
             group.steady(&redis, fleet, report);
-            flush_all(&mut redis.connection());
             let cold = service::Group::new(broker, &topics, &format!("cold-{round}"));
             cold.cold(&redis, total, report);
             // A changelog of as many rows as there are devices.
@@ -129,8 +127,7 @@ fn throughput(
 
 /// How cost grows with devices and with threads.
 fn growth(quick: bool, broker: &KafkaBroker, report: &mut Report) {
-    let sizes: &[u64] =
-        if quick { &[10_000, 100_000] } else { &[100_000, 1_000_000, 10_000_000] };
+    let sizes: &[u64] = if quick { &[10_000, 100_000] } else { &[100_000, 1_000_000, 10_000_000] };
     for &devices in sizes {
         for threads in [1, 2] {
             let fleet = Fleet { devices, heartbeats: (devices * 2).max(1_000_000), partitions: 4 };

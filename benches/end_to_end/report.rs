@@ -89,8 +89,10 @@ impl Report {
         for (thread, ns) in &threads {
             say(&format!("    {thread}: {} ms of processor time", *ns / 1_000_000));
         }
-        let by_name: Map<String, Value> =
-            threads.into_iter().map(|(thread, ns)| (thread.clone(), json!(ns / 1_000_000))).collect();
+        let by_name: Map<String, Value> = threads
+            .into_iter()
+            .map(|(thread, ns)| (thread.clone(), json!(ns / 1_000_000)))
+            .collect();
         self.set(&format!("{name}_threads_ms"), by_name);
     }
 
@@ -135,10 +137,11 @@ impl Report {
         let text = serde_json::to_string_pretty(&self.values).expect("JSON");
         let path = output.join("report.json");
         fs::write(&path, text + "\n").expect("report.json");
-        let rates: Vec<_> = ["bare", "steady", "cold", "kafka_streams_cold", "bare_changelog", "restore"]
-            .into_iter()
-            .filter_map(|name| Some((name, self.median(name, |sample| sample.per_s)?)))
-            .collect();
+        let rates: Vec<_> =
+            ["bare", "steady", "cold", "kafka_streams_cold", "bare_changelog", "restore"]
+                .into_iter()
+                .filter_map(|name| Some((name, self.median(name, |sample| sample.per_s)?)))
+                .collect();
         if !rates.is_empty() {
             fs::write(output.join("rates.svg"), plot::bars(&rates)).expect("rates.svg");
         }

@@ -208,7 +208,12 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     /// Takes up to `most` records, and ends of partitions between them; waits up
     /// to `timeout_ms` for the first, and then takes no more than that one:
     /// librdkafka would wait for all. Answers how many there were.
-    pub fn take(&mut self, timeout_ms: i32, most: usize, mut with: impl FnMut(Polled<'_>)) -> usize {
+    pub fn take(
+        &mut self,
+        timeout_ms: i32,
+        most: usize,
+        mut with: impl FnMut(Polled<'_>),
+    ) -> usize {
         let most = if timeout_ms > 0 { 1 } else { most.min(self.batch.len()) };
         // SAFETY: the queue is valid, and there is room for as many pointers.
         let taken = unsafe {
