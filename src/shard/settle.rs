@@ -201,8 +201,10 @@ impl Shard {
             }
             let mut due = std::mem::take(&mut self.due);
             let step = STEP.min(*budget);
-            self.wheel.advance(until, step, &mut due);
-            *budget -= due.len().clamp(1, *budget);
+            let table = &self.table;
+            let filed = |row| table.get(row).and_then(|hot| hot.filed.get());
+            let spent = self.wheel.advance(until, step, filed, &mut due);
+            *budget -= spent.clamp(1, *budget);
             for (index, filed_at) in due.drain(..) {
                 // Each at its own time, not at that of the last: the clock that
                 // is committed may stand between the two.
