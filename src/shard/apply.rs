@@ -4,10 +4,10 @@ use super::device::{self, Joined};
 use super::event::{
     Content, DeviceEvent, DeviceId, EventBody, Input, Queued, ScopeEvent, Timestamp,
 };
+use super::hot::{Hot, Instant48, flag};
 use super::scope::Applied;
 use super::settle::{HeldRecord, What};
 use super::status::{Cause, Status};
-use super::table::{Hot, Instant48, flag};
 use super::{Shard, Turn};
 
 impl Shard {

@@ -9,13 +9,17 @@
 
 mod apply;
 pub mod clock;
+mod cold;
 mod device;
 pub mod event;
 mod facts;
+mod hot;
+mod index;
 mod judge;
 mod look;
 pub mod merge;
 pub mod outbox;
+mod packed;
 #[cfg(test)]
 mod properties;
 mod restore;
@@ -48,6 +52,7 @@ pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 pub use sweep::SweepCursor;
 
 use clock::Clock;
+use hot::Instant48;
 use merge::Merge;
 use scope::Scopes;
 use settle::Settling;
@@ -214,7 +219,7 @@ impl Shard {
     pub fn offer(&mut self, input: Input, record: Queued, now: Now) {
         let believed =
             self.watermarks.believe(input, record.timestamp, record.stamped_by_broker, now);
-        let believed = Timestamp(believed.0.clamp(Timestamp::MIN.0, table::Instant48::MAX));
+        let believed = Timestamp(believed.0.clamp(Timestamp::MIN.0, Instant48::MAX));
         let first = self.merge.len(input) == 0;
         self.merge.push(input, record, believed);
         // The record that holds the shard comes before this one (rule J7).
@@ -290,7 +295,7 @@ impl Shard {
                 }
                 Phase::Running => {}
             }
-            let clock = self.watermarks.clock(now).min(Timestamp(table::Instant48::MAX));
+            let clock = self.watermarks.clock(now).min(Timestamp(Instant48::MAX));
             let lease = self.scopes.lease_due(clock.max(self.clock));
             self.clock = self.clock.max(lease.map_or(clock, |(end, _)| end.plus_ms(-1)));
             // Before anything is judged by this clock, the timers fire through
