@@ -7,6 +7,7 @@
 //! emitted goes to the outbox (`write.rs`). Nothing is emitted before
 //! [`Shard::start`], which ends the restore (`restore.rs`).
 
+mod ahead;
 mod apply;
 pub mod clock;
 mod cold;
@@ -51,6 +52,7 @@ pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 pub use sweep::SweepCursor;
 
+use ahead::Ahead;
 use clock::Clock;
 use hot::Instant48;
 use merge::Merge;
@@ -85,6 +87,7 @@ pub struct Shard {
     /// is being settled, just before it.
     clock: Timestamp,
     merge: Merge,
+    ahead: Ahead,
     phase: Phase,
     /// The next offset to commit of each input.
     positions: [i64; 3],
@@ -189,6 +192,7 @@ impl Shard {
             fired: Timestamp::MIN,
             clock: Timestamp::MIN,
             merge: Merge::default(),
+            ahead: Ahead::default(),
             phase: Phase::Restoring,
             positions: [0; 3],
             pending: Pending::default(),
@@ -269,6 +273,7 @@ impl Shard {
     pub fn rewind(&mut self) {
         for input in Input::ALL {
             self.merge.clear(input);
+            self.ahead.clear();
             self.watermarks.discard_buffered(input);
             self.watermarks.head(input, None);
             self.watermarks.forget_evidence(input);
@@ -314,11 +319,13 @@ impl Shard {
                 return turn;
             }
             let unread = self.unread();
+            self.ahead.look_up(self.merge.waiting(Input::Heartbeats), &self.table);
             let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
                 return turn;
             };
             records -= 1;
-            self.apply(input, record, believed, &mut turn);
+            let row = if input == Input::Heartbeats { self.ahead.take() } else { None };
+            self.apply(input, record, believed, row, &mut turn);
         }
     }
 
@@ -328,12 +335,12 @@ impl Shard {
     /// where it does, and a deadline between the two would be overlooked
     /// (rule T8). It costs at most one stall.
     fn unread(&self) -> [Option<bool>; 3] {
-        let next = Input::ALL.into_iter().filter_map(|input| self.merge.head(input)).min();
-        let least = next.map(|next| next.plus_ms(-JUDGED_AHEAD_MS));
-        Input::ALL.map(|input| {
+        let least = self.merge.next().map(|(next, _)| next.plus_ms(-JUDGED_AHEAD_MS));
+        let of = |input| {
             let unread = self.watermarks.has_unread(input)?;
             (unread || self.watermarks.watermark(input) >= least).then_some(unread)
-        })
+        };
+        [of(Input::ALL[0]), of(Input::ALL[1]), of(Input::ALL[2])]
     }
 
     // ---- committing

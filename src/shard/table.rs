@@ -52,6 +52,17 @@ impl Table {
         self.index.find(hash_of(device), |&row| self.is(row, device))
     }
 
+    /// The row that a device probably has, if it has one. Nothing of the row
+    /// itself is looked at.
+    pub fn guess(&self, device: &DeviceId) -> Option<u32> {
+        self.index.find(hash_of(device), |_| true)
+    }
+
+    /// Whether the device is in a slot.
+    pub fn is_at(&self, row: u32, device: &DeviceId) -> bool {
+        self.get(row).is_some() && self.is(row, device)
+    }
+
     /// The row in a slot; slots may be empty.
     pub fn get(&self, row: u32) -> Option<&Hot> {
         let row = row as usize;
