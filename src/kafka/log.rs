@@ -327,20 +327,22 @@ fn source_of(topic: &str, topics: &TopicNames) -> Option<Source> {
     Some(Source::Input(input))
 }
 
-/// Takes up to `max_records` records from a queue; `other` is told what the loop
-/// must know besides.
+/// Takes up to `max_records` records from a queue; answers what the loop must
+/// be told besides.
 fn drain(
-    queue: &mut ConsumerQueue<LoopContext>,
+    queue: &ConsumerQueue<LoopContext>,
     mut delivery_of: impl FnMut(&NativeRecord<'_>) -> Option<Delivery>,
     timeout: Duration,
     max_records: usize,
     on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
     other: &mut dyn FnMut(Polled<'_>),
 ) {
-    while queue.poll(&mut *other) {}
-    let mut take = |wait_ms, most| {
-        queue.take(wait_ms, most, |polled| match polled {
+    let mut timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let mut records = 0;
+    while records < max_records {
+        let more = queue.poll(timeout_ms, |polled| match polled {
             Polled::Record(record) => {
+                records += 1;
                 let Some(delivery) = delivery_of(&record) else { return };
                 let (timestamp, stamped_by_broker) = record.timestamp();
                 on_record(
@@ -357,17 +359,11 @@ fn drain(
                 );
             }
             rest => other(rest),
-        })
-    };
-    let wait_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    let mut left = max_records;
-    let mut taken = take(0, left);
-    if taken == 0 && wait_ms > 0 {
-        taken = take(wait_ms, 1);
-    }
-    while taken > 0 && left > taken {
-        left -= taken;
-        taken = take(0, left);
+        });
+        if !more {
+            return;
+        }
+        timeout_ms = 0;
     }
 }
 
@@ -380,7 +376,7 @@ impl Log for KafkaLog {
         events: &mut Vec<LogEvent>,
     ) -> Result<(), Error> {
         let mut failed = None;
-        if let Some(queue) = &mut self.restore {
+        if let Some(queue) = &self.restore {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
                     if let Some(source) = source_of(&topic, &self.topics) {
@@ -396,7 +392,7 @@ impl Log for KafkaLog {
             drain(queue, delivery_of, Duration::ZERO, max_records, on_record, &mut other);
         }
         let mut rebalances = Vec::new();
-        if let Some(queue) = &mut self.consumer {
+        if let Some(queue) = &self.consumer {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
                     if let Some(Source::Input(input)) = source_of(&topic, &self.topics) {
@@ -487,9 +483,6 @@ impl Log for KafkaLog {
                 Offset::Offset(*offset),
             )
             .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
-            if let Some(queue) = &self.consumer {
-                queue.forward(&self.topics.inputs[input.index()], *partition);
-            }
         }
         let consumer = self.consumer()?;
         let assigned = match consumer.rebalance_protocol() {
@@ -536,7 +529,6 @@ impl Log for KafkaLog {
         list.add_partition_offset(self.topic(source), partition, Offset::Offset(offset))
             .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
         if let Some(queue) = &self.restore {
-            queue.forward(self.topic(source), partition);
             queue
                 .consumer()
                 .incremental_assign(&list)

@@ -24,25 +24,10 @@ use crate::stream_thread::ports::Headers;
 
 /// The queue from which a consumer's messages and rebalances are taken, instead
 /// of through [`BaseConsumer::poll`].
-///
-/// Records come through a queue of their own, to which those of the partitions
-/// are forwarded ([`ConsumerQueue::forward`]): there they can be taken many at a
-/// time. Taken one by one, two looks at the clock and three locks a record cost
-/// more than what is done with it. From the consumer's own queue they cannot be
-/// taken so: a rebalance that is met there is answered by librdkafka itself.
 pub struct ConsumerQueue<C: ConsumerContext + 'static> {
     queue: Queue,
-    records: Queue,
-    batch: Vec<*mut sys::rd_kafka_message_t>,
     consumer: Arc<BaseConsumer<C>>,
 }
-
-/// How many records are taken in one call.
-const BATCH: usize = 1_000;
-
-// SAFETY: the pointers are to messages that belong to this value, and only
-// between two lines of `take`.
-unsafe impl<C: ConsumerContext + 'static> Send for ConsumerQueue<C> {}
 
 /// What a consumer's queue held.
 #[derive(Debug)]
@@ -180,56 +165,8 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     /// The queue of a consumer that is polled by nobody else.
     pub fn new(consumer: Arc<BaseConsumer<C>>) -> ConsumerQueue<C> {
         // SAFETY: the client lives as long as `consumer`, which this value keeps.
-        let (queue, records) = unsafe {
-            let rk = consumer.client().native_ptr();
-            (sys::rd_kafka_queue_get_consumer(rk), sys::rd_kafka_queue_new(rk))
-        };
-        let batch = vec![ptr::null_mut(); BATCH];
-        ConsumerQueue { queue: Queue(queue), records: Queue(records), batch, consumer }
-    }
-
-    /// Has the records of a partition come through [`ConsumerQueue::take`].
-    /// Called before the partition is assigned, or its first ones are lost in
-    /// the other queue.
-    pub fn forward(&self, topic: &str, partition: i32) {
-        let Ok(topic) = CString::new(topic) else { return };
-        // SAFETY: client, name and queues are valid; the partition's queue keeps
-        // a reference to ours.
-        unsafe {
-            let rk = self.consumer.client().native_ptr();
-            let from = sys::rd_kafka_queue_get_partition(rk, topic.as_ptr(), partition);
-            if !from.is_null() {
-                sys::rd_kafka_queue_forward(from, self.records.0);
-                sys::rd_kafka_queue_destroy(from);
-            }
-        }
-    }
-
-    /// Takes up to `most` records, and ends of partitions between them; waits up
-    /// to `timeout_ms` for the first, and then takes no more than that one:
-    /// librdkafka would wait for all. Answers how many there were.
-    pub fn take(
-        &mut self,
-        timeout_ms: i32,
-        most: usize,
-        mut with: impl FnMut(Polled<'_>),
-    ) -> usize {
-        let most = if timeout_ms > 0 { 1 } else { most.min(self.batch.len()) };
-        // SAFETY: the queue is valid, and there is room for as many pointers.
-        let taken = unsafe {
-            sys::rd_kafka_consume_batch_queue(
-                self.records.0,
-                timeout_ms,
-                self.batch.as_mut_ptr(),
-                most,
-            )
-        };
-        let taken = usize::try_from(taken).unwrap_or_default();
-        for message in &mut self.batch[..taken] {
-            let message = Message(std::mem::replace(message, ptr::null_mut()));
-            with(message.polled());
-        }
-        taken
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        ConsumerQueue { queue: Queue(queue), consumer }
     }
 
     /// The consumer itself.
@@ -237,10 +174,23 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
         &self.consumer
     }
 
-    /// Takes one event that is no record. Answers whether there was one.
-    pub fn poll(&self, with: impl FnOnce(Polled<'_>)) -> bool {
-        let Some(event) = self.queue.poll(0) else { return false };
+    /// Takes one event, waiting up to `timeout_ms` for it. Answers whether
+    /// there was one.
+    pub fn poll(&self, timeout_ms: i32, with: impl FnOnce(Polled<'_>)) -> bool {
+        let Some(event) = self.queue.poll(timeout_ms) else { return false };
         match event.kind() {
+            sys::RD_KAFKA_EVENT_FETCH => {
+                // SAFETY: a fetch event holds one message, which lives as long as the event.
+                let message = unsafe { sys::rd_kafka_event_message_next(event.0).as_ref() };
+                match message {
+                    Some(message)
+                        if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR =>
+                    {
+                        with(Polled::Record(NativeRecord { message }));
+                    }
+                    _ => with(Polled::Other),
+                }
+            }
             sys::RD_KAFKA_EVENT_REBALANCE => {
                 // SAFETY: a rebalance event owns its list.
                 let list = unsafe { sys::rd_kafka_event_topic_partition_list(event.0) };
@@ -385,41 +335,6 @@ impl Questions {
             );
             Options(options)
         }
-    }
-}
-
-/// A message taken from a queue.
-struct Message(*mut sys::rd_kafka_message_t);
-
-impl Message {
-    fn polled(&self) -> Polled<'_> {
-        // SAFETY: the message is valid until dropped.
-        let message = unsafe { &*self.0 };
-        match message.err {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                Polled::Record(NativeRecord { message })
-            }
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::EndOfPartition {
-                topic: NativeRecord { message }.topic().to_owned(),
-                partition: message.partition,
-                offset: message.offset,
-            },
-            error => {
-                // SAFETY: the message is valid, and the text lives as long as it.
-                let text = unsafe { sys::rd_kafka_message_errstr(self.0).as_ref() };
-                // SAFETY: librdkafka's texts are null-terminated.
-                let text = text.map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy());
-                let fatal = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL;
-                Polled::Failed { fatal, message: text.unwrap_or_default().into_owned() }
-            }
-        }
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: taken from a queue, and destroyed once.
-        unsafe { sys::rd_kafka_message_destroy(self.0) }
     }
 }
 
