@@ -13,6 +13,7 @@ openssl     openssl.pc    libssl-dev
 curl        libcurl.pc    libcurl4-openssl-dev
 sasl        libsasl2.pc   libsasl2-dev
 java        java          openjdk-17-jre-headless
+javac       javac         openjdk-17-jdk-headless
 maven       mvn           maven
 redis       redis-server  redis-server
 prometheus  promtool      prometheus

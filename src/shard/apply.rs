@@ -4,18 +4,20 @@ use super::device::{self, Joined};
 use super::event::{
     Content, DeviceEvent, DeviceId, EventBody, Input, Queued, ScopeEvent, Timestamp,
 };
+use super::hot::{Hot, Instant48, flag};
 use super::scope::Applied;
 use super::settle::{HeldRecord, What};
 use super::status::{Cause, Status};
-use super::table::{Hot, Instant48, flag};
 use super::{Shard, Turn};
 
 impl Shard {
+    /// `row`: where a heartbeat's device was when it was looked up ahead.
     pub(super) fn apply(
         &mut self,
         input: Input,
         record: Queued,
         believed: Timestamp,
+        row: Option<u32>,
         turn: &mut Turn,
     ) {
         let held = HeldRecord { input, believed, next_offset: record.offset.saturating_add(1) };
@@ -31,9 +33,8 @@ impl Shard {
                 let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));
                 match event.body {
                     EventBody::Heartbeat { device, poll_interval_ms } => {
-                        turn.stale[input.index()] += u32::from(
-                            self.heartbeat(&device, at, poll_interval_ms) == Joined::Stale,
-                        );
+                        let joined = self.heartbeat(&device, at, poll_interval_ms, row);
+                        turn.stale[input.index()] += u32::from(joined == Joined::Stale);
                     }
                     EventBody::Device { device, event } => {
                         turn.stale[input.index()] +=
@@ -64,8 +65,10 @@ impl Shard {
         device: &DeviceId,
         at: Timestamp,
         poll_interval_ms: Option<u32>,
+        row: Option<u32>,
     ) -> Joined {
-        let index = self.table.find(device);
+        let row = row.filter(|&row| self.table.is_at(row, device));
+        let index = row.or_else(|| self.table.find(device));
         if let Some(index) = index
             && let Some(joined) = self.heartbeat_of_quiet_row(index, at, poll_interval_ms)
         {

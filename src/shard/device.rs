@@ -5,7 +5,10 @@
 //! arrival. What a heartbeat touches is in the hot row (`table.rs`); all else is
 //! here.
 
+use std::cmp::Ordering;
+
 use super::event::{DeviceEvent, FrozenReason, Settings, Timestamp};
+use super::hot::{Hot, Instant48};
 use super::scope::Scopes;
 use super::snapshot::{ProgressFacts, Register, SessionFingerprint};
 use super::status::Cause;
@@ -42,11 +45,22 @@ pub(super) struct Membership {
     pub organization: u32,
 }
 
+/// The earlier of the instants that made status and connectivity true, and
+/// which of the two it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Earlier {
+    Status(Timestamp),
+    Connectivity(Timestamp),
+}
+
 /// All facts of a device but its heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cold {
     /// The greatest time of any opening, whatever became of the session.
     pub last_vpn_opening: Option<Timestamp>,
+    /// No fact, but what the hot row has no room for: of a device that is known
+    /// by heartbeats alone, the two instants are the same.
+    pub earlier: Option<Earlier>,
     pub sessions: Vec<Session>,
     /// Oldest first.
     pub closed: Vec<Closed>,
@@ -134,6 +148,33 @@ pub fn session_fingerprint(instance: &str, session: &str) -> SessionFingerprint 
 }
 
 impl Cold {
+    /// What made the status true, as last emitted (rule J8).
+    pub fn since(&self, hot: &Hot) -> Option<Timestamp> {
+        match self.earlier {
+            Some(Earlier::Status(at)) => Some(at),
+            _ => hot.changed_at.get(),
+        }
+    }
+
+    /// What made the connectivity true, as last emitted.
+    pub fn connectivity_since(&self, hot: &Hot) -> Option<Timestamp> {
+        match self.earlier {
+            Some(Earlier::Connectivity(at)) => Some(at),
+            _ => hot.changed_at.get(),
+        }
+    }
+
+    /// Notes the two instants, which a row can hold.
+    pub fn set_since(&mut self, hot: &mut Hot, status: Timestamp, connectivity: Timestamp) {
+        let [status, connectivity] = [status, connectivity].map(|at| Instant48::some(at).or_min());
+        hot.changed_at = Instant48::some(status.max(connectivity));
+        self.earlier = match status.cmp(&connectivity) {
+            Ordering::Less => Some(Earlier::Status(status)),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Earlier::Connectivity(connectivity)),
+        };
+    }
+
     /// The fleet and organization, whether or not the device exists.
     pub fn belongs_to(&self) -> Membership {
         self.membership.as_ref().map_or_else(Membership::default, |register| register.value)

@@ -129,20 +129,30 @@ pub enum InvalidDeviceId {
     NotUtf8,
 }
 
-fn decode_hex32(key: &[u8]) -> Option<[u8; 16]> {
-    fn digit(byte: u8) -> Option<u8> {
-        match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        }
+/// What a byte is as a lower-case hexadecimal digit; `NO_DIGIT` if it is none.
+const HEX_DIGITS: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        table[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
     }
+    table
+};
+const NO_DIGIT: u8 = 0x80;
+
+fn decode_hex32(key: &[u8]) -> Option<[u8; 16]> {
     let digits: &[u8; 32] = key.try_into().ok()?;
     let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    let mut any = 0;
+    // Without a branch a digit: this runs for every record.
+    for i in 0..16 {
+        let high = HEX_DIGITS[usize::from(digits[2 * i])];
+        let low = HEX_DIGITS[usize::from(digits[2 * i + 1])];
+        any |= high | low;
+        bytes[i] = high << 4 | low;
     }
-    Some(bytes)
+    (any & NO_DIGIT == 0).then_some(bytes)
 }
 
 fn encode_hex32(bytes: &[u8; 16]) -> [u8; 32] {

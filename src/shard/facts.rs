@@ -3,11 +3,11 @@
 
 use super::device::{Cold, Membership, Session};
 use super::event::{FrozenReason, Settings, Timestamp};
+use super::hot::Hot;
 use super::rules::Rules;
 use super::scope::{Scopes, cause_of_frozen, is_frozen};
 use super::snapshot::{ProgressFacts, Register};
 use super::status::{Cause, Connectivity, HeartbeatState, Ladder, Status, heartbeat_state};
-use super::table::Hot;
 
 /// Which facts are seen.
 #[derive(Clone, Copy, Debug)]

@@ -23,10 +23,10 @@
 use super::device::{ClosedChanges, Cold};
 use super::event::{Settings, Timestamp};
 use super::facts::{Facts, View};
+use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
 use super::rules::INTERVAL_MAX_MS;
 use super::status::{Cause, Connectivity, Status, next_deadline};
-use super::table::{Hot, Instant48, NO_COLD, flag};
 use super::{JUDGED_AHEAD_MS, Shard};
 
 /// A row taken out of the table to be worked on.
@@ -55,8 +55,7 @@ impl Shard {
     /// Takes a row out of the table.
     pub(super) fn load(&self, index: u32) -> Option<Row> {
         let hot = *self.table.get(index)?;
-        let cold =
-            if hot.cold == NO_COLD { Cold::default() } else { self.table.cold.load(hot.cold) };
+        let cold = self.table.load_cold(&hot);
         let counted = hot.has(flag::COUNTED).then(|| hot.shown()).flatten();
         let counted = counted.map(|(status, _)| (cold.belongs_to().fleet, status));
         Some(Row {
@@ -117,13 +116,11 @@ impl Shard {
             let closed = row.closed.drain(..);
             self.pending.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
         }
-        if row.cold_changed || row.remembered_only {
-            hot.cold = self.table.cold.store(hot.cold, row.cold.clone());
-        }
         self.file(&mut row, judged);
-        if let Some(slot) = self.table.get_mut(row.index) {
-            *slot = row.hot;
+        if row.cold_changed || row.remembered_only {
+            self.table.put_cold(row.index, &row.cold);
         }
+        self.table.put(row.index, row.hot);
     }
 
     /// When the row's last heartbeat leaves the replay window (rule R2).
@@ -217,8 +214,9 @@ impl Shard {
         // noticed first (rule J9).
         let trigger = trigger.unwrap_or_else(|| trigger_found(&facts, at));
         let seen = trigger.0.min(at.plus_ms(JUDGED_AHEAD_MS)).max(at);
-        let since_held = row.hot.since.or_min();
-        let connectivity_since_held = row.hot.connectivity_since.or_min();
+        let since_held = row.cold.since(&row.hot).unwrap_or(Timestamp::MIN);
+        let connectivity_since_held =
+            row.cold.connectivity_since(&row.hot).unwrap_or(Timestamp::MIN);
         let date = |floor, holds: &dyn Fn(Shown) -> bool| date(&facts, floor, seen, trigger, holds);
         let (since, connectivity_since, cause) = match current {
             None => {
@@ -265,8 +263,9 @@ impl Shard {
         let hot = &mut row.hot;
         hot.version = hot.version.saturating_add(1);
         hot.show(current);
-        hot.since = Instant48::some(since);
-        hot.connectivity_since = Instant48::some(connectivity_since);
+        let earlier_held = row.cold.earlier;
+        row.cold.set_since(hot, since, connectivity_since);
+        row.remembered_only |= row.cold.earlier != earlier_held;
         hot.set(flag::CHANGED, true);
         row.written = true;
         true
@@ -334,7 +333,7 @@ fn date(
     trigger: (Timestamp, Cause),
     holds: &dyn Fn(Shown) -> bool,
 ) -> (Timestamp, Cause) {
-    let links_since = facts.hot.shown().and(facts.hot.connectivity_since.get());
+    let links_since = facts.hot.shown().and(facts.cold.connectivity_since(facts.hot));
     let shown_at = |at: Timestamp| facts.ladder(at, View::AsOf { at, judged, links_since }).shown();
     let (triggered_at, cause) = trigger;
     let start = triggered_at.max(floor);

@@ -55,7 +55,7 @@ impl Shard {
     #[must_use]
     pub fn snapshot(&self, device: &DeviceId) -> Option<RowSnapshot> {
         let hot = self.table.get(self.table.find(device)?)?;
-        Some(self.snapshot_of(hot, &self.load_cold(hot), self.progress().clock))
+        Some(self.snapshot_of(hot, &self.table.load_cold(hot), self.progress().clock))
     }
 
     /// The closed sessions that are remembered of a device, oldest first.
@@ -64,7 +64,7 @@ impl Shard {
         let Some(hot) = self.table.find(device).and_then(|row| self.table.get(row)) else {
             return Vec::new();
         };
-        let cold = self.load_cold(hot);
+        let cold = self.table.load_cold(hot);
         cold.closed.iter().map(|closed| (closed.fingerprint, closed.closed_at)).collect()
     }
 
@@ -72,7 +72,7 @@ impl Shard {
     #[must_use]
     pub fn view(&self, device: &DeviceId) -> Option<DeviceView> {
         let hot = self.table.get(self.table.find(device)?)?;
-        self.device_view(hot, &self.load_cold(hot), None, false)
+        self.device_view(hot, &self.table.load_cold(hot), None, false)
     }
 
     /// Why a device shows what it shows, by the very answers that it is judged
@@ -80,7 +80,7 @@ impl Shard {
     #[must_use]
     pub fn explain(&self, device: &DeviceId) -> Option<Explanation> {
         let hot = self.table.get(self.table.find(device)?)?;
-        let cold = self.load_cold(hot);
+        let cold = self.table.load_cold(hot);
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
         let facts =
             Facts { hot, cold: &cold, scopes: &self.scopes, rules: &self.rules, before: false };
@@ -114,7 +114,7 @@ impl Shard {
         let until = from.saturating_add(count).min(end);
         let views = (from..until).filter_map(|row| {
             let hot = self.table.get(row)?;
-            self.device_view(hot, &self.load_cold(hot), None, false)
+            self.device_view(hot, &self.table.load_cold(hot), None, false)
         });
         (views.collect(), (until < end).then_some(until))
     }

@@ -26,6 +26,11 @@ impl Merge {
         self.queues[input.index()].push_back((believed, record));
     }
 
+    /// The records of the input that wait, in order.
+    pub fn waiting(&self, input: Input) -> impl Iterator<Item = &Queued> + Clone {
+        self.queues[input.index()].iter().map(|(_, record)| record)
+    }
+
     /// How many records of the input wait.
     #[must_use]
     pub fn len(&self, input: Input) -> usize {
@@ -42,6 +47,19 @@ impl Merge {
     #[must_use]
     pub fn head(&self, input: Input) -> Option<Timestamp> {
         self.queues[input.index()].front().map(|&(believed, _)| believed)
+    }
+
+    /// The earliest head, of equals the first in the order of [`Input::ALL`].
+    pub fn next(&self) -> Option<(Timestamp, Input)> {
+        let mut next = None;
+        for input in Input::ALL {
+            if let Some(at) = self.head(input)
+                && next.is_none_or(|(earliest, _)| at < earliest)
+            {
+                next = Some((at, input));
+            }
+        }
+        next
     }
 
     /// The offset of the input's next record.
@@ -64,11 +82,7 @@ impl Merge {
         unread: [Option<bool>; 3],
         monotonic_ms: i64,
     ) -> Option<(Input, Queued, Timestamp)> {
-        // `min_by_key` takes the first of equals, and that is the tie's rule.
-        let (_, next) = Input::ALL
-            .into_iter()
-            .filter_map(|input| Some((self.head(input)?, input)))
-            .min_by_key(|&(believed, _)| believed)?;
+        let (_, next) = self.next()?;
         let mut held = false;
         for input in Input::ALL {
             let stalled_since_ms = &mut self.stalled_since_ms[input.index()];

@@ -7,15 +7,20 @@
 //! emitted goes to the outbox (`write.rs`). Nothing is emitted before
 //! [`Shard::start`], which ends the restore (`restore.rs`).
 
+mod ahead;
 mod apply;
 pub mod clock;
+mod cold;
 mod device;
 pub mod event;
 mod facts;
+mod hot;
+mod index;
 mod judge;
 mod look;
 pub mod merge;
 pub mod outbox;
+mod packed;
 #[cfg(test)]
 mod properties;
 mod restore;
@@ -47,7 +52,9 @@ pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 pub use sweep::SweepCursor;
 
+use ahead::Ahead;
 use clock::Clock;
+use hot::Instant48;
 use merge::Merge;
 use scope::Scopes;
 use settle::Settling;
@@ -80,6 +87,7 @@ pub struct Shard {
     /// is being settled, just before it.
     clock: Timestamp,
     merge: Merge,
+    ahead: Ahead,
     phase: Phase,
     /// The next offset to commit of each input.
     positions: [i64; 3],
@@ -184,6 +192,7 @@ impl Shard {
             fired: Timestamp::MIN,
             clock: Timestamp::MIN,
             merge: Merge::default(),
+            ahead: Ahead::default(),
             phase: Phase::Restoring,
             positions: [0; 3],
             pending: Pending::default(),
@@ -214,7 +223,7 @@ impl Shard {
     pub fn offer(&mut self, input: Input, record: Queued, now: Now) {
         let believed =
             self.watermarks.believe(input, record.timestamp, record.stamped_by_broker, now);
-        let believed = Timestamp(believed.0.clamp(Timestamp::MIN.0, table::Instant48::MAX));
+        let believed = Timestamp(believed.0.clamp(Timestamp::MIN.0, Instant48::MAX));
         let first = self.merge.len(input) == 0;
         self.merge.push(input, record, believed);
         // The record that holds the shard comes before this one (rule J7).
@@ -264,6 +273,7 @@ impl Shard {
     pub fn rewind(&mut self) {
         for input in Input::ALL {
             self.merge.clear(input);
+            self.ahead.clear();
             self.watermarks.discard_buffered(input);
             self.watermarks.head(input, None);
             self.watermarks.forget_evidence(input);
@@ -290,7 +300,7 @@ impl Shard {
                 }
                 Phase::Running => {}
             }
-            let clock = self.watermarks.clock(now).min(Timestamp(table::Instant48::MAX));
+            let clock = self.watermarks.clock(now).min(Timestamp(Instant48::MAX));
             let lease = self.scopes.lease_due(clock.max(self.clock));
             self.clock = self.clock.max(lease.map_or(clock, |(end, _)| end.plus_ms(-1)));
             // Before anything is judged by this clock, the timers fire through
@@ -309,11 +319,13 @@ impl Shard {
                 return turn;
             }
             let unread = self.unread();
+            self.ahead.look_up(self.merge.waiting(Input::Heartbeats), &self.table);
             let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
                 return turn;
             };
             records -= 1;
-            self.apply(input, record, believed, &mut turn);
+            let row = if input == Input::Heartbeats { self.ahead.take() } else { None };
+            self.apply(input, record, believed, row, &mut turn);
         }
     }
 
@@ -323,12 +335,12 @@ impl Shard {
     /// where it does, and a deadline between the two would be overlooked
     /// (rule T8). It costs at most one stall.
     fn unread(&self) -> [Option<bool>; 3] {
-        let next = Input::ALL.into_iter().filter_map(|input| self.merge.head(input)).min();
-        let least = next.map(|next| next.plus_ms(-JUDGED_AHEAD_MS));
-        Input::ALL.map(|input| {
+        let least = self.merge.next().map(|(next, _)| next.plus_ms(-JUDGED_AHEAD_MS));
+        let of = |input| {
             let unread = self.watermarks.has_unread(input)?;
             (unread || self.watermarks.watermark(input) >= least).then_some(unread)
-        })
+        };
+        [of(Input::ALL[0]), of(Input::ALL[1]), of(Input::ALL[2])]
     }
 
     // ---- committing

@@ -3,12 +3,13 @@
 
 use super::apply::join_heartbeat;
 use super::clock::Clock;
+use super::cold::NO_COLD;
 use super::device::{Cold, Membership, Session};
 use super::event::{DeviceId, Input, Timestamp};
+use super::hot::{Instant48, flag};
 use super::judge::Row;
 use super::settle::What;
 use super::snapshot::{Entry, Register, RowSnapshot};
-use super::table::{Instant48, NO_COLD, flag};
 use super::timer::Wheel;
 use super::{Shard, Start};
 
@@ -80,8 +81,10 @@ impl Shard {
         let emitted = snapshot.emitted;
         hot.version = emitted.map_or(0, |held| u32::try_from(held.version).unwrap_or(u32::MAX));
         hot.show(emitted.and_then(|held| held.shown));
-        hot.since = Instant48::of(emitted.map(|held| held.since));
-        hot.connectivity_since = Instant48::of(emitted.map(|held| held.connectivity_since));
+        hot.changed_at = Instant48::NONE;
+        if let Some(held) = emitted {
+            row.cold.set_since(hot, held.since, held.connectivity_since);
+        }
         if view_dirty && !hot.has(flag::VIEW_DIRTY) {
             hot.set(flag::VIEW_DIRTY, true);
             self.view_dirty.push_back(index);
@@ -94,15 +97,8 @@ impl Shard {
         let hot = &mut row.hot;
         hot.set(flag::DELETED, row.cold.deleted.is_some());
         hot.set(flag::REMEMBERS, row.cold.deleted.is_some() || !row.cold.closed.is_empty());
-        if row.cold != Cold::default() {
-            hot.cold = self.table.cold.store(hot.cold, row.cold);
-        } else if hot.cold != NO_COLD {
-            self.table.cold.remove(hot.cold);
-            hot.cold = NO_COLD;
-        }
-        if let Some(slot) = self.table.get_mut(row.index) {
-            *slot = row.hot;
-        }
+        self.table.put_cold(row.index, &row.cold);
+        self.table.put(row.index, row.hot);
     }
 
     fn drop_if_empty(&mut self, index: u32) {
@@ -136,6 +132,7 @@ impl Shard {
         sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
         Cold {
             last_vpn_opening: snapshot.last_vpn_opening,
+            earlier: None,
             sessions,
             closed: Vec::new(),
             frozen: snapshot.frozen,
@@ -170,10 +167,7 @@ impl Shard {
         let Some(index) = self.table.find(device) else { return };
         let Some(hot) = self.table.get(index) else { return };
         if hot.has(flag::DELETED)
-            && self
-                .table
-                .cold
-                .is(hot.cold, |cold| cold.deleted.is_some_and(|deleted| at <= deleted))
+            && self.table.load_cold(hot).deleted.is_some_and(|deleted| at <= deleted)
         {
             return;
         }

@@ -2,11 +2,11 @@
 //! lease changes (rule J7), settling after a restore (rule R3), and timers
 //! (rule T7).
 
-use super::device::Cold;
+use super::cold::{ColdFacts, NO_COLD};
 use super::event::{Input, Timestamp};
+use super::hot::{Instant48, flag};
 use super::scope::{Before, ScopeRef};
 use super::status::Cause;
-use super::table::{Instant48, NO_COLD, flag};
 use super::{Phase, Shard, Turn};
 
 /// Looking at a row that turns out not to be concerned costs this part of a
@@ -48,15 +48,16 @@ pub(super) enum What {
 }
 
 impl What {
-    fn concerns(&self, cold: &Cold) -> bool {
+    /// Whether rows with these cold facts are to be looked at.
+    fn concerns(&self, facts: &ColdFacts, number: u32) -> bool {
         match self {
             What::Restored { .. } => true,
+            // Of no scope: nothing that has a name.
+            What::Scope { .. } if number == NO_COLD => false,
             What::Scope { scope, .. } => match *scope {
-                ScopeRef::Instance(index) => {
-                    cold.sessions.iter().any(|session| session.instance == index)
-                }
-                ScopeRef::Fleet(index) => cold.belongs_to().fleet == index,
-                ScopeRef::Organization(index) => cold.belongs_to().organization == index,
+                ScopeRef::Instance(index) => facts.has_session_of(number, index),
+                ScopeRef::Fleet(index) => facts.belongs_to(number).fleet == index,
+                ScopeRef::Organization(index) => facts.belongs_to(number).organization == index,
             },
         }
     }
@@ -117,13 +118,7 @@ impl Shard {
                 *budget -= 1;
             }
             let Some(hot) = self.table.get(index) else { continue };
-            let concerned = match what {
-                What::Restored { .. } => true,
-                What::Scope { .. } => {
-                    hot.cold != NO_COLD && self.table.cold.is(hot.cold, |cold| what.concerns(cold))
-                }
-            };
-            if concerned {
+            if what.concerns(&self.table.cold, hot.cold) {
                 self.settle_row(index, what, turn);
                 *budget = budget.saturating_sub(1);
             }
@@ -201,8 +196,10 @@ impl Shard {
             }
             let mut due = std::mem::take(&mut self.due);
             let step = STEP.min(*budget);
-            self.wheel.advance(until, step, &mut due);
-            *budget -= due.len().clamp(1, *budget);
+            let table = &self.table;
+            let filed = |row| table.get(row).and_then(|hot| hot.filed.get());
+            let spent = self.wheel.advance(until, step, filed, &mut due);
+            *budget -= spent.clamp(1, *budget);
             for (index, filed_at) in due.drain(..) {
                 // Each at its own time, not at that of the last: the clock that
                 // is committed may stand between the two.

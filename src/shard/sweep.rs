@@ -6,8 +6,8 @@
 
 use super::Shard;
 use super::event::DeviceId;
+use super::hot::flag;
 use super::outbox::{ViewBody, ViewWrite};
-use super::table::flag;
 
 /// How far a pass has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Shard {
                 if hot.has(flag::DIRTY | flag::VIEW_DIRTY) {
                     return None;
                 }
-                let view = self.device_view(hot, &self.load_cold(hot), None, false)?;
+                let view = self.device_view(hot, &self.table.load_cold(hot), None, false)?;
                 Some(ViewBody::Device(Box::new(view)))
             }));
             cursor.rows = until;

@@ -6,12 +6,12 @@ use super::Shard;
 use super::device::Cold;
 use super::event::{DeadLetter, DeviceId, Timestamp};
 use super::facts::Facts;
+use super::hot::{Hot, flag};
 use super::outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 use super::scope::ScopeRef;
 use super::snapshot::{
     ClosedSession, Emitted, Entry, OpenSession, Register, RowSnapshot, SessionFingerprint,
 };
-use super::table::{Hot, NO_COLD, flag};
 
 /// What waits for the next outbox.
 #[derive(Debug, Default)]
@@ -167,10 +167,10 @@ impl Shard {
         let changed = hot.has(flag::CHANGED);
         hot.set(flag::DIRTY | flag::CHANGED | flag::UNWRITTEN | flag::VIEW_DIRTY, false);
         let hot = *hot;
-        let mut cold = self.load_cold(&hot);
+        let mut cold = self.table.load_cold(&hot);
         if cold.deletion_touched_written != cold.deletion_touched {
             cold.deletion_touched_written = cold.deletion_touched;
-            self.table.cold.store(hot.cold, cold.clone());
+            self.table.put_cold(index, &cold);
         }
         let snapshot = self.snapshot_of(&hot, &cold, clock);
         outbox.changelog.push(Entry::Device(self.table.device(&hot), Some(Box::new(snapshot))));
@@ -216,8 +216,8 @@ impl Shard {
             device: self.table.device(hot),
             status,
             connectivity,
-            since: hot.since.or_min(),
-            connectivity_since: hot.connectivity_since.or_min(),
+            since: cold.since(hot).unwrap_or(Timestamp::MIN),
+            connectivity_since: cold.connectivity_since(hot).unwrap_or(Timestamp::MIN),
             heartbeat: facts.heartbeat_state(judged),
             last_heartbeat: hot.heartbeat.get(),
             vpn_connected: facts.vpn_connected(super::facts::View::Now),
@@ -250,7 +250,7 @@ impl Shard {
             if hot.has(flag::VIEW_DIRTY) {
                 hot.set(flag::VIEW_DIRTY, false);
                 let hot = *hot;
-                let cold = self.load_cold(&hot);
+                let cold = self.table.load_cold(&hot);
                 self.write_view(index, &hot, &cold, None, false, outbox);
                 rows -= 1;
             }
@@ -264,17 +264,13 @@ impl Shard {
             }
             self.rewrite_next = Some(index + 1);
             let Some(hot) = self.table.get(index).copied() else { continue };
-            let cold = self.load_cold(&hot);
+            let cold = self.table.load_cold(&hot);
             // Deletions too: the view may have been set back to before one.
             if hot.shown().is_some() || cold.is_deleted() {
                 self.write_view(index, &hot, &cold, None, false, outbox);
                 rows -= 1;
             }
         }
-    }
-
-    pub(super) fn load_cold(&self, hot: &Hot) -> Cold {
-        if hot.cold == NO_COLD { Cold::default() } else { self.table.cold.load(hot.cold) }
     }
 
     /// A row as the changelog holds it.
@@ -315,8 +311,8 @@ impl Shard {
             emitted: (hot.version > 0).then(|| Emitted {
                 version: u64::from(hot.version),
                 shown: hot.shown(),
-                since: hot.since.or_min(),
-                connectivity_since: hot.connectivity_since.or_min(),
+                since: cold.since(hot).unwrap_or(Timestamp::MIN),
+                connectivity_since: cold.connectivity_since(hot).unwrap_or(Timestamp::MIN),
             }),
             clock,
         }

@@ -123,7 +123,10 @@ pub fn decode(
         return Err(Refusal::undecodable("the value is empty"));
     }
     match input {
-        Input::Heartbeats => heartbeat(key, parse(message)?),
+        Input::Heartbeats => {
+            let read = super::heartbeat::read(message);
+            heartbeat(key, read.map_or_else(|| parse(message), Ok)?)
+        }
         Input::VpnSessions => vpn_event(key, parse(message)?),
         Input::Lifecycle => lifecycle_event(key, parse(message)?),
     }
