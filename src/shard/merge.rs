@@ -50,6 +50,11 @@ impl Merge {
         self.queues[input.index()].front().map(|(_, record)| record.offset)
     }
 
+    /// The input's next records.
+    pub fn upcoming(&self, input: Input, count: usize) -> impl Iterator<Item = &Queued> {
+        self.queues[input.index()].iter().take(count).map(|(_, record)| record)
+    }
+
     /// Throws away what waits of an input, to be offered again.
     pub fn clear(&mut self, input: Input) {
         self.queues[input.index()].clear();
