@@ -422,3 +422,60 @@ fn a_page_of_the_sweep_holds_what_is_committed_and_nothing_else() {
     told.shard.rewrite_view();
     assert!(!told.shard.may_sweep());
 }
+
+/// A crowd that has polled in the same second.
+fn crowd(count: u128) -> Told {
+    let mut told = Told::new();
+    for number in 0..count {
+        told.heartbeat(&device(number));
+    }
+    told.run();
+    told.shard.take_outbox(0);
+    told
+}
+
+#[test]
+fn a_crowd_due_at_once_is_spread_over_turns_and_the_clock_that_is_committed_keeps_behind_it() {
+    const CROWD: usize = 20_000;
+    const BUDGET: usize = 500;
+    let mut told = crowd(CROWD as u128);
+    let deadline = T0 + 1_350_000 + 15_000;
+    told.at(T0 + 60 * MINUTE_MS);
+    // What comes while they expire is read, and waits for its turn.
+    told.heartbeat(&device(0));
+    let (mut turns, mut expired, mut fired_before) = (0, 0, 0);
+    loop {
+        let turn = told.shard.turn(told.now, BUDGET);
+        turns += 1;
+        expired += turn.expired as usize;
+        let changes = told.shard.take_outbox(0).changes.len();
+        assert!(turn.expired as usize <= BUDGET && changes <= BUDGET + 1);
+        if expired < CROWD {
+            assert!(turn.more);
+            assert_eq!(turn.applied, [0; 3]);
+            assert!(told.shard.progress().clock < Timestamp(deadline));
+            fired_before += 1;
+        }
+        if !turn.more {
+            break;
+        }
+    }
+    assert!(fired_before >= CROWD / BUDGET - 1);
+    assert!(turns <= 5 * CROWD / BUDGET, "{turns} turns");
+    assert_eq!(told.shard.status_counts()[Status::Offline.index()], CROWD as u64 - 1);
+}
+
+#[test]
+fn looking_for_the_rows_of_a_scope_is_spread_over_turns_although_none_is_found() {
+    const CROWD: u64 = 20_000;
+    let mut told = crowd(u128::from(CROWD));
+    let frozen = ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Allowance };
+    told.offer(Input::Lifecycle, EventBody::Scope(frozen));
+    let mut turns = 0;
+    while told.shard.turn(told.now, 100).more {
+        turns += 1;
+    }
+    // Eight looks are a unit of work.
+    assert!((CROWD / 8 / 100..CROWD / 8 / 100 + 5).contains(&turns), "{turns} turns");
+    assert_eq!(told.shard.position(Input::Lifecycle), 1);
+}
