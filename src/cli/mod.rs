@@ -26,6 +26,9 @@ pub struct Cli {
     /// Configuration file (TOML); the environment goes before it
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Set a key of the configuration, before file and environment; can be given again
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Print data as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -85,7 +88,7 @@ pub fn main() -> Result<(), Fatal> {
     // A variable that is not UTF-8 cannot be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = crate::config::load(cli.config.as_deref(), environment)?;
+    let loaded = crate::config::load_with(cli.config.as_deref(), environment, &cli.set)?;
     // A picture that fills the terminal leaves no room for log lines.
     if !matches!(&cli.command, Command::Demo(args) if args.fills_terminal()) {
         crate::telemetry::init_logging(&loaded.config.log)?;

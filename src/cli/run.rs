@@ -93,8 +93,9 @@ impl Service {
         let threads = self.config.processing.threads;
         let metrics = telemetry::install()?;
         let health = Arc::new(Health::new(threads, clock.monotonic_ms()));
+        let admin = &self.config.admin;
         let server =
-            admin::start(self.config.admin.listen, health.clone(), metrics, clock.clone())?;
+            admin::start(admin.listen, &admin.token, health.clone(), metrics, clock.clone())?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             brokers = %self.config.kafka.brokers,

@@ -1,7 +1,7 @@
 //! Writes simulated events to Kafka.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -13,6 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
+use crate::kafka::trouble::Complaints;
 use crate::shard::{EventBody, Input};
 use crate::simulate::{KINDS, Sent, encode, kind_of};
 use crate::stream_thread::ports::Clock;
@@ -20,6 +21,8 @@ use crate::wire::Format;
 
 /// How long brokers may take to answer at the start.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(8);
+/// How many of librdkafka's log lines are looked through for a reason.
+const SERVED_MAX: u32 = 100;
 /// How long a record may wait for its broker.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -41,6 +44,8 @@ struct Deliveries {
     failed: AtomicU64,
     /// The latest trouble, in words.
     trouble: Mutex<Option<String>>,
+    /// What tells why brokers cannot be reached.
+    complaints: Mutex<Complaints>,
 }
 
 impl Deliveries {
@@ -58,6 +63,9 @@ impl Deliveries {
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
+        if let Ok(mut complaints) = self.complaints.lock() {
+            complaints.note(level, message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -221,14 +229,13 @@ fn find_topics(
     let brokers = &config.kafka.brokers;
     // All topics: asking for one by name may create it.
     let metadata = producer.client().fetch_metadata(None, REACHABLE_WITHIN).map_err(|error| {
-        // Serves the callback that knows what went wrong.
-        producer.poll(Duration::from_millis(10));
-        let trouble = producer.context().trouble();
-        let why = if trouble.is_empty() { error.to_string() } else { trouble };
-        Fatal::unavailable(format!(
-            "cannot reach Kafka at {brokers} ({why}). Is it running there? The address is \
-             kafka.brokers or DEVICE_STATUS_KAFKA__BROKERS; `make kafka` starts a broker"
-        ))
+        // Serves the callbacks that know what went wrong.
+        for _ in 0..SERVED_MAX {
+            producer.poll(Duration::ZERO);
+        }
+        let complaints = &producer.context().complaints;
+        let complaints = complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.explain(config, "reach", &error.to_string())
     })?;
     let mut topics = Vec::new();
     for input in Input::ALL {

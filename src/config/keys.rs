@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::{self, Choice, Raw, Wrong, duration_text};
-use super::{Config, redact_url};
+use super::{Config, REDACTED, redact_url};
 
 /// One key.
 pub struct Key {
@@ -46,6 +46,9 @@ impl Key {
         let value = (self.get)(config);
         match (self.name, &value) {
             ("redis.url", toml::Value::String(url)) => redact_url(url).into(),
+            (name, toml::Value::String(secret)) if SECRET_KEYS.contains(&name) => {
+                if secret.is_empty() { "".into() } else { REDACTED.into() }
+            }
             _ => value,
         }
     }
@@ -319,7 +322,15 @@ pub const KEYS: &[Key] = &[
         admin.listen,
         read::address,
         "IP address and port",
-        "Where `/live`, `/ready` and `/metrics` are served. In a container: `0.0.0.0:9464`."
+        "Where `/live`, `/ready` and `/metrics` are served. In a container: `0.0.0.0:9464`, with \
+         a token or behind a network policy."
+    ),
+    key!(
+        admin.token,
+        read::token,
+        "text without spaces, or empty for none",
+        "What `/metrics` asks for, as `Authorization: Bearer <token>`. `/live` and `/ready` are \
+         open to all: kubelets have no token. Better given in a file: `admin.token_file`."
     ),
     key!(log.format, read::choice, "`text` or `json`", "For people, or one JSON object a line."),
     key!(
@@ -402,6 +413,22 @@ pub const OWNED_PROPERTIES: &[(&str, &str, &str)] = &[
         "would create topics with the wrong settings",
         "use device-status topics create",
     ),
+];
+
+/// The keys whose values are secrets. Each may be given in a file, as
+/// `<key>_file`.
+pub const SECRET_KEYS: &[&str] = &["admin.token"];
+
+/// librdkafka's settings that name a file, and so can be looked at before a
+/// client is made.
+pub const FILE_PROPERTIES: &[&str] = &[
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.crl.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "https.ca.location",
+    "sasl.kerberos.keytab",
 ];
 
 /// What the broker decides with `kafka.group_protocol = "consumer"`.

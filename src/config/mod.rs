@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::error::Fatal;
 use crate::shard::{Input, Rules};
 pub use crate::wire::Format;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_with};
 
 /// All that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -190,10 +190,12 @@ pub struct Redis {
 }
 
 /// The HTTP server for probes and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// What `/metrics` asks for; empty: nothing.
+    pub token: String,
 }
 
 /// Logging.
@@ -262,7 +264,10 @@ impl Default for Config {
                 fleet_members: false,
                 refresh_interval: Duration::from_secs(15 * 60),
             },
-            admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) },
+            admin: Admin {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+                token: String::new(),
+            },
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
         }
     }
@@ -311,8 +316,20 @@ pub const REDACTED: &str = "[redacted]";
 /// Whether a librdkafka property's value must not be shown.
 #[must_use]
 pub fn is_secret_property(name: &str) -> bool {
-    let names_a_secret = ["password", "secret", "key", "pem", "token", "sasl.oauthbearer.config"];
-    names_a_secret.iter().any(|word| name.contains(word)) && !name.ends_with(".location")
+    let names_a_secret = ["passw", "secret", "key", "pem", "token", "sasl.oauthbearer.config"];
+    let names_a_place = [".location", ".file", "_file", ".url", ".type"];
+    names_a_secret.iter().any(|word| name.contains(word))
+        && !names_a_place.iter().any(|end| name.ends_with(end))
+}
+
+/// A librdkafka property's value as it may be shown.
+#[must_use]
+pub fn shown_property(name: &str, value: &str) -> String {
+    match name {
+        name if is_secret_property(name) => REDACTED.to_owned(),
+        name if name.ends_with(".url") => redact_url(value),
+        _ => value.to_owned(),
+    }
 }
 
 /// A URL without the password in it, if there is one.
@@ -339,15 +356,21 @@ pub fn redact_url(url: &str) -> String {
 
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let properties = self.properties.iter().map(|(name, value)| {
-            (name, if is_secret_property(name) { REDACTED } else { value.as_str() })
-        });
+        let properties =
+            self.properties.iter().map(|(name, value)| (name, shown_property(name, value)));
         f.debug_struct("Kafka")
             .field("brokers", &self.brokers)
             .field("group", &self.group)
             .field("group_protocol", &self.group_protocol)
             .field("properties", &properties.collect::<BTreeMap<_, _>>())
             .finish()
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = if self.token.is_empty() { "" } else { REDACTED };
+        f.debug_struct("Admin").field("listen", &self.listen).field("token", &token).finish()
     }
 }
 

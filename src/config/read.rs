@@ -74,6 +74,20 @@ pub(super) fn text(raw: &Raw) -> Result<String, Wrong> {
     }
 }
 
+/// A token for an HTTP header; none if empty.
+pub(super) fn token(raw: &Raw) -> Result<String, Wrong> {
+    match raw {
+        Raw::Environment(text) | Raw::Text(text) => {
+            if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Ok(text.clone());
+            }
+            let what = "holds spaces, control characters or letters beyond ASCII";
+            Err(Wrong::new(what, "use visible ASCII only, such as `openssl rand -hex 32` prints"))
+        }
+        other => Err(wrong_type(other, "text", "it in quotes")),
+    }
+}
+
 /// A librdkafka property: everything is text to librdkafka.
 pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
     match raw {

@@ -73,6 +73,7 @@ impl Committer {
     pub fn start(
         config: ClientConfig,
         transactional: bool,
+        transactions_remedy: String,
         topics: TopicNames,
         consumer: Arc<BaseConsumer<LoopContext>>,
         clock: Arc<dyn Clock + Send + Sync>,
@@ -84,6 +85,7 @@ impl Committer {
         let consumer = (!transactional).then_some(consumer);
         let mut worker = Worker {
             config,
+            transactions_remedy,
             topics,
             consumer,
             clock,
@@ -205,6 +207,8 @@ impl ProducerContext for ProducerSide {
 
 struct Worker {
     config: ClientConfig,
+    /// What to do where transactions are refused.
+    transactions_remedy: String,
     topics: TopicNames,
     /// Present where offsets are committed without a transaction.
     consumer: Option<Arc<BaseConsumer<LoopContext>>>,
@@ -287,9 +291,8 @@ impl Worker {
                     Ok(()) => {}
                     Err(KafkaError::Transaction(e)) if e.is_fatal() => {
                         return Err(Failure::Fatal(Fatal::unavailable(format!(
-                            "Kafka refuses transactions: {e}; \
-                             grant Write on the transactional id prefix, or set \
-                             processing.guarantee = \"at_least_once\""
+                            "Kafka refuses transactions: {e}; {}",
+                            self.transactions_remedy
                         ))));
                     }
                     Err(error) => {

@@ -11,9 +11,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
-use super::client_config;
 use super::committer::{Committer, TopicNames};
 use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
+use super::{access, client_config};
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
@@ -122,12 +122,13 @@ impl KafkaLog {
             ],
         );
         if transactional {
-            let id = format!("{}-{process_id}-{thread}", config.kafka.group);
+            let id = format!("{}{process_id}-{thread}", access::transactional_id_prefix(config));
             producer_config.set("transactional.id", id).set("transaction.timeout.ms", "10000");
         }
         let committer = Committer::start(
             producer_config,
             transactional,
+            access::transactions_remedy(config),
             topics.clone(),
             consumer.clone(),
             clock,

@@ -33,6 +33,8 @@ pub struct KafkaBroker {
     port: u16,
     controller_port: u16,
     properties: Vec<(String, String)>,
+    /// Other options of `scripts/kafka.sh start`.
+    options: Vec<String>,
     running: Mutex<Option<Running>>,
     /// `None` for the shared one, whose wrapper deletes its data.
     directory: Option<tempfile::TempDir>,
@@ -55,7 +57,14 @@ impl KafkaBroker {
     pub fn start_with(properties: &[(&str, &str)]) -> KafkaBroker {
         let directory = tempfile::Builder::new().prefix("device-status-kafka-").tempdir().unwrap();
         let data = directory.path().join("data");
-        KafkaBroker::launch(data, Some(directory), properties)
+        KafkaBroker::launch(data, Some(directory), properties, &[])
+    }
+
+    /// Starts one with these options of `scripts/kafka.sh start`.
+    pub fn start_with_options(options: &[String]) -> KafkaBroker {
+        let directory = tempfile::Builder::new().prefix("device-status-kafka-").tempdir().unwrap();
+        let data = directory.path().join("data");
+        KafkaBroker::launch(data, Some(directory), &[], options)
     }
 
     /// The broker that the tests of one test binary share: it starts at the
@@ -64,7 +73,7 @@ impl KafkaBroker {
         static SHARED: OnceLock<KafkaBroker> = OnceLock::new();
         SHARED.get_or_init(|| {
             let name = format!("device-status-kafka-shared-{}", std::process::id());
-            KafkaBroker::launch(std::env::temp_dir().join(name), None, &[])
+            KafkaBroker::launch(std::env::temp_dir().join(name), None, &[], &[])
         })
     }
 
@@ -72,12 +81,14 @@ impl KafkaBroker {
         data: PathBuf,
         directory: Option<tempfile::TempDir>,
         properties: &[(&str, &str)],
+        options: &[String],
     ) -> KafkaBroker {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let broker = KafkaBroker {
             port: free_port(),
             controller_port: free_port(),
             properties: properties.iter().map(own).collect(),
+            options: options.to_vec(),
             running: Mutex::new(None),
             directory,
             data,
@@ -115,6 +126,7 @@ impl KafkaBroker {
         for (key, value) in &self.properties {
             command.arg("--property").arg(format!("{key}={value}"));
         }
+        command.args(&self.options);
         // A process group of its own: Ctrl-C is for the test, whose end the
         // wrapper notices.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
