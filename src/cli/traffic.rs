@@ -11,13 +11,13 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Formats};
 use crate::error::Fatal;
 use crate::kafka::trouble::Complaints;
 use crate::shard::{EventBody, Input};
 use crate::simulate::{KINDS, Sent, encode, kind_of};
 use crate::stream_thread::ports::Clock;
-use crate::wire::Format;
+use crate::wire::{Format, json};
 
 /// How long brokers may take to answer at the start.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(8);
@@ -32,6 +32,7 @@ pub struct Traffic {
     brokers: String,
     /// By input: the topic's name and its number of partitions.
     topics: [(String, i32); 3],
+    formats: Formats,
     key: Vec<u8>,
     value: Vec<u8>,
     counts: [u64; KINDS.len()],
@@ -88,15 +89,15 @@ impl Traffic {
     /// Reaches the brokers, and finds the topics.
     ///
     /// # Errors
-    /// When there are no brokers, or not the topics, or they hold another
-    /// format than Protobuf.
+    /// When there are no brokers, or not the topics, or they hold Confluent's
+    /// framing.
     pub fn open(config: &Config) -> Result<Traffic, Fatal> {
         for input in Input::ALL {
-            if config.formats.input(input) != Format::Protobuf {
+            if config.formats.input(input) == Format::ConfluentProtobuf {
                 let name = input.name();
                 return Err(Fatal::configuration(format!(
-                    "simulated events are written as Protobuf only, and formats.{name} says \
-                     otherwise: leave it at \"protobuf\" to simulate"
+                    "simulated events are written as bare Protobuf or JSON, and formats.{name} \
+                     says otherwise: set it to \"protobuf\" or \"json\" to simulate"
                 )));
             }
         }
@@ -107,6 +108,7 @@ impl Traffic {
             producer,
             brokers,
             topics,
+            formats: config.formats,
             key: Vec::new(),
             value: Vec::new(),
             counts: [0; KINDS.len()],
@@ -121,6 +123,10 @@ impl Traffic {
     /// When Kafka takes nothing for too long.
     pub fn send(&mut self, sent: &Sent, stop: &AtomicBool) -> Result<(), Fatal> {
         let (has_key, has_value) = encode(sent, &mut self.key, &mut self.value);
+        if has_value && self.formats.input(sent.input) == Format::Json {
+            let json = json::write_bytes(json::message_of(sent.input), &self.value);
+            self.value = json.map_err(Fatal::internal)?.into_bytes();
+        }
         let (topic, partitions) = &self.topics[sent.input.index()];
         let broadcast = matches!(sent.event.body, EventBody::Scope(_));
         for copy in 0..if broadcast { *partitions } else { 1 } {

@@ -143,7 +143,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-const FORMATS: &str = "`protobuf` or `confluent-protobuf`";
+const FORMATS: &str = "`protobuf`, `confluent-protobuf` or `json`";
 
 /// Every key but those of [`PROPERTIES`], in the order of the file.
 pub const KEYS: &[Key] = &[
@@ -215,9 +215,9 @@ pub const KEYS: &[Key] = &[
         "Put up with inputs whose timestamps are set by their producers (`CreateTime`). With \
          `LogAppendTime` no producer's clock can disturb the expiry of others."
     ),
-    key!(formats.heartbeats, read::format, FORMATS, "How the heartbeats' values are written."),
-    key!(formats.vpn_sessions, read::format, FORMATS, "How the VPN events' values are written."),
-    key!(formats.lifecycle, read::format, FORMATS, "How the lifecycle events' values are written."),
+    key!(formats.heartbeats, read::choice, FORMATS, "How the heartbeats' values are written."),
+    key!(formats.vpn_sessions, read::choice, FORMATS, "How the VPN events' values are written."),
+    key!(formats.lifecycle, read::choice, FORMATS, "How the lifecycle events' values are written."),
     key!(
         processing.guarantee,
         read::choice,

@@ -267,17 +267,6 @@ pub(super) fn choice<T: Choice>(raw: &Raw) -> Result<T, Wrong> {
         .ok_or_else(|| Wrong::new("is not a known value", format!("use {}", names())))
 }
 
-/// A format; JSON is known, and not built yet.
-pub(super) fn format(raw: &Raw) -> Result<Format, Wrong> {
-    match raw {
-        Raw::Environment(text) | Raw::Text(text) if text.trim() == "json" => Err(Wrong::new(
-            "is not supported by this version",
-            "use protobuf or confluent-protobuf",
-        )),
-        other => choice(other),
-    }
-}
-
 /// A topic's or a group's name.
 pub(super) fn topic(raw: &Raw) -> Result<String, Wrong> {
     const MAX: usize = 249;
@@ -387,6 +376,7 @@ mod tests {
         assert!(topic(&text("a b")).is_err());
         assert!(redis_url(&text("http://localhost")).is_err());
         assert!(redis_url(&text("rediss://localhost")).is_ok());
-        assert!(format(&text("json")).unwrap_err().remedy.contains("protobuf"));
+        assert_eq!(choice(&text("json")), Ok(Format::Json));
+        assert!(choice::<Format>(&text("avro")).unwrap_err().remedy.contains("or json"));
     }
 }

@@ -151,7 +151,7 @@ fn every_variable_of_the_table_is_understood() {
 fn everything_wrong_is_said_at_once_with_place_and_remedy() {
     let message = message(
         "[heartbeat]\ntolerance = 0.5\ngracee = \"1s\"\n\n[processing]\nthreads = \"four\"\n\
-         commit_interval = \"20\"\n[formats]\nlifecycle = \"json\"\n",
+         commit_interval = \"20\"\n[formats]\nlifecycle = \"avro\"\n",
         &[("DEVICE_STATUS_ADMIN__LISTEN", "9464")],
     );
     let lines: Vec<&str> = message.lines().collect();
@@ -161,7 +161,7 @@ fn everything_wrong_is_said_at_once_with_place_and_remedy() {
         ":3: heartbeat.gracee = \"1s\": is no key; did you mean heartbeat.grace?",
         ":6: processing.threads = \"four\": is text, not a whole number;",
         ":7: processing.commit_interval = \"20\": is not a duration",
-        ":9: formats.lifecycle = \"json\": is not supported by this version; use protobuf or",
+        ":9: formats.lifecycle = \"avro\": is not a known value; use protobuf or confluent-",
         "environment variable DEVICE_STATUS_ADMIN__LISTEN: admin.listen = \"9464\": is not an IP",
     ];
     for (line, expected) in lines[1..].iter().zip(expected) {
