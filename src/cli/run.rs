@@ -161,6 +161,8 @@ impl Service {
             refresh_interval_ms: i64::try_from(config.redis.refresh_interval.as_millis())
                 .unwrap_or(i64::MAX),
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
+            cloud_events_source: Some(formats.cloud_events_source.clone())
+                .filter(|source| !source.is_empty()),
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
                 max_bytes: self.max_bytes,

@@ -108,7 +108,7 @@ impl Traffic {
             producer,
             brokers,
             topics,
-            formats: config.formats,
+            formats: config.formats.clone(),
             key: Vec::new(),
             value: Vec::new(),
             counts: [0; KINDS.len()],

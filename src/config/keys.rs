@@ -219,6 +219,13 @@ pub const KEYS: &[Key] = &[
     key!(formats.vpn_sessions, read::choice, FORMATS, "How the VPN events' values are written."),
     key!(formats.lifecycle, read::choice, FORMATS, "How the lifecycle events' values are written."),
     key!(
+        formats.cloud_events_source,
+        read::uri_reference,
+        "URI, or empty for none",
+        "Makes each status change a CloudEvent (binary mode: `ce_` headers) of this source, such \
+         as `//fleet.example/device-status`."
+    ),
+    key!(
         processing.guarantee,
         read::choice,
         "`exactly_once` or `at_least_once`",
@@ -350,7 +357,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "The topics. The three inputs and the changelog have the same number of partitions; \
          `device-status topics check` tells.",
     ),
-    ("formats", "How the inputs' values are written."),
+    ("formats", "How values are written."),
     ("processing", "How records are processed and committed."),
     ("heartbeat", "When a device counts as communicating."),
     ("redis", "The materialized view."),

@@ -30,7 +30,7 @@ pub struct Config {
     pub kafka: Kafka,
     /// The topics.
     pub topics: Topics,
-    /// How the inputs' values are written.
+    /// How values are written.
     pub formats: Formats,
     /// How records are processed and committed.
     pub processing: Processing,
@@ -112,8 +112,8 @@ pub enum Partitioner {
     Any,
 }
 
-/// How the inputs' values are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How values are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Formats {
     /// Of the heartbeats.
     pub heartbeats: Format,
@@ -121,6 +121,8 @@ pub struct Formats {
     pub vpn_sessions: Format,
     /// Of the lifecycle events.
     pub lifecycle: Format,
+    /// The source of the changes as CloudEvents; empty: they are none.
+    pub cloud_events_source: String,
 }
 
 impl Formats {
@@ -242,6 +244,7 @@ impl Default for Config {
                 heartbeats: Format::Protobuf,
                 vpn_sessions: Format::Protobuf,
                 lifecycle: Format::Protobuf,
+                cloud_events_source: String::new(),
             },
             processing: Processing {
                 guarantee: Guarantee::ExactlyOnce,

@@ -88,6 +88,18 @@ pub(super) fn token(raw: &Raw) -> Result<String, Wrong> {
     }
 }
 
+/// A URI or a part of one; none if empty.
+pub(super) fn uri_reference(raw: &Raw) -> Result<String, Wrong> {
+    let unsafe_in_uris = |byte: u8| !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte);
+    match raw {
+        Raw::Environment(text) | Raw::Text(text) if text.bytes().any(unsafe_in_uris) => {
+            Err(Wrong::new("is no URI", "write one such as //fleet.example/device-status, escaped"))
+        }
+        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
+        other => Err(wrong_type(other, "text", "it in quotes")),
+    }
+}
+
 /// A librdkafka property: everything is text to librdkafka.
 pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
     match raw {

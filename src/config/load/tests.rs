@@ -102,7 +102,7 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.rules().grace_ms, 1_000);
     assert!(!format!("{config:?}").contains("hunter2"));
     let set = KEYS.iter().filter(|key| loaded.origins.contains_key(key.name)).count();
-    assert_eq!(set, KEYS.len() - 3, "all but the changelog and two formats");
+    assert_eq!(set, KEYS.len() - 4, "all but the changelog, two formats and CloudEvents");
 }
 
 #[test]
