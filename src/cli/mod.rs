@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod config;
+pub mod dead_letters;
 pub mod demo;
 pub mod explain;
 pub mod get;
@@ -53,6 +54,8 @@ pub enum Command {
     Watch(watch::Args),
     /// Say why devices show what they show, from a history of events in a file
     Explain(explain::Args),
+    /// List, show and send again the records that could not be used
+    DeadLetters(dead_letters::Args),
     /// Create or check the Kafka topics
     Topics(topics::Args),
     /// Check or show the configuration
@@ -72,6 +75,7 @@ impl Command {
             Command::Get(args) => get::run(args, &loaded.config, json),
             Command::Watch(args) => watch::run(args, &loaded.config, json),
             Command::Explain(args) => explain::run(args, &loaded.config, json),
+            Command::DeadLetters(args) => dead_letters::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
         }

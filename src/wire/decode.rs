@@ -133,6 +133,22 @@ pub fn decode(
     }
 }
 
+/// A value of an input as JSON, for people to read: the message, whether the
+/// core would take it or not.
+///
+/// # Errors
+/// Why it is no message, for people.
+pub fn to_json(input: Input, format: Format, value: &[u8]) -> Result<String, String> {
+    let message = match format {
+        Format::Json => return String::from_utf8(value.to_vec()).map_err(|e| e.to_string()),
+        Format::Protobuf => value,
+        Format::ConfluentProtobuf => {
+            strip_confluent_framing(value).map_err(|refusal| refusal.detail)?
+        }
+    };
+    json::write_bytes(json::message_of(input), message)
+}
+
 fn parse<M: Message + Default + prost::Name>(format: Format, bytes: &[u8]) -> Result<M, Refusal> {
     let read = match format {
         Format::Json => json::read(bytes),
