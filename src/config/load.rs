@@ -1,6 +1,7 @@
 //! From the file and the environment to a checked [`Config`].
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -44,6 +45,9 @@ struct Entry {
 /// What is put behind a name to give a file that holds the value.
 const FILE_SUFFIX: &str = "_file";
 
+/// The largest value in a file: a chain of certificates has room.
+const CONTENTS_MAX_BYTES: u64 = 1 << 20;
+
 impl Entry {
     fn problem(&self, wrong: Wrong) -> Problem {
         let Wrong { what, remedy } = wrong;
@@ -80,10 +84,17 @@ fn named_by_file(key: &str) -> Option<&str> {
 
 /// What a file holds, without the line's end that editors leave.
 fn contents(path: &str) -> Result<String, Wrong> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let remedy = "give the path of a text file that this process may read";
-        Wrong::new(format!("cannot be read: {error}"), remedy)
-    })?;
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(CONTENTS_MAX_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| {
+            let remedy = "give the path of a text file that this process may read";
+            Wrong::new(format!("cannot be read: {error}"), remedy)
+        })?;
+    if text.len() as u64 > CONTENTS_MAX_BYTES {
+        let what = format!("has more than {CONTENTS_MAX_BYTES} bytes");
+        return Err(Wrong::new(what, "name the file that holds the value alone"));
+    }
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
@@ -129,16 +140,29 @@ pub fn load_with(
     environment: impl Iterator<Item = (String, String)>,
     flags: &[String],
 ) -> Result<Loaded, Fatal> {
+    let Some(path) = file else { return from_text(None, environment, flags) };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Fatal::configuration(format!(
+            "cannot read the configuration file {}: {error}; name another with --config",
+            path.display()
+        ))
+    })?;
+    from_text(Some((path, &text)), environment, flags)
+}
+
+/// As [`load_with`], with the file's text in hand.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_text(
+    file: Option<(&Path, &str)>,
+    environment: impl Iterator<Item = (String, String)>,
+    flags: &[String],
+) -> Result<Loaded, Fatal> {
     let mut problems = Vec::new();
     let mut entries = Vec::new();
-    if let Some(path) = file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Fatal::configuration(format!(
-                "cannot read the configuration file {}: {error}; name another with --config",
-                path.display()
-            ))
-        })?;
-        from_file(path, &text, &mut entries, &mut problems);
+    if let Some((path, text)) = file {
+        from_file(path, text, &mut entries, &mut problems);
     }
     from_environment(environment, &mut entries);
     from_flags(flags, &mut entries, &mut problems);
@@ -166,7 +190,7 @@ pub fn load_with(
     if !origins.contains_key("topics.changelog") {
         config.topics.changelog = changelog_of(&config.kafka.group);
     }
-    let loaded = Loaded { config, file: file.map(Path::to_owned), origins };
+    let loaded = Loaded { config, file: file.map(|(path, _)| path.to_owned()), origins };
     together(&loaded, &mut problems);
     if problems.is_empty() { Ok(loaded) } else { Err(fatal(problems)) }
 }

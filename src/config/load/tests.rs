@@ -269,10 +269,15 @@ fn a_file_of_a_secret_that_cannot_be_used_is_told_by_its_path() {
     let message = message(
         "[kafka.properties]\n\"sasl.password_file\" = \"/nowhere/password\"\n\
          \"ssl.ca.location\" = \"/nowhere/ca.pem\"\n\"group.id_file\" = \"/etc/hostname\"\n",
-        &[("DEVICE_STATUS_ADMIN__TOKEN_FILE", &empty_path)],
+        &[
+            ("DEVICE_STATUS_ADMIN__TOKEN_FILE", &empty_path),
+            // Has no end.
+            ("DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD_FILE", "/dev/zero"),
+        ],
     );
-    assert_eq!(message.lines().count(), 5, "{message}");
+    assert_eq!(message.lines().count(), 6, "{message}");
     for expected in [
+        "has more than 1048576 bytes",
         ":2: kafka.properties.sasl.password_file = \"/nowhere/password\": cannot be read: No such",
         ":3: kafka.properties.ssl.ca.location = \"/nowhere/ca.pem\": cannot be read: No such",
         "kafka.properties.group.id = ",
@@ -307,4 +312,17 @@ fn the_command_line_goes_before_file_and_environment() {
     let message = load_with(None, variables(&[]), &flags).unwrap_err().message;
     assert!(message.contains("--set: kafka.grup = \"x\": is no key; did you mean kafka.group?"));
     assert!(message.contains("--set: lacks an equals sign") && !message.contains("hunter2"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_harm(
+        text in r#"((\[[a-z.]{0,9}\]|kafka|topics|admin|token|properties|group|"sasl.password"|=|\.|"[^"]{0,5}"|[0-9]{1,20}|true|\{|\}|,|\[\]|#) ?\n?){0,20}"#,
+        variable in "DEVICE_STATUS_(KAFKA|TOPICS|X)__(BROKERS|PROPERTIES__[A-Z_]{0,9}|[A-Z_]{0,9})",
+        value in proptest::prelude::any::<String>(),
+        flag in "(kafka|admin)?[.=a-z]{0,12}",
+    ) {
+        let file = Some((Path::new("fuzzed.toml"), text.as_str()));
+        let _ = from_text(file, [(variable, value)].into_iter(), &[flag]);
+    }
 }
