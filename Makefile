@@ -16,9 +16,11 @@ demo: need-build ## A fleet, the service and a live picture of it, all in one pr
 	@target/debug/device-status demo $(ARGS)
 
 test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
-	scripts/need.sh java maven redis
+	scripts/need.sh java maven redis prometheus
 	scripts/kafka.sh fetch
 	scripts/deny.sh
+	@# Without a network, WITHOUT_EXAMPLES=1 leaves out the examples in other languages.
+	[ -n "$$WITHOUT_EXAMPLES" ] || scripts/examples.sh
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} cargo test --no-fail-fast
 
 lint: need-build need-lint ## Format and lints only

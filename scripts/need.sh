@@ -3,8 +3,8 @@
 # Installs Debian packages where it may, otherwise says in one line what to install.
 set -euo pipefail
 
-# What is asked for, the command that proves it (or, with .pc, what pkg-config must
-# know), and the Debian package that brings it.
+# What is asked for, the command that proves it (or, with .pc, what pkg-config must know,
+# with .py, what Python must), and the Debian package that brings it.
 table='
 cc          cc            build-essential
 make        make          make
@@ -15,12 +15,17 @@ sasl        libsasl2.pc   libsasl2-dev
 java        java          openjdk-17-jre-headless
 maven       mvn           maven
 redis       redis-server  redis-server
+prometheus  promtool      prometheus
+node        node          nodejs
+npm         npm           npm
+venv        ensurepip.py  python3-venv
 flock       flock         util-linux
 '
 
 installed() {
     case $1 in
     *.pc) command -v pkg-config >/dev/null && pkg-config --exists "${1%.pc}" ;;
+    *.py) python3 -c "import ${1%.py}" >/dev/null 2>&1 ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -55,8 +60,15 @@ if command -v flock >/dev/null; then
     flock 9
 fi
 echo "Installing ${packages[*]} ..." >&2
+# A package that starts a daemon by itself is not to do so here: where systemd runs, a
+# policy says so while we install; elsewhere the run level does.
+policy=/usr/sbin/policy-rc.d
+if [ -d /run/systemd/system ] && [ ! -e "$policy" ]; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+fi
 install() {
-    # A package that starts a daemon by itself is not to do so here.
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 }

@@ -31,6 +31,8 @@ pub const LAG: &str = "device_status_input_lag_records";
 pub const CLOCK_LAG: &str = "device_status_clock_lag_seconds";
 /// Duration of transactions.
 pub const TRANSACTION_DURATION: &str = "device_status_transaction_duration_seconds";
+/// How late changes are told.
+pub const CHANGE_DELAY: &str = "device_status_change_delay_seconds";
 /// Batches by what became of them.
 pub const COMMITS: &str = "device_status_commits_total";
 /// Records read by restores.
@@ -39,6 +41,10 @@ pub const RESTORED: &str = "device_status_restored_records_total";
 pub const RESTORE_REMAINING: &str = "device_status_restore_remaining_records";
 /// Shards by state.
 pub const SHARDS: &str = "device_status_shards";
+/// Partitions that the group shares.
+pub const PARTITIONS: &str = "device_status_partitions";
+/// Whether `/ready` says so.
+pub const READY: &str = "device_status_ready";
 /// Rebalances.
 pub const REBALANCES: &str = "device_status_rebalances_total";
 /// Starts without the committed offsets (rule R5).
@@ -168,6 +174,12 @@ const fn metric(
 const TRANSACTION_BOUNDS: &[f64] =
     &[0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Bounds for the delay of changes: from the usual to an outage of a day.
+const CHANGE_DELAY_BOUNDS: &[f64] = &[
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0, 43_200.0,
+    86_400.0,
+];
+
 /// Every metric of ours; `process_…` beside them come from `metrics-process`.
 pub const METRICS: &[Metric] = &[
     metric(
@@ -192,6 +204,13 @@ pub const METRICS: &[Metric] = &[
         &["from", "to"],
         "Status changes emitted; none where there is no status before or after. A change of \
          connectivity alone has the same from and to.",
+    ),
+    metric(
+        CHANGE_DELAY,
+        Kind::Histogram(CHANGE_DELAY_BOUNDS),
+        Unit::Seconds,
+        &[],
+        "From the instant that made a change true (since, or connectivity_since) to its commit.",
     ),
     metric(
         DEADLINES,
@@ -258,6 +277,8 @@ pub const METRICS: &[Metric] = &[
         "Shards by state: waiting (for all three inputs), restoring, running, failed (the log says \
          why).",
     ),
+    metric(PARTITIONS, Kind::Gauge, Unit::Count, &[], "Partitions that the whole group shares."),
+    metric(READY, Kind::Gauge, Unit::Count, &[], "1 while /ready answers 200, else 0."),
     metric(
         REBALANCES,
         Kind::Counter,

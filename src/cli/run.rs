@@ -187,6 +187,7 @@ impl Service {
                 result = Err(fatal);
             }
         };
+        gauge!(telemetry::PARTITIONS).set(f64::from(self.config.topics.partitions));
         let mut watched_ms = clock.monotonic_ms();
         loop {
             match endings.recv_timeout(SUPERVISE) {
@@ -208,6 +209,8 @@ impl Service {
                 }
             }
             publish_views(views, health);
+            let ready = health.ready(clock.monotonic_ms()).ok;
+            gauge!(telemetry::READY).set(if ready { 1 } else { 0 });
         }
     }
 }
@@ -417,6 +420,9 @@ fn publish_counts(report: &Report) {
         let name = |shown: &Option<_>| shown.map_or("none", |(s, _): (Status, _)| s.wire_name());
         counter!(telemetry::STATUS_CHANGES, "from" => name(from), "to" => name(to))
             .increment(*count);
+    }
+    for seconds in &counts.change_delay_seconds {
+        histogram!(telemetry::CHANGE_DELAY).record(*seconds);
     }
     for seconds in &counts.transaction_seconds {
         histogram!(telemetry::TRANSACTION_DURATION).record(*seconds);

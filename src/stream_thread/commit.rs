@@ -14,7 +14,7 @@ use super::report::Counts;
 use super::slot::{MarkerAnswer, Slot, Stage};
 use super::{Settings, StreamThread, all_inputs};
 use crate::error::Fatal;
-use crate::shard::{Outbox, ViewWrite};
+use crate::shard::{Outbox, Timestamp, ViewWrite};
 use crate::wire::metadata::ShardMetadata;
 use crate::wire::{changelog, dead_letter, status_changed};
 
@@ -81,6 +81,7 @@ pub(super) fn pack(
     for change in &outbox.changes {
         let (key, value) = status_changed::encode(change);
         *counts.changes.entry((change.previous, change.current)).or_default() += 1;
+        counts.change_instants.push(change.since.max(change.connectivity_since));
         records.push(OutputRecord {
             topic: OutputTopic::StatusChanges,
             partition: None,
@@ -164,14 +165,17 @@ pub(super) fn changelog_end(receipt: &Receipt, partition: i32) -> Option<i64> {
 }
 
 impl Counts {
-    /// Adds what became true with a commit.
-    pub(super) fn add(&mut self, committed: &Counts) {
+    /// Adds what became true with a commit at `now`.
+    pub(super) fn add(&mut self, committed: &Counts, now: Timestamp) {
         for (key, count) in &committed.changes {
             *self.changes.entry(*key).or_default() += count;
         }
         for (key, count) in &committed.dead_letters {
             *self.dead_letters.entry(*key).or_default() += count;
         }
+        let delay_ms = |instant: &Timestamp| now.0.saturating_sub(instant.0).max(0);
+        let seconds = committed.change_instants.iter().map(|at| delay_ms(at) as f64 / 1_000.0);
+        self.change_delay_seconds.extend(seconds);
     }
 }
 
@@ -302,7 +306,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let now = self.wall();
         for shard in &flight.batch.shards {
             let Some(part) = flight.parts.remove(&shard.partition) else { continue };
-            self.counts.add(&part.counts);
+            self.counts.add(&part.counts, now);
             let Some(slot) = self.slots.get_mut(&shard.partition) else { continue };
             if slot.epoch != part.epoch {
                 continue;

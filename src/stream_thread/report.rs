@@ -28,6 +28,10 @@ pub struct Counts {
     pub dead_letters: BTreeMap<(Input, DeadLetterReason), u64>,
     /// Status changes committed, from and to.
     pub changes: BTreeMap<(Option<Shown>, Option<Shown>), u64>,
+    /// The instants that made these changes true.
+    pub change_instants: Vec<Timestamp>,
+    /// How long after its instant each of these changes was committed, in seconds.
+    pub change_delay_seconds: Vec<f64>,
     /// How long each committed transaction took, in seconds.
     pub transaction_seconds: Vec<f64>,
     /// Transactions committed.

@@ -1,0 +1,86 @@
+// Tells device-status of a device: it is registered, and it polls.
+//
+//     node produce_events.js DEVICE FLEET
+//
+// KAFKA_BROKERS says where Kafka is; HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC name
+// the topics if they have other names than the default ones. PROTO is the folder `proto`
+// of this repository.
+
+import { Kafka, Partitioners } from 'kafkajs';
+import protobuf from 'protobufjs';
+import { fileURLToPath } from 'node:url';
+
+const HEARTBEATS = process.env.HEARTBEATS_TOPIC ?? 'device-heartbeats';
+const VPN_SESSIONS = process.env.VPN_TOPIC ?? 'device-vpn-sessions';
+const LIFECYCLE = process.env.LIFECYCLE_TOPIC ?? 'device-lifecycle';
+
+const folder = process.env.PROTO ?? fileURLToPath(new URL('../../proto', import.meta.url));
+const messages = protobuf.loadSync(`${folder}/device_status/v1/device_status.proto`);
+
+const kafka = new Kafka({
+  clientId: 'produce-events',
+  brokers: (process.env.KAFKA_BROKERS ?? 'localhost:9092').split(','),
+});
+const producer = kafka.producer({
+  // murmur2, as in Java. Not LegacyPartitioner: all would become dead letters.
+  createPartitioner: Partitioners.DefaultPartitioner,
+  idempotent: true,
+});
+
+// The bytes of a message. Names of fields are in camel case here.
+function encode(name, fields) {
+  const type = messages.lookupType(`device_status.v1.${name}`);
+  const error = type.verify(fields);
+  if (error) throw new Error(`${name}: ${error}`);
+  return type.encode(type.create(fields)).finish();
+}
+
+function now() {
+  const ms = Date.now();
+  return { seconds: Math.floor(ms / 1000), nanos: (ms % 1000) * 1_000_000 };
+}
+
+// An event of one device: its id is the key, and the key chooses the partition. Rejects if
+// it could not be written: keep it, and send it again with the same occurredAt.
+async function send(topic, device, value) {
+  await producer.send({ topic, acks: -1, messages: [{ key: device, value }] });
+}
+
+// An event of a scope: no key, one copy to every partition.
+async function broadcast(admin, topic, value) {
+  const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+  const copies = topics[0].partitions.map(({ partitionId }) => (
+    { key: null, partition: partitionId, value }
+  ));
+  await producer.send({ topic, acks: -1, messages: copies });
+}
+
+const [device, fleet] = process.argv.slice(2);
+const admin = kafka.admin();
+await Promise.all([producer.connect(), admin.connect()]);
+
+await send(LIFECYCLE, device, encode('LifecycleEvent', {
+  occurredAt: now(),
+  registered: { fleet, organization: 'acme' },
+}));
+
+// All devices of the fleet are told to poll every 15 minutes.
+await broadcast(admin, LIFECYCLE, encode('LifecycleEvent', {
+  occurredAt: now(),
+  fleetSettingsChanged: { fleet, pollInterval: { seconds: 15 * 60 } },
+}));
+
+// A VPN server answers for its sessions for a minute; it says so every 15 s.
+await broadcast(admin, VPN_SESSIONS, encode('VpnEvent', {
+  occurredAt: now(),
+  instanceAlive: { instance: 'vpn-1', lease: { seconds: 60 } },
+}));
+
+// The device polled, and was told to do so again in 15 minutes.
+await send(HEARTBEATS, device, encode('Heartbeat', {
+  occurredAt: now(),
+  pollInterval: { seconds: 15 * 60 },
+}));
+
+await Promise.all([producer.disconnect(), admin.disconnect()]);
+console.log(`told of ${device}`);

@@ -1,0 +1,86 @@
+"""Tells device-status of a device: it is registered, and it polls.
+
+    python -m grpc_tools.protoc --proto_path=proto --python_out=DIR \\
+        proto/device_status/v1/device_status.proto
+    PYTHONPATH=DIR python produce_events.py DEVICE FLEET
+
+KAFKA_BROKERS says where Kafka is; HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC name
+the topics if they have other names than the default ones.
+"""
+
+import os
+import sys
+
+from confluent_kafka import Producer
+from device_status.v1 import device_status_pb2 as ds
+
+HEARTBEATS = os.environ.get("HEARTBEATS_TOPIC", "device-heartbeats")
+VPN_SESSIONS = os.environ.get("VPN_TOPIC", "device-vpn-sessions")
+LIFECYCLE = os.environ.get("LIFECYCLE_TOPIC", "device-lifecycle")
+
+producer = Producer({
+    "bootstrap.servers": os.environ.get("KAFKA_BROKERS", "localhost:9092"),
+    # librdkafka's own default is another hash: all would become dead letters.
+    "partitioner": "murmur2_random",
+    "enable.idempotence": True,
+})
+failures = []
+
+
+def delivered(error, message):
+    if error is not None:
+        # Not written: keep the event, and send it again with the same occurred_at.
+        failures.append(f"not delivered to {message.topic()}: {error}")
+
+
+def send(topic, device, event):
+    """An event of one device: its id is the key, and the key chooses the partition."""
+    producer.produce(topic, key=device.encode(), value=event.SerializeToString(),
+                     on_delivery=delivered)
+    producer.poll(0)
+
+
+def broadcast(topic, event):
+    """An event of a scope: no key, one copy to every partition."""
+    value = event.SerializeToString()
+    for partition in producer.list_topics(topic, timeout=30).topics[topic].partitions:
+        producer.produce(topic, partition=partition, value=value, on_delivery=delivered)
+    producer.poll(0)
+
+
+def main(device, fleet):
+    registered = ds.LifecycleEvent()
+    registered.occurred_at.GetCurrentTime()
+    registered.registered.fleet = fleet
+    registered.registered.organization = "acme"
+    send(LIFECYCLE, device, registered)
+
+    # All devices of the fleet are told to poll every 15 minutes.
+    settings = ds.LifecycleEvent()
+    settings.occurred_at.GetCurrentTime()
+    settings.fleet_settings_changed.fleet = fleet
+    settings.fleet_settings_changed.poll_interval.FromSeconds(15 * 60)
+    broadcast(LIFECYCLE, settings)
+
+    # A VPN server answers for its sessions for a minute; it says so every 15 s.
+    alive = ds.VpnEvent()
+    alive.occurred_at.GetCurrentTime()
+    alive.instance_alive.instance = "vpn-1"
+    alive.instance_alive.lease.FromSeconds(60)
+    broadcast(VPN_SESSIONS, alive)
+
+    # The device polled, and was told to do so again in 15 minutes.
+    heartbeat = ds.Heartbeat()
+    heartbeat.occurred_at.GetCurrentTime()
+    heartbeat.poll_interval.FromSeconds(15 * 60)
+    send(HEARTBEATS, device, heartbeat)
+
+    if producer.flush(60):
+        failures.append("not delivered within a minute")
+    if failures:
+        raise SystemExit("\n".join(failures))
+    print(f"told of {device}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
