@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help chaos demo test lint run kafka kafka-stop bench torture clean need-build need-lint
+.PHONY: help chaos demo deny fuzz test lint run kafka kafka-stop bench torture clean need-build need-lint
 
 # Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
 ARGS ?=
@@ -18,6 +18,7 @@ demo: need-build ## A fleet, the service and a live picture of it, all in one pr
 test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
 	scripts/need.sh java maven redis prometheus
 	scripts/kafka.sh fetch
+	scripts/deny.sh
 	@# Without a network, WITHOUT_EXAMPLES=1 leaves out the examples in other languages.
 	[ -n "$$WITHOUT_EXAMPLES" ] || scripts/examples.sh
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} cargo test --no-fail-fast
@@ -50,6 +51,12 @@ chaos: need-build ## Ten minutes of real faults (CHAOS_SECONDS=n, CHAOS_SEED=n) 
 	@scripts/need.sh java maven redis
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} \
 		cargo test --test chaos -- --nocapture
+
+fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json), with a nightly toolchain
+	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)
+
+deny: ## Licences and advisories of all dependencies, where cargo-deny is installed
+	@scripts/deny.sh
 
 clean: ## Remove all that was built, fetched and stored
 	cargo clean

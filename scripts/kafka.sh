@@ -14,6 +14,12 @@ Options of start:
   --controller-port PORT (default: a free one)
   --heap SIZE            (default 512m)
   --property KEY=VALUE   any setting of the broker; the last one wins
+  --sasl-ssl PORT        also listen there with TLS, and ask for SASL (SCRAM-SHA-512, PLAIN,
+                         OAUTHBEARER with unsigned tokens) and for ACLs; who comes by the plain
+                         port may do everything
+  --pem FILE             with --sasl-ssl: the broker's key and certificate chain
+  --user NAME=PASSWORD   with --sasl-ssl: who may come by SCRAM or PLAIN; more than one may be
+                         given, when DIR is new
   --background           return as soon as it listens; `kafka.sh stop` ends it
   --then COMMAND         run COMMAND by the shell as soon as it listens
   --bound                end, at once, when standard input ends
@@ -63,6 +69,7 @@ running() { [ -s "$1/kafka.pid" ] && kill -0 "$(<"$1/kafka.pid")" 2>/dev/null; }
 
 start() {
     local port=9092 data="$home/data" controller_port='' heap=512m background='' then='' bound='' ephemeral=''
+    local sasl_ssl='' pem='' users=()
     local properties=()
     while [ $# -gt 0 ]; do
         case $1 in
@@ -70,6 +77,9 @@ start() {
             --data) data=$2; shift 2 ;;
             --controller-port) controller_port=$2; shift 2 ;;
             --heap) heap=$2; shift 2 ;;
+            --sasl-ssl) sasl_ssl=$2; shift 2 ;;
+            --pem) pem=$2; shift 2 ;;
+            --user) users+=("$2"); shift 2 ;;
             --property) properties+=("$2"); shift 2 ;;
             --then) then=$2; shift 2 ;;
             --background) background=1; shift ;;
@@ -124,6 +134,7 @@ log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
 PROPERTIES
+        [ -z "$sasl_ssl" ] || secure
         printf '%s\n' ${properties[@]+"${properties[@]}"}
     } >"$data/server.properties"
 
@@ -131,8 +142,12 @@ PROPERTIES
         -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true
         '-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS' -cp "$lib/*")
     if [ ! -f "$data/logs/meta.properties" ]; then
+        local scram=() user
+        for user in ${users[@]+"${users[@]}"}; do
+            scram+=(--add-scram "SCRAM-SHA-512=[name=${user%%=*},password=${user#*=}]")
+        done
         "${java[@]}" kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')" \
-            -c "$data/server.properties" >>"$data/kafka.log" 2>&1 </dev/null ||
+            -c "$data/server.properties" ${scram[@]+"${scram[@]}"} >>"$data/kafka.log" 2>&1 </dev/null ||
             die "could not format $data/logs; see $data/kafka.log"
     fi
     "${java[@]}" kafka.Kafka "$data/server.properties" >>"$data/kafka.log" 2>&1 </dev/null &
@@ -178,6 +193,25 @@ PROPERTIES
     rm -f "$data/kafka.pid"
     if [ -n "$ephemeral" ] && [ -e "$data/unbound" ]; then rm -rf "$data"; fi
     [ -z "$watch" ] || kill "$watch" 2>/dev/null || true
+}
+
+# The settings of --sasl-ssl, in the scope of `start`.
+secure() {
+    local plain='' user
+    for user in ${users[@]+"${users[@]}"}; do plain+=" user_${user%%=*}=\"${user#*=}\""; done
+    cat <<PROPERTIES
+listeners=PLAINTEXT://127.0.0.1:$port,SASL_SSL://127.0.0.1:$sasl_ssl,CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL_SSL://localhost:$sasl_ssl
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location=$pem
+sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN,OAUTHBEARER
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required$plain;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="kafka";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+PROPERTIES
 }
 
 stop() {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -250,12 +250,13 @@ impl Drop for Server {
     }
 }
 
-/// Starts the server.
+/// Starts the server. Unless it is empty, `token` is what `/metrics` asks for.
 ///
 /// # Errors
 /// When the address cannot be listened on.
 pub fn start(
     listen: SocketAddr,
+    token: &str,
     health: Arc<Health>,
     metrics: PrometheusHandle,
     clock: Arc<dyn Clock + Send + Sync>,
@@ -275,7 +276,14 @@ pub fn start(
             .build()
             .map_err(|error| Fatal::internal(format!("the admin server's runtime: {error}")))?;
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = router(health, metrics.clone(), clock);
+    if token.is_empty() && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "the admin server listens to other machines, and asks none for a token: set \
+             admin.token_file, or see that the network keeps others from it"
+        );
+    }
+    let router = router(token, health, metrics.clone(), clock);
     let serve = move || {
         runtime.spawn(async move {
             loop {
@@ -303,6 +311,7 @@ pub fn start(
 }
 
 fn router(
+    token: &str,
     health: Arc<Health>,
     metrics: PrometheusHandle,
     clock: Arc<dyn Clock + Send + Sync>,
@@ -310,14 +319,27 @@ fn router(
     let (ready_health, ready_clock) = (Arc::clone(&health), Arc::clone(&clock));
     let live = move || async move { answer(&health.live(clock.monotonic_ms())) };
     let ready = move || async move { answer(&ready_health.ready(ready_clock.monotonic_ms())) };
-    let metrics = move || async move {
+    let expected = (!token.is_empty()).then(|| format!("Bearer {token}"));
+    let metrics = move |headers: HeaderMap| async move {
+        let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+        if expected.is_some_and(|expected| !is_same(expected.as_bytes(), given)) {
+            let told = [(header::WWW_AUTHENTICATE, "Bearer")];
+            return (StatusCode::UNAUTHORIZED, told, "admin.token is asked for\n").into_response();
+        }
         ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], telemetry::render(&metrics))
+            .into_response()
     };
     Router::new()
         .route("/live", get(live))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(|| async { (StatusCode::NOT_FOUND, "try /live, /ready or /metrics\n") })
+}
+
+/// Compares in a time that does not tell how much of a guess was right.
+fn is_same(secret: &[u8], guess: &[u8]) -> bool {
+    let difference = secret.iter().zip(guess).fold(0, |all, (a, b)| all | (a ^ b));
+    secret.len() == guess.len() && std::hint::black_box(difference) == 0
 }
 
 fn answer(verdict: &Verdict) -> Response {
@@ -445,9 +467,14 @@ mod tests {
         let clock = Arc::new(ManualClock(AtomicI64::new(0)));
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server =
-            start(listen, Arc::clone(&health), metrics.clone(), Arc::<ManualClock>::clone(&clock))
-                .unwrap();
+        let server = start(
+            listen,
+            "",
+            Arc::clone(&health),
+            metrics.clone(),
+            Arc::<ManualClock>::clone(&clock),
+        )
+        .unwrap();
         let address = server.address();
 
         assert!(request(address, "/live").starts_with("HTTP/1.1 200"));
@@ -463,11 +490,33 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains("stream thread 0 has not come round"), "{answer}");
 
-        let again = start(address, health, metrics, clock);
+        let again = start(address, "", health, metrics, clock);
         assert!(again.unwrap_err().message.contains("admin.listen"));
         let open = TcpStream::connect(address).unwrap();
         drop(server);
         drop(open);
         assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn metrics_ask_for_the_token_and_probes_do_not() {
+        let health = Arc::new(all_well());
+        let clock = Arc::new(ManualClock(AtomicI64::new(0)));
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = start(listen, "s3cret", health, metrics, clock).unwrap();
+        let with = |token: &str| {
+            let line = format!("/metrics HTTP/1.1\r\nAuthorization: {token}\r\nX:");
+            request(server.address(), &line)
+        };
+        assert!(with("Bearer s3cret").starts_with("HTTP/1.1 200"));
+        for wrong in ["", "s3cret", "Bearer s3cre", "Bearer s3crets", "Bearer s3creT"] {
+            let answer = with(wrong);
+            assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+            assert!(answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
+        }
+        assert!(request(server.address(), "/metrics").starts_with("HTTP/1.1 401"));
+        assert!(request(server.address(), "/live").starts_with("HTTP/1.1 200"));
+        assert!(request(server.address(), "/ready").starts_with("HTTP/1.1 200"));
     }
 }

@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Crates that the pure core may use besides `std`.
 const SHARD_CRATES: &[&str] = &["hashbrown", "foldhash"];
-const WIRE_CRATES: &[&str] = &["prost", "prost_types"];
+const WIRE_CRATES: &[&str] = &["prost", "prost_types", "prost_reflect", "serde_json"];
 
 /// Where `unsafe` may stand.
 const UNSAFE_MODULES: &[&str] = &["src/kafka/native.rs"];

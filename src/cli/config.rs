@@ -1,4 +1,5 @@
-//! `device-status config check|show`: the configuration, without Kafka or Redis.
+//! `device-status config check|show`: the configuration, without Kafka or Redis
+//! unless they are asked for.
 
 use std::fmt::Write as _;
 
@@ -7,8 +8,10 @@ use serde_json::json;
 
 use super::{print, print_json};
 use crate::config::errors::Origin;
-use crate::config::{Loaded, document};
+use crate::config::{Config, Loaded, document, redact_url};
 use crate::error::Fatal;
+use crate::kafka::topics::{self, Check};
+use crate::view::read::Reader;
 
 /// `device-status config …`
 #[derive(Debug, clap::Args)]
@@ -22,7 +25,11 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
     /// Say whether the configuration is valid, and where it comes from
-    Check,
+    Check {
+        /// Also reach Kafka and Redis, and look at topics and permissions
+        #[arg(long)]
+        connect: bool,
+    },
     /// Print what holds, without secrets, and where each value comes from
     Show,
 }
@@ -31,26 +38,65 @@ pub enum Command {
 /// what says so.
 ///
 /// # Errors
-/// When standard output cannot be written to.
+/// When a check found a problem, or standard output cannot be written to.
 pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
-    match (args.command, json) {
-        (Command::Check, true) => print_json(&json!({
-            "valid": true,
-            "file": loaded.file.as_ref().map(|file| file.display().to_string()),
-            "environment": variables(loaded),
-        })),
-        (Command::Check, false) => print(&summary(loaded)),
-        (Command::Show, true) => print_json(&document::effective_json(&loaded.config)),
-        (Command::Show, false) => print(&document::effective(loaded)),
+    match args.command {
+        Command::Check { connect } => {
+            let checks = connect.then(|| connect_all(&loaded.config));
+            if json {
+                print_json(&json!({
+                    "valid": true,
+                    "file": loaded.file.as_ref().map(|file| file.display().to_string()),
+                    "environment": variables(loaded),
+                    "checks": checks,
+                }))?;
+            } else {
+                print(&(summary(loaded) + &table(checks.as_deref().unwrap_or_default())))?;
+            }
+            verdict(checks.as_deref().unwrap_or_default())
+        }
+        Command::Show if json => print_json(&document::effective_json(&loaded.config)),
+        Command::Show => print(&document::effective(loaded)),
+    }
+}
+
+fn connect_all(config: &Config) -> Vec<Check> {
+    let mut checks = topics::inspect_all(config);
+    let redis = format!("Redis at {}", redact_url(&config.redis.url));
+    checks.push(match Reader::connect(&config.redis.url, &config.redis.prefix) {
+        Ok(_) => Check::ok(redis),
+        Err(fatal) => Check::failed(redis, &fatal),
+    });
+    checks
+}
+
+fn table(checks: &[Check]) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let _ = match &check.problem {
+            None => writeln!(text, "ok       {}", check.check),
+            Some(problem) => writeln!(text, "problem  {}: {problem}", check.check),
+        };
+    }
+    text
+}
+
+fn verdict(checks: &[Check]) -> Result<(), Fatal> {
+    let problems = checks.iter().filter(|check| check.problem.is_some()).count();
+    let message = format!("{problems} of {} checks found a problem", checks.len());
+    match checks.iter().any(|check| check.misconfigured) {
+        _ if problems == 0 => Ok(()),
+        true => Err(Fatal::configuration(message)),
+        false => Err(Fatal::unavailable(message)),
     }
 }
 
 fn variables(loaded: &Loaded) -> Vec<&str> {
     let origins = loaded.origins.values();
     origins
-        .filter_map(|origin| match origin {
+        .filter_map(|origin| match origin.written() {
             Origin::Environment { variable } => Some(variable.as_str()),
-            Origin::Default | Origin::File { .. } => None,
+            _ => None,
         })
         .collect()
 }
@@ -59,7 +105,8 @@ fn summary(loaded: &Loaded) -> String {
     let mut text = String::from("configuration is valid\n");
     let variables = variables(loaded);
     if let Some(file) = &loaded.file {
-        let count = loaded.origins.len() - variables.len();
+        let of_file = |origin: &&Origin| matches!(origin.written(), Origin::File { .. });
+        let count = loaded.origins.values().filter(of_file).count();
         let _ = writeln!(text, "  {count} keys from {}", file.display());
     }
     for variable in &variables {

@@ -128,6 +128,7 @@ fn demo_config(config: &Config, brokers: &str, redis_url: &str) -> Result<Config
     demo.heartbeat.grace = Duration::from_secs(2);
     demo.heartbeat.default_poll_interval = Duration::from_millis(POLL_INTERVAL_MS as u64);
     demo.redis.url = redis_url.to_owned();
+    demo.admin.token.clear();
     demo.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
     Ok(demo)
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod config;
+pub mod dead_letters;
 pub mod demo;
 pub mod explain;
 pub mod get;
@@ -28,6 +29,9 @@ pub struct Cli {
     /// Configuration file (TOML); the environment goes before it
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Set a key of the configuration, before file and environment; can be given again
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Print data as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -52,6 +56,8 @@ pub enum Command {
     Watch(watch::Args),
     /// Say why devices show what they show, from a history of events in a file
     Explain(explain::Args),
+    /// List, show and send again the records that could not be used
+    DeadLetters(dead_letters::Args),
     /// Create or check the Kafka topics
     Topics(topics::Args),
     /// Check or show the configuration
@@ -71,6 +77,7 @@ impl Command {
             Command::Get(args) => get::run(args, &loaded.config, json),
             Command::Watch(args) => watch::run(args, &loaded.config, json),
             Command::Explain(args) => explain::run(args, &loaded.config, json),
+            Command::DeadLetters(args) => dead_letters::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
         }
@@ -87,7 +94,7 @@ pub fn main() -> Result<(), Fatal> {
     // A variable that is not UTF-8 cannot be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = crate::config::load(cli.config.as_deref(), environment)?;
+    let loaded = crate::config::load_with(cli.config.as_deref(), environment, &cli.set)?;
     // A picture that fills the terminal leaves no room for log lines.
     if !matches!(&cli.command, Command::Demo(args) if args.fills_terminal()) {
         let clock = SystemClock::new();

@@ -94,8 +94,9 @@ impl Service {
         let threads = self.config.processing.threads;
         let metrics = telemetry::install()?;
         let health = Arc::new(Health::new(threads, clock.monotonic_ms()));
+        let admin = &self.config.admin;
         let server =
-            admin::start(self.config.admin.listen, health.clone(), metrics, clock.clone())?;
+            admin::start(admin.listen, &admin.token, health.clone(), metrics, clock.clone())?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             brokers = %self.config.kafka.brokers,
@@ -162,6 +163,8 @@ impl Service {
             refresh_interval_ms: i64::try_from(config.redis.refresh_interval.as_millis())
                 .unwrap_or(i64::MAX),
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
+            cloud_events_source: Some(formats.cloud_events_source.clone())
+                .filter(|source| !source.is_empty()),
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
                 max_bytes: self.max_bytes,

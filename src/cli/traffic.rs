@@ -1,7 +1,7 @@
 //! Writes simulated events to Kafka.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -11,15 +11,18 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Formats};
 use crate::error::Fatal;
+use crate::kafka::trouble::Complaints;
 use crate::shard::{EventBody, Input};
 use crate::simulate::{KINDS, Sent, encode, kind_of};
 use crate::stream_thread::ports::Clock;
-use crate::wire::Format;
+use crate::wire::{Format, json};
 
 /// How long brokers may take to answer at the start.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(8);
+/// How many of librdkafka's log lines are looked through for a reason.
+const SERVED_MAX: u32 = 100;
 /// How long a record may wait for its broker.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -29,6 +32,7 @@ pub struct Traffic {
     brokers: String,
     /// By input: the topic's name and its number of partitions.
     topics: [(String, i32); 3],
+    formats: Formats,
     key: Vec<u8>,
     value: Vec<u8>,
     counts: [u64; KINDS.len()],
@@ -41,6 +45,8 @@ struct Deliveries {
     failed: AtomicU64,
     /// The latest trouble, in words.
     trouble: Mutex<Option<String>>,
+    /// What tells why brokers cannot be reached.
+    complaints: Mutex<Complaints>,
 }
 
 impl Deliveries {
@@ -58,6 +64,9 @@ impl Deliveries {
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
+        if let Ok(mut complaints) = self.complaints.lock() {
+            complaints.note(level, message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -80,15 +89,15 @@ impl Traffic {
     /// Reaches the brokers, and finds the topics.
     ///
     /// # Errors
-    /// When there are no brokers, or not the topics, or they hold another
-    /// format than Protobuf.
+    /// When there are no brokers, or not the topics, or they hold Confluent's
+    /// framing.
     pub fn open(config: &Config) -> Result<Traffic, Fatal> {
         for input in Input::ALL {
-            if config.formats.input(input) != Format::Protobuf {
+            if config.formats.input(input) == Format::ConfluentProtobuf {
                 let name = input.name();
                 return Err(Fatal::configuration(format!(
-                    "simulated events are written as Protobuf only, and formats.{name} says \
-                     otherwise: leave it at \"protobuf\" to simulate"
+                    "simulated events are written as bare Protobuf or JSON, and formats.{name} \
+                     says otherwise: set it to \"protobuf\" or \"json\" to simulate"
                 )));
             }
         }
@@ -99,6 +108,7 @@ impl Traffic {
             producer,
             brokers,
             topics,
+            formats: config.formats.clone(),
             key: Vec::new(),
             value: Vec::new(),
             counts: [0; KINDS.len()],
@@ -113,6 +123,10 @@ impl Traffic {
     /// When Kafka takes nothing for too long.
     pub fn send(&mut self, sent: &Sent, stop: &AtomicBool) -> Result<(), Fatal> {
         let (has_key, has_value) = encode(sent, &mut self.key, &mut self.value);
+        if has_value && self.formats.input(sent.input) == Format::Json {
+            let json = json::write_bytes(json::message_of(sent.input), &self.value);
+            self.value = json.map_err(Fatal::internal)?.into_bytes();
+        }
         let (topic, partitions) = &self.topics[sent.input.index()];
         let broadcast = matches!(sent.event.body, EventBody::Scope(_));
         for copy in 0..if broadcast { *partitions } else { 1 } {
@@ -221,14 +235,13 @@ fn find_topics(
     let brokers = &config.kafka.brokers;
     // All topics: asking for one by name may create it.
     let metadata = producer.client().fetch_metadata(None, REACHABLE_WITHIN).map_err(|error| {
-        // Serves the callback that knows what went wrong.
-        producer.poll(Duration::from_millis(10));
-        let trouble = producer.context().trouble();
-        let why = if trouble.is_empty() { error.to_string() } else { trouble };
-        Fatal::unavailable(format!(
-            "cannot reach Kafka at {brokers} ({why}). Is it running there? The address is \
-             kafka.brokers or DEVICE_STATUS_KAFKA__BROKERS; `make kafka` starts a broker"
-        ))
+        // Serves the callbacks that know what went wrong.
+        for _ in 0..SERVED_MAX {
+            producer.poll(Duration::ZERO);
+        }
+        let complaints = &producer.context().complaints;
+        let complaints = complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.explain(config, "reach", &error.to_string())
     })?;
     let mut topics = Vec::new();
     for input in Input::ALL {

@@ -9,7 +9,7 @@ use super::keys::{
     PROPERTIES_HELP, SECTIONS,
 };
 use super::load::Loaded;
-use super::{Config, REDACTED, is_secret_property};
+use super::{Config, shown_property};
 
 /// The width at which comments are wrapped.
 const WIDTH: usize = 80;
@@ -85,9 +85,15 @@ pub fn reference() -> String {
          \u{20}    `UPDATE=1 cargo test --test configuration_docs`. -->\n\
          \n\
          Everything has a default. A TOML file, named with `--config FILE`, goes before the\n\
-         defaults, and the environment before the file. The variable of a key is\n\
-         `DEVICE_STATUS_`, the section, two underscores and the key, in capitals. Variables\n\
-         that begin with `DEVICE_STATUS_` and have no two underscores are let be.\n\
+         defaults, the environment before the file, and `--set KEY=VALUE` on the command line\n\
+         before both. The variable of a key is `DEVICE_STATUS_`, the section, two underscores\n\
+         and the key, in capitals. Variables that begin with `DEVICE_STATUS_` and have no two\n\
+         underscores are let be.\n\
+         \n\
+         Secrets are best given in files: any of `kafka.properties`, and a key of which the\n\
+         table says so, may be named with `_file` behind it, and then takes the path of a text\n\
+         file that holds the value; a line's end at the end of the file does not count. The\n\
+         files are read once, at the start.\n\
          \n\
          `device-status config check` says all that is wrong at once, without needing Kafka or\n\
          Redis, and exits with 78 if anything is; `device-status config show` prints what holds\n\
@@ -130,7 +136,8 @@ fn properties(out: &mut String) {
          dots:\n\n\
          ```toml\n[{PROPERTIES}]\n\"client.rack\" = \"eu-1a\"\n\
          \"compression.type\" = \"lz4\"\n```\n\n\
-         ```sh\n{ENVIRONMENT_PREFIX}KAFKA__PROPERTIES__SASL_PASSWORD=…\n```\n\n\
+         ```sh\n{ENVIRONMENT_PREFIX}KAFKA__PROPERTIES__SECURITY_PROTOCOL=sasl_ssl\n\
+         {ENVIRONMENT_PREFIX}KAFKA__PROPERTIES__SASL_PASSWORD_FILE=/run/secrets/kafka-password\n```\n\n\
          Names and values are checked at the start. These are refused:\n\n\
          | Property | Why | Instead |\n|---|---|---|\n"
     );
@@ -147,10 +154,9 @@ fn properties(out: &mut String) {
 }
 
 /// librdkafka's settings, secrets left out.
-fn properties_shown(config: &Config) -> impl Iterator<Item = (&str, &str)> {
-    config.kafka.properties.iter().map(|(name, value)| {
-        (name.as_str(), if is_secret_property(name) { REDACTED } else { value.as_str() })
-    })
+fn properties_shown(config: &Config) -> impl Iterator<Item = (&str, String)> {
+    let properties = config.kafka.properties.iter();
+    properties.map(|(name, value)| (name.as_str(), shown_property(name, value)))
 }
 
 /// What holds, as a TOML file with a comment for each value that somebody set;

@@ -23,6 +23,33 @@ pub enum Origin {
         /// Its name.
         variable: String,
     },
+    /// `--set KEY=VALUE` on the command line.
+    Flag,
+    /// The contents of a file that somebody named.
+    Contents {
+        /// The file.
+        path: PathBuf,
+        /// Where it was named.
+        named: Box<Origin>,
+    },
+}
+
+impl Origin {
+    /// Where something was written, be it a value or the name of its file.
+    #[must_use]
+    pub fn written(&self) -> &Origin {
+        match self {
+            Origin::Contents { named, .. } => named,
+            other => other,
+        }
+    }
+
+    /// Whether both stand at the same level, so that neither goes before the
+    /// other.
+    #[must_use]
+    pub fn is_beside(&self, other: &Origin) -> bool {
+        std::mem::discriminant(self.written()) == std::mem::discriminant(other.written())
+    }
 }
 
 impl fmt::Display for Origin {
@@ -31,6 +58,8 @@ impl fmt::Display for Origin {
             Origin::Default => f.write_str("default"),
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
             Origin::Environment { variable } => write!(f, "environment variable {variable}"),
+            Origin::Flag => f.write_str("--set"),
+            Origin::Contents { path, named } => write!(f, "{named}, in {}", path.display()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::{self, Choice, Raw, Wrong, duration_text};
-use super::{Config, redact_url};
+use super::{Config, REDACTED, redact_url};
 
 /// One key.
 pub struct Key {
@@ -46,6 +46,9 @@ impl Key {
         let value = (self.get)(config);
         match (self.name, &value) {
             ("redis.url", toml::Value::String(url)) => redact_url(url).into(),
+            (name, toml::Value::String(secret)) if SECRET_KEYS.contains(&name) => {
+                if secret.is_empty() { "".into() } else { REDACTED.into() }
+            }
             _ => value,
         }
     }
@@ -140,7 +143,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-const FORMATS: &str = "`protobuf` or `confluent-protobuf`";
+const FORMATS: &str = "`protobuf`, `confluent-protobuf` or `json`";
 
 /// Every key but those of [`PROPERTIES`], in the order of the file.
 pub const KEYS: &[Key] = &[
@@ -222,9 +225,16 @@ pub const KEYS: &[Key] = &[
         "Put up with inputs whose timestamps are set by their producers (`CreateTime`). With \
          `LogAppendTime` no producer's clock can disturb the expiry of others."
     ),
-    key!(formats.heartbeats, read::format, FORMATS, "How the heartbeats' values are written."),
-    key!(formats.vpn_sessions, read::format, FORMATS, "How the VPN events' values are written."),
-    key!(formats.lifecycle, read::format, FORMATS, "How the lifecycle events' values are written."),
+    key!(formats.heartbeats, read::choice, FORMATS, "How the heartbeats' values are written."),
+    key!(formats.vpn_sessions, read::choice, FORMATS, "How the VPN events' values are written."),
+    key!(formats.lifecycle, read::choice, FORMATS, "How the lifecycle events' values are written."),
+    key!(
+        formats.cloud_events_source,
+        read::uri_reference,
+        "URI, or empty for none",
+        "Makes each status change a CloudEvent (binary mode: `ce_` headers) of this source, such \
+         as `//fleet.example/device-status`."
+    ),
     key!(
         processing.guarantee,
         read::choice,
@@ -329,7 +339,15 @@ pub const KEYS: &[Key] = &[
         admin.listen,
         read::address,
         "IP address and port",
-        "Where `/live`, `/ready` and `/metrics` are served. In a container: `0.0.0.0:9464`."
+        "Where `/live`, `/ready` and `/metrics` are served. In a container: `0.0.0.0:9464`, with \
+         a token or behind a network policy."
+    ),
+    key!(
+        admin.token,
+        read::token,
+        "text without spaces, or empty for none",
+        "What `/metrics` asks for, as `Authorization: Bearer <token>`. `/live` and `/ready` are \
+         open to all: kubelets have no token. Better given in a file: `admin.token_file`."
     ),
     key!(log.format, read::choice, "`text` or `json`", "For people, or one JSON object a line."),
     key!(
@@ -349,7 +367,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "The topics. The three inputs and the changelog have the same number of partitions; \
          `device-status topics check` tells.",
     ),
-    ("formats", "How the inputs' values are written."),
+    ("formats", "How values are written."),
     ("processing", "How records are processed and committed."),
     ("heartbeat", "When a device counts as communicating."),
     ("redis", "The materialized view."),
@@ -412,6 +430,22 @@ pub const OWNED_PROPERTIES: &[(&str, &str, &str)] = &[
         "would create topics with the wrong settings",
         "use device-status topics create",
     ),
+];
+
+/// The keys whose values are secrets. Each may be given in a file, as
+/// `<key>_file`.
+pub const SECRET_KEYS: &[&str] = &["admin.token"];
+
+/// librdkafka's settings that name a file, and so can be looked at before a
+/// client is made.
+pub const FILE_PROPERTIES: &[&str] = &[
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.crl.location",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "https.ca.location",
+    "sasl.kerberos.keytab",
 ];
 
 /// What the broker decides with `kafka.group_protocol = "consumer"`.

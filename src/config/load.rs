@@ -1,13 +1,15 @@
 //! From the file and the environment to a checked [`Config`].
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
 use super::errors::{Origin, Problem, fatal};
 use super::keys::{
-    BROKER_OWNED_PROPERTIES, ENVIRONMENT_PREFIX, KEYS, Key, OWNED_PROPERTIES, PROPERTIES,
+    BROKER_OWNED_PROPERTIES, ENVIRONMENT_PREFIX, FILE_PROPERTIES, KEYS, Key, OWNED_PROPERTIES,
+    PROPERTIES, SECRET_KEYS,
 };
 use super::read::{self, Raw, Wrong};
 use super::{Config, GroupProtocol, REDACTED, changelog_of, is_secret_property, redact_url};
@@ -40,6 +42,12 @@ struct Entry {
     origin: Origin,
 }
 
+/// What is put behind a name to give a file that holds the value.
+const FILE_SUFFIX: &str = "_file";
+
+/// The largest value in a file: a chain of certificates has room.
+const CONTENTS_MAX_BYTES: u64 = 1 << 20;
+
 impl Entry {
     fn problem(&self, wrong: Wrong) -> Problem {
         let Wrong { what, remedy } = wrong;
@@ -51,6 +59,10 @@ impl Entry {
     fn shown(&self) -> String {
         match (&self.raw, property_name(&self.key)) {
             (_, Some(name)) if is_secret_property(name) => REDACTED.to_owned(),
+            (Raw::Text(url) | Raw::Environment(url), Some(name)) if name.ends_with(".url") => {
+                format!("{:?}", redact_url(url))
+            }
+            _ if SECRET_KEYS.contains(&self.key.as_str()) => REDACTED.to_owned(),
             (Raw::Text(url) | Raw::Environment(url), None) if self.key == "redis.url" => {
                 format!("{:?}", redact_url(url))
             }
@@ -61,6 +73,46 @@ impl Entry {
 
 fn property_name(key: &str) -> Option<&str> {
     key.strip_prefix(PROPERTIES)?.strip_prefix('.')
+}
+
+/// The key whose value is in the file that this key names: `…_file` of a secret
+/// key, or of any of librdkafka's settings.
+fn named_by_file(key: &str) -> Option<&str> {
+    let base = key.strip_suffix(FILE_SUFFIX)?;
+    (property_name(base).is_some() || SECRET_KEYS.contains(&base)).then_some(base)
+}
+
+/// What a file holds, without the line's end that editors leave.
+fn contents(path: &str) -> Result<String, Wrong> {
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(CONTENTS_MAX_BYTES + 1).read_to_string(&mut text))
+        .map_err(|error| {
+            let remedy = "give the path of a text file that this process may read";
+            Wrong::new(format!("cannot be read: {error}"), remedy)
+        })?;
+    if text.len() as u64 > CONTENTS_MAX_BYTES {
+        let what = format!("has more than {CONTENTS_MAX_BYTES} bytes");
+        return Err(Wrong::new(what, "name the file that holds the value alone"));
+    }
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(Wrong::new("is an empty file", "write the value into it"));
+    }
+    Ok(text.to_owned())
+}
+
+/// An entry that names a file becomes one with what the file holds.
+fn resolve(entry: Entry) -> Result<Entry, Box<Problem>> {
+    let Some(key) = named_by_file(&entry.key).map(str::to_owned) else { return Ok(entry) };
+    match read::text(&entry.raw).and_then(|path| Ok((contents(&path)?, path))) {
+        Ok((text, path)) => {
+            let origin = Origin::Contents { path: path.into(), named: Box::new(entry.origin) };
+            Ok(Entry { key, raw: Raw::Environment(text), origin })
+        }
+        Err(wrong) => Err(Box::new(entry.problem(wrong))),
+    }
 }
 
 /// Reads a file, if there is one, and the environment over it.
@@ -76,22 +128,60 @@ pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, Fatal> {
+    load_with(file, environment, &[])
+}
+
+/// As [`load`], with what the command line sets (`KEY=VALUE`) over both.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    flags: &[String],
+) -> Result<Loaded, Fatal> {
+    let Some(path) = file else { return from_text(None, environment, flags) };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Fatal::configuration(format!(
+            "cannot read the configuration file {}: {error}; name another with --config",
+            path.display()
+        ))
+    })?;
+    from_text(Some((path, &text)), environment, flags)
+}
+
+/// As [`load_with`], with the file's text in hand.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_text(
+    file: Option<(&Path, &str)>,
+    environment: impl Iterator<Item = (String, String)>,
+    flags: &[String],
+) -> Result<Loaded, Fatal> {
     let mut problems = Vec::new();
     let mut entries = Vec::new();
-    if let Some(path) = file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Fatal::configuration(format!(
-                "cannot read the configuration file {}: {error}; name another with --config",
-                path.display()
-            ))
-        })?;
-        from_file(path, &text, &mut entries, &mut problems);
+    if let Some((path, text)) = file {
+        from_file(path, text, &mut entries, &mut problems);
     }
     from_environment(environment, &mut entries);
+    from_flags(flags, &mut entries, &mut problems);
 
     let mut config = Config::default();
-    let mut origins = BTreeMap::new();
+    let mut origins: BTreeMap<String, Origin> = BTreeMap::new();
     for entry in entries {
+        let entry = match resolve(entry) {
+            Ok(entry) => entry,
+            Err(problem) => {
+                problems.push(*problem);
+                continue;
+            }
+        };
+        if let Some(twin) = origins.get(&entry.key).filter(|twin| twin.is_beside(&entry.origin)) {
+            let what = format!("is given twice: {twin} gives it too");
+            problems.push(entry.problem(Wrong::new(what, "leave one of them out")));
+            continue;
+        }
         match set(&mut config, &entry) {
             Ok(()) => drop(origins.insert(entry.key, entry.origin)),
             Err(wrong) => problems.push(entry.problem(wrong)),
@@ -100,7 +190,7 @@ pub fn load(
     if !origins.contains_key("topics.changelog") {
         config.topics.changelog = changelog_of(&config.kafka.group);
     }
-    let loaded = Loaded { config, file: file.map(Path::to_owned), origins };
+    let loaded = Loaded { config, file: file.map(|(path, _)| path.to_owned()), origins };
     together(&loaded, &mut problems);
     if problems.is_empty() { Ok(loaded) } else { Err(fatal(problems)) }
 }
@@ -135,6 +225,16 @@ fn nearest(unknown: &str) -> Option<&'static Key> {
         .filter(|(distance, key)| *distance <= 2 + key.name.len() / 8)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, key)| key)
+}
+
+fn is_known_property(name: &str) -> bool {
+    let mut native = rdkafka::ClientConfig::new();
+    native.set(name, "");
+    let unknown = rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+    !matches!(
+        native.create_native_config(),
+        Err(rdkafka::error::KafkaError::ClientConfig(result, ..)) if result == unknown
+    )
 }
 
 fn check_property(name: &str, value: &str) -> Result<(), Wrong> {
@@ -192,6 +292,18 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
             "give topics.changelog a name",
         );
     }
+    for name in FILE_PROPERTIES {
+        if let Some(path) = config.kafka.properties.get(*name).filter(|path| *path != "probe")
+            && let Err(error) = std::fs::metadata(path).and_then(|found| match found.is_dir() {
+                true => Ok(()),
+                false => std::fs::File::open(path).map(drop),
+            })
+        {
+            let what = format!("cannot be read: {error}");
+            let remedy = "give the path of a file that this process may read";
+            problem(&format!("{PROPERTIES}.{name}"), Some(path), what, remedy);
+        }
+    }
     if config.kafka.group_protocol == GroupProtocol::Consumer {
         for name in BROKER_OWNED_PROPERTIES {
             if let Some(value) = config.kafka.properties.get(*name) {
@@ -202,6 +314,26 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
                     "set it on the broker (group.consumer.*), or use the classic protocol",
                 );
             }
+        }
+    }
+}
+
+fn from_flags(flags: &[String], entries: &mut Vec<Entry>, problems: &mut Vec<Problem>) {
+    for flag in flags {
+        match flag.split_once('=') {
+            Some((key, value)) => entries.push(Entry {
+                key: key.trim().to_owned(),
+                raw: Raw::Environment(value.to_owned()),
+                origin: Origin::Flag,
+            }),
+            // Not shown: it may be a secret that lacks its key.
+            None => problems.push(Problem {
+                key: String::new(),
+                value: None,
+                origin: Origin::Flag,
+                what: "lacks an equals sign".to_owned(),
+                remedy: "write --set KEY=VALUE, such as --set log.level=debug".to_owned(),
+            }),
         }
     }
 }
@@ -219,7 +351,17 @@ fn from_environment(environment: impl Iterator<Item = (String, String)>, entries
         let (section, field) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
         let key = match parts.next() {
             // librdkafka's names have dots and no underscores.
-            Some(property) => format!("{section}.{field}.{}", property.replace('_', ".")),
+            Some(property) => {
+                let dotted = property.replace('_', ".");
+                let property = match property.strip_suffix(FILE_SUFFIX) {
+                    // Some of librdkafka's own names end so.
+                    Some(base) if !is_known_property(&dotted) => {
+                        base.replace('_', ".") + FILE_SUFFIX
+                    }
+                    _ => dotted,
+                };
+                format!("{section}.{field}.{property}")
+            }
             None => format!("{section}.{field}"),
         };
         let origin = Origin::Environment { variable };

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::error::Fatal;
 use crate::shard::{Input, Rules};
 pub use crate::wire::Format;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_with};
 
 /// All that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Config {
     pub kafka: Kafka,
     /// The topics.
     pub topics: Topics,
-    /// How the inputs' values are written.
+    /// How values are written.
     pub formats: Formats,
     /// How records are processed and committed.
     pub processing: Processing,
@@ -115,8 +115,8 @@ pub enum Partitioner {
     Any,
 }
 
-/// How the inputs' values are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How values are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Formats {
     /// Of the heartbeats.
     pub heartbeats: Format,
@@ -124,6 +124,8 @@ pub struct Formats {
     pub vpn_sessions: Format,
     /// Of the lifecycle events.
     pub lifecycle: Format,
+    /// The source of the changes as CloudEvents; empty: they are none.
+    pub cloud_events_source: String,
 }
 
 impl Formats {
@@ -193,10 +195,12 @@ pub struct Redis {
 }
 
 /// The HTTP server for probes and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// What `/metrics` asks for; empty: nothing.
+    pub token: String,
 }
 
 /// Logging.
@@ -244,6 +248,7 @@ impl Default for Config {
                 heartbeats: Format::Protobuf,
                 vpn_sessions: Format::Protobuf,
                 lifecycle: Format::Protobuf,
+                cloud_events_source: String::new(),
             },
             processing: Processing {
                 guarantee: Guarantee::ExactlyOnce,
@@ -266,7 +271,10 @@ impl Default for Config {
                 fleet_members: false,
                 refresh_interval: Duration::from_secs(15 * 60),
             },
-            admin: Admin { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) },
+            admin: Admin {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+                token: String::new(),
+            },
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
         }
     }
@@ -315,8 +323,20 @@ pub const REDACTED: &str = "[redacted]";
 /// Whether a librdkafka property's value must not be shown.
 #[must_use]
 pub fn is_secret_property(name: &str) -> bool {
-    let names_a_secret = ["password", "secret", "key", "pem", "token", "sasl.oauthbearer.config"];
-    names_a_secret.iter().any(|word| name.contains(word)) && !name.ends_with(".location")
+    let names_a_secret = ["passw", "secret", "key", "pem", "token", "sasl.oauthbearer.config"];
+    let names_a_place = [".location", ".file", "_file", ".url", ".type"];
+    names_a_secret.iter().any(|word| name.contains(word))
+        && !names_a_place.iter().any(|end| name.ends_with(end))
+}
+
+/// A librdkafka property's value as it may be shown.
+#[must_use]
+pub fn shown_property(name: &str, value: &str) -> String {
+    match name {
+        name if is_secret_property(name) => REDACTED.to_owned(),
+        name if name.ends_with(".url") => redact_url(value),
+        _ => value.to_owned(),
+    }
 }
 
 /// A URL without the password in it, if there is one.
@@ -343,9 +363,8 @@ pub fn redact_url(url: &str) -> String {
 
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let properties = self.properties.iter().map(|(name, value)| {
-            (name, if is_secret_property(name) { REDACTED } else { value.as_str() })
-        });
+        let properties =
+            self.properties.iter().map(|(name, value)| (name, shown_property(name, value)));
         f.debug_struct("Kafka")
             .field("brokers", &self.brokers)
             .field("group", &self.group)
@@ -353,6 +372,13 @@ impl fmt::Debug for Kafka {
             .field("instance_id", &self.instance_id)
             .field("properties", &properties.collect::<BTreeMap<_, _>>())
             .finish()
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = if self.token.is_empty() { "" } else { REDACTED };
+        f.debug_struct("Admin").field("listen", &self.listen).field("token", &token).finish()
     }
 }
 

@@ -94,6 +94,32 @@ pub(super) fn instance_id(raw: &Raw) -> Result<String, Wrong> {
     }
 }
 
+/// A token for an HTTP header; none if empty.
+pub(super) fn token(raw: &Raw) -> Result<String, Wrong> {
+    match raw {
+        Raw::Environment(text) | Raw::Text(text) => {
+            if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Ok(text.clone());
+            }
+            let what = "holds spaces, control characters or letters beyond ASCII";
+            Err(Wrong::new(what, "use visible ASCII only, such as `openssl rand -hex 32` prints"))
+        }
+        other => Err(wrong_type(other, "text", "it in quotes")),
+    }
+}
+
+/// A URI or a part of one; none if empty.
+pub(super) fn uri_reference(raw: &Raw) -> Result<String, Wrong> {
+    let unsafe_in_uris = |byte: u8| !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte);
+    match raw {
+        Raw::Environment(text) | Raw::Text(text) if text.bytes().any(unsafe_in_uris) => {
+            Err(Wrong::new("is no URI", "write one such as //fleet.example/device-status, escaped"))
+        }
+        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
+        other => Err(wrong_type(other, "text", "it in quotes")),
+    }
+}
+
 /// A librdkafka property: everything is text to librdkafka.
 pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
     match raw {
@@ -273,17 +299,6 @@ pub(super) fn choice<T: Choice>(raw: &Raw) -> Result<T, Wrong> {
         .ok_or_else(|| Wrong::new("is not a known value", format!("use {}", names())))
 }
 
-/// A format; JSON is known, and not built yet.
-pub(super) fn format(raw: &Raw) -> Result<Format, Wrong> {
-    match raw {
-        Raw::Environment(text) | Raw::Text(text) if text.trim() == "json" => Err(Wrong::new(
-            "is not supported by this version",
-            "use protobuf or confluent-protobuf",
-        )),
-        other => choice(other),
-    }
-}
-
 /// A topic's or a group's name.
 pub(super) fn topic(raw: &Raw) -> Result<String, Wrong> {
     const MAX: usize = 249;
@@ -396,6 +411,7 @@ mod tests {
         assert!(instance_id(&text("pod 7")).is_err());
         assert!(redis_url(&text("http://localhost")).is_err());
         assert!(redis_url(&text("rediss://localhost")).is_ok());
-        assert!(format(&text("json")).unwrap_err().remedy.contains("protobuf"));
+        assert_eq!(choice(&text("json")), Ok(Format::Json));
+        assert!(choice::<Format>(&text("avro")).unwrap_err().remedy.contains("or json"));
     }
 }

@@ -75,6 +75,7 @@ impl Committer {
     pub fn start(
         config: ClientConfig,
         transactional: bool,
+        transactions_remedy: String,
         topics: TopicNames,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Committer {
@@ -84,6 +85,7 @@ impl Committer {
         let deliveries = Arc::new(Deliveries::new(topics.changelog.clone(), clock.clone()));
         let mut worker = Worker {
             config,
+            transactions_remedy,
             topics,
             transactional,
             clock,
@@ -208,6 +210,8 @@ impl ProducerContext for ProducerSide {
 
 struct Worker {
     config: ClientConfig,
+    /// What to do where transactions are refused.
+    transactions_remedy: String,
     topics: TopicNames,
     transactional: bool,
     clock: Arc<dyn Clock + Send + Sync>,
@@ -289,9 +293,8 @@ impl Worker {
                     Ok(()) => {}
                     Err(KafkaError::Transaction(e)) if e.is_fatal() => {
                         return Err(Failure::Fatal(Fatal::unavailable(format!(
-                            "Kafka refuses transactions: {e}; \
-                             grant Write on the transactional id prefix, or set \
-                             processing.guarantee = \"at_least_once\""
+                            "Kafka refuses transactions: {e}; {}",
+                            self.transactions_remedy
                         ))));
                     }
                     Err(error) => {

@@ -12,12 +12,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
-use super::client_config;
 use super::committer::{Committer, TopicNames};
 use super::membership::Membership;
 use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
 };
+use super::{access, client_config};
 use crate::config::{Config, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
@@ -118,11 +118,16 @@ impl KafkaLog {
             ],
         );
         if transactional {
-            let id = format!("{}-{process_id}-{thread}", config.kafka.group);
+            let id = format!("{}{process_id}-{thread}", access::transactional_id_prefix(config));
             producer_config.set("transactional.id", id).set("transaction.timeout.ms", "10000");
         }
-        let committer =
-            Committer::start(producer_config, transactional, topics.clone(), clock.clone());
+        let committer = Committer::start(
+            producer_config,
+            transactional,
+            access::transactions_remedy(config),
+            topics.clone(),
+            clock.clone(),
+        );
         // An answer of "fenced leader epoch" does not make librdkafka ask who leads
         // now, so what it knows of that must be young.
         let questions = client_config::base(config)

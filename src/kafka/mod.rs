@@ -1,9 +1,11 @@
 //! Kafka itself, behind the ports that the loop knows.
 
+pub mod access;
 pub mod client_config;
 mod committer;
 pub mod log;
 mod membership;
 mod native;
 pub mod topics;
+pub mod trouble;
 pub mod watch;

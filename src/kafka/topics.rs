@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{
@@ -12,23 +12,29 @@ use rdkafka::admin::{
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use serde::Serialize;
 
+use super::access::{self, Operation};
 use super::client_config;
-use crate::config::Config;
-use crate::error::Fatal;
+use super::trouble::Complaints;
+use crate::config::{Config, Guarantee};
+use crate::error::{Fatal, FatalKind};
 use crate::shard::Input;
 
 /// How long to wait for the brokers.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much longer each wait for the brokers is than the one before it.
+const METADATA_STEP: Duration = Duration::from_secs(1);
 
 /// How often, and how long each, to wait until new topics are known everywhere.
 const PROPAGATION_TRIES: u32 = 50;
 const PROPAGATION_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many of librdkafka's log lines are looked through for a reason.
-const COMPLAINTS_MAX: u32 = 100;
+const SERVED_MAX: u32 = 100;
 
 /// The broker's own limit for a record's size, if a topic sets none.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = crate::wire::dead_letter::DEFAULT_MAX_BYTES;
@@ -142,6 +148,13 @@ pub struct TopicState {
     pub retention_ms: Option<i64>,
     /// The largest record batch it takes (rule C8), if it could be read.
     pub max_message_bytes: Option<usize>,
+    /// What the service needs to do with it, and may not.
+    #[serde(serialize_with = "names")]
+    pub denied: Vec<Operation>,
+}
+
+fn names<S: serde::Serializer>(operations: &[Operation], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(operations.iter().map(|operation| operation.name()))
 }
 
 /// Something about a topic that must be otherwise.
@@ -222,7 +235,12 @@ pub struct CreateReport {
 /// [`Fatal`] of kind unavailable, if Kafka cannot be reached or a topic is not
 /// as it must be; with what to do about it.
 pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
-    inspect_topics(config)?.into_result()
+    let brokers = Brokers::connect(config)?;
+    let report = brokers.inspect()?.into_result()?;
+    match brokers.group_problem()? {
+        None => Ok(report),
+        Some((what, remedy)) => Err(Fatal::unavailable(format!("{what}; {remedy}"))),
+    }
 }
 
 /// Looks at the topics.
@@ -231,6 +249,78 @@ pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
 /// [`Fatal`] of kind unavailable, if Kafka cannot be reached.
 pub fn inspect_topics(config: &Config) -> Result<TopicReport, Fatal> {
     Brokers::connect(config)?.inspect()
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at, and what was found if it is well.
+    pub check: String,
+    /// What is wrong and what to do about it, if something is.
+    pub problem: Option<String>,
+    /// Whether the configuration is to blame, not what it points to.
+    #[serde(skip)]
+    pub misconfigured: bool,
+}
+
+impl Check {
+    /// Something that is well.
+    #[must_use]
+    pub fn ok(check: String) -> Check {
+        Check { check, problem: None, misconfigured: false }
+    }
+
+    /// Something that is not.
+    #[must_use]
+    pub fn failed(check: String, fatal: &Fatal) -> Check {
+        let misconfigured = fatal.kind == FatalKind::Configuration;
+        Check { check, problem: Some(fatal.message.clone()), misconfigured }
+    }
+}
+
+/// Looks at everything that the start needs of Kafka, changing nothing.
+#[must_use]
+pub fn inspect_all(config: &Config) -> Vec<Check> {
+    let reached = format!("Kafka at {}", config.kafka.brokers);
+    let inspected = Brokers::connect(config)
+        .and_then(|brokers| brokers.inspect().map(|found| (brokers, found)));
+    let (brokers, report) = match inspected {
+        Ok(found) => found,
+        Err(fatal) => return vec![Check::failed(reached, &fatal)],
+    };
+    let mut checks = vec![Check::ok(reached)];
+    for topic in &report.topics {
+        let mut problems = report.problems.iter().filter(|problem| problem.topic == topic.name);
+        let name = format!("topic {}", topic.name);
+        let failed = |problem: &TopicProblem| {
+            Check::failed(name.clone(), &Fatal::unavailable(problem.to_string()))
+        };
+        match problems.next() {
+            None => checks.push(Check::ok(format!(
+                "{name}: {} partitions, {}, {}",
+                topic.partitions.unwrap_or_default(),
+                topic.timestamp_type.as_deref().unwrap_or_default(),
+                topic.cleanup_policy.as_deref().unwrap_or_default(),
+            ))),
+            Some(first) => checks.extend(std::iter::once(first).chain(problems).map(failed)),
+        }
+    }
+    let group = format!("consumer group {}", config.kafka.group);
+    checks.push(match brokers.group_problem() {
+        Ok(None) => Check::ok(group),
+        Ok(Some((what, remedy))) => {
+            Check::failed(group, &Fatal::unavailable(format!("{what}; {remedy}")))
+        }
+        Err(fatal) => Check::failed(group, &fatal),
+    });
+    if config.processing.guarantee == Guarantee::ExactlyOnce {
+        let name = format!("transactional ids {}*", access::transactional_id_prefix(config));
+        checks.push(match access::try_transactions(config) {
+            Ok(()) => Check::ok(name),
+            Err(fatal) => Check::failed(name, &fatal),
+        });
+    }
+    checks
 }
 
 /// Makes the topics that are missing; the others are left as they are.
@@ -249,20 +339,20 @@ pub fn create_topics(config: &Config) -> Result<CreateReport, Fatal> {
 /// those of a call only say that.
 #[derive(Debug, Default)]
 struct AdminContext {
-    complaint: Mutex<Option<String>>,
+    complaints: Mutex<Complaints>,
+}
+
+impl AdminContext {
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ClientContext for AdminContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Not at its own level: what matters goes into the error.
         tracing::debug!(target: "librdkafka", facility, "{message}");
-        if matches!(level, RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error) {
-            // `[thrd:…]: localhost:9092/bootstrap: … refused (after 0ms in …)`
-            let message = message.split_once("]: ").map_or(message, |(_, message)| message);
-            let message = message.split(" (after ").next().unwrap_or(message);
-            let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-            complaint.get_or_insert_with(|| message.to_owned());
-        }
+        self.complaints().note(level, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -297,30 +387,38 @@ impl<'a> Brokers<'a> {
         Ok(Brokers { config, producer, admin, runtime })
     }
 
-    fn unavailable(&self, doing: &str, error: &KafkaError) -> Fatal {
+    fn unavailable(&self, doing: &str, error: impl fmt::Display) -> Fatal {
         // Serves what librdkafka has logged meanwhile, down to the last line.
-        for _ in 0..COMPLAINTS_MAX {
+        for _ in 0..SERVED_MAX {
             self.producer.poll(Duration::ZERO);
         }
-        let context = self.producer.context();
-        let complaint = context.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        let why = complaint.as_ref().map_or_else(|| error.to_string(), Clone::clone);
-        Fatal::unavailable(format!(
-            "cannot {doing} Kafka at {}: {why}; check that it runs and that kafka.brokers and \
-             the security settings in kafka.properties are right",
-            self.config.kafka.brokers
-        ))
+        self.producer.context().complaints().explain(self.config, doing, &error.to_string())
+    }
+
+    /// Of all topics: asking for one by name could create it. Waits in steps, so
+    /// that what no waiting mends is told soon.
+    fn metadata(&self) -> Result<Metadata, Fatal> {
+        let mut waited = Duration::ZERO;
+        let mut step = METADATA_STEP;
+        loop {
+            match self.producer.client().fetch_metadata(None, step) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => {
+                    waited += step;
+                    step += METADATA_STEP;
+                    let fatal = self.unavailable("reach", error);
+                    if fatal.kind == FatalKind::Configuration || waited >= TIMEOUT {
+                        return Err(fatal);
+                    }
+                }
+            }
+        }
     }
 
     /// How many partitions each topic has that there is, and how many brokers
     /// there are.
     fn partitions(&self) -> Result<(BTreeMap<String, i32>, usize), Fatal> {
-        // Of all topics: asking for one by name could create it.
-        let metadata = self
-            .producer
-            .client()
-            .fetch_metadata(None, TIMEOUT)
-            .map_err(|error| self.unavailable("reach", &error))?;
+        let metadata = self.metadata()?;
         let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
         let counts = topics.map(|topic| {
             let count = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
@@ -337,6 +435,14 @@ impl<'a> Brokers<'a> {
             .filter(|name| counts.contains_key(*name))
             .collect();
         let settings = self.settings(&present)?;
+        let names = Role::ALL.map(|role| role.topic(self.config));
+        let access = access::topic_access(&self.producer, &names)
+            .map_err(|error| self.unavailable("ask what is allowed in", error))?;
+        let denied = |role: Role| {
+            let name = role.topic(self.config);
+            let found = access.iter().find(|(found, _)| found == name);
+            found.map_or_else(Vec::new, |(_, access)| access::denied(role, access))
+        };
         let topics = Role::ALL.map(|role| {
             let name = role.topic(self.config);
             let setting = |key: &str| settings.get(name)?.get(key)?.value.clone();
@@ -349,9 +455,15 @@ impl<'a> Brokers<'a> {
                 retention_ms: setting("retention.ms").and_then(|value| value.parse().ok()),
                 max_message_bytes: setting("max.message.bytes")
                     .and_then(|value| value.parse().ok()),
+                denied: denied(role),
             }
         });
         Ok(judge(self.config, topics.into()))
+    }
+
+    fn group_problem(&self) -> Result<Option<(String, String)>, Fatal> {
+        access::group_problem(&self.producer, self.config)
+            .map_err(|error| self.unavailable("ask for the group's coordinator in", error))
     }
 
     fn settings(&self, topics: &[&str]) -> Result<HashMap<String, ConfigResource>, Fatal> {
@@ -364,7 +476,7 @@ impl<'a> Brokers<'a> {
         let results = self
             .runtime
             .block_on(self.admin.describe_configs(&resources, &options))
-            .map_err(|error| self.unavailable("read the topics' settings from", &error))?;
+            .map_err(|error| self.unavailable("read the topics' settings from", error))?;
         // A topic whose settings may not be read is told by their absence.
         let readable = results.into_iter().filter_map(Result::ok);
         Ok(readable
@@ -401,7 +513,7 @@ impl<'a> Brokers<'a> {
         let results = self
             .runtime
             .block_on(self.admin.create_topics(&new_topics, &options))
-            .map_err(|error| self.unavailable("create topics in", &error))?;
+            .map_err(|error| self.unavailable("create topics in", error))?;
         let mut refused: Vec<(RDKafkaErrorCode, Vec<String>)> = Vec::new();
         for result in results {
             match result {
@@ -501,6 +613,17 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
     let mut problem = |what: String, remedy: String| {
         problems.push(TopicProblem { topic: topic.name.clone(), what, remedy });
     };
+    if !topic.denied.is_empty() {
+        let denied: Vec<&str> = topic.denied.iter().map(|operation| operation.name()).collect();
+        problem(
+            format!("this client may not {} it", denied.join(", ")),
+            access::allow(config, &topic.denied, &format!("--topic {}", topic.name)),
+        );
+        // Where it may not be seen, the rest is not known.
+        if topic.partitions.is_none() {
+            return;
+        }
+    }
     if topic.partitions.is_none() {
         let remedy = "run device-status topics create, or set its name in the configuration";
         return problem("does not exist".to_owned(), remedy.to_owned());
@@ -513,10 +636,13 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
         )
     };
     let (Some(timestamps), Some(cleanup)) = (&topic.timestamp_type, &topic.cleanup_policy) else {
-        return problem(
-            "its settings cannot be read".to_owned(),
-            "allow this client to DescribeConfigs".to_owned(),
-        );
+        if !topic.denied.contains(&Operation::DescribeConfigs) {
+            problem(
+                "its settings cannot be read".to_owned(),
+                "allow this client to DescribeConfigs".to_owned(),
+            );
+        }
+        return;
     };
     if timestamps != "LogAppendTime" {
         let timestamp_setting = alter("message.timestamp.type=LogAppendTime");
@@ -574,6 +700,7 @@ mod tests {
                 cleanup_policy: Some(cleanup.to_owned()),
                 retention_ms: Some(604_800_000),
                 max_message_bytes: Some(1_048_588),
+                denied: Vec::new(),
             }
         };
         Role::ALL.map(state).into()
@@ -632,6 +759,32 @@ mod tests {
         let found = problems(&config, create_time);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("device-status-changelog"));
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_told_with_the_command_that_allows_it() {
+        let mut config = Config::default();
+        let user = ("sasl.username".to_owned(), "ds".to_owned());
+        config.kafka.properties.extend([user]);
+        let found = problems(&config, |topic| {
+            if topic.role == Role::Changelog {
+                topic.denied = vec![Operation::Read];
+            }
+            if topic.role == Role::Heartbeats {
+                topic.denied = vec![Operation::Read, Operation::DescribeConfigs];
+                topic.partitions = None;
+            }
+        });
+        assert_eq!(
+            found,
+            [
+                "topic device-heartbeats: this client may not Read, DescribeConfigs it; run \
+                 kafka-acls.sh --add --allow-principal User:ds --operation Read --operation \
+                 DescribeConfigs --topic device-heartbeats",
+                "topic device-status-changelog: this client may not Read it; run kafka-acls.sh \
+                 --add --allow-principal User:ds --operation Read --topic device-status-changelog",
+            ]
+        );
     }
 
     #[test]

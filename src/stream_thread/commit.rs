@@ -12,7 +12,7 @@ use super::ports::{
 };
 use super::report::Counts;
 use super::slot::{MarkerAnswer, Slot, Stage};
-use super::{DeadLetterSettings, StreamThread, all_inputs};
+use super::{Settings, StreamThread, all_inputs};
 use crate::error::Fatal;
 use crate::shard::{Outbox, Timestamp, ViewWrite};
 use crate::wire::metadata::ShardMetadata;
@@ -62,8 +62,10 @@ pub(super) fn pack(
     slot: &mut Slot,
     outbox: Outbox,
     rules_fingerprint: u64,
-    dead_letters: &DeadLetterSettings,
+    settings: &Settings,
 ) -> (ShardBatch, Part) {
+    let dead_letters = &settings.dead_letters;
+    let source = settings.cloud_events_source.as_deref();
     let mut records = Vec::with_capacity(outbox.changelog.len() + outbox.changes.len());
     let mut counts = Counts::default();
     for entry in &outbox.changelog {
@@ -85,7 +87,7 @@ pub(super) fn pack(
             partition: None,
             key: Some(key),
             value: Some(value),
-            headers: Vec::new(),
+            headers: source.map_or_else(Vec::new, |of| status_changed::cloud_event(change, of)),
         });
     }
     for letter in &outbox.dead_letters {
@@ -208,8 +210,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             if output || progress_due && (moved || !leaving) {
                 slot.batched_ms = now_ms;
                 let outbox = slot.shard.take_outbox(rewrite);
-                let (shard, part) =
-                    pack(slot, outbox, self.rules_fingerprint, &self.settings.dead_letters);
+                let (shard, part) = pack(slot, outbox, self.rules_fingerprint, &self.settings);
                 parts.insert(slot.partition, part);
                 batch.shards.push(shard);
             }

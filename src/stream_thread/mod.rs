@@ -79,6 +79,8 @@ pub struct Settings {
     pub suspend: bool,
     /// What dead letters are made of.
     pub dead_letters: DeadLetterSettings,
+    /// The source of the changes as CloudEvents; absent: they are none.
+    pub cloud_events_source: Option<String>,
 }
 
 /// What dead letters are made of, besides the record.

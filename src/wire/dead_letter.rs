@@ -23,6 +23,9 @@ pub const HEADER_TIMESTAMP: &str = "__streams.errors.timestamp";
 pub const HEADER_REASON: &str = "__streams.errors.reason";
 /// The reason in words.
 pub const HEADER_MESSAGE: &str = "__streams.errors.message";
+/// Where a replayed record was found: topic, partition and offset of the dead
+/// letter, such as `device-status-dead-letters/3/42`. It stays with the record.
+pub const HEADER_REPLAYED: &str = "device_status.replayed";
 /// What was left out to make the record fit, such as
 /// `value: 900000 of 1200000 bytes kept`. A record with this header cannot be
 /// sent again as it was.
@@ -117,6 +120,63 @@ pub fn encode(letter: &DeadLetter, topic: &str, max_bytes: usize) -> Encoded {
     encoded
 }
 
+/// What our headers say of a dead letter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The topic that it was read from.
+    pub topic: String,
+    /// The partition there.
+    pub partition: Option<i32>,
+    /// The offset there.
+    pub offset: Option<i64>,
+    /// Its timestamp there, in milliseconds since the epoch.
+    pub timestamp_ms: Option<i64>,
+    /// The reason code.
+    pub reason: String,
+    /// The reason in words.
+    pub message: String,
+    /// What was left out.
+    pub truncated: Option<String>,
+    /// The dead letter of which the record was a replay.
+    pub replayed: Option<String>,
+}
+
+/// Reads the headers of a dead letter. Whoever may write to the topic may write
+/// anything: what is not there or not text is left empty.
+#[must_use]
+pub fn read(headers: &[(String, Option<Vec<u8>>)]) -> Said {
+    let text = |name: &str| {
+        // The last one: it is ours.
+        let (_, value) = headers.iter().rev().find(|(found, _)| found == name)?;
+        value.as_ref().map(|value| String::from_utf8_lossy(value).into_owned())
+    };
+    let number = |name: &str| text(name)?.parse::<i64>().ok();
+    Said {
+        topic: text(HEADER_TOPIC).unwrap_or_default(),
+        partition: number(HEADER_PARTITION).and_then(|number| i32::try_from(number).ok()),
+        offset: number(HEADER_OFFSET),
+        timestamp_ms: number(HEADER_TIMESTAMP),
+        reason: text(HEADER_REASON).unwrap_or_default(),
+        message: text(HEADER_MESSAGE).unwrap_or_default(),
+        truncated: text(HEADER_TRUNCATED),
+        replayed: text(HEADER_REPLAYED),
+    }
+}
+
+/// The headers with which a dead letter found at `place` goes back to its
+/// topic: the original's, and one that says so.
+#[must_use]
+pub fn replayed(
+    headers: &[(String, Option<Vec<u8>>)],
+    place: &str,
+) -> Vec<(String, Option<Vec<u8>>)> {
+    let theirs = headers
+        .iter()
+        .filter(|(name, _)| !name.starts_with(HEADER_PREFIX) && name != HEADER_REPLAYED)
+        .cloned();
+    theirs.chain([ours(HEADER_REPLAYED, place.to_owned())]).collect()
+}
+
 fn ours(name: &str, value: String) -> (String, Option<Vec<u8>>) {
     (name.to_owned(), Some(value.into_bytes()))
 }
@@ -208,6 +268,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_of_a_dead_letter_is_read_and_gone_when_it_is_replayed() {
+        let letter = letter(Some(b"device"), Some(b"value"));
+        let encoded = encode(&letter, "device-vpn-sessions", DEFAULT_MAX_BYTES);
+        let said = read(&encoded.headers);
+        assert_eq!(
+            said,
+            Said {
+                topic: "device-vpn-sessions".to_owned(),
+                partition: Some(3),
+                offset: Some(42),
+                timestamp_ms: Some(1_700_000_000_123),
+                reason: "unknown_event".to_owned(),
+                message: "no event is set".to_owned(),
+                truncated: None,
+                replayed: None,
+            }
+        );
+        let back = replayed(&encoded.headers, "letters/0/7");
+        let names: Vec<&str> = back.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["trace", "empty", HEADER_REPLAYED]);
+        assert_eq!(read(&back).replayed.as_deref(), Some("letters/0/7"));
+        let again = replayed(&back, "letters/0/8");
+        assert_eq!((again.len(), read(&again).replayed.as_deref()), (3, Some("letters/0/8")));
+    }
+
+    #[test]
     fn null_stays_null_and_empty_empty() {
         let encoded = encode(&letter(None, None), "t", DEFAULT_MAX_BYTES);
         assert_eq!((encoded.key, encoded.value), (None, None));
@@ -238,6 +324,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_headers_are_read_without_harm(
+            headers in proptest::collection::vec(
+                (
+                    proptest::sample::select(vec![
+                        HEADER_TOPIC, HEADER_PARTITION, HEADER_OFFSET, HEADER_TIMESTAMP,
+                        HEADER_REASON, HEADER_TRUNCATED, HEADER_REPLAYED, "other",
+                    ]),
+                    proptest::option::of(proptest::collection::vec(any::<u8>(), 0..24)),
+                ),
+                0..8,
+            ),
+        ) {
+            let headers: Vec<_> =
+                headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let _ = read(&replayed(&headers, "place"));
+            let _ = read(&headers);
+        }
+
         #[test]
         fn every_dead_letter_fits(
             key in 0usize..5_000,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use prost::Message;
 use prost_types::{Duration, Timestamp as ProtoTimestamp};
 
+use super::json;
 use super::proto::v1;
 use crate::shard::{
     DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, ScopeEvent,
@@ -52,11 +53,13 @@ pub enum Format {
     /// the schema's id in four bytes, the message's place in the schema. Id and
     /// place are skipped: the topic says which message it is.
     ConfluentProtobuf,
+    /// The message in Protobuf's canonical JSON form.
+    Json,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 2] = [Format::Protobuf, Format::ConfluentProtobuf];
+    pub const ALL: [Format; 3] = [Format::Protobuf, Format::ConfluentProtobuf, Format::Json];
 
     /// The name in the configuration.
     #[must_use]
@@ -64,6 +67,7 @@ impl Format {
         match self {
             Format::Protobuf => "protobuf",
             Format::ConfluentProtobuf => "confluent-protobuf",
+            Format::Json => "json",
         }
     }
 }
@@ -116,7 +120,7 @@ pub fn decode(
 ) -> Result<Event, Refusal> {
     let Some(value) = value else { return tombstone(input, key) };
     let message = match format {
-        Format::Protobuf => value,
+        Format::Protobuf | Format::Json => value,
         Format::ConfluentProtobuf => strip_confluent_framing(value)?,
     };
     if message.is_empty() {
@@ -124,16 +128,40 @@ pub fn decode(
     }
     match input {
         Input::Heartbeats => {
-            let read = super::heartbeat::read(message);
-            heartbeat(key, read.map_or_else(|| parse(message), Ok)?)
+            // The other formats have other bytes.
+            let quick = format != Format::Json;
+            let read = quick.then(|| super::heartbeat::read(message)).flatten();
+            heartbeat(key, read.map_or_else(|| parse(format, message), Ok)?)
         }
-        Input::VpnSessions => vpn_event(key, parse(message)?),
-        Input::Lifecycle => lifecycle_event(key, parse(message)?),
+        Input::VpnSessions => vpn_event(key, parse(format, message)?),
+        Input::Lifecycle => lifecycle_event(key, parse(format, message)?),
     }
 }
 
-fn parse<M: Message + Default + prost::Name>(bytes: &[u8]) -> Result<M, Refusal> {
-    M::decode(bytes).map_err(|error| Refusal::undecodable(format!("no {}: {error}", M::NAME)))
+/// A value of an input as JSON, for people to read: the message, whether the
+/// core would take it or not.
+///
+/// # Errors
+/// Why it is no message, for people.
+pub fn to_json(input: Input, format: Format, value: &[u8]) -> Result<String, String> {
+    let message = match format {
+        Format::Json => return String::from_utf8(value.to_vec()).map_err(|e| e.to_string()),
+        Format::Protobuf => value,
+        Format::ConfluentProtobuf => {
+            strip_confluent_framing(value).map_err(|refusal| refusal.detail)?
+        }
+    };
+    json::write_bytes(json::message_of(input), message)
+}
+
+fn parse<M: Message + Default + prost::Name>(format: Format, bytes: &[u8]) -> Result<M, Refusal> {
+    let read = match format {
+        Format::Json => json::read(bytes),
+        Format::Protobuf | Format::ConfluentProtobuf => {
+            M::decode(bytes).map_err(|error| error.to_string())
+        }
+    };
+    read.map_err(|error| Refusal::undecodable(format!("no {}: {error}", M::NAME)))
 }
 
 fn tombstone(input: Input, key: Option<&[u8]>) -> Result<Event, Refusal> {

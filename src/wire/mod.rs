@@ -4,6 +4,7 @@ pub mod changelog;
 pub mod dead_letter;
 pub mod decode;
 mod heartbeat;
+pub mod json;
 pub mod metadata;
 pub mod murmur2;
 pub mod proto;

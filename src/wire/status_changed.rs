@@ -1,7 +1,7 @@
 //! A status change as it is told to others: key and value of a record of
 //! `device-status-changes`.
 
-use prost::Message;
+use prost::{Message, Name as _};
 
 use super::proto::v1;
 use crate::shard::{Connectivity, HeartbeatState, Status, StatusChange, Timestamp};
@@ -37,6 +37,25 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
     let mut key = Vec::new();
     change.device.write_to(&mut key);
     (key, message.encode_to_vec())
+}
+
+/// The attributes of a change as a CloudEvent, as headers (CloudEvents 1.0, the
+/// binary mode of its Kafka binding). `source` tells whose change it is.
+///
+/// A change that is written again has the same id.
+#[must_use]
+pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<Vec<u8>>)> {
+    let happened = timestamp(change.since.max(change.connectivity_since));
+    let header = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
+    vec![
+        header("ce_specversion", "1.0".to_owned()),
+        header("ce_id", format!("{}:{}", change.device, change.version)),
+        header("ce_source", source.to_owned()),
+        header("ce_type", v1::StatusChanged::full_name()),
+        header("ce_subject", change.device.to_string()),
+        header("ce_time", happened.to_string()),
+        header("content-type", "application/protobuf".to_owned()),
+    ]
 }
 
 /// The numbers of a status and a connectivity; zeros where nothing is shown.
@@ -109,6 +128,27 @@ mod tests {
         assert_eq!(message.last_heartbeat.unwrap().seconds, 1_759_999_000);
         assert!(message.vpn_connected && !message.deleted);
         assert_eq!(message.progress, Some(40));
+    }
+
+    #[test]
+    fn a_change_as_a_cloud_event_is_known_by_device_and_version() {
+        let headers = cloud_event(&change(), "/fleet");
+        let texts: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), str::from_utf8(value.as_ref().unwrap()).unwrap()))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                ("ce_specversion", "1.0"),
+                ("ce_id", "0123456789abcdef0123456789abcdef:3"),
+                ("ce_source", "/fleet"),
+                ("ce_type", "device_status.v1.StatusChanged"),
+                ("ce_subject", "0123456789abcdef0123456789abcdef"),
+                ("ce_time", "2025-10-09T08:53:20.123Z"),
+                ("content-type", "application/protobuf"),
+            ]
+        );
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl World {
             work_per_turn: self.plan.work_per_turn,
             refresh_interval_ms: 0,
             suspend: self.plan.classic,
+            cloud_events_source: None,
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| input.name().to_owned()),
                 max_bytes: 1_000_000,

@@ -33,6 +33,8 @@ pub struct KafkaBroker {
     port: u16,
     controller_port: u16,
     properties: Vec<(String, String)>,
+    /// Other options of `scripts/kafka.sh start`.
+    options: Vec<String>,
     running: Mutex<Option<Running>>,
     /// `None` for the shared one, whose wrapper deletes its data.
     directory: Option<tempfile::TempDir>,
@@ -55,12 +57,12 @@ impl KafkaBroker {
     pub fn start_with(properties: &[(&str, &str)]) -> KafkaBroker {
         let directory = own_directory();
         let data = directory.path().join("data");
-        KafkaBroker::launch(free_port(), data, Some(directory), properties)
+        KafkaBroker::launch(free_port(), data, Some(directory), properties, &[])
     }
 
     /// Starts one whose data is in a given place, such as a disk that can fill up.
     pub fn start_on(data: &Path) -> KafkaBroker {
-        KafkaBroker::launch(free_port(), data.to_owned(), Some(own_directory()), &[])
+        KafkaBroker::launch(free_port(), data.to_owned(), Some(own_directory()), &[], &[])
     }
 
     /// A second node of the cluster that this broker is the only controller of.
@@ -80,7 +82,14 @@ impl KafkaBroker {
             ("controller.quorum.voters", &format!("1@127.0.0.1:{}", self.controller_port)),
             ("listeners", &format!("PLAINTEXT://127.0.0.1:{port}")),
         ];
-        KafkaBroker::launch(port, data, Some(directory), &properties)
+        KafkaBroker::launch(port, data, Some(directory), &properties, &[])
+    }
+
+    /// Starts one with these options of `scripts/kafka.sh start`.
+    pub fn start_with_options(options: &[String]) -> KafkaBroker {
+        let directory = own_directory();
+        let data = directory.path().join("data");
+        KafkaBroker::launch(free_port(), data, Some(directory), &[], options)
     }
 
     /// The broker that the tests of one test binary share: it starts at the
@@ -89,7 +98,7 @@ impl KafkaBroker {
         static SHARED: OnceLock<KafkaBroker> = OnceLock::new();
         SHARED.get_or_init(|| {
             let name = format!("device-status-kafka-shared-{}", std::process::id());
-            KafkaBroker::launch(free_port(), std::env::temp_dir().join(name), None, &[])
+            KafkaBroker::launch(free_port(), std::env::temp_dir().join(name), None, &[], &[])
         })
     }
 
@@ -98,12 +107,14 @@ impl KafkaBroker {
         data: PathBuf,
         directory: Option<tempfile::TempDir>,
         properties: &[(&str, &str)],
+        options: &[String],
     ) -> KafkaBroker {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let broker = KafkaBroker {
             port,
             controller_port: free_port(),
             properties: properties.iter().map(own).collect(),
+            options: options.to_vec(),
             running: Mutex::new(None),
             directory,
             data,
@@ -141,6 +152,7 @@ impl KafkaBroker {
         for (key, value) in &self.properties {
             command.arg("--property").arg(format!("{key}={value}"));
         }
+        command.args(&self.options);
         // A process group of its own: Ctrl-C is for the test, whose end the
         // wrapper notices.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -5,5 +5,6 @@ pub mod events;
 pub mod kafka;
 pub mod process;
 pub mod redis;
+pub mod secure;
 pub mod service;
 pub mod wait;

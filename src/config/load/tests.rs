@@ -74,6 +74,7 @@ fn every_key_is_read_from_the_file() {
             refresh_interval = "0s"
             [admin]
             listen = "0.0.0.0:80"
+            token = "hunter2"
             [log]
             format = "json"
             level = "warn,device_status=debug"
@@ -103,7 +104,7 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.rules().grace_ms, 1_000);
     assert!(!format!("{config:?}").contains("hunter2"));
     let set = KEYS.iter().filter(|key| loaded.origins.contains_key(key.name)).count();
-    assert_eq!(set, KEYS.len() - 3, "all but the changelog and two formats");
+    assert_eq!(set, KEYS.len() - 4, "all but the changelog, two formats and CloudEvents");
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn every_variable_of_the_table_is_understood() {
 fn everything_wrong_is_said_at_once_with_place_and_remedy() {
     let message = message(
         "[heartbeat]\ntolerance = 0.5\ngracee = \"1s\"\n\n[processing]\nthreads = \"four\"\n\
-         commit_interval = \"20\"\n[formats]\nlifecycle = \"json\"\n",
+         commit_interval = \"20\"\n[formats]\nlifecycle = \"avro\"\n",
         &[("DEVICE_STATUS_ADMIN__LISTEN", "9464")],
     );
     let lines: Vec<&str> = message.lines().collect();
@@ -162,7 +163,7 @@ fn everything_wrong_is_said_at_once_with_place_and_remedy() {
         ":3: heartbeat.gracee = \"1s\": is no key; did you mean heartbeat.grace?",
         ":6: processing.threads = \"four\": is text, not a whole number;",
         ":7: processing.commit_interval = \"20\": is not a duration",
-        ":9: formats.lifecycle = \"json\": is not supported by this version; use protobuf or",
+        ":9: formats.lifecycle = \"avro\": is not a known value; use protobuf or confluent-",
         "environment variable DEVICE_STATUS_ADMIN__LISTEN: admin.listen = \"9464\": is not an IP",
     ];
     for (line, expected) in lines[1..].iter().zip(expected) {
@@ -228,4 +229,102 @@ fn a_key_in_the_wrong_section_is_found() {
     assert!(message.contains("did you mean processing.threads?"), "{message}");
     assert!(message.contains("did you mean kafka.brokers?"), "{message}");
     assert!(message.contains("config show"), "{message}");
+}
+
+fn secret(text: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+#[test]
+fn secrets_come_from_files_without_the_line_s_end() {
+    let (password, other, token) = (secret("hunter2\n"), secret("hunter3\r\n"), secret("t0ken"));
+    let path = |file: &tempfile::NamedTempFile| file.path().display().to_string();
+    let text = format!(
+        "[kafka.properties]\n\"sasl.password_file\" = {:?}\n[admin]\ntoken_file = {:?}\n",
+        path(&password),
+        path(&token)
+    );
+    let loaded = load_text(&text, &[]).unwrap();
+    assert_eq!(loaded.config.kafka.properties["sasl.password"], "hunter2");
+    assert_eq!(loaded.config.admin.token, "t0ken");
+    let origin = loaded.origin("admin.token").to_string();
+    assert!(origin.contains(":4, in ") && origin.ends_with(&path(&token)), "{origin}");
+    let shown = crate::config::document::effective(&loaded);
+    assert!(!shown.contains("hunter2") && !shown.contains("t0ken"), "{shown}");
+    assert!(!format!("{:?}", loaded.config).contains("t0ken"));
+
+    let variable = "DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD_FILE";
+    let loaded = load_text(&text, &[(variable, &path(&other))]).unwrap();
+    assert_eq!(loaded.config.kafka.properties["sasl.password"], "hunter3");
+    // One of librdkafka's own names that end so.
+    let variable = "DEVICE_STATUS_KAFKA__PROPERTIES__SASL_OAUTHBEARER_ASSERTION_FILE";
+    let loaded = load_text("", &[(variable, "/some/where")]).unwrap();
+    assert_eq!(loaded.config.kafka.properties["sasl.oauthbearer.assertion.file"], "/some/where");
+}
+
+#[test]
+fn a_file_of_a_secret_that_cannot_be_used_is_told_by_its_path() {
+    let empty = secret("\n");
+    let empty_path = empty.path().display().to_string();
+    let message = message(
+        "[kafka.properties]\n\"sasl.password_file\" = \"/nowhere/password\"\n\
+         \"ssl.ca.location\" = \"/nowhere/ca.pem\"\n\"group.id_file\" = \"/etc/hostname\"\n",
+        &[
+            ("DEVICE_STATUS_ADMIN__TOKEN_FILE", &empty_path),
+            // Has no end.
+            ("DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD_FILE", "/dev/zero"),
+        ],
+    );
+    assert_eq!(message.lines().count(), 6, "{message}");
+    for expected in [
+        "has more than 1048576 bytes",
+        ":2: kafka.properties.sasl.password_file = \"/nowhere/password\": cannot be read: No such",
+        ":3: kafka.properties.ssl.ca.location = \"/nowhere/ca.pem\": cannot be read: No such",
+        "kafka.properties.group.id = ",
+        "is an empty file",
+    ] {
+        assert!(message.contains(expected), "{message}\nlacks {expected}");
+    }
+}
+
+#[test]
+fn a_secret_given_twice_at_one_level_is_refused_and_over_another_level_wins() {
+    let file = secret("hunter2");
+    let path = file.path().display().to_string();
+    let text = format!("[admin]\ntoken = \"a\"\ntoken_file = {path:?}\n");
+    let message = message(&text, &[]);
+    assert!(message.contains("is given twice") && !message.contains("hunter2"), "{message}");
+    let text = "[admin]\ntoken = \"a\"\n";
+    let loaded = load_text(text, &[("DEVICE_STATUS_ADMIN__TOKEN_FILE", &path)]).unwrap();
+    assert_eq!(loaded.config.admin.token, "hunter2");
+}
+
+#[test]
+fn the_command_line_goes_before_file_and_environment() {
+    let file = secret("[kafka]\ngroup = \"file\"\n");
+    let environment = || variables(&[("DEVICE_STATUS_KAFKA__GROUP", "environment")]);
+    let flags = ["kafka.group=flag".to_owned(), "kafka.properties.client.rack=r1".to_owned()];
+    let loaded = load_with(Some(file.path()), environment(), &flags).unwrap();
+    assert_eq!(loaded.config.kafka.group, "flag");
+    assert_eq!(loaded.config.kafka.properties["client.rack"], "r1");
+    assert_eq!(loaded.origin("kafka.group"), &Origin::Flag);
+    let flags = ["kafka.grup=x".to_owned(), "hunter2".to_owned()];
+    let message = load_with(None, variables(&[]), &flags).unwrap_err().message;
+    assert!(message.contains("--set: kafka.grup = \"x\": is no key; did you mean kafka.group?"));
+    assert!(message.contains("--set: lacks an equals sign") && !message.contains("hunter2"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_harm(
+        text in r#"((\[[a-z.]{0,9}\]|kafka|topics|admin|token|properties|group|"sasl.password"|=|\.|"[^"]{0,5}"|[0-9]{1,20}|true|\{|\}|,|\[\]|#) ?\n?){0,20}"#,
+        variable in "DEVICE_STATUS_(KAFKA|TOPICS|X)__(BROKERS|PROPERTIES__[A-Z_]{0,9}|[A-Z_]{0,9})",
+        value in proptest::prelude::any::<String>(),
+        flag in "(kafka|admin)?[.=a-z]{0,12}",
+    ) {
+        let file = Some((Path::new("fuzzed.toml"), text.as_str()));
+        let _ = from_text(file, [(variable, value)].into_iter(), &[flag]);
+    }
 }

@@ -391,12 +391,62 @@ fn the_detail_names_the_field_and_the_limit() {
     );
 }
 
+#[test]
+fn json_is_read_as_protobuf_s_canonical_form_has_it() {
+    let json = |input, key, text: &str| decode(input, Format::Json, key, Some(text.as_bytes()));
+    let full = r#"{"occurredAt":"1970-01-01T00:00:10.123Z","pollInterval":"900s"}"#;
+    let message =
+        v1::Heartbeat { occurred_at: at(10, 123_000_000), poll_interval: lasting(900, 0) };
+    let expected = read(Input::Heartbeats, KEY, &message);
+    assert_eq!(json(Input::Heartbeats, KEY, full), expected);
+    // The fields' own names, an offset, spaces: all canonical to read.
+    let other =
+        r#" { "occurred_at": "1970-01-01T01:00:10.123+01:00", "poll_interval": "900.0s" } "#;
+    assert_eq!(json(Input::Heartbeats, KEY, other), expected);
+    assert_eq!(json(Input::Heartbeats, KEY, "{}").unwrap().occurred_at, None);
+
+    let opened = r#"{"sessionOpened":{"instance":"vpn-1","session":"s"}}"#;
+    assert!(json(Input::VpnSessions, KEY, opened).is_ok());
+    let frozen = r#"{"frozen":{"reason":"FROZEN_REASON_ALLOWANCE"}}"#;
+    assert!(json(Input::Lifecycle, KEY, frozen).is_ok());
+    assert_eq!(
+        json(Input::Lifecycle, KEY, r#"{"occurredAt":null}"#).unwrap_err().reason,
+        DeadLetterReason::UnknownEvent
+    );
+}
+
+#[test]
+fn json_that_is_no_such_message_is_undecodable_with_the_reason() {
+    let json = |input, text: &[u8]| decode(input, Format::Json, KEY, Some(text)).unwrap_err();
+    let bad: [(Input, &[u8], &str); 12] = [
+        (Input::Heartbeats, b"", "empty"),
+        (Input::Heartbeats, b"null", "null"),
+        (Input::Heartbeats, b"[]", "sequence"),
+        (Input::Heartbeats, b"{", "EOF"),
+        (Input::Heartbeats, b"{} {}", "trailing"),
+        (Input::Heartbeats, br#"{"occured_at":null}"#, "occured_at"),
+        (Input::Heartbeats, br#"{"occurredAt":1700000000}"#, "1700000000"),
+        (Input::Heartbeats, br#"{"pollInterval":"15m"}"#, "duration"),
+        (Input::Heartbeats, b"\x0a\x02\x08\x0a", ""),
+        (Input::Heartbeats, b"\x22\xff\x22", ""),
+        (Input::Lifecycle, br#"{"frozen":{"reason":"CAPRICE"}}"#, "CAPRICE"),
+        (Input::Lifecycle, br#"{"deleted":{},"activated":{}}"#, ""),
+    ];
+    for (input, text, word) in bad {
+        let refusal = json(input, text);
+        assert_eq!(refusal.reason, DeadLetterReason::Undecodable, "{refusal}");
+        assert!(refusal.detail.contains(word), "{refusal} lacks {word}");
+    }
+    let refusal = json(Input::Heartbeats, br#"{"pollInterval":"0.5s"}"#);
+    assert_eq!(refusal.reason, DeadLetterReason::InvalidValue);
+}
+
 fn any_input() -> impl Strategy<Value = Input> {
     prop_oneof![Just(Input::Heartbeats), Just(Input::VpnSessions), Just(Input::Lifecycle)]
 }
 
 fn any_format() -> impl Strategy<Value = Format> {
-    prop_oneof![Just(Format::Protobuf), Just(Format::ConfluentProtobuf)]
+    proptest::sample::select(&Format::ALL[..])
 }
 
 proptest! {
@@ -421,6 +471,59 @@ proptest! {
         let position = position % value.len();
         value[position] = byte;
         let _ = decode(input, Format::Protobuf, KEY.filter(|_| keyed), Some(&value));
+    }
+
+    #[test]
+    fn whatever_stands_in_json_never_panics(
+        input in any_input(),
+        text in r#"(\{|\}|\[|\]|:|,|"|null|-?[0-9]{1,20}|1e400|"occurredAt"|"pollInterval"|"frozen"|"instanceAlive"|"1970-01-01T00:00:00Z"|"-1s"|\\u[0-9a-f]{4}| ){0,24}"#,
+    ) {
+        let _ = decode(input, Format::Json, KEY, Some(text.as_bytes()));
+    }
+
+    #[test]
+    fn json_says_what_protobuf_says(
+        seconds in 0i64..TIMESTAMP_MAX_SECONDS, nanos in 0i32..1_000_000_000,
+        lease in 1i64..600_000, which in 0usize..6,
+        instance in "[^\u{0}]{1,20}", session in any::<String>(), percent in 0u32..200,
+    ) {
+        use v1::lifecycle_event::Event as L;
+        use v1::vpn_event::Event as V;
+        let opened = v1::SessionOpened { instance: instance.clone(), session };
+        let alive = v1::InstanceAlive {
+            instance: instance.clone(),
+            started_at: at(seconds, nanos),
+            lease: lasting(lease, nanos),
+        };
+        let vpn = |event| v1::VpnEvent { occurred_at: at(seconds, nanos), event: Some(event) };
+        let lifecycle =
+            |event| v1::LifecycleEvent { occurred_at: at(seconds, nanos), event: Some(event) };
+        let both = |input, key, bytes: Vec<u8>| {
+            let json = json::write_bytes(json::message_of(input), &bytes).unwrap();
+            let by_json = decode(input, Format::Json, key, Some(json.as_bytes()));
+            (by_json, decode(input, Format::Protobuf, key, Some(&bytes)))
+        };
+        let (by_json, by_protobuf) = match which {
+            0 => both(Input::Heartbeats, KEY, heartbeat_with(lasting(lease, nanos)).encode_to_vec()),
+            1 => both(Input::VpnSessions, KEY, vpn(V::SessionOpened(opened)).encode_to_vec()),
+            2 => both(Input::VpnSessions, None, vpn(V::InstanceAlive(alive)).encode_to_vec()),
+            3 => {
+                let moved = v1::Moved { fleet: instance, organization: String::new() };
+                both(Input::Lifecycle, KEY, lifecycle(L::Moved(moved)).encode_to_vec())
+            }
+            4 => {
+                let progressed = v1::UpdateProgressed { percent };
+                let event = lifecycle(L::UpdateProgressed(progressed));
+                both(Input::Lifecycle, KEY, event.encode_to_vec())
+            }
+            _ => {
+                let settings =
+                    v1::SettingsChanged { poll_interval: None, vpn_enabled: Some(percent > 100) };
+                let event = lifecycle(L::SettingsChanged(settings));
+                both(Input::Lifecycle, KEY, event.encode_to_vec())
+            }
+        };
+        prop_assert_eq!(by_json, by_protobuf);
     }
 
     #[test]

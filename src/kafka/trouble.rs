@@ -1,0 +1,140 @@
+//! What librdkafka's words about a connection mean to those who configured it.
+
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::config::Config;
+use crate::error::{Fatal, FatalKind};
+
+/// Words that tell a cause, what kind of failure it is, and what to do about
+/// it. The first that fits counts.
+const CAUSES: &[(&[&str], FatalKind, &str)] = &[
+    (
+        &["certificate verify failed", "unknown ca"],
+        FatalKind::Configuration,
+        "set kafka.properties.ssl.ca.location to the file of the authority that signed the \
+         broker's certificate, and see that the names in kafka.brokers stand in it and that it \
+         has not expired",
+    ),
+    (
+        &["certificate required", "bad certificate"],
+        FatalKind::Configuration,
+        "the broker asks for a certificate of ours: set kafka.properties.ssl.certificate.location \
+         and kafka.properties.ssl.key.location",
+    ),
+    (
+        &["to a PLAINTEXT", "wrong version number", "packet length too long"],
+        // A broker that is going down ends connections too, so this is no proof.
+        FatalKind::Unavailable,
+        "this port may not speak TLS: use another port in kafka.brokers, or set \
+         kafka.properties.security.protocol to plaintext or sasl_plaintext",
+    ),
+    (
+        &["incorrect security.protocol", "in state APIVERSION_QUERY"],
+        FatalKind::Unavailable,
+        "this port may want another protocol, TLS or SASL: set kafka.properties.security.protocol to \
+         ssl or sasl_ssl, or use another port in kafka.brokers",
+    ),
+    (
+        &["nsupported SASL mechanism", "mechanism handshake failed"],
+        FatalKind::Configuration,
+        "set kafka.properties.sasl.mechanism to one that the broker has enabled",
+    ),
+    (
+        &["OIDC", "OAUTHBEARER"],
+        FatalKind::Configuration,
+        "check kafka.properties.sasl.oauthbearer.token.endpoint.url, .client.id and \
+         .client.secret (or .client.secret_file)",
+    ),
+    (
+        &["uthentication failed", "SASL authentication error", "invalid credentials"],
+        FatalKind::Configuration,
+        "check kafka.properties.sasl.username, kafka.properties.sasl.password (or \
+         sasl.password_file) and kafka.properties.sasl.mechanism",
+    ),
+    (
+        &["Failed to resolve"],
+        FatalKind::Unavailable,
+        "check the names in kafka.brokers and the network's name service",
+    ),
+];
+
+/// What is done when no cause is known.
+const OTHERWISE: &str = "check that it runs and that kafka.brokers and the security settings in \
+    kafka.properties are right";
+
+fn cause(line: &str) -> Option<(FatalKind, &'static str)> {
+    CAUSES.iter().find_map(|(words, kind, remedy)| {
+        words.iter().any(|word| line.contains(word)).then_some((*kind, *remedy))
+    })
+}
+
+/// Collects the complaints of a client, the first ones: later ones repeat them.
+#[derive(Debug, Default)]
+pub struct Complaints(Vec<String>);
+
+impl Complaints {
+    const MAX: usize = 20;
+
+    /// Takes a line of librdkafka's log: `[thrd:…]: localhost:9092/bootstrap: …
+    /// refused (after 0ms in …)`.
+    pub fn note(&mut self, level: RDKafkaLogLevel, line: &str) {
+        let is_error = matches!(level, RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error);
+        let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
+        let tells = is_error || cause(line).is_some();
+        if tells && self.0.len() < Complaints::MAX && !self.0.iter().any(|known| known == line) {
+            self.0.push(line.to_owned());
+        }
+    }
+
+    /// The error of which this was the reason, with the remedy.
+    #[must_use]
+    pub fn explain(&self, config: &Config, doing: &str, error: &str) -> Fatal {
+        let known = self.0.iter().find_map(|line| cause(line).map(|found| (line, found)));
+        let (line, (kind, remedy)) = match known {
+            Some((line, found)) => (line.as_str(), found),
+            None => {
+                let first = self.0.first().map_or(error, String::as_str);
+                (first, (FatalKind::Unavailable, OTHERWISE))
+            }
+        };
+        let why = line.split(" (after ").next().unwrap_or(line).trim();
+        let message = format!("cannot {doing} Kafka at {}: {why}; {remedy}", config.kafka.brokers);
+        Fatal { kind, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_tells_a_cause_goes_before_the_first() {
+        let mut complaints = Complaints::default();
+        complaints.note(
+            RDKafkaLogLevel::Error,
+            "[thrd:a]: a:1/bootstrap: Connect failed (after 0ms in state CONNECT)",
+        );
+        complaints.note(
+            RDKafkaLogLevel::Error,
+            "[thrd:b]: b:1/bootstrap: SASL authentication error: no (after 1ms in X)",
+        );
+        let fatal = complaints.explain(&Config::default(), "reach", "timed out");
+        assert_eq!(fatal.kind, FatalKind::Configuration);
+        assert!(fatal.message.contains("b:1/bootstrap: SASL authentication error: no; check"));
+        assert!(fatal.message.contains("kafka.properties.sasl.password"));
+    }
+
+    #[test]
+    fn without_a_known_cause_the_first_line_is_told() {
+        let mut complaints = Complaints::default();
+        let fatal = complaints.explain(&Config::default(), "reach", "timed out");
+        assert_eq!(fatal.kind, FatalKind::Unavailable);
+        assert!(fatal.message.contains("timed out; check that it runs"));
+        complaints.note(
+            RDKafkaLogLevel::Error,
+            "[thrd:a]: a:1/bootstrap: Connect failed (after 0ms in state CONNECT)",
+        );
+        let fatal = complaints.explain(&Config::default(), "reach", "timed out");
+        assert!(fatal.message.contains("localhost:9092: a:1/bootstrap: Connect failed; check"));
+    }
+}

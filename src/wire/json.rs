@@ -1,0 +1,62 @@
+//! The messages in the canonical JSON form of Protobuf, by the descriptors that
+//! the build wrote beside the types.
+
+use std::sync::OnceLock;
+
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use serde_json::Deserializer;
+
+use crate::shard::Input;
+
+/// The messages of `proto/`, described.
+static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+fn descriptor(full_name: &str) -> Result<MessageDescriptor, String> {
+    static POOL: OnceLock<Result<DescriptorPool, String>> = OnceLock::new();
+    let pool =
+        POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).map_err(|error| error.to_string()));
+    let pool = pool.as_ref().map_err(Clone::clone)?;
+    pool.get_message_by_name(full_name).ok_or_else(|| format!("no message {full_name}"))
+}
+
+/// Reads a message. A field that it does not have is an error, as the canonical
+/// form has it: a slip in a name must not silently become a default.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn read<M: Message + Name + Default>(text: &[u8]) -> Result<M, String> {
+    let mut deserializer = Deserializer::from_slice(text);
+    let message = DynamicMessage::deserialize(descriptor(&M::full_name())?, &mut deserializer)
+        .map_err(|error| error.to_string())?;
+    deserializer.end().map_err(|error| error.to_string())?;
+    message.transcode_to().map_err(|error| error.to_string())
+}
+
+/// Writes a message.
+///
+/// # Errors
+/// When it holds what JSON cannot say, such as a date beyond the year 9999.
+pub fn write<M: Message + Name>(message: &M) -> Result<String, String> {
+    write_bytes(&M::full_name(), &message.encode_to_vec())
+}
+
+/// The name of the message that an input's records hold.
+#[must_use]
+pub const fn message_of(input: Input) -> &'static str {
+    match input {
+        Input::Heartbeats => "device_status.v1.Heartbeat",
+        Input::VpnSessions => "device_status.v1.VpnEvent",
+        Input::Lifecycle => "device_status.v1.LifecycleEvent",
+    }
+}
+
+/// Writes a message of this name as JSON from its bytes.
+///
+/// # Errors
+/// When the bytes are no such message, or hold what JSON cannot say.
+pub fn write_bytes(full_name: &str, bytes: &[u8]) -> Result<String, String> {
+    let message =
+        DynamicMessage::decode(descriptor(full_name)?, bytes).map_err(|error| error.to_string())?;
+    serde_json::to_string(&message).map_err(|error| error.to_string())
+}
