@@ -125,7 +125,7 @@ fn a_cluster_holds_the_view_and_is_read_by_get_and_watch() {
     let view = owner.devices.get_mut(&id).unwrap();
     view.version += 1_000;
     view.changed = true;
-    owner.write(&[id.clone()], &BTreeSet::new());
+    owner.write(std::slice::from_ref(&id), &BTreeSet::new());
     assert_eq!(next()["version"], owner.devices[&id].version);
 }
 

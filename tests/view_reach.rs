@@ -136,7 +136,7 @@ fn what_bars_the_way_of_tls_is_told_with_its_remedy() {
 fn a_user_with_a_password_and_a_database() {
     let server = RedisServer::start();
     let mut admin = server.connection();
-    run(&mut admin, "ACL SETUSER writer on >s3cret ~ds:* &ds:* +@all");
+    run(&mut admin, "ACL SETUSER writer on >s3cret ~ds:* resetchannels &ds:* +@all");
     let url = format!("redis://127.0.0.1:{}/5", server.port());
     let (username, password) = ("writer".to_owned(), "s3cret".to_owned());
     let redis = Redis { url: url.clone(), username, password, ..Redis::default() };
@@ -154,11 +154,14 @@ fn a_user_with_a_password_and_a_database() {
             .unwrap()
             .get_connection()
             .unwrap();
-    run(&mut admin, "ACL SETUSER reader on >s3cret ~ds:* &ds:* +@read +@connection +time");
+    run(
+        &mut admin,
+        "ACL SETUSER reader on >s3cret ~ds:* resetchannels &ds:* +@read +@connection +time",
+    );
     let told = complaint(&Redis { username: "reader".to_owned(), ..redis.clone() });
     assert!(told.contains("docs/redis.md names all"), "{told}");
     // Not allowed to write what the scripts write, though to run them.
-    run(&mut admin, "ACL SETUSER half on >s3cret ~ds:* &ds:* +@all -hset");
+    run(&mut admin, "ACL SETUSER half on >s3cret ~ds:* resetchannels &ds:* +@all -hset");
     let mut owner = Owner::start_with(Redis { username: "half".to_owned(), ..redis }, EPOCH);
     owner.turn_until("the complaint", |owner| owner.view.stats().advice().trouble.is_some());
     let told = owner.view.stats().advice().trouble.clone().unwrap();
@@ -277,4 +280,93 @@ fn a_hundred_thousand_devices_flushed_under_traffic_are_equal_within_seconds() {
     owner.assert_devices_equal(&mut redis);
     eprintln!("noticed after {noticed:?}, equal after {equal:?}, {changed} changes meanwhile");
     assert!(equal < Duration::from_secs(45), "equal only after {equal:?}");
+}
+
+/// The largest that the fields of a hash are within reason: every number of
+/// its largest, an identifier of a fleet, a token far into an owner's life.
+#[test]
+fn a_full_hash_stays_in_the_compact_encoding() {
+    use device_status::shard::{Connectivity, HeartbeatState, Status, Timestamp};
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let mut owner = Owner::start_with(Redis { url: server.url(), ..Redis::default() }, EPOCH);
+    let at = Timestamp(9_999_999_999_999);
+    let mut view = device("full", &mut Dice(1), u64::MAX);
+    view.status = Status::PostProvisioning;
+    view.connectivity = Connectivity::HeartbeatOnly;
+    view.heartbeat = HeartbeatState::Timeout;
+    (view.since, view.connectivity_since, view.last_heartbeat) = (at, at, Some(at));
+    view.progress = Some(100);
+    view.fleet = Some("f".repeat(64).into());
+    owner.devices.insert("full".to_owned(), view.clone());
+    // A fleet whose name is longer than a compact field costs more, no less right.
+    let mut view = device("longer", &mut Dice(2), 1);
+    view.fleet = Some("f".repeat(65).into());
+    owner.devices.insert("longer".to_owned(), view);
+    owner.write(&["full".to_owned(), "longer".to_owned()], &BTreeSet::new());
+    owner.settle();
+    owner.assert_equal(&mut redis, &BTreeSet::new());
+    let mut encoding = |key: &str| -> String {
+        redis::cmd("OBJECT").arg("ENCODING").arg(key).query(&mut redis).unwrap()
+    };
+    let fleet = format!("ds:fleet:{}:3", "f".repeat(64));
+    let keys = ["ds:device:full", &fleet, "ds:partition:3", "ds:device:longer"];
+    assert_eq!(keys.map(&mut encoding), ["listpack", "listpack", "listpack", "hashtable"]);
+}
+
+/// `DEVICES=1000000 cargo test --release --test view_reach measure -- --ignored --nocapture`
+#[test]
+#[ignore = "measures"]
+fn measure_what_a_device_takes_in_redis() {
+    use device_status::shard::{Connectivity, Status, Timestamp};
+    let devices = std::env::var("DEVICES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let used = |redis: &mut redis::Connection| -> u64 {
+        let info: String = redis::cmd("INFO").arg("memory").query(redis).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let before = used(&mut redis);
+    let mut owner = Owner::start_with(Redis { url: server.url(), ..Redis::default() }, EPOCH);
+    let mut dice = Dice(7);
+    let watch = support::wait::Stopwatch::start();
+    for part in 0..devices / 50_000 {
+        let bodies = (0..50_000)
+            .map(|n| {
+                let name = format!("{:032x}", part * 50_000 + n);
+                let mut view = device(&name, &mut dice, 1 + n as u64 % 40);
+                // As a fleet is: online, seen by both, in a fleet with a UUID.
+                view.status = Status::Online;
+                view.connectivity = Connectivity::Full;
+                let at = |dice: &mut Dice| {
+                    Timestamp(1_700_000_000_000 + i64::try_from(dice.roll(100_000_000)).unwrap())
+                };
+                (view.since, view.connectivity_since) = (at(&mut dice), at(&mut dice));
+                view.last_heartbeat = Some(at(&mut dice));
+                view.progress = None;
+                view.fleet = Some(format!("{:032x}", n % 100).as_str().into());
+                device_status::shard::ViewBody::Device(Box::new(view))
+            })
+            .collect();
+        let writes = owner.number(bodies);
+        owner.written = owner.sequence;
+        use device_status::stream_thread::ports::View as _;
+        owner.view.write(support::owner::PARTITION, writes, Some(part as i64), support::owner::NOW);
+        owner.settle();
+    }
+    let took = watch.elapsed();
+    let grown = used(&mut redis) - before;
+    let keys: u64 = redis::cmd("DBSIZE").query(&mut redis).unwrap();
+    let mut usage = 0;
+    for n in 0..1_000 {
+        let key = format!("ds:device:{:032x}", n * (devices / 1_000));
+        let of: u64 = redis::cmd("MEMORY").arg("USAGE").arg(key).query(&mut redis).unwrap();
+        usage += of;
+    }
+    let usage = usage / 1_000;
+    println!(
+        "{keys} keys in {took:?}: {} bytes a device by used_memory, {usage} by MEMORY USAGE",
+        grown / devices as u64
+    );
 }

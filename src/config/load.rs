@@ -211,7 +211,7 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
 }
 
 /// What is wrong with the keys of Redis together.
-fn redis_together(config: &Config, problem: &mut dyn FnMut(&str, Option<&str>, String, &str)) {
+fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, String, &str)) {
     let redis = &config.redis;
     let Ok(servers) = RedisServers::parse(&redis.url) else { return };
     if matches!(servers, RedisServers::Cluster(_))

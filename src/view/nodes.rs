@@ -103,7 +103,9 @@ impl Nodes {
     fn check_kind(&mut self) -> Result<(), String> {
         let answer = self.exchange_on(0, &[redis::cmd("INFO").arg("server").clone()])?.pop();
         let info = answer.and_then(|answer| text(&answer.ok()?)).unwrap_or_default();
-        let (what, form) = match said(&info, "redis_mode") {
+        // Valkey calls it by another name.
+        let mode = said(&info, "redis_mode").or_else(|| said(&info, "server_mode"));
+        let (what, form) = match mode {
             Some("sentinel") => {
                 ("is a Sentinel, which holds no data", "redis-sentinel://host:port/NAME")
             }

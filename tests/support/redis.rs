@@ -1,5 +1,6 @@
-//! A real `redis-server` on a free port, without persistence, gone with its
-//! directory when dropped; and the means to wait for what it will hold.
+//! A real `redis-server` (`REDIS_SERVER=path` for another) on a free port, without
+//! persistence, gone with its directory when dropped; and the means to wait for
+//! what it will hold.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +20,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that can be stopped and started again on its port.
 pub struct RedisServer {
-    program: &'static str,
     port: u16,
     directory: TempDir,
     process: Option<Process>,
@@ -37,29 +37,20 @@ impl RedisServer {
 
     /// The same with more settings, as on the command line: `--name`, values.
     pub fn start_with(settings: &[&str]) -> RedisServer {
-        RedisServer::start_as("redis-server", settings)
-    }
-
-    /// The same with another program.
-    pub fn start_as(program: &'static str, settings: &[&str]) -> RedisServer {
-        RedisServer::start_with_password(program, settings, "")
+        RedisServer::start_with_password(settings, "")
     }
 
     /// The same where `settings` ask for a password.
-    pub fn start_with_password(
-        program: &'static str,
-        settings: &[&str],
-        password: &str,
-    ) -> RedisServer {
+    pub fn start_with_password(settings: &[&str], password: &str) -> RedisServer {
         let usual = ["--save", "", "--appendonly", "no", "--daemonize", "no"];
         let settings = [&usual[..], settings].concat();
         // The port may be lost between the two binds: then try another.
         for _ in 0..10 {
-            if let Some(server) = RedisServer::try_start(program, &settings, password, None) {
+            if let Some(server) = RedisServer::try_start(&settings, password, None) {
                 return server;
             }
         }
-        panic!("{program} does not start; is it installed?");
+        panic!("redis-server does not start; is it installed?");
     }
 
     /// A Sentinel that watches the master `main`, with the same password as it.
@@ -74,8 +65,7 @@ impl RedisServer {
         );
         for _ in 0..10 {
             let settings = ["--sentinel"];
-            let server =
-                RedisServer::try_start("redis-server", &settings, password, Some(&configuration));
+            let server = RedisServer::try_start(&settings, password, Some(&configuration));
             if let Some(server) = server {
                 return server;
             }
@@ -84,7 +74,6 @@ impl RedisServer {
     }
 
     fn try_start(
-        program: &'static str,
         settings: &[&str],
         password: &str,
         configuration: Option<&str>,
@@ -98,8 +87,7 @@ impl RedisServer {
             settings.insert(0, path.to_str().unwrap().to_owned());
         }
         let password = password.to_owned();
-        let mut server =
-            RedisServer { program, port, directory, process: None, settings, password };
+        let mut server = RedisServer { port, directory, process: None, settings, password };
         server.try_restart().then_some(server)
     }
 
@@ -184,7 +172,8 @@ impl RedisServer {
     }
 
     fn try_restart(&mut self) -> bool {
-        let mut command = Command::new(self.program);
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or("redis-server".into());
+        let mut command = Command::new(program);
         command
             .args(&self.settings)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])

@@ -18,20 +18,13 @@ pub struct RedisCluster {
     masters: Vec<Option<RedisServer>>,
     /// The replica of each master, if there are any.
     replicas: Vec<RedisServer>,
-    program: &'static str,
 }
 
 impl RedisCluster {
     /// So many masters that share the slots out evenly, and a replica for each.
     pub fn start(masters: usize, with_replicas: bool) -> RedisCluster {
-        RedisCluster::start_as("redis-server", masters, with_replicas)
-    }
-
-    /// The same with another program.
-    pub fn start_as(program: &'static str, masters: usize, with_replicas: bool) -> RedisCluster {
         let followers = if with_replicas { masters } else { 0 };
-        let mut servers: Vec<RedisServer> =
-            (0..masters + followers).map(|_| node(program)).collect();
+        let mut servers: Vec<RedisServer> = (0..masters + followers).map(|_| node()).collect();
         let share = 16_384 / masters;
         for (n, server) in servers[..masters].iter().enumerate() {
             let last = if n + 1 == masters { 16_383 } else { (n + 1) * share - 1 };
@@ -72,7 +65,7 @@ impl RedisCluster {
         }
         let replicas = servers.split_off(masters);
         let masters = servers.into_iter().map(Some).collect();
-        RedisCluster { masters, replicas, program }
+        RedisCluster { masters, replicas }
     }
 
     /// For `redis.url`.
@@ -130,7 +123,7 @@ impl RedisCluster {
 
     /// Adds an empty master and moves slots to it from the first, with their keys.
     pub fn move_slots_to_a_new_master(&mut self, slots: std::ops::Range<u16>) {
-        let server = node(self.program);
+        let server = node();
         let mut new = server.connection();
         run(&mut new, &["CLUSTER", "SET-CONFIG-EPOCH", "99"]);
         meet(&mut new, self.master(0));
@@ -170,27 +163,24 @@ impl RedisCluster {
     }
 }
 
-fn node(program: &'static str) -> RedisServer {
+fn node() -> RedisServer {
     let bus_port = free_port().to_string();
-    RedisServer::start_as(
-        program,
-        &[
-            "--cluster-enabled",
-            "yes",
-            "--cluster-port",
-            &bus_port,
-            "--cluster-node-timeout",
-            NODE_TIMEOUT_MS,
-            "--cluster-replica-validity-factor",
-            "0",
-            "--masteruser",
-            "follower",
-            "--masterauth",
-            "follow",
-            "--repl-diskless-sync-delay",
-            "0",
-        ],
-    )
+    RedisServer::start_with(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus_port,
+        "--cluster-node-timeout",
+        NODE_TIMEOUT_MS,
+        "--cluster-replica-validity-factor",
+        "0",
+        "--masteruser",
+        "follower",
+        "--masterauth",
+        "follow",
+        "--repl-diskless-sync-delay",
+        "0",
+    ])
 }
 
 fn meet(connection: &mut Connection, other: &RedisServer) {

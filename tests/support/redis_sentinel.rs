@@ -67,7 +67,7 @@ impl RedisSentinel {
 }
 
 fn with_password(settings: &[&str], password: &str) -> RedisServer {
-    RedisServer::start_with_password("redis-server", settings, password)
+    RedisServer::start_with_password(settings, password)
 }
 
 /// What the Sentinel knows of the master, by name.
