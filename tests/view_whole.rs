@@ -53,7 +53,7 @@ impl World {
         let mut sent = Vec::new();
         for n in 0..DEVICES {
             let id = device_id(n);
-            let fleet = if (n + self.round / 8) % 5 == 0 { "red" } else { "blue" };
+            let fleet = if (n + self.round / 8).is_multiple_of(5) { "red" } else { "blue" };
             if lifecycle && self.round % 8 == n % 8 {
                 sent.push(events::registered(&id, at_ms, fleet, "org"));
             }
