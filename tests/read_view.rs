@@ -6,12 +6,13 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use device_status::cli::{get, watch};
+use device_status::config::Redis;
 use device_status::error::{Fatal, FatalKind};
 use device_status::shard::{
     Connectivity, DeviceId, DeviceView, HeartbeatState, Status, Timestamp, ViewBody, ViewWrite,
 };
 use device_status::stream_thread::ports::{View, ViewEvent};
-use device_status::view::{RedisView, RedisViewConfig};
+use device_status::view::RedisView;
 use serde_json::{Value, json};
 use support::redis::{HostClock, PATIENCE, RedisServer, wait_for};
 
@@ -34,16 +35,14 @@ fn write(sequence: u64, name: &str, status: Status, changed: bool) -> ViewWrite 
     ViewWrite { sequence, body: ViewBody::Device(Box::new(view)) }
 }
 
+fn config(server: &RedisServer) -> Redis {
+    let refresh_interval = std::time::Duration::ZERO;
+    Redis { url: server.url(), prefix: "t:".to_owned(), refresh_interval, ..Redis::default() }
+}
+
 /// A server, and a view that owns partition 0 and partition 200.
 fn view(server: &RedisServer) -> RedisView {
-    let (url, prefix) = (server.url(), "t:".to_owned());
-    let config = RedisViewConfig {
-        url,
-        prefix,
-        fleet_members: false,
-        refresh_interval: std::time::Duration::ZERO,
-    };
-    let mut view = RedisView::start(&config, HostClock::start()).unwrap();
+    let mut view = RedisView::start(&config(server), HostClock::start()).unwrap();
     for partition in [0, 100, 200] {
         view.take(partition, 1, 0);
     }
@@ -61,8 +60,8 @@ fn put(view: &mut RedisView, partition: i32, write: ViewWrite) {
 }
 
 fn got(server: &RedisServer, args: &get::Args, json: bool) -> (String, Result<(), Fatal>) {
-    let url = server.url();
-    let target = get::RedisTarget { url: &url, prefix: "t:", partitions: 12 };
+    let redis = config(server);
+    let target = get::RedisTarget { redis: &redis, partitions: 12 };
     let mut out = Vec::new();
     let result = get::get(args, target, json, false, &mut out);
     (String::from_utf8(out).unwrap(), result)
@@ -160,9 +159,9 @@ fn watching(
     ids: Vec<String>,
 ) -> (std::thread::JoinHandle<Result<(), Fatal>>, Receiver<String>) {
     let (lines, received) = sync_channel(16);
-    let url = server.url();
+    let redis = config(server);
     let watcher = std::thread::spawn(move || {
-        let target = get::RedisTarget { url: &url, prefix: "t:", partitions: 12 };
+        let target = get::RedisTarget { redis: &redis, partitions: 12 };
         watch::watch(&watch::Args { ids }, target, true, false, &mut Lines(lines, Vec::new()))
     });
     (watcher, received)

@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "shard", "error"]),
     ("admin", &["telemetry", "stream_thread", "error"]),
     ("simulate", &["wire", "shard"]),
-    ("view", &["stream_thread", "shard", "error"]),
+    ("view", &["stream_thread", "config", "shard", "error"]),
     ("kafka", &["stream_thread", "config", "shard", "wire", "error", "clock"]),
 ];
 

@@ -5,11 +5,12 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use device_status::config::Redis;
 use device_status::shard::{
     Connectivity, DeviceId, DeviceView, HeartbeatState, Status, Timestamp, ViewBody, ViewWrite,
 };
 use device_status::stream_thread::ports::{FoundSubject, Marker, View, ViewEvent};
-use device_status::view::{RedisView, RedisViewConfig};
+use device_status::view::RedisView;
 use support::redis::{HostClock, RedisServer, hash, members, wait_for, wait_for_some};
 
 const EPOCH: u64 = 1_700_000_000_000;
@@ -35,11 +36,11 @@ impl std::ops::DerefMut for Watched {
 }
 
 fn start(server: &RedisServer, fleet_members: bool) -> Watched {
-    let config = RedisViewConfig {
+    let config = Redis {
         url: server.url(),
-        prefix: "ds:".to_owned(),
         fleet_members,
         refresh_interval: Duration::ZERO,
+        ..Redis::default()
     };
     Watched { view: RedisView::start(&config, HostClock::start()).unwrap(), seen: Vec::new() }
 }
@@ -542,11 +543,11 @@ fn the_rights_that_the_documentation_names_are_enough() {
         .exec(&mut server.connection())
         .unwrap();
     let url = format!("redis://writer:secret@127.0.0.1:{}", server.port());
-    let config = RedisViewConfig {
+    let config = Redis {
         url,
-        prefix: "ds:".to_owned(),
         fleet_members: true,
         refresh_interval: Duration::from_secs(1),
+        ..Redis::default()
     };
     let view = RedisView::start(&config, HostClock::start()).unwrap();
     let mut view = Watched { view, seen: Vec::new() };

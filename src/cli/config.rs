@@ -63,7 +63,7 @@ pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
 fn connect_all(config: &Config) -> Vec<Check> {
     let mut checks = topics::inspect_all(config);
     let redis = format!("Redis at {}", redact_url(&config.redis.url));
-    checks.push(match Reader::connect(&config.redis.url, &config.redis.prefix) {
+    checks.push(match Reader::connect(&config.redis) {
         Ok(_) => Check::ok(redis),
         Err(fatal) => Check::failed(redis, &fatal),
     });

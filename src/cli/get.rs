@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, json};
 
-use crate::config::Config;
+use crate::config::{Config, Redis};
 use crate::error::Fatal;
 use crate::shard::{Connectivity, Status};
 use crate::view::read::{DeviceStatus, Reader};
@@ -26,10 +26,8 @@ pub struct Args {
 /// Where to read.
 #[derive(Clone, Copy, Debug)]
 pub struct RedisTarget<'a> {
-    /// `redis.url`
-    pub url: &'a str,
-    /// `redis.prefix`
-    pub prefix: &'a str,
+    /// The keys of `redis`.
+    pub redis: &'a Redis,
     /// `topics.partitions`: at least so many are looked at for a fleet.
     pub partitions: i32,
 }
@@ -38,11 +36,7 @@ impl<'a> RedisTarget<'a> {
     /// As configured.
     #[must_use]
     pub fn of(config: &'a Config) -> RedisTarget<'a> {
-        RedisTarget {
-            url: &config.redis.url,
-            prefix: &config.redis.prefix,
-            partitions: config.topics.partitions,
-        }
+        RedisTarget { redis: &config.redis, partitions: config.topics.partitions }
     }
 }
 
@@ -67,7 +61,7 @@ pub fn get(
     colour: bool,
     out: &mut dyn Write,
 ) -> Result<(), Fatal> {
-    let mut reader = Reader::connect(redis.url, redis.prefix)?;
+    let mut reader = Reader::connect(redis.redis)?;
     let style = Style { colour };
     match &args.fleet {
         Some(fleet) => {

@@ -24,7 +24,7 @@ use crate::stream_thread::{DeadLetterSettings, Settings, StreamThread, WORK_PER_
 use crate::telemetry::{
     self, commit_result, rebalance_kind, record_result, redis_result, sweep_result,
 };
-use crate::view::{RedisView, RedisViewConfig, ViewStats};
+use crate::view::{RedisView, ViewStats};
 use crate::wire::dead_letter;
 
 /// How often a thread publishes what it counted.
@@ -111,15 +111,9 @@ impl Service {
         let watch = PartitionWatch::new(&self.config, self.config.topics.partitions)?;
         let process_id = uuid::Uuid::new_v4().simple().to_string();
         let (ended, endings) = channel();
-        let view_config = RedisViewConfig {
-            url: self.config.redis.url.clone(),
-            prefix: self.config.redis.prefix.clone(),
-            fleet_members: self.config.redis.fleet_members,
-            refresh_interval: self.config.redis.refresh_interval,
-        };
         let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
-        let started = RedisView::start_all(&view_config, &view_clock, threads)?;
+        let started = RedisView::start_all(&self.config.redis, &view_clock, threads)?;
         for (thread, view) in started.into_iter().enumerate() {
             let log = KafkaLog::start(&self.config, &process_id, thread, clock.clone())?;
             views.push(view.stats());

@@ -68,7 +68,7 @@ pub fn watch(
 ) -> Result<(), Fatal> {
     let style = Style { colour };
     let mut watch = Watch { ids: &args.ids, shown: BTreeMap::new(), style, json, out };
-    let mut reader = Reader::connect(redis.url, redis.prefix)?;
+    let mut reader = Reader::connect(redis.redis)?;
     let mut listener = reader.listener()?;
     let mut backoff = Backoff::default();
     loop {
@@ -82,7 +82,7 @@ pub fn watch(
             // Nothing can cut this short but the end of the process.
             let pause_ms = u64::try_from(backoff.remaining_ms(0)).unwrap_or(0);
             std::thread::park_timeout(Duration::from_millis(pause_ms));
-            let connected = Reader::connect(redis.url, redis.prefix)
+            let connected = Reader::connect(redis.redis)
                 .and_then(|reader| reader.listener().map(|listener| (reader, listener)));
             if let Ok(connected) = connected {
                 backoff.succeeded();

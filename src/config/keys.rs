@@ -313,7 +313,56 @@ pub const KEYS: &[Key] = &[
         redis.url,
         read::redis_url,
         "URL",
-        "Where the view is written. The password is better given in the environment."
+        "Where the view is written. One server: `redis://host:port/database`, `rediss://…` with \
+         TLS, `unix:///path/to/socket?db=0`. By Sentinels: \
+         `redis-sentinel://host:port,host:port/NAME/database`. A cluster: \
+         `redis-cluster://host:port,host:port`. With TLS `rediss-sentinel://…` and \
+         `rediss-cluster://…`. User and password may stand before the hosts, as in \
+         `redis://user:password@host`."
+    ),
+    key!(
+        redis.username,
+        read::optional_text,
+        "text, or empty",
+        "The user of Redis' ACLs; goes before the URL's."
+    ),
+    key!(
+        redis.password,
+        read::optional_text,
+        "text, or empty for none",
+        "The password; goes before the URL's. Better given in a file: `redis.password_file`."
+    ),
+    key!(
+        redis.sentinel_username,
+        read::optional_text,
+        "text, or empty",
+        "The user by whom the Sentinels are asked."
+    ),
+    key!(
+        redis.sentinel_password,
+        read::optional_text,
+        "text, or empty for none",
+        "The password with which the Sentinels are asked; the URL's and `redis.password` are \
+         for the servers behind them. Better given in a file: `redis.sentinel_password_file`."
+    ),
+    key!(
+        redis.ca_file,
+        read::optional_text,
+        "path, or empty for the system's",
+        "With TLS: the authorities whose certificates are believed, as PEM. Read at each \
+         connection, like the two below."
+    ),
+    key!(
+        redis.certificate_file,
+        read::optional_text,
+        "path, or empty for none",
+        "With TLS: the certificate that we show, with its chain, as PEM."
+    ),
+    key!(
+        redis.key_file,
+        read::optional_text,
+        "path, or empty for none",
+        "With TLS: the key of that certificate, as PEM."
     ),
     key!(
         redis.prefix,
@@ -325,7 +374,8 @@ pub const KEYS: &[Key] = &[
         redis.fleet_members,
         read::boolean,
         "true or false",
-        "Also list the devices of each fleet by status, in sets."
+        "Also list the devices of each fleet by status, in sets. Not with a cluster, unless \
+         `redis.prefix` holds a hash tag, as `{ds}:` does, which puts all keys on one node."
     ),
     key!(
         redis.refresh_interval,
@@ -434,7 +484,7 @@ pub const OWNED_PROPERTIES: &[(&str, &str, &str)] = &[
 
 /// The keys whose values are secrets. Each may be given in a file, as
 /// `<key>_file`.
-pub const SECRET_KEYS: &[&str] = &["admin.token"];
+pub const SECRET_KEYS: &[&str] = &["admin.token", "redis.password", "redis.sentinel_password"];
 
 /// librdkafka's settings that name a file, and so can be looked at before a
 /// client is made.

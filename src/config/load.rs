@@ -12,6 +12,7 @@ use super::keys::{
     PROPERTIES, SECRET_KEYS,
 };
 use super::read::{self, Raw, Wrong};
+use super::redis_url::{RedisServers, has_hash_tag};
 use super::{Config, GroupProtocol, REDACTED, changelog_of, is_secret_property, redact_url};
 use crate::error::Fatal;
 
@@ -304,6 +305,7 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
             problem(&format!("{PROPERTIES}.{name}"), Some(path), what, remedy);
         }
     }
+    redis_together(config, &mut problem);
     if config.kafka.group_protocol == GroupProtocol::Consumer {
         for name in BROKER_OWNED_PROPERTIES {
             if let Some(value) = config.kafka.properties.get(*name) {
@@ -335,6 +337,45 @@ fn from_flags(flags: &[String], entries: &mut Vec<Entry>, problems: &mut Vec<Pro
                 remedy: "write --set KEY=VALUE, such as --set log.level=debug".to_owned(),
             }),
         }
+    }
+}
+
+/// What is wrong with the keys of Redis together.
+fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, String, &str)) {
+    let redis = &config.redis;
+    let Ok(servers) = RedisServers::parse(&redis.url) else { return };
+    if matches!(servers, RedisServers::Cluster(_))
+        && redis.fleet_members
+        && !has_hash_tag(&redis.prefix)
+    {
+        let what = "cannot be kept on a cluster: a device and the sets of its fleet are changed \
+                    together, so all keys must be on one node";
+        let remedy = "set it to false, or put a hash tag into redis.prefix, such as {ds}:";
+        problem("redis.fleet_members", None, what.to_owned(), remedy);
+    }
+    let files = [
+        ("redis.ca_file", &redis.ca_file),
+        ("redis.certificate_file", &redis.certificate_file),
+        ("redis.key_file", &redis.key_file),
+    ];
+    for (key, path) in files.into_iter().filter(|(_, path)| !path.is_empty()) {
+        if !servers.has_tls() {
+            let what = "is of no use without TLS".to_owned();
+            problem(key, Some(path), what, "let redis.url begin with rediss, or leave it out");
+        } else if let Err(error) = std::fs::read(path) {
+            let what = format!("cannot be read: {error}");
+            let remedy = "give the path of a PEM file that this process may read";
+            problem(key, Some(path), what, remedy);
+        }
+    }
+    let (certificate, own_key) = (&redis.certificate_file, &redis.key_file);
+    if certificate.is_empty() != own_key.is_empty() {
+        let (given, lacking) = match own_key.is_empty() {
+            true => ("redis.certificate_file", "redis.key_file"),
+            false => ("redis.key_file", "redis.certificate_file"),
+        };
+        let what = format!("is of no use without {lacking}");
+        problem(given, None, what, "give both, or neither");
     }
 }
 

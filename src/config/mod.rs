@@ -11,6 +11,7 @@ pub mod errors;
 pub mod keys;
 pub mod load;
 mod read;
+pub mod redis_url;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -186,6 +187,21 @@ pub struct Heartbeat {
 pub struct Redis {
     /// Where it is.
     pub url: String,
+    /// As whom; empty: as the URL says.
+    pub username: String,
+    /// With which password; empty: as the URL says.
+    pub password: String,
+    /// As whom to ask the Sentinels; empty: as nobody.
+    pub sentinel_username: String,
+    /// With which password to ask the Sentinels; empty: with none.
+    pub sentinel_password: String,
+    /// The authorities whose certificates are believed, as PEM; empty: the
+    /// system's.
+    pub ca_file: String,
+    /// Our own certificate, as PEM; empty: none.
+    pub certificate_file: String,
+    /// Its key, as PEM.
+    pub key_file: String,
     /// What all its keys begin with.
     pub prefix: String,
     /// Whether each fleet's devices are listed by status.
@@ -265,17 +281,30 @@ impl Default for Config {
                 grace: Duration::from_secs(15),
                 default_poll_interval: Duration::from_secs(15 * 60),
             },
-            redis: Redis {
-                url: "redis://localhost:6379".to_owned(),
-                prefix: "ds:".to_owned(),
-                fleet_members: false,
-                refresh_interval: Duration::from_secs(15 * 60),
-            },
+            redis: Redis::default(),
             admin: Admin {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
                 token: String::new(),
             },
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Redis {
+        Redis {
+            url: "redis://localhost:6379".to_owned(),
+            username: String::new(),
+            password: String::new(),
+            sentinel_username: String::new(),
+            sentinel_password: String::new(),
+            ca_file: String::new(),
+            certificate_file: String::new(),
+            key_file: String::new(),
+            prefix: "ds:".to_owned(),
+            fleet_members: false,
+            refresh_interval: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -377,15 +406,29 @@ impl fmt::Debug for Kafka {
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let token = if self.token.is_empty() { "" } else { REDACTED };
-        f.debug_struct("Admin").field("listen", &self.listen).field("token", &token).finish()
+        f.debug_struct("Admin")
+            .field("listen", &self.listen)
+            .field("token", &hidden(&self.token))
+            .finish()
     }
+}
+
+/// A secret, shown as one; empty if there is none.
+fn hidden(secret: &str) -> &'static str {
+    if secret.is_empty() { "" } else { REDACTED }
 }
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis")
             .field("url", &redact_url(&self.url))
+            .field("username", &self.username)
+            .field("password", &hidden(&self.password))
+            .field("sentinel_username", &self.sentinel_username)
+            .field("sentinel_password", &hidden(&self.sentinel_password))
+            .field("ca_file", &self.ca_file)
+            .field("certificate_file", &self.certificate_file)
+            .field("key_file", &self.key_file)
             .field("prefix", &self.prefix)
             .field("fleet_members", &self.fleet_members)
             .field("refresh_interval", &self.refresh_interval)

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::redis_url::RedisServers;
 use super::{Format, GroupProtocol, Guarantee, LogFormat, Partitioner};
 
 /// A value as it was written.
@@ -115,6 +116,14 @@ pub(super) fn uri_reference(raw: &Raw) -> Result<String, Wrong> {
         Raw::Environment(text) | Raw::Text(text) if text.bytes().any(unsafe_in_uris) => {
             Err(Wrong::new("is no URI", "write one such as //fleet.example/device-status, escaped"))
         }
+        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
+        other => Err(wrong_type(other, "text", "it in quotes")),
+    }
+}
+
+/// Text that may be empty, which means none.
+pub(super) fn optional_text(raw: &Raw) -> Result<String, Wrong> {
+    match raw {
         Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
         other => Err(wrong_type(other, "text", "it in quotes")),
     }
@@ -341,19 +350,8 @@ pub(super) fn brokers(raw: &Raw) -> Result<String, Wrong> {
 
 pub(super) fn redis_url(raw: &Raw) -> Result<String, Wrong> {
     let url = text(raw)?;
-    let scheme =
-        url.split_once("://").filter(|(_, rest)| !rest.is_empty()).map(|(scheme, _)| scheme);
-    match scheme {
-        Some(scheme)
-            if ["redis", "valkey", "unix"].iter().any(|known| scheme.starts_with(known)) =>
-        {
-            Ok(url)
-        }
-        _ => Err(Wrong::new(
-            "is not a Redis URL",
-            "write one such as redis://localhost:6379, or rediss:// for TLS",
-        )),
-    }
+    RedisServers::parse(&url).map_err(|(what, remedy)| Wrong { what, remedy })?;
+    Ok(url)
 }
 
 /// A level, or directives as `RUST_LOG` has them.

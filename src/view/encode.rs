@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::backlog::Waiting;
 use super::keys::{DEVICE_FIELDS, Keys, MARKER_FIELDS, MarkerValue, Token};
+use super::partition::Place;
 use super::scripts::{DELETED_TTL_SECONDS, SCRIPTS, call};
 use crate::shard::{DeviceId, DeviceView, Status, ViewBody, ViewWrite};
 use crate::stream_thread::ports::{FoundKey, FoundSubject};
@@ -213,26 +214,39 @@ impl Encoder {
         self.fleet_members
     }
 
+    fn marker(&self, partition: i32, place: Place) -> String {
+        match place {
+            None => self.keys.partition(partition),
+            Some(number) => self.keys.witness(partition, number),
+        }
+    }
+
     /// Reads a marker.
     #[must_use]
-    pub fn read_marker(&self, partition: i32) -> Cmd {
+    pub fn read_marker(&self, partition: i32, place: Place) -> Cmd {
         let mut command = redis::cmd("HMGET");
-        command.arg(self.keys.partition(partition)).arg(&MARKER_FIELDS);
+        command.arg(self.marker(partition, place)).arg(&MARKER_FIELDS);
         command
     }
 
     /// Takes a marker.
     #[must_use]
-    pub fn take_marker(&self, partition: i32, epoch: u64, applied: i64) -> Cmd {
-        let mut command = call(&SCRIPTS.take, &self.keys.partition(partition));
+    pub fn take_marker(&self, partition: i32, place: Place, epoch: u64, applied: i64) -> Cmd {
+        let mut command = call(&SCRIPTS.take, &self.marker(partition, place));
         command.arg(epoch).arg(applied);
         command
     }
 
     /// Advances a marker that holds one of `from`.
     #[must_use]
-    pub fn advance_marker(&self, partition: i32, from: &[MarkerValue], to: MarkerValue) -> Cmd {
-        let mut command = call(&SCRIPTS.advance, &self.keys.partition(partition));
+    pub fn advance_marker(
+        &self,
+        partition: i32,
+        place: Place,
+        from: &[MarkerValue],
+        to: MarkerValue,
+    ) -> Cmd {
+        let mut command = call(&SCRIPTS.advance, &self.marker(partition, place));
         command.arg(to.epoch).arg(to.applied).arg(to.sequence).arg(to.time_ms);
         for value in from {
             command.arg(value.to_string());

@@ -56,6 +56,13 @@ impl Keys {
         format!("{}partition:{partition}", self.prefix)
     }
 
+    /// Another marker of the partition, for the sake of the cluster node that
+    /// it is on.
+    #[must_use]
+    pub fn witness(&self, partition: i32, number: u32) -> String {
+        format!("{}partition:{partition}:{number}", self.prefix)
+    }
+
     /// The channel of hints.
     #[must_use]
     pub fn changes(&self) -> String {
@@ -213,9 +220,14 @@ mod tests {
             let fleet = fleet.into();
             assert_eq!(named, Some(Named::Members { fleet, partition: 5, status }));
         }
-        for other in
-            ["d*s:partition:3", "ds:device:a", "d*s:fleet:x", "d*s:fleet:x:y", "d*s:device:"]
-        {
+        for other in [
+            "d*s:partition:3",
+            "d*s:partition:3:0",
+            "ds:device:a",
+            "d*s:fleet:x",
+            "d*s:fleet:x:y",
+            "d*s:device:",
+        ] {
             assert_eq!(keys.named(other), None, "{other}");
         }
     }

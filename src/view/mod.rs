@@ -13,10 +13,12 @@
 //! looks for hashes that no row has (V6). What the keys mean is in
 //! docs/redis.md.
 
+mod access;
 mod backlog;
 mod encode;
 pub mod keys;
 mod link;
+mod nodes;
 mod partition;
 pub mod read;
 pub mod rounds;
@@ -30,32 +32,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::config::Redis;
 use crate::error::Fatal;
 use crate::shard::{Timestamp, ViewWrite};
 use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
 
+use access::Access;
 use encode::Encoder;
+use keys::Keys;
+pub use link::Backoff;
 use link::Link;
-pub use link::{Backoff, redacted};
 use scan::{Peers, Scan};
 use state::State;
 pub use state::{Advice, SweepStats, ViewStats};
 use sweep::Task;
 use worker::{Shared, Worker};
-
-/// Where and how to write.
-#[derive(Clone, Debug)]
-pub struct RedisViewConfig {
-    /// `redis.url`
-    pub url: String,
-    /// `redis.prefix`
-    pub prefix: String,
-    /// `redis.fleet_members`
-    pub fleet_members: bool,
-    /// `redis.refresh_interval`: how long a pass of the sweep takes; zero: there
-    /// is none.
-    pub refresh_interval: Duration,
-}
 
 /// The view in Redis. One a stream thread.
 pub struct RedisView {
@@ -68,10 +59,7 @@ impl RedisView {
     /// # Errors
     /// When the URL is wrong, or no thread can be started. A server that is
     /// away is no error.
-    pub fn start(
-        config: &RedisViewConfig,
-        clock: Arc<dyn Clock + Send + Sync>,
-    ) -> Result<RedisView, Fatal> {
+    pub fn start(config: &Redis, clock: Arc<dyn Clock + Send + Sync>) -> Result<RedisView, Fatal> {
         RedisView::start_one(config, clock, &Arc::default(), true)
     }
 
@@ -81,7 +69,7 @@ impl RedisView {
     /// # Errors
     /// As [`RedisView::start`].
     pub fn start_all(
-        config: &RedisViewConfig,
+        config: &Redis,
         clock: &Arc<dyn Clock + Send + Sync>,
         count: usize,
     ) -> Result<Vec<RedisView>, Fatal> {
@@ -91,16 +79,16 @@ impl RedisView {
     }
 
     fn start_one(
-        config: &RedisViewConfig,
+        config: &Redis,
         clock: Arc<dyn Clock + Send + Sync>,
         peers: &Arc<Peers>,
         scans: bool,
     ) -> Result<RedisView, Fatal> {
-        let link = Link::new(link::open(&config.url)?);
+        let link = Link::new(Access::new(config)?);
         let encoder = Encoder::new(&config.prefix, config.fleet_members);
         let stats = Arc::new(ViewStats::default());
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(stats.clone())),
+            state: Mutex::new(State::new(Keys::new(&config.prefix), stats.clone())),
             changed: Condvar::new(),
             stats,
             clock,

@@ -7,6 +7,11 @@
 //! advanced over it. So a view that loses its last writes, as a replica does
 //! that takes over, is always caught: either its marker is not what we last
 //! wrote, or everything behind that marker is still here to be written again.
+//!
+//! The nodes of a cluster lose their last writes one by one, so each has a
+//! marker: a *witness*, where it is not the partition's own. All witnesses are
+//! advanced first, and the partition's own marker only as far as all of them
+//! have come: it speaks for the whole.
 
 use std::collections::VecDeque;
 
@@ -29,23 +34,55 @@ const UNCONFIRMED_MAX: usize = 8_192;
 /// dropped; wrongly dropping one costs a rewrite.
 const POSSIBLE_MAX: usize = 8;
 
-/// Where a partition stands with its marker.
+/// Where a partition stands with its markers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Nobody has said for which epoch to write.
     Untaken,
-    /// The marker is to be taken.
+    /// They are ours, or to be taken.
+    Owned,
+    /// A later owner holds the marker: nothing is written any more.
+    Superseded,
+}
+
+/// Where we stand with one marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is to be taken.
     Taking {
         /// What it may say.
         applied: i64,
     },
-    /// The marker is ours, as far as we know.
+    /// It is ours, as far as we know.
     Held {
         /// Whether that was seen on this connection.
         verified: bool,
     },
-    /// A later owner holds the marker: nothing is written any more.
-    Superseded,
+}
+
+/// Which marker of a partition: its own, or a witness, by number.
+pub type Place = Option<u32>;
+
+/// A marker, as far as we know it.
+#[derive(Debug)]
+struct Marker {
+    place: Place,
+    standing: Standing,
+    /// What it may hold: first what it held when last seen, then what calls
+    /// would have written whose answers never came (rule V4).
+    possible: Vec<MarkerValue>,
+    check_at_ms: i64,
+}
+
+impl Marker {
+    fn new(place: Place, applied: i64) -> Marker {
+        let standing = Standing::Taking { applied };
+        Marker { place, standing, possible: Vec::new(), check_at_ms: 0 }
+    }
+
+    fn is_verified(&self) -> bool {
+        self.standing == Standing::Held { verified: true }
+    }
 }
 
 /// Once every write up to `sequence` is acknowledged, the marker may say so.
@@ -120,10 +157,8 @@ pub struct Partition {
     /// While nothing is missing from what was handed to us: the time of the
     /// last commit, and when on our monotonic clock we heard it.
     complete: Option<(Timestamp, i64)>,
-    /// What the marker may hold: first what it held when last seen, then what
-    /// calls would have written whose answers never came (rule V4).
-    possible: Vec<MarkerValue>,
-    check_at_ms: i64,
+    /// The partition's own marker, then its witnesses.
+    markers: Vec<Marker>,
     /// A rewrite is needed and the loop does not know yet, so what it says of
     /// `applied` does not allow for it.
     rewrite_untold: bool,
@@ -135,7 +170,8 @@ pub struct Partition {
 impl Partition {
     /// A partition that nobody has taken.
     #[must_use]
-    pub fn new(generation: u64) -> Partition {
+    pub fn new(generation: u64, witnesses: &[u32]) -> Partition {
+        let places = std::iter::once(None).chain(witnesses.iter().copied().map(Some));
         Partition {
             generation,
             epoch: 0,
@@ -149,8 +185,7 @@ impl Partition {
             marks: VecDeque::new(),
             passed: Mark::default(),
             complete: None,
-            possible: Vec::new(),
-            check_at_ms: 0,
+            markers: places.map(|place| Marker::new(place, 0)).collect(),
             rewrite_untold: false,
             discarded: Backlog::default(),
         }
@@ -169,8 +204,31 @@ impl Partition {
             self.forget_marks();
         }
         self.epoch = epoch;
-        self.phase = Phase::Taking { applied };
+        self.phase = Phase::Owned;
+        self.take_markers(applied);
         self.requeue_unconfirmed();
+    }
+
+    fn take_markers(&mut self, applied: i64) {
+        for marker in &mut self.markers {
+            *marker = Marker::new(marker.place, applied);
+        }
+    }
+
+    /// The servers have changed, and with them the witnesses. New ones begin
+    /// with what is there: whatever a node was given by another is believed.
+    pub fn witnessed_by(&mut self, witnesses: &[u32]) {
+        let taking = |marker: &Marker| match marker.standing {
+            Standing::Taking { applied } => Some(applied),
+            Standing::Held { .. } => None,
+        };
+        let applied = self.markers.iter().filter_map(taking).max().unwrap_or(0);
+        self.markers.retain(|marker| marker.place.is_none_or(|number| witnesses.contains(&number)));
+        for &number in witnesses {
+            if !self.markers.iter().any(|marker| marker.place == Some(number)) {
+                self.markers.push(Marker::new(Some(number), applied));
+            }
+        }
     }
 
     /// The epoch that writes are made for.
@@ -219,28 +277,63 @@ impl Partition {
         }
     }
 
-    /// What is to be done with the marker now.
+    /// What is to be done with the markers now.
     #[must_use]
-    pub fn marker_step(&self, monotonic_ms: i64) -> Option<MarkerStep> {
-        match self.phase {
-            Phase::Untaken | Phase::Superseded => None,
-            Phase::Taking { applied } => Some(MarkerStep::Take { epoch: self.epoch, applied }),
-            Phase::Held { verified: false } => Some(MarkerStep::Check),
-            Phase::Held { verified: true } => {
-                let held = self.possible.first()?;
-                (self.marker_behind() || monotonic_ms >= self.check_at_ms).then(|| {
-                    let to = self.next_marker(held, monotonic_ms);
-                    MarkerStep::Advance { from: self.possible.clone(), to }
+    pub fn marker_steps(&self, monotonic_ms: i64) -> Vec<(Place, MarkerStep)> {
+        if self.phase != Phase::Owned {
+            return Vec::new();
+        }
+        let step = |marker: &Marker| Some((marker.place, self.marker_step(marker, monotonic_ms)?));
+        self.markers.iter().filter_map(step).collect()
+    }
+
+    fn marker_step(&self, marker: &Marker, monotonic_ms: i64) -> Option<MarkerStep> {
+        match marker.standing {
+            Standing::Taking { applied } => Some(MarkerStep::Take { epoch: self.epoch, applied }),
+            Standing::Held { verified: false } => Some(MarkerStep::Check),
+            // None goes ahead while it is not known what became of another.
+            Standing::Held { verified: true } if !self.may_write() => None,
+            Standing::Held { verified: true } => {
+                let held = marker.possible.first()?;
+                (self.is_behind(marker) || monotonic_ms >= marker.check_at_ms).then(|| {
+                    let to = match marker.place {
+                        None if self.has_witnesses() => self.agreed(held),
+                        _ => self.next_marker(held, monotonic_ms),
+                    };
+                    MarkerStep::Advance { from: marker.possible.clone(), to }
                 })
             }
         }
     }
 
-    /// Whether the marker could say more than it does.
-    fn marker_behind(&self) -> bool {
-        self.possible.first().is_none_or(|held| {
-            held.sequence != self.written || held.applied != self.may_say(held).applied
+    fn has_witnesses(&self) -> bool {
+        self.markers.len() > 1
+    }
+
+    /// How far all witnesses have come, at least as far as `held`.
+    fn agreed(&self, held: &MarkerValue) -> MarkerValue {
+        let values = self.markers.iter().skip(1).filter_map(|marker| marker.possible.first());
+        let least = values.copied().reduce(|a, b| MarkerValue {
+            applied: a.applied.min(b.applied),
+            sequence: a.sequence.min(b.sequence),
+            time_ms: a.time_ms.min(b.time_ms),
+            ..a
+        });
+        least.map_or(*held, |least| MarkerValue {
+            epoch: self.epoch,
+            applied: least.applied.max(held.applied),
+            sequence: least.sequence.max(held.sequence),
+            time_ms: least.time_ms.max(held.time_ms),
         })
+    }
+
+    /// Whether the marker could say more than it does.
+    fn is_behind(&self, marker: &Marker) -> bool {
+        let Some(held) = marker.possible.first() else { return true };
+        if marker.place.is_none() && self.has_witnesses() {
+            return self.agreed(held) != *held;
+        }
+        held.sequence != self.written || held.applied != self.may_say(held).applied
     }
 
     /// The mark that the marker may show, `held` being what it shows now: after
@@ -267,10 +360,10 @@ impl Partition {
         MarkerValue { epoch, applied: mark.applied, sequence, time_ms: time.0 }
     }
 
-    /// Whether writes may be sent: only where the marker was seen to be ours.
+    /// Whether writes may be sent: only where all markers were seen to be ours.
     #[must_use]
     pub fn may_write(&self) -> bool {
-        self.phase == Phase::Held { verified: true }
+        self.phase == Phase::Owned && self.markers.iter().all(Marker::is_verified)
     }
 
     /// How long until there is something to do; 0 if there is now.
@@ -278,9 +371,11 @@ impl Partition {
     pub fn due_in_ms(&self, monotonic_ms: i64) -> Option<i64> {
         match self.phase {
             Phase::Untaken | Phase::Superseded => None,
-            Phase::Taking { .. } | Phase::Held { verified: false } => Some(0),
-            Phase::Held { verified: true } if self.unsettled() => Some(0),
-            Phase::Held { verified: true } => Some((self.check_at_ms - monotonic_ms).max(0)),
+            Phase::Owned if !self.may_write() || self.unsettled() => Some(0),
+            Phase::Owned => {
+                let check_at_ms = self.markers.iter().map(|marker| marker.check_at_ms).min();
+                check_at_ms.map(|check_at_ms| (check_at_ms - monotonic_ms).max(0))
+            }
         }
     }
 
@@ -289,8 +384,8 @@ impl Partition {
     pub fn unsettled(&self) -> bool {
         match self.phase {
             Phase::Untaken | Phase::Superseded => false,
-            Phase::Taking { .. } | Phase::Held { .. } => {
-                !self.backlog.is_empty() || self.marker_behind()
+            Phase::Owned => {
+                !self.backlog.is_empty() || self.markers.iter().any(|marker| self.is_behind(marker))
             }
         }
     }
@@ -322,11 +417,13 @@ impl Partition {
         self.may_write().then(|| self.backlog.pop()).flatten()
     }
 
-    /// The connection was lost, or made anew: nothing is known of the marker,
+    /// The connection was lost, or made anew: nothing is known of the markers,
     /// and of what the last server had not yet made durable.
     pub fn disconnected(&mut self) {
-        if let Phase::Held { verified } = &mut self.phase {
-            *verified = false;
+        for marker in &mut self.markers {
+            if let Standing::Held { verified } = &mut marker.standing {
+                *verified = false;
+            }
         }
         self.requeue_unconfirmed();
     }
@@ -355,7 +452,7 @@ impl Partition {
 
     /// A write was refused: see at once whether somebody else owns the marker.
     pub fn write_refused(&mut self) {
-        self.check_at_ms = 0;
+        self.markers[0].check_at_ms = 0;
     }
 
     /// All writes of a round have been told to be done or failed.
@@ -373,61 +470,84 @@ impl Partition {
         }
     }
 
-    /// The marker is taken, and says `applied` and `time_ms`.
-    pub fn taken(&mut self, applied: i64, time_ms: i64, monotonic_ms: i64) -> Option<Finding> {
-        let Phase::Taking { applied: wanted } = self.phase else { return None };
+    fn marker(&mut self, place: Place) -> Option<&mut Marker> {
+        self.markers.iter_mut().find(|marker| marker.place == place)
+    }
+
+    /// The marker was taken with `wanted`, and says `applied` and `time_ms`.
+    pub fn taken(
+        &mut self,
+        place: Place,
+        wanted: i64,
+        (applied, time_ms): (i64, i64),
+        monotonic_ms: i64,
+    ) -> Option<Finding> {
+        let epoch = self.epoch;
+        let marker = self.marker(place)?;
+        // Another loss may have been found in the same round.
+        if marker.standing != (Standing::Taking { applied: wanted }) {
+            return None;
+        }
         let sequence = 0;
-        self.possible = vec![MarkerValue { epoch: self.epoch, applied, sequence, time_ms }];
+        marker.possible = vec![MarkerValue { epoch, applied, sequence, time_ms }];
         if applied != wanted {
             return Some(self.lost());
         }
-        self.phase = Phase::Held { verified: true };
-        self.check_at_ms = monotonic_ms + CHECK_INTERVAL_MS;
-        if self.passed.applied < applied {
+        marker.standing = Standing::Held { verified: true };
+        marker.check_at_ms = monotonic_ms + CHECK_INTERVAL_MS;
+        if place.is_none() && self.passed.applied < applied {
             self.passed = Mark { sequence, applied, now: Timestamp(time_ms) };
         }
         None
     }
 
     /// The marker holds `to`, by our hand.
-    pub fn advanced(&mut self, to: MarkerValue, monotonic_ms: i64) {
-        self.possible.clear();
-        self.possible.push(to);
-        self.check_at_ms = monotonic_ms + CHECK_INTERVAL_MS;
-        self.acknowledged = self.acknowledged.max(to.sequence);
-        self.unconfirmed.retain(|(place, _)| *place > to.sequence);
+    pub fn advanced(&mut self, place: Place, to: MarkerValue, monotonic_ms: i64) {
+        let Some(marker) = self.marker(place) else { return };
+        if !matches!(marker.standing, Standing::Held { .. }) {
+            return;
+        }
+        marker.possible.clear();
+        marker.possible.push(to);
+        marker.check_at_ms = monotonic_ms + CHECK_INTERVAL_MS;
+        if place.is_none() {
+            self.acknowledged = self.acknowledged.max(to.sequence);
+            self.unconfirmed.retain(|(place, _)| *place > to.sequence);
+        }
     }
 
     /// Nobody knows whether the marker was advanced.
-    pub fn advance_unanswered(&mut self, to: MarkerValue) {
-        if !self.possible.contains(&to) {
-            self.possible.push(to);
+    pub fn advance_unanswered(&mut self, place: Place, to: MarkerValue) {
+        let Some(marker) = self.marker(place) else { return };
+        if !marker.possible.contains(&to) {
+            marker.possible.push(to);
         }
-        if self.possible.len() > POSSIBLE_MAX {
-            self.possible.remove(1);
+        if marker.possible.len() > POSSIBLE_MAX {
+            marker.possible.remove(1);
         }
     }
 
     /// The marker was looked at, before writing on a new connection.
-    pub fn checked(&mut self, found: Found) -> Option<Finding> {
+    pub fn checked(&mut self, place: Place, found: Found) -> Option<Finding> {
+        let marker = self.marker(place)?;
         match found {
-            Found::Value(value) if self.possible.contains(&value) => {
-                self.possible.retain(|other| *other != value);
-                self.possible.insert(0, value);
-                if let Phase::Held { verified } = &mut self.phase {
+            Found::Value(value) if marker.possible.contains(&value) => {
+                marker.possible.retain(|other| *other != value);
+                marker.possible.insert(0, value);
+                if let Standing::Held { verified } = &mut marker.standing {
                     *verified = true;
                 }
                 // Write it again soon: a call whose answer never came may
                 // still be on its way.
-                self.check_at_ms = 0;
+                marker.check_at_ms = 0;
                 None
             }
-            other => self.mismatch(other),
+            other => self.mismatch(place, other),
         }
     }
 
     /// The marker does not hold what we last wrote (rule V4).
-    pub fn mismatch(&mut self, found: Found) -> Option<Finding> {
+    pub fn mismatch(&mut self, place: Place, found: Found) -> Option<Finding> {
         let epoch = match found {
             Found::Nothing => None,
             Found::Epoch(epoch) => Some(epoch),
@@ -436,7 +556,8 @@ impl Partition {
         if epoch.is_some_and(|epoch| epoch > self.epoch) {
             return Some(self.superseded());
         }
-        matches!(self.phase, Phase::Held { .. }).then(|| self.lost())
+        let held = self.marker(place).is_some_and(|m| matches!(m.standing, Standing::Held { .. }));
+        held.then(|| self.lost())
     }
 
     /// A later owner holds the marker.
@@ -452,7 +573,7 @@ impl Partition {
         self.requeue_unconfirmed();
         self.forget_marks();
         self.rewrite_untold = true;
-        self.phase = Phase::Taking { applied: 0 };
+        self.take_markers(0);
         Finding::RewriteNeeded
     }
 

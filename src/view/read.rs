@@ -1,14 +1,17 @@
 //! Reads the view: what `get` and `watch` know.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, Cmd, Connection, PubSub, Value};
+use redis::{Cmd, Connection, PubSub, Value};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::access::{Access, complaint};
 use super::keys::{DEVICE_FIELDS, Keys};
-use super::link;
+use super::nodes::Nodes;
+use crate::config::Redis;
 use crate::error::Fatal;
 use crate::shard::Status;
 
@@ -61,8 +64,7 @@ impl DeviceStatus {
 /// A connection for reading.
 pub struct Reader {
     keys: Keys,
-    client: Client,
-    connection: Connection,
+    nodes: Nodes,
     shown_url: String,
 }
 
@@ -71,16 +73,16 @@ impl Reader {
     ///
     /// # Errors
     /// When the URL is wrong or there is no server.
-    pub fn connect(url: &str, prefix: &str) -> Result<Reader, Fatal> {
-        let client = link::open(url)?;
-        let shown_url = link::redacted(url);
-        let connection = link::connect(&client).map_err(|error| {
+    pub fn connect(config: &Redis) -> Result<Reader, Fatal> {
+        let access = Arc::new(Access::new(config)?);
+        let shown_url = access.shown();
+        let nodes = Nodes::connect(&access).map_err(|error| {
             Fatal::unavailable(format!(
                 "cannot reach Redis at {shown_url}: {error}. \
                  Is it running, and is redis.url right?"
             ))
         })?;
-        Ok(Reader { keys: Keys::new(prefix), client, connection, shown_url })
+        Ok(Reader { keys: Keys::new(&config.prefix), nodes, shown_url })
     }
 
     /// Another connection to the same server, for hints of changes.
@@ -88,7 +90,7 @@ impl Reader {
     /// # Errors
     /// When there is no server.
     pub fn listener(&self) -> Result<Listener, Fatal> {
-        let connection = link::connect(&self.client).map_err(|error| self.unavailable(&error))?;
+        let connection = self.nodes.listener().map_err(|error| self.unavailable(&error))?;
         let (channel, shown_url) = (self.keys.changes(), self.shown_url.clone());
         Ok(Listener { connection, channel, shown_url })
     }
@@ -160,12 +162,12 @@ impl Reader {
     }
 
     fn query(&mut self, commands: &[Cmd]) -> Result<Vec<Value>, Fatal> {
-        let answers = link::exchange(&mut self.connection, commands)
-            .map_err(|error| self.unavailable(&error))?;
+        let answers = self.nodes.exchange(commands);
+        let answers = answers.map_err(|error| self.unavailable(&error))?;
         let taken = answers.into_iter().map(|answer| match answer {
             // Somebody's accident under one of our names: not ours, so nothing.
             Err(error) if error.code() == Some("WRONGTYPE") => Ok(Value::Nil),
-            answer => answer.map_err(|error| self.unavailable(&error.to_string())),
+            answer => answer.map_err(|error| self.unavailable(&complaint(&error))),
         });
         taken.collect()
     }

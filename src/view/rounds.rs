@@ -7,6 +7,8 @@ use std::sync::Arc;
 use redis::{Cmd, Value};
 
 use super::encode::Encoder;
+use super::keys::Keys;
+use super::nodes::Layout;
 use super::state::{State, Step, ViewStats};
 use crate::shard::{Timestamp, ViewWrite};
 use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
@@ -25,7 +27,7 @@ impl<C: Clock> Rounds<C> {
     pub fn new(prefix: &str, clock: C) -> Rounds<C> {
         let stats = Arc::new(ViewStats::default());
         Rounds {
-            state: State::new(stats.clone()),
+            state: State::new(Keys::new(prefix), stats.clone()),
             encoder: Encoder::new(prefix, false),
             stats,
             clock,
@@ -35,7 +37,7 @@ impl<C: Clock> Rounds<C> {
 
     /// A connection was made anew.
     pub fn connected(&mut self) {
-        self.state.connected();
+        self.state.connected(Layout::default());
     }
 
     /// Whether a round is due now.

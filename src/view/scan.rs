@@ -67,6 +67,20 @@ impl Peers {
 /// What one `SCAN` found: whence to go on, if there is more, and the items.
 type Found = (Option<String>, Vec<Box<[u8]>>);
 
+/// Where a pass is: it goes from server to server.
+#[derive(Clone)]
+struct Cursor {
+    server: usize,
+    cursor: String,
+}
+
+impl Cursor {
+    /// Where a server begins, if there are so many.
+    fn at(server: usize, servers: usize) -> Option<Cursor> {
+        (server < servers).then(|| Cursor { server, cursor: "0".to_owned() })
+    }
+}
+
 /// A member set whose members are looked at.
 struct Set {
     fleet: Box<str>,
@@ -81,7 +95,7 @@ pub struct Scan {
     interval_ms: i64,
     pattern: String,
     /// Where to go on; absent between passes.
-    cursor: Option<String>,
+    cursor: Option<Cursor>,
     started_ms: i64,
     next_ms: i64,
     keys_per_step: i64,
@@ -168,36 +182,41 @@ impl Scan {
         if std::mem::take(&mut self.hurry) {
             self.keys_per_step = KEYS_AFTER_LOSS;
             self.step_ms = STEP_MS;
-            self.cursor = Some("0".to_owned());
+            self.cursor = Cursor::at(0, link.servers());
             return Ok(());
         }
-        let answer = link.round_trip(&[redis::cmd("DBSIZE")])?;
-        let keys = match answer.first() {
-            Some(Ok(Value::Int(keys))) => (*keys).max(1),
-            // Not allowed to know: as if there were many.
-            _ => 1_000_000,
-        };
+        let mut keys = 1;
+        for server in 0..link.servers() {
+            keys += match link.ask_server(server, &redis::cmd("DBSIZE"))? {
+                Ok(Value::Int(keys)) => keys,
+                // Not allowed to know: as if there were many.
+                _ => 1_000_000,
+            };
+        }
         let budget_ms = (self.interval_ms / 10 * 9).max(1);
         self.keys_per_step = (keys.saturating_mul(STEP_MS) / budget_ms)
             .clamp(*KEYS_PER_STEP.start(), *KEYS_PER_STEP.end());
         let steps = keys / self.keys_per_step + 1;
         self.step_ms = (budget_ms / steps).max(STEP_MS);
-        self.cursor = Some("0".to_owned());
+        self.cursor = Cursor::at(0, link.servers());
         Ok(())
     }
 
     fn look_at_keys(
         &mut self,
-        cursor: &str,
+        Cursor { server, cursor }: &Cursor,
         encoder: &Encoder,
         link: &mut Link,
         stats: &ViewStats,
     ) -> Result<(), String> {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(self.keys_per_step);
-        let answer = link.round_trip(&[scan])?.pop();
+        let answer = link.ask_server(*server, &scan)?;
         let Some((next, keys)) = self.page(answer, stats) else { return Ok(()) };
-        self.cursor = next;
+        self.cursor = match next {
+            Some(cursor) => Some(Cursor { server: *server, cursor }),
+            None => Cursor::at(server + 1, link.servers()),
+        };
         let mut named = Vec::new();
         let mut reads = Vec::new();
         for key in keys {
@@ -273,17 +292,16 @@ impl Scan {
         Ok(())
     }
 
-    fn page(&mut self, answer: Option<Answer>, stats: &ViewStats) -> Option<Found> {
+    fn page(&mut self, answer: Answer, stats: &ViewStats) -> Option<Found> {
         match answer {
-            Some(Ok(value)) => parse(Some(&value)),
-            Some(Err(message)) => {
+            Ok(value) => parse(Some(&value)),
+            Err(message) => {
                 stats.sweep.failed.fetch_add(1, Ordering::Relaxed);
                 if !std::mem::replace(&mut self.refused, true) {
                     tracing::warn!(message, "Redis does not let us look for keys without a device");
                 }
                 None
             }
-            None => None,
         }
     }
 }

@@ -10,9 +10,10 @@ use redis::{Cmd, Value};
 
 use super::backlog::Waiting;
 use super::encode::Encoder;
-use super::keys::MarkerValue;
+use super::keys::{Keys, MarkerValue};
 use super::link::Answer;
-use super::partition::{Finding, Found, MarkerStep, Partition};
+use super::nodes::Layout;
+use super::partition::{Finding, Found, MarkerStep, Partition, Place};
 use super::sweep::{Sweep, Task};
 use crate::stream_thread::ports::{FoundKey, Marker, ViewEvent};
 
@@ -85,9 +86,9 @@ impl ViewStats {
 #[derive(Debug)]
 pub enum Step {
     /// Read a marker for the loop.
-    Ask(i32),
-    /// Do something with the marker of a partition in one of its lives.
-    Marker(i32, u64, MarkerStep),
+    Ask(i32, Place),
+    /// Do something with a marker of a partition in one of its lives.
+    Marker(i32, u64, Place, MarkerStep),
     /// Write.
     Write(Sent),
 }
@@ -107,14 +108,14 @@ impl Step {
     #[must_use]
     pub fn command(&self, encoder: &Encoder) -> Cmd {
         match self {
-            Step::Ask(partition) | Step::Marker(partition, _, MarkerStep::Check) => {
-                encoder.read_marker(*partition)
+            Step::Ask(partition, place) | Step::Marker(partition, _, place, MarkerStep::Check) => {
+                encoder.read_marker(*partition, *place)
             }
-            Step::Marker(partition, _, MarkerStep::Take { epoch, applied }) => {
-                encoder.take_marker(*partition, *epoch, *applied)
+            Step::Marker(partition, _, place, MarkerStep::Take { epoch, applied }) => {
+                encoder.take_marker(*partition, *place, *epoch, *applied)
             }
-            Step::Marker(partition, _, MarkerStep::Advance { from, to }) => {
-                encoder.advance_marker(*partition, from, *to)
+            Step::Marker(partition, _, place, MarkerStep::Advance { from, to }) => {
+                encoder.advance_marker(*partition, *place, from, *to)
             }
             Step::Write(sent) => encoder.write(sent.partition, sent.epoch, &sent.waiting),
         }
@@ -124,6 +125,9 @@ impl Step {
 /// What the loop and the worker share.
 #[derive(Debug)]
 pub struct State {
+    keys: Keys,
+    /// Who has which keys, as of the last connection.
+    layout: Layout,
     partitions: BTreeMap<i32, Partition>,
     generations: u64,
     asked: BTreeSet<i32>,
@@ -147,8 +151,10 @@ pub struct State {
 impl State {
     /// Nothing asked, nothing owned.
     #[must_use]
-    pub fn new(stats: Arc<ViewStats>) -> State {
+    pub fn new(keys: Keys, stats: Arc<ViewStats>) -> State {
         State {
+            keys,
+            layout: Layout::default(),
             partitions: BTreeMap::new(),
             generations: 0,
             asked: BTreeSet::new(),
@@ -173,7 +179,7 @@ impl State {
     pub fn partition(&mut self, partition: i32) -> &mut Partition {
         self.partitions.entry(partition).or_insert_with(|| {
             self.generations += 1;
-            Partition::new(self.generations)
+            Partition::new(self.generations, &self.layout.witnesses(&self.keys, partition))
         })
     }
 
@@ -313,11 +319,15 @@ impl State {
 
     /// What to do next, in the order in which it is to be sent.
     pub fn plan(&mut self, monotonic_ms: i64) -> Vec<Step> {
-        let mut steps: Vec<Step> =
-            std::mem::take(&mut self.asked).into_iter().map(Step::Ask).collect();
+        let mut steps = Vec::new();
+        for asked in std::mem::take(&mut self.asked) {
+            steps.push(Step::Ask(asked, None));
+            let witnesses = self.layout.witnesses(&self.keys, asked);
+            steps.extend(witnesses.into_iter().map(|number| Step::Ask(asked, Some(number))));
+        }
         for (&number, partition) in &self.partitions {
-            if let Some(step) = partition.marker_step(monotonic_ms) {
-                steps.push(Step::Marker(number, partition.generation, step));
+            for (place, step) in partition.marker_steps(monotonic_ms) {
+                steps.push(Step::Marker(number, partition.generation, place, step));
             }
         }
         let after = (Bound::Excluded(self.served), Bound::Unbounded);
@@ -344,8 +354,16 @@ impl State {
         steps
     }
 
-    /// A connection was made anew.
-    pub fn connected(&mut self) {
+    /// A connection was made anew, or found to lead elsewhere.
+    pub fn connected(&mut self, layout: Layout) {
+        self.layout = layout;
+        for (&number, partition) in &mut self.partitions {
+            partition.witnessed_by(&self.layout.witnesses(&self.keys, number));
+        }
+        self.disconnected();
+    }
+
+    fn disconnected(&mut self) {
         self.partitions.values_mut().for_each(Partition::disconnected);
     }
 
@@ -357,18 +375,23 @@ impl State {
         monotonic_ms: i64,
     ) -> Option<String> {
         let mut complaint = None;
+        let mut asked: BTreeMap<i32, Vec<Answer>> = BTreeMap::new();
         for (step, answer) in steps.into_iter().zip(answers) {
             if let Err(message) = &answer {
                 self.stats.errors.fetch_add(1, Ordering::Relaxed);
                 complaint.get_or_insert_with(|| message.clone());
             }
             match step {
-                Step::Ask(partition) => self.asked_answered(partition, answer),
-                Step::Marker(number, generation, step) => {
-                    self.marker_answered(number, generation, step, answer, monotonic_ms);
+                Step::Ask(partition, _) => asked.entry(partition).or_default().push(answer),
+                Step::Marker(number, generation, place, step) => {
+                    let place = (number, generation, place);
+                    self.marker_answered(place, step, answer, monotonic_ms);
                 }
                 Step::Write(sent) => self.write_answered(sent, answer),
             }
+        }
+        for (partition, answers) in asked {
+            self.asked_answered(partition, answers);
         }
         self.round_ended();
         complaint
@@ -379,10 +402,10 @@ impl State {
         self.stats.errors.fetch_add(1, Ordering::Relaxed);
         for step in steps {
             match step {
-                Step::Ask(partition) => self.ask(partition),
-                Step::Marker(number, generation, MarkerStep::Advance { to, .. }) => {
+                Step::Ask(partition, _) => self.ask(partition),
+                Step::Marker(number, generation, place, MarkerStep::Advance { to, .. }) => {
                     if let Some(partition) = self.alive(number, generation) {
-                        partition.advance_unanswered(to);
+                        partition.advance_unanswered(place, to);
                     }
                 }
                 Step::Marker(..) => {}
@@ -393,7 +416,7 @@ impl State {
                 }
             }
         }
-        self.connected();
+        self.disconnected();
         self.round_ended();
     }
 
@@ -407,49 +430,59 @@ impl State {
         self.partitions.get_mut(&number).filter(|partition| partition.generation == generation)
     }
 
-    fn asked_answered(&mut self, partition: i32, answer: Answer) {
-        let marker = match answer.map(|value| found(&value)) {
-            Ok(Found::Value(MarkerValue { epoch, applied, .. })) => Some(Marker { epoch, applied }),
-            // Half a marker: its epoch still tells who was here.
-            Ok(Found::Epoch(epoch)) => Some(Marker { epoch, applied: 0 }),
-            Ok(Found::Nothing) => None,
-            Err(message) if message.contains("WRONGTYPE") => None,
-            Err(_) => {
-                self.ask(partition);
-                return;
-            }
-        };
+    /// A partition's own marker has answered, then its witnesses: what each of
+    /// them promises holds for all.
+    fn asked_answered(&mut self, partition: i32, answers: Vec<Answer>) {
+        let mut markers = Vec::new();
+        for answer in answers {
+            markers.push(match answer.map(|value| found(&value)) {
+                Ok(Found::Value(MarkerValue { epoch, applied, .. })) => {
+                    Some(Marker { epoch, applied })
+                }
+                // Half a marker: its epoch still tells who was here.
+                Ok(Found::Epoch(epoch)) => Some(Marker { epoch, applied: 0 }),
+                Ok(Found::Nothing) => None,
+                Err(message) if message.contains("WRONGTYPE") => None,
+                Err(_) => {
+                    self.ask(partition);
+                    return;
+                }
+            });
+        }
+        let applied = markers.iter().map(|marker| marker.map_or(0, |marker| marker.applied)).min();
+        let own = markers.first().copied().flatten();
+        let marker = own.map(|own| Marker { applied: applied.unwrap_or(0), ..own });
         self.events.push_back(ViewEvent::Marker(partition, marker));
     }
 
     fn marker_answered(
         &mut self,
-        number: i32,
-        generation: u64,
+        (number, generation, place): (i32, u64, Place),
         step: MarkerStep,
         answer: Answer,
         monotonic_ms: i64,
     ) {
         let Some(partition) = self.alive(number, generation) else { return };
         let finding = match (step, answer) {
-            (MarkerStep::Take { .. }, Ok(Value::Array(items))) => match &items[..] {
+            (MarkerStep::Take { applied: wanted, .. }, Ok(Value::Array(items))) => match &items[..]
+            {
                 [Value::Int(1), applied, time] => {
-                    let (applied, time_ms) = (integer(applied), integer(time));
-                    partition.taken(applied.unwrap_or(0), time_ms.unwrap_or(0), monotonic_ms)
+                    let says = (integer(applied).unwrap_or(0), integer(time).unwrap_or(0));
+                    partition.taken(place, wanted, says, monotonic_ms)
                 }
                 _ => Some(partition.superseded()),
             },
-            (MarkerStep::Check, Ok(value)) => partition.checked(found(&value)),
+            (MarkerStep::Check, Ok(value)) => partition.checked(place, found(&value)),
             (MarkerStep::Check, Err(message)) if message.contains("WRONGTYPE") => {
-                partition.checked(Found::Nothing)
+                partition.checked(place, Found::Nothing)
             }
             (MarkerStep::Advance { to, .. }, Ok(Value::Int(1))) => {
-                partition.advanced(to, monotonic_ms);
+                partition.advanced(place, to, monotonic_ms);
                 None
             }
-            (MarkerStep::Advance { .. }, Ok(value)) => partition.mismatch(found(&value)),
+            (MarkerStep::Advance { .. }, Ok(value)) => partition.mismatch(place, found(&value)),
             (MarkerStep::Advance { to, .. }, Err(_)) => {
-                partition.advance_unanswered(to);
+                partition.advance_unanswered(place, to);
                 partition.disconnected();
                 None
             }

@@ -82,7 +82,7 @@ impl Sweep {
         match &self.task {
             Task::Compare(page) => self.compare(page, encoder, link, stats, &mut outcome)?,
             Task::Remove(keys) => {
-                let marker = link.round_trip(&[encoder.read_marker(self.partition)])?;
+                let marker = link.round_trip(&[encoder.read_marker(self.partition, None)])?;
                 if self.is_ours(marker.first(), &mut outcome) {
                     let commands: Vec<Cmd> =
                         keys.iter().map(|key| encoder.remove(self.partition, key)).collect();
@@ -164,7 +164,7 @@ impl Sweep {
             return Ok(());
         }
         partitions.insert(self.partition);
-        let commands: Vec<Cmd> = partitions.iter().map(|p| encoder.read_marker(*p)).collect();
+        let commands: Vec<Cmd> = partitions.iter().map(|p| encoder.read_marker(*p, None)).collect();
         let markers: BTreeMap<i32, Answer> =
             partitions.into_iter().zip(link.round_trip(&commands)?).collect();
         let ours = self.is_ours(markers.get(&self.partition), outcome);

@@ -75,6 +75,10 @@ impl Worker {
             if self.link.is_connected() || self.connect() {
                 self.round();
                 self.sweep();
+                if let Some(layout) = self.link.new_layout() {
+                    tracing::info!("the keys of the Redis cluster have moved");
+                    self.shared.lock().connected(layout);
+                }
             }
         }
         self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
@@ -119,7 +123,7 @@ impl Worker {
     fn connect(&mut self) -> bool {
         match self.link.connect() {
             Ok(warning) => {
-                self.shared.lock().connected();
+                self.shared.lock().connected(self.link.layout());
                 if let Some(warning) = &warning
                     && self.shared.stats.advice().warning.as_ref() != Some(warning)
                 {

@@ -3,8 +3,12 @@
 
 pub mod events;
 pub mod kafka;
+pub mod owner;
 pub mod process;
 pub mod redis;
+pub mod redis_cluster;
+pub mod redis_sentinel;
+pub mod redis_tls;
 pub mod secure;
 pub mod service;
 pub mod wait;

@@ -145,7 +145,7 @@ pub fn free_port() -> u16 {
     let seed = u16::try_from(std::process::id() % 12_000).unwrap();
     for _ in 0..1000 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (seed.wrapping_mul(7).wrapping_add(step)) % 12_000;
+        let port = 20_000 + (seed.wrapping_mul(61).wrapping_add(step)) % 12_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

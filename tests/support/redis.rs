@@ -1,47 +1,102 @@
-//! A real `redis-server` on a free port, without persistence, gone with its
-//! directory when dropped; and the means to wait for what it will hold.
+//! A real `redis-server` (`REDIS_SERVER=path` for another) on a free port, without
+//! persistence, gone with its directory when dropped; and the means to wait for
+//! what it will hold.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use device_status::shard::Timestamp;
 use device_status::stream_thread::ports::Clock;
-use redis::{Client, Connection};
+use redis::{Client, Connection, ConnectionLike};
 use tempfile::TempDir;
 
-use super::process::Process;
+use super::process::{Process, free_port};
 
 /// How long a condition may take to come true, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that can be stopped and started again on its port.
 pub struct RedisServer {
     port: u16,
     directory: TempDir,
     process: Option<Process>,
+    /// Settings besides the usual ones, as on the command line.
+    settings: Vec<String>,
+    /// Empty: none.
+    password: String,
 }
 
 impl RedisServer {
     /// Starts a server and waits until it answers.
     pub fn start() -> RedisServer {
+        RedisServer::start_with(&[])
+    }
+
+    /// The same with more settings, as on the command line: `--name`, values.
+    pub fn start_with(settings: &[&str]) -> RedisServer {
+        RedisServer::start_with_password(settings, "")
+    }
+
+    /// The same where `settings` ask for a password.
+    pub fn start_with_password(settings: &[&str], password: &str) -> RedisServer {
+        let usual = ["--save", "", "--appendonly", "no", "--daemonize", "no"];
+        let settings = [&usual[..], settings].concat();
         // The port may be lost between the two binds: then try another.
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let directory = TempDir::new().unwrap();
-            let mut server = RedisServer { port, directory, process: None };
-            if server.try_restart() {
+            if let Some(server) = RedisServer::try_start(&settings, password, None) {
                 return server;
             }
         }
         panic!("redis-server does not start; is it installed?");
     }
 
+    /// A Sentinel that watches the master `main`, with the same password as it.
+    pub fn start_sentinel(master_port: u16, password: &str) -> RedisServer {
+        let configuration = format!(
+            "requirepass {password}\n\
+             sentinel sentinel-pass {password}\n\
+             sentinel monitor main 127.0.0.1 {master_port} 2\n\
+             sentinel auth-pass main {password}\n\
+             sentinel down-after-milliseconds main 1500\n\
+             sentinel failover-timeout main 5000\n"
+        );
+        for _ in 0..10 {
+            let settings = ["--sentinel"];
+            let server = RedisServer::try_start(&settings, password, Some(&configuration));
+            if let Some(server) = server {
+                return server;
+            }
+        }
+        panic!("redis-server does not start as a Sentinel");
+    }
+
+    fn try_start(
+        settings: &[&str],
+        password: &str,
+        configuration: Option<&str>,
+    ) -> Option<RedisServer> {
+        let port = free_port();
+        let directory = TempDir::new().unwrap();
+        let mut settings: Vec<String> = settings.iter().map(|word| (*word).to_owned()).collect();
+        if let Some(configuration) = configuration {
+            let path = directory.path().join("redis.conf");
+            std::fs::write(&path, configuration).unwrap();
+            settings.insert(0, path.to_str().unwrap().to_owned());
+        }
+        let password = password.to_owned();
+        let mut server = RedisServer { port, directory, process: None, settings, password };
+        server.try_restart().then_some(server)
+    }
+
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        match self.password.as_str() {
+            "" => format!("redis://127.0.0.1:{}", self.port),
+            password => format!("redis://:{password}@127.0.0.1:{}", self.port),
+        }
     }
 
     /// Its port.
@@ -70,6 +125,16 @@ impl RedisServer {
     /// The same as [`RedisServer::stop`]: SIGKILL.
     pub fn kill(&mut self) {
         self.stop();
+    }
+
+    /// The process, to be stopped for a while.
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("the server runs")
+    }
+
+    /// Where it keeps its files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// What the view holds of a device; empty when it holds nothing.
@@ -107,10 +172,11 @@ impl RedisServer {
     }
 
     fn try_restart(&mut self) -> bool {
-        let mut command = Command::new("redis-server");
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or("redis-server".into());
+        let mut command = Command::new(program);
         command
+            .args(&self.settings)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .current_dir(self.directory.path());
         self.process = Some(Process::spawn("redis-server", command));
         let client = Client::open(self.url()).unwrap();
@@ -137,17 +203,17 @@ impl Drop for RedisServer {
 }
 
 /// All fields of a hash.
-pub fn hash(connection: &mut Connection, key: &str) -> BTreeMap<String, String> {
+pub fn hash(connection: &mut dyn ConnectionLike, key: &str) -> BTreeMap<String, String> {
     redis::cmd("HGETALL").arg(key).query(connection).unwrap()
 }
 
 /// Removes everything.
-pub fn flush_all(connection: &mut Connection) {
+pub fn flush_all(connection: &mut dyn ConnectionLike) {
     redis::cmd("FLUSHALL").exec(connection).unwrap();
 }
 
 /// The members of a set, sorted.
-pub fn members(connection: &mut Connection, key: &str) -> Vec<String> {
+pub fn members(connection: &mut dyn ConnectionLike, key: &str) -> Vec<String> {
     let mut members: Vec<String> = redis::cmd("SMEMBERS").arg(key).query(connection).unwrap();
     members.sort();
     members

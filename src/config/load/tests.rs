@@ -69,6 +69,13 @@ fn every_key_is_read_from_the_file() {
             default_poll_interval = "5m"
             [redis]
             url = "rediss://user:hunter2@redis:6380/1"
+            username = "u"
+            password = "hunter2"
+            sentinel_username = "s"
+            sentinel_password = "hunter2"
+            ca_file = ""
+            certificate_file = ""
+            key_file = ""
             prefix = "x:"
             fleet_members = true
             refresh_interval = "0s"

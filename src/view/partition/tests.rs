@@ -11,9 +11,9 @@ fn count(sequence: u64) -> ViewWrite {
 /// A partition that holds its marker and has sent one write, which was
 /// answered.
 fn written_once() -> Partition {
-    let mut partition = Partition::new(1);
+    let mut partition = Partition::new(1, &[]);
     partition.take(5, 0);
-    assert_eq!(partition.taken(0, 0, 0), None);
+    assert_eq!(partition.taken(None, 0, (0, 0), 0), None);
     partition.write(vec![count(1)], Some(10), Timestamp(1), 0);
     let (place, waiting) = partition.next_write().unwrap();
     partition.write_done(place, waiting);
@@ -21,8 +21,17 @@ fn written_once() -> Partition {
     partition
 }
 
+fn step_of(partition: &Partition, place: Place, ms: i64) -> Option<MarkerStep> {
+    let mut steps = partition.marker_steps(ms).into_iter();
+    steps.find(|(of, _)| *of == place).map(|(_, step)| step)
+}
+
+fn own_step(partition: &Partition, ms: i64) -> Option<MarkerStep> {
+    step_of(partition, None, ms)
+}
+
 fn advance(partition: &Partition) -> (Vec<MarkerValue>, MarkerValue) {
-    match partition.marker_step(0) {
+    match own_step(partition, 0) {
         Some(MarkerStep::Advance { from, to }) => (from, to),
         other => panic!("{other:?}"),
     }
@@ -34,9 +43,9 @@ fn a_write_is_acknowledged_once_the_marker_covers_it() {
     assert_eq!(partition.tell_acknowledged(), None);
     let (_, to) = advance(&partition);
     assert_eq!((to.applied, to.sequence), (10, 1));
-    partition.advanced(to, 0);
+    partition.advanced(None, to, 0);
     assert_eq!(partition.tell_acknowledged(), Some(1));
-    assert_eq!(partition.marker_step(0), None);
+    assert_eq!(own_step(&partition, 0), None);
     partition.disconnected();
     assert_eq!(partition.waiting(), 0);
 }
@@ -46,20 +55,20 @@ fn after_a_lost_connection_the_marker_waits_for_what_it_did_not_cover() {
     for advanced_unseen in [false, true] {
         let mut partition = written_once();
         let (from, lost) = advance(&partition);
-        partition.advance_unanswered(lost);
+        partition.advance_unanswered(None, lost);
         partition.disconnected();
         partition.round_ended();
         // Nothing is written before the marker was seen to be ours.
         assert_eq!(partition.waiting(), 1);
         assert_eq!(partition.next_write(), None);
-        assert_eq!(partition.marker_step(0), Some(MarkerStep::Check));
+        assert_eq!(own_step(&partition, 0), Some(MarkerStep::Check));
         let found = if advanced_unseen { lost } else { from[0] };
-        assert_eq!(partition.checked(Found::Value(found)), None);
+        assert_eq!(partition.checked(None, Found::Value(found)), None);
         // Either value may still turn up; what is promised does not grow.
         let (from, to) = advance(&partition);
         assert!(from.contains(&lost) && from.contains(&found));
         assert_eq!(to.applied, found.applied);
-        partition.advanced(to, 0);
+        partition.advanced(None, to, 0);
         let (place, waiting) = partition.next_write().unwrap();
         partition.write_done(place, waiting);
         partition.round_ended();
@@ -71,9 +80,9 @@ fn after_a_lost_connection_the_marker_waits_for_what_it_did_not_cover() {
 #[test]
 fn a_lost_marker_is_taken_from_nothing_and_promises_nothing_until_told() {
     let mut partition = written_once();
-    assert_eq!(partition.mismatch(Found::Nothing), Some(Finding::RewriteNeeded));
-    assert_eq!(partition.marker_step(0), Some(MarkerStep::Take { epoch: 5, applied: 0 }));
-    assert_eq!(partition.taken(0, 0, 0), None);
+    assert_eq!(partition.mismatch(None, Found::Nothing), Some(Finding::RewriteNeeded));
+    assert_eq!(own_step(&partition, 0), Some(MarkerStep::Take { epoch: 5, applied: 0 }));
+    assert_eq!(partition.taken(None, 0, (0, 0), 0), None);
     assert_eq!(partition.waiting(), 1);
     partition.write(vec![], Some(20), Timestamp(2), 0);
     let (place, waiting) = partition.next_write().unwrap();
@@ -89,7 +98,7 @@ fn a_lost_marker_is_taken_from_nothing_and_promises_nothing_until_told() {
 fn a_larger_epoch_ends_it() {
     let mut partition = written_once();
     partition.write(vec![count(2)], None, Timestamp(2), 0);
-    assert_eq!(partition.checked(Found::Epoch(6)), Some(Finding::Superseded));
+    assert_eq!(partition.checked(None, Found::Epoch(6)), Some(Finding::Superseded));
     partition.write(vec![count(3)], None, Timestamp(3), 0);
     assert_eq!((partition.waiting(), partition.due_in_ms(0)), (0, None));
 }
@@ -98,8 +107,8 @@ fn a_larger_epoch_ends_it() {
 fn idle_time_goes_on_and_time_with_writes_missing_stands_still() {
     let mut partition = written_once();
     let (_, to) = advance(&partition);
-    partition.advanced(to, 0);
-    let at = |partition: &Partition, ms| match partition.marker_step(ms) {
+    partition.advanced(None, to, 0);
+    let at = |partition: &Partition, ms| match own_step(partition, ms) {
         Some(MarkerStep::Advance { to, .. }) => to.time_ms,
         other => panic!("{other:?}"),
     };
@@ -110,11 +119,111 @@ fn idle_time_goes_on_and_time_with_writes_missing_stands_still() {
 
 #[test]
 fn marks_do_not_grow_with_an_outage() {
-    let mut partition = Partition::new(1);
+    let mut partition = Partition::new(1, &[]);
     for sequence in 1..=10_000 {
         let applied = i64::try_from(sequence).unwrap();
         partition.write(vec![count(sequence)], Some(applied), Timestamp(applied), 0);
     }
     assert!(partition.marks.len() <= MARKS_MAX);
     assert_eq!(partition.marks.back().unwrap().applied, 10_000);
+}
+
+/// The same as [`written_once`], on a cluster of three nodes.
+fn written_once_on_a_cluster() -> Partition {
+    let mut partition = Partition::new(1, &[4, 7]);
+    partition.take(5, 0);
+    for place in [None, Some(4), Some(7)] {
+        assert!(!partition.may_write());
+        assert_eq!(partition.taken(place, 0, (0, 0), 0), None);
+    }
+    partition.write(vec![count(1)], Some(10), Timestamp(1), 0);
+    let (place, waiting) = partition.next_write().unwrap();
+    partition.write_done(place, waiting);
+    partition.round_ended();
+    partition
+}
+
+fn advance_witness(partition: &mut Partition, number: u32) -> MarkerValue {
+    let Some(MarkerStep::Advance { to, .. }) = step_of(partition, Some(number), 0) else {
+        panic!("{partition:?}")
+    };
+    partition.advanced(Some(number), to, 0);
+    to
+}
+
+#[test]
+fn the_marker_says_no_more_than_every_witness() {
+    let mut partition = written_once_on_a_cluster();
+    assert_eq!(own_step(&partition, 0), None);
+    assert_eq!(advance_witness(&mut partition, 4).applied, 10);
+    assert_eq!(own_step(&partition, 0), None);
+    assert_eq!(partition.tell_acknowledged(), None);
+    advance_witness(&mut partition, 7);
+    let (_, to) = advance(&partition);
+    assert_eq!((to.applied, to.sequence), (10, 1));
+    partition.advanced(None, to, 0);
+    assert_eq!(partition.tell_acknowledged(), Some(1));
+    assert_eq!(partition.marker_steps(0), []);
+    // Idle, its time goes on with theirs.
+    assert_eq!(partition.due_in_ms(0), Some(CHECK_INTERVAL_MS));
+    for number in [4, 7] {
+        let Some(MarkerStep::Advance { to, .. }) = step_of(&partition, Some(number), 7_000) else {
+            panic!("{partition:?}")
+        };
+        partition.advanced(Some(number), to, 7_000);
+    }
+    assert_eq!(advance(&partition).1.time_ms, 7_001);
+}
+
+#[test]
+fn a_node_that_lost_its_last_writes_has_everything_written_again() {
+    let mut partition = written_once_on_a_cluster();
+    let before = partition.markers[1].possible[0];
+    advance_witness(&mut partition, 4);
+    let held = advance_witness(&mut partition, 7);
+    let (_, to) = advance(&partition);
+    partition.advanced(None, to, 0);
+    partition.disconnected();
+    assert_eq!(partition.checked(None, Found::Value(to)), None);
+    assert_eq!(partition.checked(Some(4), Found::Value(held)), None);
+    assert!(!partition.may_write());
+    let finding = partition.checked(Some(7), Found::Value(before));
+    assert_eq!(finding, Some(Finding::RewriteNeeded));
+    // What the others were asked in the same round changes nothing any more.
+    partition.advanced(Some(4), held, 0);
+    assert_eq!(partition.taken(None, 10, (10, 1), 0), None);
+    for place in [None, Some(4), Some(7)] {
+        let take = MarkerStep::Take { epoch: 5, applied: 0 };
+        assert_eq!(step_of(&partition, place, 0), Some(take));
+    }
+}
+
+#[test]
+fn a_node_that_is_new_gets_a_witness_and_one_that_has_gone_loses_its_own() {
+    let mut partition = written_once_on_a_cluster();
+    advance_witness(&mut partition, 4);
+    advance_witness(&mut partition, 7);
+    let (_, to) = advance(&partition);
+    partition.advanced(None, to, 0);
+    partition.witnessed_by(&[4, 9]);
+    assert_eq!(step_of(&partition, Some(7), 0), None);
+    let take = MarkerStep::Take { epoch: 5, applied: 0 };
+    assert_eq!(partition.marker_steps(0), [(Some(9), take)]);
+    assert_eq!(partition.taken(Some(9), 0, (0, 0), 0), None);
+    // The partition's own does not go back for it.
+    assert_eq!(own_step(&partition, 0), None);
+    advance_witness(&mut partition, 9);
+    assert_eq!(partition.marker_steps(0), []);
+}
+
+#[test]
+fn a_takeover_believes_no_node_that_has_lost_what_was_asked_of_it() {
+    let mut partition = Partition::new(1, &[4]);
+    partition.take(5, 100);
+    assert_eq!(partition.taken(None, 100, (100, 1), 0), None);
+    // New nodes too.
+    partition.witnessed_by(&[4, 9]);
+    let take = MarkerStep::Take { epoch: 5, applied: 100 };
+    assert_eq!(step_of(&partition, Some(9), 0), Some(take));
+    assert_eq!(partition.taken(Some(4), 100, (0, 0), 0), Some(Finding::RewriteNeeded));
 }

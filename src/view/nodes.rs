@@ -1,0 +1,436 @@
+//! Connections to all the servers that hold the view: to one, or to each master
+//! of a cluster, with the map of who has which keys.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use redis::cluster_routing::Slot;
+use redis::{Cmd, Connection, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind, Value};
+
+use super::access::{Access, complaint, moved_to, said, text};
+use super::keys::Keys;
+use crate::config::redis_url::RedisServers;
+
+/// How many slots a cluster has.
+const SLOTS: u16 = 16_384;
+
+/// How many times a command is sent on where a node says so. While slots move
+/// one is usual.
+const REDIRECTIONS_MAX: usize = 5;
+
+/// How many names are tried to find keys for all nodes. A node with the
+/// fewest slots there can be is found with the certainty of `1 - e^-12`.
+const NAMES_MAX: u32 = 200_000;
+
+/// What a command was answered with.
+pub type Reply = Result<Value, RedisError>;
+
+/// Who has which slots; nothing for a server that has them all.
+type Slots = Arc<HashMap<Slot, u16, foldhash::fast::FixedState>>;
+
+/// Which keys are on the same server (rule V4).
+#[derive(Clone, Debug, Default)]
+pub struct Layout(Option<Slots>);
+
+impl Layout {
+    /// The markers that, with the partition's own, leave no server without one:
+    /// numbers for [`Keys::witness`]. None are needed where there is one server,
+    /// or where all keys have the same hash tag.
+    #[must_use]
+    pub fn witnesses(&self, keys: &Keys, partition: i32) -> Vec<u32> {
+        let Layout(Some(slots)) = self else { return Vec::new() };
+        let node = |key: &str| slots.get(&Slot::for_key(key));
+        let mut bare: BTreeSet<&u16> = slots.values().collect();
+        if let Some(own) = node(&keys.partition(partition)) {
+            bare.remove(own);
+        }
+        if Slot::for_key(keys.witness(partition, 0)) == Slot::for_key(keys.witness(partition, 1)) {
+            return Vec::new();
+        }
+        let mut witnesses = Vec::new();
+        for number in 0..NAMES_MAX {
+            if bare.is_empty() {
+                break;
+            }
+            if node(&keys.witness(partition, number)).is_some_and(|node| bare.remove(node)) {
+                witnesses.push(number);
+            }
+        }
+        witnesses
+    }
+}
+
+struct Node {
+    server: ConnectionInfo,
+    connection: Connection,
+}
+
+/// Connections to all of them.
+pub struct Nodes {
+    access: Arc<Access>,
+    nodes: Vec<Node>,
+    slots: Option<Slots>,
+    /// The map has changed since somebody asked.
+    changed: bool,
+}
+
+impl Nodes {
+    /// Connects to all.
+    ///
+    /// # Errors
+    /// When one of them is away: a part of the view is of no use, since nobody
+    /// can tell what became of the rest.
+    pub fn connect(access: &Arc<Access>) -> Result<Nodes, String> {
+        let mut nodes =
+            Nodes { access: access.clone(), nodes: Vec::new(), slots: None, changed: false };
+        match access.servers() {
+            RedisServers::One(server) => {
+                nodes.node(server)?;
+                nodes.check_kind()?;
+            }
+            RedisServers::Sentinel { sentinels, master, server } => {
+                let server = access.master_of(sentinels, master, server)?;
+                nodes.node(&server)?;
+                nodes.check_kind()?;
+            }
+            RedisServers::Cluster(seeds) => nodes.learn_from(seeds)?,
+        }
+        Ok(nodes)
+    }
+
+    /// Refuses a server that is not what `redis.url` says it is, where it may be
+    /// asked.
+    fn check_kind(&mut self) -> Result<(), String> {
+        let answer = self.exchange_on(0, &[redis::cmd("INFO").arg("server").clone()])?.pop();
+        let info = answer.and_then(|answer| text(&answer.ok()?)).unwrap_or_default();
+        // Valkey calls it by another name.
+        let mode = said(&info, "redis_mode").or_else(|| said(&info, "server_mode"));
+        let (what, form) = match mode {
+            Some("sentinel") => {
+                ("is a Sentinel, which holds no data", "redis-sentinel://host:port/NAME")
+            }
+            Some("cluster") => ("belongs to a cluster", "redis-cluster://host:port"),
+            _ => return Ok(()),
+        };
+        Err(format!("the server {what}: write redis.url as {form}"))
+    }
+
+    /// A connection of its own for listening, to any server: a cluster's nodes
+    /// pass messages on to each other.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn listener(&self) -> Result<Connection, String> {
+        let mut last = "there is no server".to_owned();
+        for node in &self.nodes {
+            match self.access.connect(&node.server) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// How many servers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Who has which keys.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        Layout(self.slots.clone())
+    }
+
+    /// Whether the layout has changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The node of an address, connected to if it is new.
+    fn node(&mut self, server: &ConnectionInfo) -> Result<usize, String> {
+        if let Some(known) = self.nodes.iter().position(|node| node.server.addr() == server.addr())
+        {
+            return Ok(known);
+        }
+        let connection = self.access.connect(server)?;
+        self.nodes.push(Node { server: server.clone(), connection });
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// Reads the map of the cluster from the first node that tells it, and
+    /// connects to all masters.
+    fn learn_from(&mut self, seeds: &[ConnectionInfo]) -> Result<(), String> {
+        let mut reasons = Vec::new();
+        for seed in seeds {
+            let learned = self.access.connect(seed).and_then(|mut connection| {
+                let answer =
+                    exchange(&mut connection, &[redis::cmd("CLUSTER").arg("SLOTS").clone()])?;
+                match answer.into_iter().next() {
+                    Some(Ok(value)) => parse_slots(&value, seed),
+                    Some(Err(error)) if error.to_string().contains("cluster support disabled") => {
+                        let server = seed.addr();
+                        Err(format!("{server} is no cluster: let redis.url begin with redis://"))
+                    }
+                    Some(Err(error)) => Err(complaint(&error)),
+                    None => Err("no answer".to_owned()),
+                }
+            });
+            match learned {
+                Ok(ranges) => return self.adopt(&ranges),
+                Err(error) => reasons.push(error),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+
+    fn adopt(&mut self, ranges: &[(u16, u16, ConnectionInfo)]) -> Result<(), String> {
+        let mut slots: HashMap<Slot, u16, _> = HashMap::default();
+        // In the order of their slots, so that a scan goes on where it was.
+        let mut masters: Vec<&ConnectionInfo> = Vec::new();
+        for (first, last, server) in ranges {
+            let known = masters.iter().position(|master| master.addr() == server.addr());
+            let number = known.unwrap_or_else(|| {
+                masters.push(server);
+                masters.len() - 1
+            });
+            let number = u16::try_from(number).map_err(|_| "the cluster is too large")?;
+            slots.extend((*first..=*last).filter_map(Slot::new).map(|slot| (slot, number)));
+        }
+        let missing = usize::from(SLOTS) - slots.len();
+        if missing > 0 {
+            return Err(format!(
+                "{missing} of the cluster's {SLOTS} slots have no master; \
+                 see CLUSTER NODES and CLUSTER SLOTS"
+            ));
+        }
+        let mut before = std::mem::take(&mut self.nodes);
+        for server in masters {
+            let known = before.iter().position(|node| node.server.addr() == server.addr());
+            match known {
+                Some(known) => self.nodes.push(before.swap_remove(known)),
+                None => drop(self.node(server)?),
+            }
+        }
+        self.changed = true;
+        self.slots = Some(Arc::new(slots));
+        Ok(())
+    }
+
+    /// Sends commands, all that go to one server in one go, and collects the
+    /// answers. Where a key has moved, its command is sent on.
+    ///
+    /// # Errors
+    /// When an answer did not come, so that nobody knows what was done.
+    pub fn exchange(&mut self, commands: &[Cmd]) -> Result<Vec<Reply>, String> {
+        if self.slots.is_none() {
+            return match self.nodes.first_mut() {
+                Some(node) => exchange(&mut node.connection, commands),
+                None => Err("not connected".to_owned()),
+            };
+        }
+        let mut answers: Vec<Option<Reply>> = Vec::new();
+        answers.resize_with(commands.len(), || None);
+        let everything: Vec<usize> = (0..commands.len()).collect();
+        self.send_to_owners(commands, &everything, &mut answers)?;
+        for _ in 0..REDIRECTIONS_MAX {
+            let of = |kind| {
+                let redirected = |i: &usize| matches!(&answers[*i], Some(Err(error)) if error.kind() == ErrorKind::Server(kind));
+                everything.iter().copied().filter(redirected).collect::<Vec<usize>>()
+            };
+            let (moved, asked) = (of(ServerErrorKind::Moved), of(ServerErrorKind::Ask));
+            if moved.is_empty() && asked.is_empty() {
+                break;
+            }
+            for i in asked {
+                let target = answers[i].as_ref().and_then(|answer| target(answer.as_ref().err()?));
+                if let Some((host, port)) = target {
+                    answers[i] = Some(self.ask(&host, port, &commands[i])?);
+                }
+            }
+            if !moved.is_empty() {
+                self.relearn()?;
+                self.send_to_owners(commands, &moved, &mut answers)?;
+            }
+        }
+        answers.into_iter().map(|answer| answer.ok_or_else(|| "no answer".to_owned())).collect()
+    }
+
+    /// Sends commands to one server, whatever keys they name.
+    ///
+    /// # Errors
+    /// As [`Nodes::exchange`].
+    pub fn exchange_on(&mut self, node: usize, commands: &[Cmd]) -> Result<Vec<Reply>, String> {
+        let node = self.nodes.get_mut(node).ok_or("there is no such server")?;
+        exchange(&mut node.connection, commands)
+    }
+
+    fn relearn(&mut self) -> Result<(), String> {
+        let known: Vec<ConnectionInfo> =
+            self.nodes.iter().map(|node| node.server.clone()).collect();
+        self.learn_from(&known)
+    }
+
+    fn ask(&mut self, host: &str, port: u16, command: &Cmd) -> Result<Reply, String> {
+        let template = self.nodes.first().map(|node| node.server.clone());
+        let server = moved_to(&template.ok_or("not connected")?, host, port);
+        let mut other;
+        let connection =
+            match self.nodes.iter_mut().find(|node| node.server.addr() == server.addr()) {
+                Some(node) => &mut node.connection,
+                None => {
+                    other = self.access.connect(&server)?;
+                    &mut other
+                }
+            };
+        let answers = exchange(connection, &[redis::cmd("ASKING"), command.clone()])?;
+        answers.into_iter().next_back().ok_or_else(|| "no answer".to_owned())
+    }
+
+    fn send_to_owners(
+        &mut self,
+        commands: &[Cmd],
+        which: &[usize],
+        answers: &mut [Option<Reply>],
+    ) -> Result<(), String> {
+        let mut of_node: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for &i in which {
+            let slot = key_of(&commands[i]).map(Slot::for_key);
+            let owner = slot.zip(self.slots.as_ref()).and_then(|(slot, slots)| slots.get(&slot));
+            of_node.entry(owner.map_or(0, |owner| usize::from(*owner))).or_default().push(i);
+        }
+        // All are sent before the first is waited for: the nodes work side by side.
+        for (node, commands_of) in &of_node {
+            let node = self.nodes.get_mut(*node).ok_or("not connected")?;
+            send(&mut node.connection, commands_of.iter().map(|&i| &commands[i]))?;
+        }
+        for (node, commands_of) in of_node {
+            let node = self.nodes.get_mut(node).ok_or("not connected")?;
+            for i in commands_of {
+                answers[i] = Some(receive(&mut node.connection)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key by which a command finds its node.
+fn key_of(command: &Cmd) -> Option<&[u8]> {
+    let argument = |n| match command.args_iter().nth(n) {
+        Some(redis::Arg::Simple(bytes)) => Some(bytes),
+        _ => None,
+    };
+    if argument(0)? == b"EVALSHA" { argument(3) } else { argument(1) }
+}
+
+/// Where a key has gone.
+fn target(error: &RedisError) -> Option<(String, u16)> {
+    let (address, _) = error.redirect_node()?;
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+/// Reads the answer to `CLUSTER SLOTS`: first and last slot, and their master.
+fn parse_slots(
+    value: &Value,
+    asked: &ConnectionInfo,
+) -> Result<Vec<(u16, u16, ConnectionInfo)>, String> {
+    let own_host = match asked.addr() {
+        redis::ConnectionAddr::Tcp(host, _) | redis::ConnectionAddr::TcpTls { host, .. } => host,
+        _ => "",
+    };
+    let range = |value: &Value| {
+        let Value::Array(parts) = value else { return None };
+        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = &parts[..] else {
+            return None;
+        };
+        let [host, Value::Int(port), ..] = &master[..] else { return None };
+        // A node that does not know its own address is where it was found.
+        let host = text(host).filter(|host| !host.is_empty() && host != "?");
+        let host = host.unwrap_or_else(|| own_host.to_owned());
+        let server = moved_to(asked, &host, u16::try_from(*port).ok()?);
+        Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, server))
+    };
+    let Value::Array(items) = value else { return Err("CLUSTER SLOTS makes no sense".to_owned()) };
+    let mut ranges: Vec<_> = items.iter().filter_map(range).collect();
+    ranges.sort_by_key(|(first, ..)| *first);
+    Ok(ranges)
+}
+
+/// Sends commands in one go and collects the answers.
+///
+/// The crate's own pipelines go on waiting for each answer after one has timed
+/// out, which for hundreds of commands is half an hour; this stops at once.
+fn exchange(connection: &mut Connection, commands: &[Cmd]) -> Result<Vec<Reply>, String> {
+    send(connection, commands.iter())?;
+    commands.iter().map(|_| receive(connection)).collect()
+}
+
+fn send<'a>(
+    connection: &mut Connection,
+    commands: impl ExactSizeIterator<Item = &'a Cmd>,
+) -> Result<(), String> {
+    if commands.len() == 0 {
+        return Ok(());
+    }
+    let mut bytes = Vec::with_capacity(commands.len() * 384);
+    for command in commands {
+        command.write_packed_command(&mut bytes);
+    }
+    connection.send_packed_command(&bytes).map_err(|error| error.to_string())
+}
+
+fn receive(connection: &mut Connection) -> Result<Reply, String> {
+    loop {
+        match connection.recv_response() {
+            Ok(Value::Push { .. }) => {}
+            Ok(value) => return Ok(value.extract_error()),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A layout in which the nodes share the slots out evenly.
+    fn layout(nodes: u16) -> Layout {
+        let slots = (0..SLOTS).filter_map(Slot::new).zip(0..);
+        let share = SLOTS / nodes;
+        let slots = slots.map(|(slot, n): (Slot, u16)| (slot, (n / share).min(nodes - 1)));
+        Layout(Some(Arc::new(slots.collect())))
+    }
+
+    #[test]
+    fn every_node_has_a_marker_of_every_partition() {
+        let keys = Keys::new("ds:");
+        for nodes in [1, 3, 16] {
+            let Layout(Some(slots)) = layout(nodes) else { panic!("a cluster") };
+            for partition in 0..50 {
+                let witnesses = Layout(Some(slots.clone())).witnesses(&keys, partition);
+                assert_eq!(witnesses.len(), usize::from(nodes) - 1);
+                let names = witnesses.iter().map(|n| keys.witness(partition, *n));
+                let names = names.chain([keys.partition(partition)]);
+                let covered: BTreeSet<u16> = names.map(|key| slots[&Slot::for_key(key)]).collect();
+                assert_eq!(covered.len(), usize::from(nodes));
+            }
+        }
+    }
+
+    #[test]
+    fn one_server_and_one_hash_tag_need_no_more_markers() {
+        assert!(Layout::default().witnesses(&Keys::new("ds:"), 3).is_empty());
+        assert!(layout(3).witnesses(&Keys::new("{ds}:"), 3).is_empty());
+    }
+
+    #[test]
+    fn a_command_goes_where_its_key_is() {
+        let mut script = redis::cmd("EVALSHA");
+        script.arg("sha").arg(1).arg("key").arg("other");
+        assert_eq!(key_of(&script), Some(&b"key"[..]));
+        assert_eq!(key_of(redis::cmd("HGETALL").arg("key")), Some(&b"key"[..]));
+        assert_eq!(key_of(&redis::cmd("TIME")), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! A real master and replica under a real Sentinel, on free ports.
+
+use redis::Connection;
+
+use super::redis::{RedisServer, wait_for};
+
+/// A master and its replica, and three Sentinels of which two must agree.
+pub struct RedisSentinel {
+    /// The first master, until it is killed.
+    pub master: RedisServer,
+    /// Its replica.
+    pub replica: RedisServer,
+    sentinels: Vec<RedisServer>,
+}
+
+impl RedisSentinel {
+    /// All of them, knowing each other. `password` is that of the servers, and
+    /// of the Sentinels.
+    pub fn start(password: &str) -> RedisSentinel {
+        let credentials = ["--requirepass", password];
+        let master = with_password(&credentials, password);
+        // As whom the replica follows, so that a test can cut it off.
+        redis::cmd("ACL")
+            .arg(&["SETUSER", "follower", "on", ">follow", "+psync", "+replconf", "+ping"])
+            .exec(&mut master.connection())
+            .unwrap();
+        let replica = with_password(
+            &[
+                &credentials[..],
+                &["--replicaof", "127.0.0.1", &master.port().to_string()],
+                &["--masteruser", "follower", "--masterauth", "follow"],
+                &["--repl-diskless-sync-delay", "0"],
+            ]
+            .concat(),
+            password,
+        );
+        let sentinels: Vec<RedisServer> =
+            (0..3).map(|_| RedisServer::start_sentinel(master.port(), password)).collect();
+        let cluster = RedisSentinel { master, replica, sentinels };
+        for sentinel in &cluster.sentinels {
+            let mut connection = sentinel.connection();
+            wait_for("the Sentinel to know them all", || {
+                let known = known(&mut connection);
+                known("num-slaves") == Some("1".to_owned())
+                    && known("num-other-sentinels") == Some("2".to_owned())
+            });
+        }
+        cluster
+    }
+
+    /// Cuts the replica off: what is written from now on is lost with the master.
+    pub fn cut_off_replica(&self) {
+        let mut connection = self.master.connection();
+        let mut run = |words: &[&str]| {
+            redis::cmd(words[0]).arg(&words[1..]).exec(&mut connection).unwrap();
+        };
+        run(&["ACL", "SETUSER", "follower", "off"]);
+        run(&["CLIENT", "KILL", "TYPE", "replica"]);
+    }
+
+    /// For `redis.url`, without passwords.
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> =
+            self.sentinels.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect();
+        format!("redis-sentinel://{}/main/0", hosts.join(","))
+    }
+}
+
+fn with_password(settings: &[&str], password: &str) -> RedisServer {
+    RedisServer::start_with_password(settings, password)
+}
+
+/// What the Sentinel knows of the master, by name.
+fn known(connection: &mut Connection) -> impl Fn(&str) -> Option<String> + use<> {
+    let answer = redis::cmd("SENTINEL").arg("MASTER").arg("main").query::<Vec<String>>(connection);
+    let words = answer.unwrap_or_default();
+    move |name| {
+        let at = words.iter().position(|word| word == name)?;
+        words.get(at + 1).cloned()
+    }
+}
