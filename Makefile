@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help chaos demo deny fuzz test lint run kafka kafka-stop bench torture clean need-build need-lint
+.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint run test torture
 
 # Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
 ARGS ?=
@@ -39,9 +39,14 @@ kafka: need-build ## A real broker on localhost:9092 with all topics, until Ctrl
 kafka-stop: ## Stop what `make kafka` runs
 	@scripts/kafka.sh stop --data target/kafka/data
 
-bench: need-build ## Criterion's benchmarks, and the end-to-end ones
-	cargo bench
-	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; fi
+bench: need-build ## Benchmarks: the parts, then all of it beside a bare consumer and Kafka Streams
+	scripts/need.sh java javac maven redis
+	cargo bench --bench shard --bench wire
+	cargo bench --bench end_to_end
+
+bench-quick: need-build ## The end-to-end benchmark with less of everything, in three minutes
+	scripts/need.sh java javac maven redis
+	cargo bench --bench end_to_end -- --quick
 
 torture: need-build ## Thousands of simulated worlds (SEEDS=n, FIRST=n); make torture SEED=7 replays one
 	@$(if $(SEED),SIM_SEED=$(SEED),SIM_SEEDS=$(or $(SEEDS),5000) SIM_FIRST=$(or $(FIRST),0)) \

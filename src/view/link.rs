@@ -71,6 +71,16 @@ impl Link {
         self.nodes.as_ref().map(Nodes::layout).unwrap_or_default()
     }
 
+    /// Looks at the map of a cluster again, now and then. Where that fails the
+    /// connection is given up, as at any question without an answer.
+    pub fn look_again(&mut self, now_ms: i64) {
+        if let Some(nodes) = &mut self.nodes
+            && nodes.look_again(now_ms).is_err()
+        {
+            self.nodes = None;
+        }
+    }
+
     /// The layout, if it has changed since the last connection or question.
     pub fn new_layout(&mut self) -> Option<Layout> {
         let nodes = self.nodes.as_mut()?;

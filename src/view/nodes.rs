@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use redis::cluster_routing::Slot;
-use redis::{Cmd, Connection, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{
+    Cmd, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind, Value,
+};
 
 use super::access::{Access, complaint, moved_to, said, text};
 use super::keys::Keys;
@@ -72,7 +74,12 @@ pub struct Nodes {
     slots: Option<Slots>,
     /// The map has changed since somebody asked.
     changed: bool,
+    /// When the map was last looked at for no reason but the time.
+    looked_ms: Option<i64>,
 }
+
+/// How often the map of a cluster is looked at although nothing calls for it.
+const LOOK_INTERVAL_MS: i64 = 10_000;
 
 impl Nodes {
     /// Connects to all.
@@ -81,8 +88,13 @@ impl Nodes {
     /// When one of them is away: a part of the view is of no use, since nobody
     /// can tell what became of the rest.
     pub fn connect(access: &Arc<Access>) -> Result<Nodes, String> {
-        let mut nodes =
-            Nodes { access: access.clone(), nodes: Vec::new(), slots: None, changed: false };
+        let mut nodes = Nodes {
+            access: access.clone(),
+            nodes: Vec::new(),
+            slots: None,
+            changed: false,
+            looked_ms: None,
+        };
         match access.servers() {
             RedisServers::One(server) => {
                 nodes.node(server)?;
@@ -206,6 +218,8 @@ impl Nodes {
             ));
         }
         let mut before = std::mem::take(&mut self.nodes);
+        let servers_before: Vec<ConnectionAddr> =
+            before.iter().map(|node| node.server.addr().clone()).collect();
         for server in masters {
             let known = before.iter().position(|node| node.server.addr() == server.addr());
             match known {
@@ -213,7 +227,8 @@ impl Nodes {
                 None => drop(self.node(server)?),
             }
         }
-        self.changed = true;
+        let servers = self.nodes.iter().map(|node| node.server.addr());
+        self.changed |= self.slots.as_deref() != Some(&slots) || !servers.eq(servers_before.iter());
         self.slots = Some(Arc::new(slots));
         Ok(())
     }
@@ -264,6 +279,21 @@ impl Nodes {
     pub fn exchange_on(&mut self, node: usize, commands: &[Cmd]) -> Result<Vec<Reply>, String> {
         let node = self.nodes.get_mut(node).ok_or("there is no such server")?;
         exchange(&mut node.connection, commands)
+    }
+
+    /// Looks at the map of a cluster again, now and then: of slots that move and
+    /// hold none of our keys no answer tells, and the answer that does may have
+    /// been followed to a node that did not know all of it yet.
+    ///
+    /// # Errors
+    /// When no node tells it, or one that it names cannot be reached.
+    pub fn look_again(&mut self, now_ms: i64) -> Result<(), String> {
+        let looked_ms = *self.looked_ms.get_or_insert(now_ms);
+        if self.slots.is_none() || now_ms - looked_ms < LOOK_INTERVAL_MS {
+            return Ok(());
+        }
+        self.looked_ms = Some(now_ms);
+        self.relearn()
     }
 
     fn relearn(&mut self) -> Result<(), String> {

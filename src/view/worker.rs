@@ -75,6 +75,7 @@ impl Worker {
             if self.link.is_connected() || self.connect() {
                 self.round();
                 self.sweep();
+                self.link.look_again(self.shared.clock.monotonic_ms());
                 if let Some(layout) = self.link.new_layout() {
                     tracing::info!("the keys of the Redis cluster have moved");
                     self.shared.lock().connected(layout);
