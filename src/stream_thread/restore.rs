@@ -273,7 +273,7 @@ pub(super) fn record(
         {
             let seen = which.all_seen
                 || record.offset < which.processed
-                || record.timestamp <= which.clock;
+                || record.timestamp <= which.seen_by_clock;
             if !seen {
                 if record.stamped_by_broker {
                     // Nor have any that follow been seen.
@@ -362,8 +362,10 @@ struct Replayed {
     /// when it left the window, since one followed that was stamped after the
     /// clock and is unseen now. Then all are looked at.
     from: OffsetAt,
-    /// By which rows will be judged.
-    clock: Timestamp,
+    /// The clock by which rows will be judged had seen all stamped until then:
+    /// the slack is part of it (rule T2). To leave that out would call devices
+    /// Offline whose last heartbeats took their time.
+    seen_by_clock: Timestamp,
     /// All below this offset were processed.
     processed: i64,
     /// Whether these are all that the clock has seen. Where offsets were lost or
@@ -385,14 +387,13 @@ fn replayed(slot: &Slot, rules: &Rules) -> Option<Replayed> {
     let committed =
         heartbeats.filter(|start| !start.gone).and_then(|start| start.committed.as_ref());
     let seen = metadata.and_then(|metadata| metadata.watermarks[Input::Heartbeats.index()]);
-    // The clock has seen that much, though what is read again may be behind it.
     let seen_by_clock = clock.plus_ms(rules.slack_ms);
     let all_seen = seen >= Some(clock)
         && committed.is_some_and(|at| ShardMetadata::decode(&at.metadata).as_ref() == metadata);
     let from = metadata.filter(|_| all_seen).map(|metadata| metadata.replay_from);
     Some(Replayed {
         from: from.map_or(OffsetAt::Start, OffsetAt::Time),
-        clock,
+        seen_by_clock,
         newest: seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
         processed: committed.map_or(0, |committed| committed.offset),
         all_seen,
