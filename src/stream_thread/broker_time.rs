@@ -17,9 +17,14 @@ impl BrokerTime {
     /// The broker stamped a record with `stamp`, and said so at `received_ms` on
     /// the monotonic clock. The stamp is older than the report, so the time
     /// made of it is late rather than early: late, the clock only waits.
-    pub fn report(&mut self, stamp: Timestamp, received_ms: i64) {
+    ///
+    /// Answers whether this is news: nothing was known, or the time of before a
+    /// pause of the whole machine, which no record has cast doubt on yet.
+    pub fn report(&mut self, stamp: Timestamp, received_ms: i64) -> bool {
+        let known = self.now(received_ms);
         self.offset_ms = Some(stamp.0 - received_ms);
         self.reported_ms = received_ms;
+        known.is_none_or(|known| stamp > known.plus_ms(STALE_MS))
     }
 
     /// The broker's time now; `None` before the first report.
@@ -62,6 +67,16 @@ mod tests {
         assert!(time.doubt(Timestamp(9_000_000), 15_000));
         assert_eq!(time.now(15_000), None);
         assert!(!time.doubt(Timestamp(9_000_000), 15_000));
+    }
+
+    #[test]
+    fn a_report_is_news_where_nothing_was_known_or_what_was_known_is_stale() {
+        let mut time = BrokerTime::default();
+        assert!(time.report(Timestamp(1_000_000), 5_000));
+        assert!(!time.report(Timestamp(1_060_000), 65_010));
+        // The machine slept for a minute, and its first commit tells.
+        assert!(time.report(Timestamp(1_121_000), 66_010));
+        assert!(!time.report(Timestamp(1_122_000), 67_010));
     }
 
     #[test]

@@ -293,11 +293,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     fn on_committed(&mut self, receipt: &Receipt) {
-        if let Some((stamp, received_ms)) = receipt.broker_time {
-            if self.now().broker.is_none() {
-                self.ask_ends_at_once();
-            }
-            self.broker_time.report(stamp, received_ms);
+        if let Some((stamp, received_ms)) = receipt.broker_time
+            && self.broker_time.report(stamp, received_ms)
+        {
+            // Idle inputs hold the others for half a second only (rule T4), and
+            // what was asked before does not say how far they are.
+            self.ask_ends_at_once();
         }
         let Some(mut flight) = self.in_flight.take() else { return };
         self.counts.commits += 1;

@@ -149,8 +149,7 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
                     return Ok(false);
                 }
                 let heartbeats = Source::Input(Input::Heartbeats);
-                let of = [OffsetAt::Time(from), OffsetAt::LastStable]
-                    .map(|at| (heartbeats, partition, at));
+                let of = [from, OffsetAt::LastStable].map(|at| (heartbeats, partition, at));
                 *question = Some(context.log.ask_offsets(&of));
             }
             Step::Done => {
@@ -232,7 +231,7 @@ pub(super) fn answered(
             };
             let end = at(OffsetAt::LastStable).unwrap_or_default();
             let until = if which.all_seen { which.processed.min(end) } else { end };
-            match at(OffsetAt::Time(which.from)).filter(|from| (0..until).contains(from)) {
+            match at(which.from).filter(|from| (0..until).contains(from)) {
                 Some(from) => {
                     slot.to_restore = u64::try_from(until - from).unwrap_or_default();
                     restore.step = Step::Replay { until, which };
@@ -274,7 +273,7 @@ pub(super) fn record(
         {
             let seen = which.all_seen
                 || record.offset < which.processed
-                || record.timestamp <= which.clock;
+                || record.timestamp <= which.seen_by_clock;
             if !seen {
                 if record.stamped_by_broker {
                     // Nor have any that follow been seen.
@@ -358,10 +357,15 @@ fn restored_clock(slot: &Slot, metadata: Option<&ShardMetadata>) -> Option<Times
 /// Which heartbeats a restore replays (rule R2).
 #[derive(Clone, Copy)]
 struct Replayed {
-    /// Those stamped from here on.
-    from: Timestamp,
-    /// By which rows will be judged.
-    clock: Timestamp,
+    /// Those from here on. Where not all are replayed that were processed, an
+    /// earlier one than those of the window may count again: it was not written
+    /// when it left the window, since one followed that was stamped after the
+    /// clock and is unseen now. Then all are looked at.
+    from: OffsetAt,
+    /// The clock by which rows will be judged had seen all stamped until then:
+    /// the slack is part of it (rule T2). To leave that out would call devices
+    /// Offline whose last heartbeats took their time.
+    seen_by_clock: Timestamp,
     /// All below this offset were processed.
     processed: i64,
     /// Whether these are all that the clock has seen. Where offsets were lost or
@@ -379,23 +383,20 @@ fn replayed(slot: &Slot, rules: &Rules) -> Option<Replayed> {
     let Stage::Restoring(restore) = &slot.stage else { return None };
     let metadata = restore.metadata.as_ref();
     let clock = restored_clock(slot, metadata)?;
-    let from = metadata.map_or_else(
-        || clock.plus_ms(-rules.replay_window_ms).max(Timestamp::MIN),
-        |metadata| metadata.replay_from,
-    );
     let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref();
     let committed =
         heartbeats.filter(|start| !start.gone).and_then(|start| start.committed.as_ref());
     let seen = metadata.and_then(|metadata| metadata.watermarks[Input::Heartbeats.index()]);
-    // The clock has seen that much, though what is read again may be behind it.
     let seen_by_clock = clock.plus_ms(rules.slack_ms);
+    let all_seen = seen >= Some(clock)
+        && committed.is_some_and(|at| ShardMetadata::decode(&at.metadata).as_ref() == metadata);
+    let from = metadata.filter(|_| all_seen).map(|metadata| metadata.replay_from);
     Some(Replayed {
-        from,
-        clock,
+        from: from.map_or(OffsetAt::Start, OffsetAt::Time),
+        seen_by_clock,
         newest: seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
         processed: committed.map_or(0, |committed| committed.offset),
-        all_seen: seen >= Some(clock)
-            && committed.is_some_and(|at| ShardMetadata::decode(&at.metadata).as_ref() == metadata),
+        all_seen,
     })
 }
 

@@ -64,6 +64,8 @@ pub struct Client {
     /// It ends before it does anything more.
     pub doomed: bool,
     pub is_to_leave: bool,
+    /// It was asked to end.
+    pub stopping: bool,
     pub at_least_once: bool,
     pub transactional_id: String,
     pub producer: Option<u32>,
@@ -98,6 +100,7 @@ impl Client {
             view_drained: true,
             doomed: false,
             is_to_leave: false,
+            stopping: false,
             at_least_once: false,
             producer: None,
             job: None,

@@ -222,12 +222,14 @@ impl SimView {
     }
 
     /// Nobody goes on writing who knows of a later owner, or who has given the
-    /// partition back.
+    /// partition back; but for one who ends, and writes what still waits: a
+    /// later owner's writes are safe from it (rule V2).
     fn watch(&self, sim: &mut Sim, command: &Cmd) {
         let Some((partition, epoch)) = writes(command) else { return };
         let name = &sim.clients[self.client].name;
         let superseded = self.told.get(&partition).filter(|told| **told > epoch);
-        let held = sim.clients[self.client].owned.iter().any(|(_, owned)| *owned == partition);
+        let client = &sim.clients[self.client];
+        let held = client.stopping || client.owned.iter().any(|(_, owned)| *owned == partition);
         let what = match superseded {
             Some(later) => format!("although it was told of epoch {later}"),
             // The classic protocol takes everything, to give it back.

@@ -613,6 +613,7 @@ impl Process {
         let name = sim.clients[self.client].name.clone();
         sim.note(|| format!("{name} is to leave"));
         self.leaving = true;
+        sim.clients[self.client].stopping = true;
         if let Some(thread) = &mut self.thread {
             thread.stop();
         }

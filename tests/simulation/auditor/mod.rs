@@ -439,8 +439,12 @@ impl DeviceAudit<'_> {
             if !deadlines.contains(&date) && first {
                 return Err(format!("{here}: dated {date}, due at one of {deadlines:?}"));
             }
+            // Where another input ran ahead, the change before is dated later than
+            // this deadline, and this one no earlier than that (rule J9): then a
+            // heartbeat after the deadline says nothing against it.
+            let due = deadlines.into_iter().filter(|due| *due <= date).max().unwrap_or(date);
             for said in &self.device.heartbeats {
-                if said.at <= last || said.at >= date {
+                if said.at <= last || said.at >= due {
                     continue;
                 }
                 // Another input's event may carry the judging of its row ahead.
@@ -451,9 +455,9 @@ impl DeviceAudit<'_> {
                 let scopes =
                     scopes.chain(self.scopes.lifecycle.iter().map(|s| (s.at, s.appended_at)));
                 let carried = others.chain(scopes).any(|(at, written_at)| {
-                    at >= date - 1 && written_at >= said.appended_at && written_at < date + 30_000
+                    at >= due - 1 && written_at >= said.appended_at && written_at < due + 30_000
                 });
-                let until = if carried { date - OVERLOOKED_MS } else { date };
+                let until = if carried { due - OVERLOOKED_MS } else { due };
                 if said.appended_at <= until {
                     return Err(format!(
                         "{here}: a heartbeat at {} was written at {}",
