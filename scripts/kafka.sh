@@ -146,9 +146,12 @@ PROPERTIES
         for user in ${users[@]+"${users[@]}"}; do
             scram+=(--add-scram "SCRAM-SHA-512=[name=${user%%=*},password=${user#*=}]")
         done
-        "${java[@]}" kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')" \
+        # An id that begins with a dash would be taken for an option: one in 64 does.
+        local id
+        id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | sed 's/^-/A/')
+        "${java[@]}" kafka.tools.StorageTool format --cluster-id "$id" \
             -c "$data/server.properties" ${scram[@]+"${scram[@]}"} >>"$data/kafka.log" 2>&1 </dev/null ||
-            die "could not format $data/logs; see $data/kafka.log"
+            { tail -n 5 "$data/kafka.log" >&2; die "could not format $data/logs; see $data/kafka.log"; }
     fi
     "${java[@]}" kafka.Kafka "$data/server.properties" >>"$data/kafka.log" 2>&1 </dev/null &
     local broker=$!
