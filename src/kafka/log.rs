@@ -111,6 +111,9 @@ impl KafkaLog {
             config,
             &[
                 ("linger.ms", "1"),
+                // A transaction that begins while the broker still writes the last
+                // one's markers is told to come again; the default is to wait 100 ms.
+                ("retry.backoff.ms", "2"),
                 ("compression.type", "lz4"),
                 // As much as the broker takes; dead letters are cut to it.
                 ("message.max.bytes", "1048588"),
