@@ -3,7 +3,8 @@
 //!
 //! Memory is deterministic, so these tests hold the bars in bytes. The long
 //! form, with the figures of docs/performance.md:
-//! `MEMORY_DEVICES=10000000 cargo test --release --test memory -- --nocapture`
+//! `MEMORY_DEVICES=10000000 cargo test --release --test memory -- --nocapture`;
+//! with `MEMORY_REPORT=FILE` the figures are also written there, as JSON.
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -176,8 +177,9 @@ impl Told {
         self.held() as f64 / self.shard.rows() as f64
     }
 
-    fn report(&self, what: &str) -> f64 {
+    fn report(&self, name: &str, what: &str) -> f64 {
         let bytes = self.bytes_per_device();
+        record(&format!("bytes_per_device_{name}"), bytes);
         println!(
             "{} devices {what}: {bytes:.1} bytes a device; {:.1} at worst since half of them; \
              at most {:.1} MB more for a moment",
@@ -187,6 +189,16 @@ impl Told {
         );
         bytes
     }
+}
+
+/// For the report of `make bench`.
+fn record(name: &str, bytes: f64) {
+    let Ok(path) = std::env::var("MEMORY_REPORT") else { return };
+    let mut all: serde_json::Map<String, serde_json::Value> = std::fs::read(&path)
+        .map_or_else(|_| Default::default(), |json| serde_json::from_slice(&json).unwrap());
+    all.insert("bytes_per_device_devices".into(), devices().into());
+    all.insert(name.into(), ((bytes * 10.0).round() / 10.0).into());
+    std::fs::write(&path, serde_json::to_vec_pretty(&all).unwrap()).unwrap();
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -221,7 +233,7 @@ fn a_device_known_by_heartbeats_alone_takes_at_most_72_bytes() {
     for _ in 0..3 {
         told.heartbeats();
     }
-    let bytes = told.report("known by heartbeats alone");
+    let bytes = told.report("heartbeat_only", "known by heartbeats alone");
     assert_eq!(told.shard.status_counts()[Status::Online.index()], devices());
     assert!(bytes <= 72.0 && told.worst <= 72.0);
     assert_grows_gently(&told);
@@ -238,14 +250,14 @@ fn a_registered_device_with_a_session_takes_at_most_112_bytes_and_64_for_each_th
         organization: format!("organization {}", number % (devices() / 10_000)).into(),
         preregistered: false,
     });
-    told.report("registered");
+    told.report("registered", "registered");
     told.lifecycle(30 * DAY_MS, 3, |_| DeviceEvent::Provisioned);
-    told.report("provisioned");
+    told.report("provisioned", "provisioned");
     told.sessions(3 * DAY_MS, 4, |number| opened(number, 0));
     for _ in 0..3 {
         told.heartbeats();
     }
-    let bytes = told.report("registered, provisioned, with a session open");
+    let bytes = told.report("full", "registered, provisioned, with a session open");
     assert_eq!(told.shard.status_counts()[Status::Online.index()], devices());
     assert!(bytes <= 112.0 && told.worst <= 112.0);
     assert_grows_gently(&told);
@@ -260,8 +272,9 @@ fn a_registered_device_with_a_session_takes_at_most_112_bytes_and_64_for_each_th
         told.heartbeats();
     }
     let each = (told.held() as f64 - held as f64) / (CLOSED * devices()) as f64;
-    told.report("with four closed sessions");
+    told.report("four_closed_sessions", "with four closed sessions");
     println!("{each:.1} bytes for each closed session");
+    record("bytes_per_closed_session", each);
     assert_eq!(told.shard.closed_sessions(&device(7)).len() as u64, CLOSED);
     assert!(each <= 64.0);
     assert_grows_gently(&told);
@@ -271,7 +284,7 @@ fn a_registered_device_with_a_session_takes_at_most_112_bytes_and_64_for_each_th
     told.settle();
     assert_eq!(told.shard.status_counts()[Status::Online.index()], devices(), "by the VPN");
     told.heartbeats();
-    let bytes = told.report("once those were forgotten");
+    let bytes = told.report("sessions_forgotten", "once those were forgotten");
     assert_eq!(told.shard.closed_sessions(&device(7)).len(), 0);
     assert!(bytes <= 112.0);
 }

@@ -19,8 +19,9 @@ use crate::support::redis::RedisServer;
 use crate::support::service::{DeviceStatus, ServiceConfig};
 use crate::support::wait::{Deadline, Stopwatch, now_ms, pause, wait_for};
 
-/// The first seconds are left out: connections and caches warm up.
-const WARM_UP_S: u64 = 3;
+/// The first seconds are left out: connections, caches and the broker's
+/// compiler warm up.
+const WARM_UP_S: u64 = 10;
 
 /// When each event was sent, and what has come of it.
 struct Track {

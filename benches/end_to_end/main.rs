@@ -47,6 +47,9 @@ struct Options {
     /// Where report.json and the plot go.
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
+    /// This program as the bare consumer alone: broker, topic, count.
+    #[arg(long, hide = true, num_args = 3)]
+    bare: Vec<String>,
     /// What `cargo bench` passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -60,6 +63,9 @@ impl Options {
 
 fn main() {
     let options = Options::parse();
+    if !options.bare.is_empty() {
+        return bare::child(&options.bare);
+    }
     let quick = options.quick;
     let fleet = Fleet {
         devices: options.devices.unwrap_or(if quick { 200_000 } else { 1_000_000 }),
@@ -112,6 +118,9 @@ fn throughput(
 
     for round in 0..rounds {
         report.add("bare", bare::rate(broker, &topics.heartbeats, total));
+        if let Some(rate) = bare::rate_with_jemalloc(broker, &topics.heartbeats, total) {
+            report.add("bare_with_jemalloc", rate);
+        }
         if let Some(group) = primed.get(round) {
             group.steady(&redis, fleet, report);
             let cold = service::Group::new(broker, &topics, &format!("cold-{round}"));
@@ -120,7 +129,9 @@ fn throughput(
             report.add("bare_changelog", bare::rate_of_what_there_is(broker, cold.changelog()));
         }
         if options.wants("peer") {
-            report.add("kafka_streams_cold", peer::rate(broker, &topics, total, round));
+            let (rate, heap_bytes) = peer::rate(broker, &topics, total, round);
+            report.add("kafka_streams_cold", rate);
+            report.set("streams_bytes_per_device", heap_bytes / fleet.devices);
         }
     }
 }

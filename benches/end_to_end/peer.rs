@@ -8,8 +8,14 @@ use std::time::Duration;
 use crate::report::{Measured, say};
 use crate::support::kafka::{KafkaBroker, ServiceTopics};
 
-/// Reads the whole topic of heartbeats, cold.
-pub fn rate(broker: &KafkaBroker, topics: &ServiceTopics, records: u64, round: usize) -> Measured {
+/// Reads the whole topic of heartbeats, cold: how fast, and how many bytes of
+/// heap are in use then.
+pub fn rate(
+    broker: &KafkaBroker,
+    topics: &ServiceTopics,
+    records: u64,
+    round: usize,
+) -> (Measured, u64) {
     say("Kafka Streams reads everything, cold");
     let application = broker.unique(&format!("peer-{round}"));
     let changes = format!("{application}-changes");
@@ -25,7 +31,8 @@ pub fn rate(broker: &KafkaBroker, topics: &ServiceTopics, records: u64, round: u
         .spawn()
         .expect("benches/peer-kafka-streams/run.sh");
     // It says: done RECORDS in MILLISECONDS
-    let mut said = None;
+    // and: heap in use: BYTES bytes
+    let (mut said, mut heap_bytes) = (None, 0);
     for line in BufReader::new(peer.stdout.take().expect("its output")).lines() {
         let line = line.expect("text");
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -34,8 +41,11 @@ pub fn rate(broker: &KafkaBroker, topics: &ServiceTopics, records: u64, round: u
         } else {
             say(&format!("    {line}"));
         }
+        if let ["heap", "in", "use:", bytes, ..] = words[..] {
+            heap_bytes = bytes.parse().expect("a count");
+        }
     }
     let status = peer.wait().expect("the peer");
     let (records, ms) = said.unwrap_or_else(|| panic!("the peer ended ({status}) too early"));
-    Measured::new(records, Duration::from_millis(ms), 0)
+    (Measured::new(records, Duration::from_millis(ms), 0), heap_bytes)
 }
