@@ -94,7 +94,16 @@ pub fn main() -> Result<(), Fatal> {
     // A variable that is not UTF-8 cannot be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = crate::config::load_with(cli.config.as_deref(), environment, &cli.set)?;
+    let file = cli.config.as_deref();
+    let loaded = match crate::config::load_with(file, environment, &cli.set) {
+        Ok(loaded) => loaded,
+        Err(invalid) => match &cli.command {
+            Command::Config(args) if cli.json && args.is_check() => {
+                return config::print_invalid(file, &invalid);
+            }
+            _ => return Err(invalid.into()),
+        },
+    };
     // A picture that fills the terminal leaves no room for log lines.
     if !matches!(&cli.command, Command::Demo(args) if args.fills_terminal()) {
         let clock = SystemClock::new();
