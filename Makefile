@@ -57,7 +57,7 @@ chaos: need-build ## Ten minutes of real faults (CHAOS_SECONDS=n, CHAOS_SEED=n) 
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} \
 		cargo test --test chaos -- --nocapture
 
-fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json), with a nightly toolchain
+fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json)
 	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)
 
 deny: ## Licences and advisories of all dependencies, where cargo-deny is installed
