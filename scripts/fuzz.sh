@@ -17,5 +17,5 @@ for target in "${targets[@]}"; do
     # no nightly toolchain.
     cargo fuzz run -s none "$target" "$found" "seeds/$target" -- \
         -max_total_time="$seconds" -max_len=4096 -print_final_stats=1 2>&1 |
-        grep -vE "^#[0-9]+\s+(NEW|REDUCE|RELOAD)|^\s+(Compiling|Finished|Running)|^INFO:|^\"|^#####"
+        grep -vE "^#[0-9]+\s+(NEW|REDUCE|RELOAD)|^\s+(Compiling|Finished|Running)|^INFO:|^\s+NEW_FUNC|^ *Blocking|^WARNING: Failed to find function|^\"|^#####"
 done

@@ -81,11 +81,7 @@ impl<'a> Reader<'a> {
             client.set("fetch.queue.backoff.ms", "10");
         }
         let made = client.create_with_context(ReaderContext::default());
-        let consumer = made.map_err(|error| {
-            Fatal::configuration(format!(
-                "a Kafka client cannot be made: {error}; check kafka.properties"
-            ))
-        })?;
+        let consumer = made.map_err(|error| client_config::refused(&error))?;
         Ok(Reader { config, consumer })
     }
 

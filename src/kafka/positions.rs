@@ -32,11 +32,7 @@ pub fn committed(
     let client = client_config::base(config)
         .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
         .create_with_context(LoggingContext)
-        .map_err(|error| {
-            Fatal::configuration(format!(
-                "a Kafka client cannot be made: {error}; check kafka.properties"
-            ))
-        })?;
+        .map_err(|error| client_config::refused(&error))?;
     let questions = Questions::new(client);
     questions.committed(0, group, of);
     let clock = SystemClock::new();

@@ -88,7 +88,7 @@ pub fn replay(letters: &[Letter], config: &Config, topic: &str) -> Result<(), Fa
     }
     let producer: BaseProducer<Deliveries> = client
         .create_with_context(Deliveries::default())
-        .map_err(|error| Fatal::configuration(format!("a Kafka client cannot be made: {error}")))?;
+        .map_err(|error| client_config::refused(&error))?;
     for letter in letters {
         send(&producer, letter, config, topic)?;
     }
