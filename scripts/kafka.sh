@@ -48,7 +48,7 @@ fetch() {
         cmp -s "$pom" "$lib/pom.xml" && exit
         say "fetching Apache Kafka $(sed -n 's:.*<kafka.version>\(.*\)</.*:\1:p' "$pom") ..."
         rm -rf "$lib.partial" "$lib"
-        mvn --batch-mode --quiet -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
+        mvn --batch-mode --quiet -Dstyle.color=never -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
             -DoutputDirectory="$lib.partial" >&2 </dev/null || exit 1
         # The copy marks the directory as complete, and of which version.
         cp "$pom" "$lib.partial/pom.xml"

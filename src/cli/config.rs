@@ -140,7 +140,8 @@ fn summary(loaded: &Loaded) -> String {
     if let Some(file) = &loaded.file {
         let of_file = |origin: &&Origin| matches!(origin.written(), Origin::File { .. });
         let count = loaded.origins.values().filter(of_file).count();
-        let _ = writeln!(text, "  {count} keys from {}", file.display());
+        let keys = if count == 1 { "key" } else { "keys" };
+        let _ = writeln!(text, "  {count} {keys} from {}", file.display());
     }
     for variable in &variables {
         let _ = writeln!(text, "  environment variable {variable}");

@@ -140,9 +140,10 @@ fn list(topic: &Topic<'_>, filter: &Filter, limit: usize, json: bool) -> Result<
     let mut text = String::new();
     for row in &rows {
         let cell = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let again = if row["replayed"].is_null() { "" } else { "  (sent again before)" };
         let _ = writeln!(
             text,
-            "{:>8}  {}  {:20}  {}  {}  {}",
+            "{:>8}  {}  {:20}  {}  {}  {}{again}",
             cell("position"),
             cell("written"),
             cell("reason"),
@@ -335,13 +336,18 @@ fn send_back(
         for (position, why) in &skipped {
             let _ = writeln!(text, "{position} cannot be replayed: {}", printable(why));
         }
-        let _ = writeln!(text, "{} records sent back", replayed.len());
+        let _ = writeln!(text, "{} sent back", records(replayed.len()));
         print(&text)?;
     }
     match skipped.len() {
         0 => Ok(()),
+        1 => Err(Fatal::not_found("a dead letter cannot be replayed")),
         count => Err(Fatal::not_found(format!("{count} dead letters cannot be replayed"))),
     }
+}
+
+fn records(count: usize) -> String {
+    if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
 }
 
 #[cfg(test)]

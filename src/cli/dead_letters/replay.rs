@@ -46,7 +46,11 @@ pub fn confirm(count: usize) -> Result<bool, Fatal> {
     if !stdin.is_terminal() || !stderr.is_terminal() {
         return Err(Fatal::usage("nobody is there to be asked: say --yes to replay"));
     }
-    let _ = write!(stderr, "send {count} records back to their topics? [y/N] ");
+    let what = match count {
+        1 => "1 record back to its topic".to_owned(),
+        _ => format!("{count} records back to their topics"),
+    };
+    let _ = write!(stderr, "send {what}? [y/N] ");
     let _ = stderr.flush();
     let mut answer = String::new();
     let _ = stdin.lock().read_line(&mut answer);
