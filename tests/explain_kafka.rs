@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use device_status::wire::murmur2::partition_of;
@@ -11,13 +14,13 @@ use device_status::wire::proto::v1::{FleetFrozen, FrozenReason, StatusChanged, l
 use serde_json::{Value, json};
 use support::events::{
     Outgoing, device_id, heartbeat_every, lifecycle, registered, session_closed, session_opened,
-    tombstone,
+    toggled, tombstone,
 };
 use support::kafka::{Isolation, KafkaBroker, ServiceTopics};
 use support::process::free_port;
 use support::redis::RedisServer;
 use support::service::{DeviceStatus, ServiceConfig, run};
-use support::wait::{now_ms, wait_for};
+use support::wait::{now_ms, pause, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 const PARTITIONS: i32 = 3;
@@ -194,6 +197,51 @@ fn a_device_is_explained_as_the_service_knows_it_and_its_history_told() {
         code == 1 && text.contains("has no change of a device") && text.contains("in that time")
     );
     assert_eq!(failure(&config, &["history", "nobody"]).0, 1);
+}
+
+/// What is said while everything moves is what the service had come to at some
+/// moment, never a mixture of two.
+#[test]
+fn under_traffic_an_explanation_is_of_one_moment() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("explain-traffic", 1);
+    let config = ServiceConfig::new(broker, &topics).set("log.level", "warn");
+    let mut service = DeviceStatus::start(&config);
+    let device = device_id(11);
+    send(broker, &topics, [heartbeat_every(&device, now_ms(), EVERY)]);
+    explained_as(&config, &device, "online");
+    let over = AtomicBool::new(false);
+    let said: Vec<Value> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let producer = broker.producer();
+            for round in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                producer.send(&topics, [toggled(&device, now_ms(), "vpn-1", round)]);
+                producer.flush();
+                pause(Duration::from_millis(5));
+            }
+        });
+        let asked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            (0..12).map(|_| explained(&config, &device)).collect()
+        }));
+        // Whatever became of it: the other thread waits for this.
+        over.store(true, Ordering::Relaxed);
+        asked.unwrap_or_else(|panic| resume_unwind(panic))
+    });
+    assert!(service.terminate().success());
+    let rows = history(&config, &device, &["--limit", "100000"]);
+    let versions: BTreeSet<u64> =
+        said.iter().map(|said| said["version"].as_u64().unwrap()).collect();
+    assert!(versions.len() > 6, "nothing moved: {versions:?}");
+    for said in said {
+        let row = rows.iter().find(|row| row["version"] == said["version"]).unwrap();
+        let shown = json!({ "status": said["status"], "connectivity": said["connectivity"] });
+        assert_eq!(row["current"], shown, "{said}");
+        assert_eq!(row["connectivity_since_ms"], said["connectivity_since_ms"], "{said}");
+        assert_eq!(row["vpn"] == "up", said["vpn"]["up"] == true, "{said}");
+    }
 }
 
 #[test]

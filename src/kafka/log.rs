@@ -476,7 +476,7 @@ impl Log for KafkaLog {
         let id = self.next_id();
         let asked: Vec<_> =
             of.iter().map(|(i, p)| (self.topics.inputs[i.index()].as_str(), *p)).collect();
-        self.questions.committed(id, &self.group, &asked);
+        self.questions.committed(id, &self.group, true, &asked);
         self.parts.insert(id, (question, Kind::Committed));
         question
     }

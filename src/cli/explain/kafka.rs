@@ -1,21 +1,26 @@
 //! What the service knows of a device, from Kafka: restored as a new owner of
 //! its partition would, with the same rules (R1 to R3), but for one device.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use rdkafka::message::{BorrowedMessage, Message, Timestamp as RecordTimestamp};
 
 use crate::cli::reading::{Ranges, Reader};
+use crate::clock::SystemClock;
 use crate::config::{Config, Partitioner};
 use crate::error::{Error, Fatal};
-use crate::kafka::positions::committed;
+use crate::kafka::positions::Positions;
 use crate::shard::{DeviceId, Entry, Header, Input, Now, Shard, Start, Timestamp};
-use crate::stream_thread::ports::{CommittedOffset, Headers, OffsetAt, RecordRef};
+use crate::stream_thread::ports::{Clock as _, CommittedOffset, Headers, OffsetAt, RecordRef};
 use crate::stream_thread::replay::Replay;
 use crate::wire::changelog;
 use crate::wire::metadata::ShardMetadata;
 use crate::wire::murmur2::partition_of;
+
+/// How long a transaction that is open may stay so: longer than the service's.
+const STABLE_WITHIN_MS: i64 = 20_000;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A device as the service knows it.
 pub(super) struct Restored {
@@ -54,26 +59,21 @@ pub(super) fn restore(config: &Config, device: &DeviceId) -> Result<Restored, Fa
         let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
         partitions = vec![partition_of(device.to_string().as_bytes(), count)];
     }
-    // Before the changelog is read: a row may be younger than the clock that is
-    // committed, never older (rule R1).
-    let committed = committed_positions(config, &partitions)?;
-    let mut unread = Unread::default();
+    let positions = Positions::new(config)?;
+    let mut unread_of_device = 0;
     for partition in partitions {
-        let subject = Subject { reader: &reader, device, partition };
-        let shard = subject.changelog()?;
-        let positions = &committed[&partition];
-        unread = subject.unread(positions)?;
-        if shard.snapshot(device).is_none() {
-            continue;
-        }
-        let metadata = latest(positions);
+        let subject = Subject { reader: &reader, positions: &positions, device, partition };
+        let (shard, committed) = subject.changelog()?;
+        let unread = subject.unread(&committed)?;
+        unread_of_device += unread.of_device;
+        let metadata = latest(&committed);
         // What was written says when, if nothing else does (rule R5).
-        let Some(clock) = metadata.as_ref().map(|m| m.clock).or(shard.greatest_clock()) else {
-            continue;
-        };
-        return subject.settled(shard, clock, metadata, positions, unread);
+        let clock = metadata.as_ref().map(|m| m.clock).or(shard.greatest_clock());
+        if let (Some(_), Some(clock)) = (shard.snapshot(device), clock) {
+            return subject.settled(shard, clock, metadata, &committed, unread);
+        }
     }
-    let waiting = match unread.of_device {
+    let waiting = match unread_of_device {
         0 => String::new(),
         1 => "; one record of it waits to be read by the service".to_owned(),
         count => format!("; {count} records of it wait to be read by the service"),
@@ -87,25 +87,11 @@ pub(super) fn restore(config: &Config, device: &DeviceId) -> Result<Restored, Fa
 }
 
 /// What is committed of each input.
-type Positions = [Option<CommittedOffset>; Input::ALL.len()];
-
-fn committed_positions(
-    config: &Config,
-    partitions: &[i32],
-) -> Result<BTreeMap<i32, Positions>, Fatal> {
-    let of: Vec<(&str, i32)> = partitions
-        .iter()
-        .flat_map(|partition| Input::ALL.map(|input| (config.topics.input(input), *partition)))
-        .collect();
-    let mut found = committed(config, &of)?.into_iter();
-    let positions =
-        partitions.iter().map(|partition| (*partition, Input::ALL.map(|_| found.next().flatten())));
-    Ok(positions.collect())
-}
+type Committed = [Option<CommittedOffset>; Input::ALL.len()];
 
 /// The metadata that counts (rule C2).
-fn latest(positions: &Positions) -> Option<ShardMetadata> {
-    positions
+fn latest(committed: &Committed) -> Option<ShardMetadata> {
+    committed
         .iter()
         .flatten()
         .filter_map(|committed| ShardMetadata::decode(&committed.metadata))
@@ -114,6 +100,7 @@ fn latest(positions: &Positions) -> Option<ShardMetadata> {
 
 struct Subject<'a> {
     reader: &'a Reader<'a>,
+    positions: &'a Positions<'a>,
     device: &'a DeviceId,
     partition: i32,
 }
@@ -131,20 +118,48 @@ impl Subject<'_> {
         }
     }
 
-    /// The device and all scopes, as the changelog has them.
-    fn changelog(&self) -> Result<Shard, Fatal> {
+    /// The device and all scopes, as the changelog has them, and what is
+    /// committed: a row may be younger than that, never older (rule R1).
+    fn changelog(&self) -> Result<(Shard, Committed), Fatal> {
         let config = self.reader.config();
         let topic = &config.topics.changelog;
         let mut shard = Shard::new(self.partition, config.rules());
+        // What takes long is read first, so that what is committed is of now.
+        let bounds = self.reader.bounds(topic, self.partition)?;
+        self.read_changelog(&mut shard, bounds.clone())?;
+        let inputs = Input::ALL.map(|input| config.topics.input(input));
+        let committed = self.positions.committed(inputs, self.partition)?;
+        let end = self.positions.high_watermark(topic, self.partition)?;
+        self.wait_until_stable(end)?;
+        self.read_changelog(&mut shard, bounds.end..end)?;
+        Ok((shard, committed))
+    }
+
+    /// Waits until no transaction is open before this end of the changelog.
+    fn wait_until_stable(&self, end: i64) -> Result<(), Fatal> {
+        let topic = &self.reader.config().topics.changelog;
+        let clock = SystemClock::new();
+        while self.reader.bounds(topic, self.partition)?.end < end {
+            if clock.monotonic_ms() > STABLE_WITHIN_MS {
+                return Err(Fatal::unavailable(format!(
+                    "a transaction on {topic} stays open; try again when it has timed out"
+                )));
+            }
+            SystemClock::pause(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    fn read_changelog(&self, shard: &mut Shard, range: Range<i64>) -> Result<(), Fatal> {
+        let topic = &self.reader.config().topics.changelog;
         let mut failure = None;
-        let ranges = self.ranges(self.reader.bounds(topic, self.partition)?);
-        self.reader.read(topic, ranges, &mut |message| {
+        self.reader.read(topic, self.ranges(range), &mut |message| {
             // The key alone tells whether the value is worth reading.
-            let theirs = match changelog::decode(message.key(), None) {
-                Ok(Some(entry)) => !self.is_concerned(&entry),
-                Ok(None) | Err(_) => true,
+            let concerns = match changelog::decode(message.key(), None) {
+                Ok(Some(entry)) => self.is_concerned(&entry),
+                Ok(None) | Err(_) => false,
             };
-            if theirs {
+            if !concerns {
                 return;
             }
             match changelog::decode(message.key(), message.payload()) {
@@ -156,17 +171,17 @@ impl Subject<'_> {
                 Err(error) => drop(failure.get_or_insert(error.to_string())),
             }
         })?;
-        failure.map_or(Ok(shard), |what| Err(Fatal::internal(what)))
+        failure.map_or(Ok(()), |what| Err(Fatal::internal(what)))
     }
 
     /// What is written and not yet read by the service.
-    fn unread(&self, positions: &Positions) -> Result<Unread, Fatal> {
+    fn unread(&self, committed: &Committed) -> Result<Unread, Fatal> {
         let mut unread = Unread::default();
         let key = self.device.to_string();
-        for (input, position) in std::iter::zip(Input::ALL, positions) {
+        for (input, committed) in std::iter::zip(Input::ALL, committed) {
             let topic = self.reader.config().topics.input(input);
             let mut range = self.reader.bounds(topic, self.partition)?;
-            if let Some(committed) = position {
+            if let Some(committed) = committed {
                 range.start = range.start.max(committed.offset);
             }
             self.reader.read(topic, self.ranges(range), &mut |message| {
@@ -183,13 +198,13 @@ impl Subject<'_> {
         mut shard: Shard,
         clock: Timestamp,
         metadata: Option<ShardMetadata>,
-        positions: &Positions,
+        committed: &Committed,
         unread: Unread,
     ) -> Result<Restored, Fatal> {
         let config = self.reader.config();
         let topic = config.topics.input(Input::Heartbeats);
         let bounds = self.reader.bounds(topic, self.partition)?;
-        let committed = positions[Input::Heartbeats.index()].as_ref();
+        let committed = committed[Input::Heartbeats.index()].as_ref();
         let committed = committed.filter(|committed| committed.offset >= bounds.start);
         let replay = Replay::new(clock, metadata.as_ref(), committed, config.rules().slack_ms);
         let from = match replay.from {
