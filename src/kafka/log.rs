@@ -107,6 +107,9 @@ impl KafkaLog {
             config,
             &[
                 ("linger.ms", "1"),
+                // A transaction that begins while the broker still writes the last
+                // one's markers is told to come again; the default is to wait 100 ms.
+                ("retry.backoff.ms", "2"),
                 ("compression.type", "lz4"),
                 // As much as the broker takes; dead letters are cut to it.
                 ("message.max.bytes", "1048588"),
@@ -323,8 +326,8 @@ fn source_of(topic: &str, topics: &TopicNames) -> Option<Source> {
     Some(Source::Input(input))
 }
 
-/// Takes up to `max_records` records from a queue; answers what the loop must
-/// be told besides.
+/// Takes up to `max_records` records from a queue; `other` is told what the loop
+/// must know besides.
 fn drain(
     queue: &ConsumerQueue<LoopContext>,
     mut delivery_of: impl FnMut(&NativeRecord<'_>) -> Option<Delivery>,
@@ -333,34 +336,27 @@ fn drain(
     on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
     other: &mut dyn FnMut(Polled<'_>),
 ) {
-    let mut timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    let mut records = 0;
-    while records < max_records {
-        let more = queue.poll(timeout_ms, |polled| match polled {
-            Polled::Record(record) => {
-                records += 1;
-                let Some(delivery) = delivery_of(&record) else { return };
-                let (timestamp, stamped_by_broker) = record.timestamp();
-                on_record(
-                    delivery,
-                    RecordRef {
-                        partition: record.partition(),
-                        offset: record.offset(),
-                        timestamp,
-                        stamped_by_broker,
-                        key: record.key(),
-                        value: record.value(),
-                        headers: &record,
-                    },
-                );
-            }
-            rest => other(rest),
-        });
-        if !more {
-            return;
+    while queue.poll(&mut *other) {}
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    queue.take(timeout_ms, max_records, |polled| match polled {
+        Polled::Record(record) => {
+            let Some(delivery) = delivery_of(&record) else { return };
+            let (timestamp, stamped_by_broker) = record.timestamp();
+            on_record(
+                delivery,
+                RecordRef {
+                    partition: record.partition(),
+                    offset: record.offset(),
+                    timestamp,
+                    stamped_by_broker,
+                    key: record.key(),
+                    value: record.value(),
+                    headers: &record,
+                },
+            );
         }
-        timeout_ms = 0;
-    }
+        rest => other(rest),
+    });
 }
 
 impl Log for KafkaLog {
@@ -491,6 +487,11 @@ impl Log for KafkaLog {
             )
             .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
         }
+        if let Some(queue) = &self.consumer {
+            for (input, partition, _) in starts {
+                queue.forward(&self.topics.inputs[input.index()], *partition);
+            }
+        }
         let consumer = self.consumer()?;
         let assigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
@@ -536,6 +537,7 @@ impl Log for KafkaLog {
         list.add_partition_offset(self.topic(source), partition, Offset::Offset(offset))
             .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
         if let Some(queue) = &self.restore {
+            queue.forward(self.topic(source), partition);
             queue
                 .consumer()
                 .incremental_assign(&list)

@@ -44,7 +44,7 @@ use crate::shard::{Input, Now, Rules, Timestamp};
 use crate::wire::decode::Format;
 
 /// Records taken from the log in one turn of the loop, at most.
-const RECORDS_PER_POLL: usize = 10_000;
+const RECORDS_PER_POLL: usize = 2_000;
 /// Units of work of one shard in one turn of the loop.
 pub const WORK_PER_TURN: usize = 20_000;
 /// Output of all shards that waits for a commit before nothing more is applied:

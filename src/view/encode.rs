@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use redis::Cmd;
+use serde::Serialize;
 use serde_json::json;
 
 use super::backlog::Waiting;
@@ -295,16 +296,27 @@ fn fleet_arguments(mut command: Cmd, counts: &[u64; Status::ALL.len()]) -> Cmd {
     command
 }
 
-fn change_hint(view: &DeviceView) -> String {
-    json!({
-        "device": view.device.to_string(),
-        "status": view.status.wire_name(),
-        "connectivity": view.connectivity.wire_name(),
-        "display": view.status.display(view.connectivity),
-        "since_ms": view.since.0,
-        "version": view.version,
-    })
-    .to_string()
+/// Told on the channel when a device's status has changed.
+#[derive(Serialize)]
+struct ChangeHint<'a> {
+    device: &'a str,
+    status: &'a str,
+    connectivity: &'a str,
+    display: &'a str,
+    since_ms: i64,
+    version: u64,
+}
+
+fn change_hint(view: &DeviceView) -> Vec<u8> {
+    let hint = ChangeHint {
+        device: &view.device.to_string(),
+        status: view.status.wire_name(),
+        connectivity: view.connectivity.wire_name(),
+        display: view.status.display(view.connectivity),
+        since_ms: view.since.0,
+        version: view.version,
+    };
+    serde_json::to_vec(&hint).expect("texts and numbers are JSON")
 }
 
 fn deletion_hint(device: &DeviceId) -> String {
