@@ -146,8 +146,8 @@ fn the_documented_permissions_are_enough_and_each_is_needed() {
         if acl.name == topics.changelog || acl.resource != Resource::Topic {
             let mut service = DeviceStatus::start(&config);
             assert_eq!(service.process.wait(SOON).code(), Some(69), "without {acl:?}");
-            let output = service.process.output();
-            let error = output.lines().find(|line| line.starts_with("error: ")).unwrap();
+            // What it printed may come a moment later than its end.
+            let error = service.process.wait_for_output(SOON, "error: ");
             assert!(error.contains(&acl.name) && error.contains(&operation), "{error}");
         }
         broker.allow(USER, acl);
