@@ -133,12 +133,9 @@ fn timestamp(at: Timestamp) -> prost_types::Timestamp {
 }
 
 fn instant(timestamp: prost_types::Timestamp) -> Timestamp {
-    Timestamp(
-        timestamp
-            .seconds
-            .saturating_mul(1_000)
-            .saturating_add(i64::from(timestamp.nanos.div_euclid(1_000_000))),
-    )
+    let ms = i128::from(timestamp.seconds) * 1_000 + i128::from(timestamp.nanos / 1_000_000);
+    let ms = ms.clamp(i64::MIN.into(), i64::MAX.into());
+    Timestamp(i64::try_from(ms).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -203,6 +200,18 @@ mod tests {
         }
         for change in changes {
             assert_eq!(decode(&encode(&change).1).as_ref(), Ok(&change));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            at in proptest::prelude::any::<i64>(),
+        ) {
+            let _ = decode(&bytes);
+            let change = StatusChange { since: Timestamp(at), ..change() };
+            proptest::prop_assert_eq!(decode(&encode(&change).1), Ok(change));
         }
     }
 
