@@ -51,6 +51,24 @@ struct Found {
     unreadable: Vec<String>,
 }
 
+impl Found {
+    /// Takes the next change. With `at_least_once` some may be written again, in
+    /// the same order: those are passed over.
+    fn take(&mut self, told: Told, limit: usize) {
+        let version = told.change.version;
+        let mut not_before =
+            self.changes.iter().rev().take_while(|earlier| earlier.change.version >= version);
+        if not_before.any(|earlier| earlier.change == told.change) {
+            return;
+        }
+        self.changes.push_back(told);
+        if self.changes.len() > limit {
+            self.changes.pop_front();
+            self.before += 1;
+        }
+    }
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -97,16 +115,8 @@ fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<Found, Fatal>
             Some(Err(what)) => return found.unreadable.push(format!("offset {offset}: {what}")),
             None => return found.unreadable.push(format!("offset {offset}: it is empty")),
         };
-        // With `at_least_once` a change may be written again.
-        if found.changes.back().is_some_and(|last| last.change == change) {
-            return;
-        }
         let written_ms = message.timestamp().to_millis().unwrap_or_default();
-        found.changes.push_back(Told { change, offset, written_ms });
-        if found.changes.len() > args.limit {
-            found.changes.pop_front();
-            found.before += 1;
-        }
+        found.take(Told { change, offset, written_ms }, args.limit);
     })?;
     Ok(found)
 }
@@ -172,5 +182,75 @@ fn earlier(found: &Found) -> Option<String> {
         (0, 1) => None,
         (0, version) => Some(format!("versions 1 to {} were not found", version - 1)),
         (count, _) => Some(format!("{count} earlier: say --limit {}", count + found.changes.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{Cause, Connectivity, HeartbeatState, Status, Timestamp};
+
+    fn told(version: u64, cause: Cause, offset: i64) -> Told {
+        let change = StatusChange {
+            device: DeviceId::from_key(b"oven").unwrap(),
+            fleet: None,
+            organization: None,
+            version,
+            previous: None,
+            current: Some((Status::Online, Connectivity::Full)),
+            since: Timestamp(1_000),
+            connectivity_since: Timestamp(1_000),
+            cause,
+            heartbeat_state: HeartbeatState::Online,
+            last_heartbeat: None,
+            vpn_connected: true,
+            progress: None,
+        };
+        Told { change, offset, written_ms: 2_000 }
+    }
+
+    fn found(all: &[(u64, Cause)], limit: usize) -> Found {
+        let mut found =
+            Found { partition: 0, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
+        for (offset, (version, cause)) in (0..).zip(all) {
+            found.take(told(*version, *cause, offset), limit);
+        }
+        found
+    }
+
+    fn offsets(found: &Found) -> Vec<i64> {
+        found.changes.iter().map(|told| told.offset).collect()
+    }
+
+    #[test]
+    fn what_was_written_again_is_told_once_and_another_life_of_the_device_is_told() {
+        use Cause::{Deleted, Heartbeat, VpnOpened};
+        let all = [(1, Heartbeat), (2, VpnOpened), (1, Heartbeat), (2, VpnOpened), (3, Deleted)];
+        assert_eq!(offsets(&found(&all, 9)), [0, 1, 4]);
+        // Forgotten and known again, it counts from 1.
+        let all = [(1, Heartbeat), (2, Deleted), (1, VpnOpened), (2, Heartbeat)];
+        assert_eq!(offsets(&found(&all, 9)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_left_out_at_the_beginning_is_told() {
+        let four: Vec<_> = (1..5).map(|version| (version, Cause::Heartbeat)).collect();
+        assert_eq!(earlier(&found(&four, 9)), None);
+        let latest = found(&four, 2);
+        assert_eq!(offsets(&latest), [2, 3]);
+        assert_eq!(earlier(&latest).unwrap(), "2 earlier: say --limit 4");
+        assert_eq!(earlier(&found(&four[2..], 9)).unwrap(), "versions 1 to 2 were not found");
+    }
+
+    #[test]
+    fn a_change_that_became_known_late_says_when() {
+        let device = DeviceId::from_key(b"oven").unwrap();
+        let mut late = found(&[(1, Cause::Heartbeat)], 9);
+        assert!(!table(&device, &late, false).contains("known"));
+        late.changes[0].written_ms = 1_000 + LATE_MS + 1;
+        let text = table(&device, &late, false);
+        assert!(text.contains("heartbeat  (known 1970-01-01T00:01:01.001Z)\n"), "{text}");
+        assert!(!text.contains('\x1b'));
+        assert!(table(&device, &late, true).contains("\x1b[1;32monline full"));
     }
 }
