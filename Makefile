@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint run test torture
 
+# What cargo builds, wherever it was told to put it.
+built := $(or $(CARGO_TARGET_DIR),target)/debug/device-status
+
 # Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
 ARGS ?=
 
@@ -13,7 +16,7 @@ help: ## This list
 demo: need-build ## A fleet, the service and a live picture of it, all in one process
 	@scripts/need.sh redis
 	cargo build --quiet
-	@target/debug/device-status demo $(ARGS)
+	@$(built) demo $(ARGS)
 
 test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
 	scripts/need.sh java maven redis prometheus
@@ -34,7 +37,7 @@ kafka: need-build ## A real broker on localhost:9092 with all topics, until Ctrl
 	cargo build --quiet
 	@echo "Data in target/kafka/data. To stop: Ctrl-C here, or make kafka-stop elsewhere."
 	@DEVICE_STATUS_TOPICS__REPLICATION_FACTOR=1 scripts/kafka.sh start --port 9092 --data target/kafka/data \
-		--then 'target/debug/device-status topics create'
+		--then '$(built) topics create'
 
 kafka-stop: ## Stop what `make kafka` runs
 	@scripts/kafka.sh stop --data target/kafka/data
@@ -60,7 +63,7 @@ chaos: need-build ## Ten minutes of real faults (CHAOS_SECONDS=n, CHAOS_SEED=n) 
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} \
 		cargo test --test chaos -- --nocapture
 
-fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json), with a nightly toolchain
+fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json)
 	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)
 
 deny: ## Licences and advisories of all dependencies, where cargo-deny is installed

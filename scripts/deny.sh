@@ -10,7 +10,7 @@ if ! command -v cargo-deny >/dev/null; then
 fi
 cargo deny --log-level error check --hide-inclusion-graph licenses bans sources
 if timeout 60 cargo deny --log-level error fetch db >/dev/null 2>&1; then
-    cargo deny --log-level error check --hide-inclusion-graph --disable-fetch advisories
+    cargo deny --log-level error check --hide-inclusion-graph advisories
 else
     echo "skipped: the database of advisories cannot be reached" >&2
 fi

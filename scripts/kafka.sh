@@ -17,7 +17,10 @@ Options of start:
   --sasl-ssl PORT        also listen there with TLS, and ask for SASL (SCRAM-SHA-512, PLAIN,
                          OAUTHBEARER with unsigned tokens) and for ACLs; who comes by the plain
                          port may do everything
-  --pem FILE             with --sasl-ssl: the broker's key and certificate chain
+  --ssl PORT             also listen there with TLS, and ask for a certificate and for ACLs; the
+                         client's name is the CN of its certificate
+  --pem FILE             with --sasl-ssl or --ssl: the broker's key and certificate chain
+  --client-ca FILE       with --ssl: the authority of the clients' certificates
   --user NAME=PASSWORD   with --sasl-ssl: who may come by SCRAM or PLAIN; more than one may be
                          given, when DIR is new
   --background           return as soon as it listens; `kafka.sh stop` ends it
@@ -45,7 +48,7 @@ fetch() {
         cmp -s "$pom" "$lib/pom.xml" && exit
         say "fetching Apache Kafka $(sed -n 's:.*<kafka.version>\(.*\)</.*:\1:p' "$pom") ..."
         rm -rf "$lib.partial" "$lib"
-        mvn --batch-mode --quiet -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
+        mvn --batch-mode --quiet -Dstyle.color=never -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
             -DoutputDirectory="$lib.partial" >&2 </dev/null || exit 1
         # The copy marks the directory as complete, and of which version.
         cp "$pom" "$lib.partial/pom.xml"
@@ -69,7 +72,7 @@ running() { [ -s "$1/kafka.pid" ] && kill -0 "$(<"$1/kafka.pid")" 2>/dev/null; }
 
 start() {
     local port=9092 data="$home/data" controller_port='' heap=512m background='' then='' bound='' ephemeral=''
-    local sasl_ssl='' pem='' users=()
+    local sasl_ssl='' ssl='' pem='' client_ca='' users=()
     local properties=()
     while [ $# -gt 0 ]; do
         case $1 in
@@ -78,7 +81,9 @@ start() {
             --controller-port) controller_port=$2; shift 2 ;;
             --heap) heap=$2; shift 2 ;;
             --sasl-ssl) sasl_ssl=$2; shift 2 ;;
+            --ssl) ssl=$2; shift 2 ;;
             --pem) pem=$2; shift 2 ;;
+            --client-ca) client_ca=$2; shift 2 ;;
             --user) users+=("$2"); shift 2 ;;
             --property) properties+=("$2"); shift 2 ;;
             --then) then=$2; shift 2 ;;
@@ -134,7 +139,7 @@ log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
 PROPERTIES
-        [ -z "$sasl_ssl" ] || secure
+        [ -z "$sasl_ssl$ssl" ] || secure
         printf '%s\n' ${properties[@]+"${properties[@]}"}
     } >"$data/server.properties"
 
@@ -198,20 +203,35 @@ PROPERTIES
     [ -z "$watch" ] || kill "$watch" 2>/dev/null || true
 }
 
-# The settings of --sasl-ssl, in the scope of `start`.
+# The settings of --sasl-ssl and --ssl, in the scope of `start`.
 secure() {
+    local listeners="PLAINTEXT://127.0.0.1:$port" advertised="PLAINTEXT://127.0.0.1:$port"
     local plain='' user
-    for user in ${users[@]+"${users[@]}"}; do plain+=" user_${user%%=*}=\"${user#*=}\""; done
-    cat <<PROPERTIES
-listeners=PLAINTEXT://127.0.0.1:$port,SASL_SSL://127.0.0.1:$sasl_ssl,CONTROLLER://127.0.0.1:$controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$port,SASL_SSL://localhost:$sasl_ssl
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
-ssl.keystore.type=PEM
-ssl.keystore.location=$pem
+    if [ -n "$sasl_ssl" ]; then
+        listeners+=",SASL_SSL://127.0.0.1:$sasl_ssl" advertised+=",SASL_SSL://localhost:$sasl_ssl"
+        for user in ${users[@]+"${users[@]}"}; do plain+=" user_${user%%=*}=\"${user#*=}\""; done
+        cat <<PROPERTIES
 sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN,OAUTHBEARER
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required$plain;
 listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="kafka";
+PROPERTIES
+    fi
+    if [ -n "$ssl" ]; then
+        listeners+=",SSL://127.0.0.1:$ssl" advertised+=",SSL://localhost:$ssl"
+        cat <<PROPERTIES
+listener.name.ssl.ssl.client.auth=required
+listener.name.ssl.ssl.truststore.type=PEM
+listener.name.ssl.ssl.truststore.location=$client_ca
+ssl.principal.mapping.rules=RULE:^.*?CN=([^,]*).*$/\$1/,DEFAULT
+PROPERTIES
+    fi
+    cat <<PROPERTIES
+listeners=$listeners,CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=$advertised
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location=$pem
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 PROPERTIES

@@ -44,6 +44,52 @@ fn a_wrong_configuration_exits_with_78_whatever_was_asked_for() {
 }
 
 #[test]
+fn programs_are_told_everything_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    let text = "[heartbeat]\ntolerance = 0.5\n[redis]\nurl = \"rediss//:hunter2@redis\"\n\
+                [kafka]\nbroker = \"kafka:9092\"\n";
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap();
+    let variables = [("DEVICE_STATUS_LOG__LEVEL", "loud")];
+    let output = device_status(&["config", "check", "--json", "--config", path], &variables);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(stderr(&output), "error: the configuration is wrong in 4 places\n");
+    assert!(!stdout(&output).contains("hunter2"), "{}", stdout(&output));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["valid"], &told["file"]), (&false.into(), &path.into()));
+    let problems = told["problems"].as_array().unwrap();
+    let column = |name: &str| -> Vec<&str> {
+        problems.iter().map(|problem| problem[name].as_str().unwrap()).collect()
+    };
+    let line = |number: u32| format!("{path}:{number}");
+    assert_eq!(column("key"), ["heartbeat.tolerance", "redis.url", "kafka.broker", "log.level"]);
+    assert_eq!(column("value")[0], "0.5");
+    assert_eq!(column("value")[3], "\"loud\"");
+    let sources =
+        [&*line(2), &*line(4), &*line(6), "environment variable DEVICE_STATUS_LOG__LEVEL"];
+    assert_eq!(column("source"), sources);
+    assert_eq!(column("problem")[2], "is no key");
+    assert_eq!(column("remedy")[2], "did you mean kafka.brokers?");
+    assert!(column("problem").iter().chain(&column("remedy")).all(|text| !text.is_empty()));
+
+    // What is no configuration at all is told in the same way.
+    let output = device_status(&["config", "check", "--json", "--config", "no such file"], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problem = &told["problems"][0];
+    assert_eq!(problem["key"], serde_json::Value::Null);
+    assert_eq!(
+        (&problem["value"], &problem["source"]),
+        (&"no such file".into(), &"--config".into())
+    );
+
+    let output = device_status(&["config", "check", "--json"], &[]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["valid"], &told["problems"]), (&true.into(), &serde_json::json!([])));
+}
+
+#[test]
 fn show_prints_what_holds_without_secrets() {
     let variables = [
         ("DEVICE_STATUS_REDIS__URL", "redis://:hunter2@redis:6379"),

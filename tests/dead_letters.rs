@@ -154,7 +154,7 @@ fn a_json_fleet_has_statuses_and_its_dead_letters_are_read_and_sent_back() {
 
     // What is still wrong comes back, and tells that it was tried.
     let text = told(&config, &["dead-letters", "replay", "--reason", "undecodable", "--yes"]);
-    assert_eq!(text, "1 records sent back\n");
+    assert_eq!(text, "1 record sent back\n");
     letters.read_count(SOON, 4);
     let again = listed(&config, &["--reason", "undecodable"]);
     let tried = column(&again, "replayed");

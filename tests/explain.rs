@@ -67,12 +67,10 @@ fn the_example_is_explained_to_programs() {
 #[test]
 fn the_documentation_shows_what_is_printed() {
     let page = include_str!("../docs/explain.md");
-    let shown = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let actual = told(&["--events", HISTORY, "--device", "oven"], "");
-    assert_eq!(
-        shown,
-        format!("$ device-status explain --events {HISTORY} --device oven\n{actual}")
-    );
+    let mut blocks = page.split("```text\n").filter_map(|rest| rest.split("```").next());
+    let shown = blocks.find(|block| block.starts_with("$ device-status explain ")).unwrap();
+    let actual = told(&["--events", HISTORY, "oven"], "");
+    assert_eq!(shown, format!("$ device-status explain --events {HISTORY} oven\n{actual}"));
 }
 
 #[test]
@@ -86,16 +84,16 @@ fn every_event_that_the_documentation_lists_can_be_read() {
 #[test]
 fn an_earlier_instant_knows_nothing_of_what_came_later() {
     let at = "2026-03-02T10:25:15Z";
-    let text = told(&["--events", HISTORY, "--device", "oven", "--at", at], "");
+    let text = told(&["--events", HISTORY, "oven", "--at", at], "");
     assert!(text.starts_with("oven  Offline\n"), "{text}");
     assert!(text.ends_with("\nEvents after 2026-03-02T10:25:15.000Z, left out: 5\n"), "{text}");
     // A millisecond before its deadline, and in another notation.
     let at = "1772447115249";
-    let text = told(&["--events", HISTORY, "--device", "oven", "--at", at, "--json"], "");
+    let text = told(&["--events", HISTORY, "oven", "--at", at, "--json"], "");
     let device: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(device["status"], "offline", "{text}");
     let at = "2026-03-02T11:25:14.999+01:00";
-    let text = told(&["--events", HISTORY, "--device", "oven", "--at", at, "--json"], "");
+    let text = told(&["--events", HISTORY, "oven", "--at", at, "--json"], "");
     let device: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(device["status"], "updating", "{text}");
     assert_eq!(device["heartbeat"]["state"], "timeout", "{text}");
@@ -124,7 +122,7 @@ fn lines_that_cannot_be_read_are_named() {
 
 #[test]
 fn what_is_not_there_is_said() {
-    let (code, text) = failure(&["--events", HISTORY, "--device", "lamp"], "");
+    let (code, text) = failure(&["--events", HISTORY, "lamp"], "");
     assert_eq!(code, Some(1));
     assert_eq!(text, format!("error: {HISTORY}: no event of \"lamp\"\n"));
     let (code, text) = failure(&["--events", "no such file"], "");

@@ -12,7 +12,7 @@ use device_status::wire::proto::v1::StatusChanged;
 use support::events::{self, device_id};
 use support::kafka::{Isolation, ServiceTopics};
 use support::redis::RedisServer;
-use support::secure::{Acl, AclOperation, Resource, SecureBroker};
+use support::secure::{Acl, AclOperation, CLIENT, Resource, SecureBroker};
 use support::service::{DeviceStatus, ServiceConfig, run};
 use support::wait::{now_ms, wait_for};
 
@@ -24,7 +24,12 @@ const PASSWORD: &str = "hunter2-of-the-service";
 fn broker() -> &'static SecureBroker {
     static SHARED: OnceLock<SecureBroker> = OnceLock::new();
     SHARED.get_or_init(|| {
-        SecureBroker::start(&[(USER, PASSWORD), ("oauth", "-"), ("deployer", "hunter3")])
+        SecureBroker::start(&[
+            (USER, PASSWORD),
+            ("oauth", "-"),
+            ("deployer", "hunter3"),
+            ("support", "hunter5"),
+        ])
     })
 }
 
@@ -141,8 +146,8 @@ fn the_documented_permissions_are_enough_and_each_is_needed() {
         if acl.name == topics.changelog || acl.resource != Resource::Topic {
             let mut service = DeviceStatus::start(&config);
             assert_eq!(service.process.wait(SOON).code(), Some(69), "without {acl:?}");
-            let output = service.process.output();
-            let error = output.lines().find(|line| line.starts_with("error: ")).unwrap();
+            // What it printed may come a moment later than its end.
+            let error = service.process.wait_for_output(SOON, "error: ");
             assert!(error.contains(&acl.name) && error.contains(&operation), "{error}");
         }
         broker.allow(USER, acl);
@@ -250,6 +255,90 @@ fn plain_and_oauthbearer_serve_as_scram_does() {
     let nobody = oauth
         .set("kafka.properties.sasl.oauthbearer.token.endpoint.url", "http://127.0.0.1:1/token");
     assert_told(&run(&nobody, &["topics", "check"]), 78, &["token.endpoint.url"]);
+}
+
+#[test]
+fn a_certificate_is_enough_and_what_is_wrong_with_it_is_told() {
+    let broker = broker();
+    let redis = RedisServer::start();
+    let topics = broker.broker.service_topics("certified", 1);
+    for acl in documented(&topics) {
+        broker.allow(CLIENT, &acl);
+    }
+    let nobody = broker.certificate_config(&topics).redis(&redis.url());
+    let comes_as = |key: &str, certificate: &str| {
+        let path = |name: &str| broker.file(name).display().to_string();
+        nobody
+            .clone()
+            .set("kafka.properties.ssl.key.location", path(key))
+            .set("kafka.properties.ssl.certificate.location", path(certificate))
+    };
+    let certified = comes_as("certified.key", "certified.pem");
+    wait_for(SOON, "the permissions to be in force", || {
+        let output = run(&certified, &["config", "check", "--connect"]);
+        if output.status.success() { Ok(()) } else { Err(text(&output.stdout)) }
+    });
+    assert_serves(&certified, &topics);
+
+    let keys = ["kafka.properties.ssl.certificate.location", "kafka.properties.ssl.key.location"];
+    assert_told(&run(&nobody, &["topics", "check"]), 78, &keys);
+    let stranger = comes_as("stranger.key", "stranger.pem");
+    assert_told(&run(&stranger, &["topics", "check"]), 78, &keys);
+    let mixed_up = comes_as("stranger.key", "certified.pem");
+    assert_told(
+        &run(&mixed_up, &["topics", "check"]),
+        78,
+        &["ssl.key.location", "[kafka.properties]"],
+    );
+}
+
+#[test]
+fn who_asks_about_a_device_needs_what_is_documented() {
+    let broker = broker();
+    let topics = broker.broker.service_topics("asked", 1);
+    let service = ServiceConfig::new(&broker.broker, &topics).set("log.level", "warn");
+    let mut running = DeviceStatus::start(&service);
+    let producer = broker.broker.producer();
+    producer.send(&topics, [events::heartbeat("oven", now_ms())]);
+    producer.flush();
+    let mut changes = broker.broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    changes.read_count(SOON, 1);
+    assert!(running.terminate().success());
+
+    let asking = broker.config(&topics, "support").set("log.level", "error");
+    let acl = |resource, name: &str, operation| Acl {
+        resource,
+        name: name.to_owned(),
+        prefixed: false,
+        operation,
+    };
+    let topic = |name: &str| acl(Resource::Topic, name, AclOperation::Read);
+    let works = |command: &'static str| {
+        move |config: &ServiceConfig| {
+            let output = run(config, &[command, "oven"]);
+            if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
+        }
+    };
+    let for_history = [topic(&topics.status_changes)];
+    let for_explain = [
+        topic(&topics.lifecycle),
+        topic(&topics.vpn_sessions),
+        topic(&topics.heartbeats),
+        topic(&topics.changelog),
+        acl(Resource::Group, &topics.group, AclOperation::Describe),
+    ];
+    for (command, needed) in [("history", &for_history[..]), ("explain", &for_explain[..])] {
+        for acl in needed {
+            let told = wait_for(SOON, &format!("{command} to miss {acl:?}"), || {
+                let output = run(&asking, &[command, "oven"]);
+                let told = text(&output.stderr);
+                if told.contains(&acl.name) { Ok((output, told)) } else { Err(told) }
+            });
+            assert_eq!(told.0.status.code(), Some(69), "without {acl:?}: {}", told.1);
+            broker.allow("support", acl);
+        }
+        wait_for(SOON, command, || works(command)(&asking));
+    }
 }
 
 /// Issues unsigned tokens for `subject` to who has the secret; its URL.

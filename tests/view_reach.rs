@@ -1,6 +1,6 @@
 //! The view by all the ways that lead to a Redis, each to real servers: TLS,
-//! users and passwords, sockets, databases, Sentinels; and what is said where
-//! the way is barred. The cluster is in view_cluster.rs.
+//! users and passwords, sockets, databases, Sentinels, a cluster with TLS; and what
+//! is said where the way is barred. More of clusters is in view_cluster.rs.
 
 mod support;
 
@@ -14,6 +14,7 @@ use device_status::error::FatalKind;
 use device_status::view::RedisView;
 use support::owner::{Dice, EPOCH, Owner, PASS, device, filled_with, run};
 use support::redis::{HostClock, RedisServer, wait_for};
+use support::redis_cluster::RedisCluster;
 use support::redis_sentinel::RedisSentinel;
 use support::redis_tls::{Authority, TlsServer};
 
@@ -219,13 +220,31 @@ fn flow_until(owner: &mut Owner, what: &str, mut condition: impl FnMut(&mut Owne
 
 #[test]
 fn a_master_killed_under_traffic_is_followed_by_its_replica_and_nothing_is_missing() {
-    let mut servers = RedisSentinel::start("s3cret");
+    let servers = RedisSentinel::start("s3cret");
+    let redis = Redis { url: servers.url(), ..Redis::default() };
+    assert_follows_the_replica(servers, redis);
+}
+
+#[test]
+fn sentinels_and_servers_that_all_speak_tls_alone_are_followed_likewise() {
+    let authority = Authority::new();
+    let servers = RedisSentinel::start_with("s3cret", Some(&authority));
+    assert!(servers.url().starts_with("rediss-sentinel://"));
+    let redis = authority.client(servers.url());
+    let nobody =
+        Redis { certificate_file: String::new(), key_file: String::new(), ..redis.clone() };
+    let told = complaint(&nobody);
+    assert!(told.contains("see redis.certificate_file and redis.key_file"), "{told}");
+    assert_follows_the_replica(servers, redis);
+}
+
+#[track_caller]
+fn assert_follows_the_replica(mut servers: RedisSentinel, redis: Redis) {
     let redis = Redis {
-        url: servers.url(),
         password: "s3cret".to_owned(),
         sentinel_password: "s3cret".to_owned(),
         refresh_interval: PASS,
-        ..Redis::default()
+        ..redis
     };
     let mut owner = filled_with(redis.clone(), 400);
     owner.assert_equal(&mut servers.master.connection(), &BTreeSet::new());
@@ -245,6 +264,33 @@ fn a_master_killed_under_traffic_is_followed_by_its_replica_and_nothing_is_missi
     owner.assert_equal(&mut servers.replica.connection(), &BTreeSet::new());
     assert_eq!(got(&redis, "d7")["version"], owner.devices["d7"].version);
     assert!(!owner.superseded);
+}
+
+#[test]
+fn a_cluster_that_speaks_tls_is_followed_through_the_loss_of_a_master() {
+    let authority = Authority::new();
+    let mut cluster = RedisCluster::start_with(3, true, Some(&authority));
+    assert!(cluster.url().starts_with("rediss-cluster://"));
+    let redis = Redis { refresh_interval: PASS, ..authority.client(cluster.url()) };
+    let mut owner = filled_with(redis.clone(), 400);
+    assert_eq!(got(&redis, "d7")["version"], owner.devices["d7"].version);
+    cluster.cut_off_replica(1);
+    let before = owner.acknowledged;
+    flow_until(&mut owner, "writes that only the master has", |o| o.acknowledged > before + 200);
+    cluster.kill_master(1);
+    flow_until(&mut owner, "the loss to be noticed", |owner| owner.rewrites > 0);
+    cluster.wait_for_failover(1);
+    owner.settle();
+    let mut connection = cluster.connection();
+    // Each master has a marker of its own.
+    let markers: BTreeSet<String> = redis::cmd("KEYS")
+        .arg("ds:partition:3:*")
+        .query::<Vec<String>>(&mut connection)
+        .unwrap()
+        .into_iter()
+        .collect();
+    owner.assert_equal(&mut connection, &markers);
+    assert_eq!(got(&redis, "d7")["version"], owner.devices["d7"].version);
 }
 
 /// 100,000 devices, through the view alone: the loop's part is played by hand.

@@ -6,7 +6,7 @@ use device_status::wire::proto::v1::{Heartbeat, LifecycleEvent, VpnEvent};
 use libfuzzer_sys::fuzz_target;
 use prost::{Message, Name};
 
-fn there_and_back<M: Message + Name + Default + PartialEq>(text: &[u8]) {
+fn there_and_back<M: Message + Name + Default + PartialEq + std::fmt::Debug>(text: &[u8]) {
     let Ok(message) = json::read::<M>(text) else { return };
     let written = json::write(&message).unwrap();
     assert_eq!(json::read::<M>(written.as_bytes()).as_ref(), Ok(&message), "{written}");

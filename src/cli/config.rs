@@ -2,12 +2,13 @@
 //! unless they are asked for.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{print, print_json};
-use crate::config::errors::Origin;
+use crate::config::errors::{Invalid, Origin};
 use crate::config::{Config, Loaded, document, redact_url};
 use crate::error::Fatal;
 use crate::kafka::topics::{self, Check};
@@ -34,6 +35,37 @@ pub enum Command {
     Show,
 }
 
+impl Args {
+    /// Whether it is asked if the configuration is valid.
+    #[must_use]
+    pub fn is_check(&self) -> bool {
+        matches!(self.command, Command::Check { .. })
+    }
+}
+
+/// Tells a program all that is wrong with a configuration.
+///
+/// # Errors
+/// Always: that the configuration is wrong, if standard output can be written to.
+pub fn print_invalid(file: Option<&Path>, invalid: &Invalid) -> Result<(), Fatal> {
+    let problems: Vec<Value> = invalid
+        .problems()
+        .iter()
+        .map(|problem| {
+            json!({
+                "key": (!problem.key.is_empty()).then_some(&problem.key),
+                "value": problem.value,
+                "source": problem.origin.to_string(),
+                "problem": problem.what,
+                "remedy": problem.remedy,
+            })
+        })
+        .collect();
+    let file = file.map(|file| file.display().to_string());
+    print_json(&json!({ "valid": false, "file": file, "problems": problems }))?;
+    Err(Fatal::configuration(invalid.summary()))
+}
+
 /// Does it. A configuration that is not valid never comes here: loading it is
 /// what says so.
 ///
@@ -46,6 +78,7 @@ pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
             if json {
                 print_json(&json!({
                     "valid": true,
+                    "problems": [],
                     "file": loaded.file.as_ref().map(|file| file.display().to_string()),
                     "environment": variables(loaded),
                     "checks": checks,
@@ -107,7 +140,8 @@ fn summary(loaded: &Loaded) -> String {
     if let Some(file) = &loaded.file {
         let of_file = |origin: &&Origin| matches!(origin.written(), Origin::File { .. });
         let count = loaded.origins.values().filter(of_file).count();
-        let _ = writeln!(text, "  {count} keys from {}", file.display());
+        let keys = if count == 1 { "key" } else { "keys" };
+        let _ = writeln!(text, "  {count} {keys} from {}", file.display());
     }
     for variable in &variables {
         let _ = writeln!(text, "  environment variable {variable}");

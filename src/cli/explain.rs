@@ -1,33 +1,38 @@
-//! `device-status explain --events FILE`: runs a history through the core that
-//! production runs, and says of each device what it showed, since when and why.
+//! `device-status explain ID`: why a device has its status. The device is
+//! restored from Kafka as the service would restore it, or a history of events
+//! in a file is run through the core that production runs.
 
-mod history;
+mod file;
+mod kafka;
 mod tell;
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::get::{is_coloured, moment};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
+use crate::shard::event::DEVICE_ID_MAX_BYTES;
 use crate::shard::{Content, DeviceView, Explanation};
 use crate::shard::{DeviceId, Input, Now, Queued, Rules, Shard, Start, StatusChange, Timestamp};
 use crate::stream_thread::ports::Clock as _;
-use history::Record;
+use file::Record;
+pub(super) use tell::{change_json, change_line};
 
 /// `device-status explain …`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The history, as JSON lines (see docs/explain.md); `-` reads standard input
+    /// The device
+    #[arg(value_name = "ID", required_unless_present = "events")]
+    pub id: Option<String>,
+    /// Explain from a history in a file instead of from Kafka: JSON lines (see
+    /// docs/explain.md); `-` reads standard input. Without ID, all its devices
     #[arg(long, value_name = "FILE")]
-    pub events: PathBuf,
-    /// Explain this device only
-    #[arg(long, value_name = "ID")]
-    pub device: Option<String>,
-    /// Explain how things stood at this instant: RFC 3339, milliseconds or `now`;
-    /// otherwise at the last event
-    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub events: Option<PathBuf>,
+    /// With --events: how things stood at this instant (RFC 3339, milliseconds or
+    /// `now`); otherwise at the last event
+    #[arg(long, value_name = "TIME", requires = "events", value_parser = instant)]
     pub at: Option<Instant>,
 }
 
@@ -41,25 +46,49 @@ pub enum Instant {
 }
 
 fn instant(text: &str) -> Result<Instant, String> {
-    if text == "now" { Ok(Instant::Now) } else { history::moment(text).map(Instant::At) }
+    if text == "now" { Ok(Instant::Now) } else { file::moment(text).map(Instant::At) }
 }
 
 /// Does it.
 ///
 /// # Errors
-/// When the history cannot be read, or does not know the device.
+/// When Kafka or the history cannot be read, or does not know the device.
 pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
-    let mut out = io::stdout().lock();
-    let colour = is_coloured(&out);
-    let (name, text) = read(&args.events)?;
-    let text = explain(args, &name, &text, &config.rules(), json, colour)?;
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // A reader of our output that has gone away is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Fatal::internal(format!("standard output: {error}")))
+    let colour = is_coloured(&io::stdout());
+    let text = match (&args.events, &args.id) {
+        (Some(events), _) => {
+            let (name, text) = read(events)?;
+            explain(args, &name, &text, &config.rules(), json, colour)?
         }
-        _ => Ok(()),
-    }
+        (None, Some(id)) => explain_live(id, config, json, colour)?,
+        // The command line is not taken so.
+        (None, None) => return Err(Fatal::usage("name a device, or --events FILE")),
+    };
+    super::print(&text)
+}
+
+/// A device's id as it is written.
+pub(super) fn device_id(text: &str) -> Result<DeviceId, Fatal> {
+    DeviceId::from_key(text.as_bytes()).map_err(|_| {
+        Fatal::usage(format!("{text:?} is no device id: one has 1 to {DEVICE_ID_MAX_BYTES} bytes"))
+    })
+}
+
+fn explain_live(id: &str, config: &Config, json: bool, colour: bool) -> Result<String, Fatal> {
+    let device = device_id(id)?;
+    let restored = kafka::restore(config, &device)?;
+    let shard = &restored.shard;
+    let now = SystemClock::new().wall();
+    let subject = Subject {
+        at: shard.explain(&device).map_or(shard.clock(), |why| why.judged),
+        device: &device,
+        view: shard.view(&device),
+        why: shard.explain(&device),
+        origin: Origin::Kafka { restored: &restored, now },
+        shard,
+        rules: &config.rules(),
+    };
+    Ok(if json { format!("{}\n", subject.json()) } else { subject.text(colour) })
 }
 
 fn read(path: &Path) -> Result<(String, String), Fatal> {
@@ -82,7 +111,7 @@ fn explain(
     json: bool,
     colour: bool,
 ) -> Result<String, Fatal> {
-    let mut records = history::read(name, text)?;
+    let mut records = file::read(name, text)?;
     let last = records.iter().map(|record| record.at).max();
     let last = last.ok_or_else(|| Fatal::usage(format!("{name}: there are no events in it")))?;
     let at = match args.at {
@@ -90,7 +119,7 @@ fn explain(
         Some(Instant::Now) => SystemClock::new().wall(),
         Some(Instant::At(ms)) => Timestamp(ms),
     };
-    let devices = match &args.device {
+    let devices = match &args.id {
         None => devices_of(&records),
         Some(id) => {
             let known = devices_of(&records).into_iter().find(|device| device.to_string() == *id);
@@ -108,7 +137,9 @@ fn explain(
             device,
             view: shard.view(device),
             why: shard.explain(device),
-            changes: changes.iter().filter(|change| change.device == *device).collect(),
+            origin: Origin::History {
+                changes: changes.iter().filter(|change| change.device == *device).collect(),
+            },
             shard: &shard,
             rules,
         };
@@ -135,9 +166,17 @@ struct Subject<'a> {
     /// As Redis would have it; none: it is not shown.
     view: Option<DeviceView>,
     why: Option<Explanation>,
-    changes: Vec<&'a StatusChange>,
+    origin: Origin<'a>,
     shard: &'a Shard,
     rules: &'a Rules,
+}
+
+/// Whence it is known.
+enum Origin<'a> {
+    /// From a history, with all that it showed.
+    History { changes: Vec<&'a StatusChange> },
+    /// From Kafka, as the service knows it at this time of day.
+    Kafka { restored: &'a kafka::Restored, now: Timestamp },
 }
 
 /// In the order in which they are first heard of.

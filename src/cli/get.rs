@@ -172,18 +172,25 @@ impl Style {
     /// The status as people are shown it, in its colour.
     pub(super) fn status(self, device: &DeviceStatus) -> String {
         let shown = printable(&word(device, "display"));
-        self.coloured(shown, device.field("status"), device.field("connectivity"))
+        self.by_name(shown, device.field("status"), device.field("connectivity"))
     }
 
     /// The same for one that comes from the core.
     pub(super) fn paint(self, status: Status, connectivity: Connectivity) -> String {
         let shown = status.display(connectivity).to_owned();
-        self.coloured(shown, Some(status.wire_name()), Some(connectivity.wire_name()))
+        self.coloured(shown, Some((status, connectivity)))
     }
 
-    fn coloured(self, shown: String, status: Option<&str>, connectivity: Option<&str>) -> String {
+    /// A text in the colour of what it says is shown.
+    pub(super) fn coloured(self, text: String, shown: Option<(Status, Connectivity)>) -> String {
+        let status = shown.map(|(status, _)| status.wire_name());
+        let connectivity = shown.map(|(_, connectivity)| connectivity.wire_name());
+        self.by_name(text, status, connectivity)
+    }
+
+    fn by_name(self, text: String, status: Option<&str>, connectivity: Option<&str>) -> String {
         if !self.colour {
-            return shown;
+            return text;
         }
         let colour = match status {
             Some("online") if connectivity == Some("full") => "32",
@@ -193,7 +200,7 @@ impl Style {
             Some("frozen") => "34",
             _ => "90",
         };
-        format!("\x1b[1;{colour}m{shown}\x1b[0m")
+        format!("\x1b[1;{colour}m{text}\x1b[0m")
     }
 
     /// What decides.
@@ -232,7 +239,8 @@ pub(super) fn moment(ms: i64) -> String {
     }
 }
 
-fn with_age(ms: i64, now_ms: i64) -> String {
+/// The same, and how long ago it was.
+pub(super) fn with_age(ms: i64, now_ms: i64) -> String {
     format!("{} ({})", moment(ms), age(now_ms.saturating_sub(ms)))
 }
 

@@ -5,8 +5,11 @@ pub mod dead_letters;
 pub mod demo;
 pub mod explain;
 pub mod get;
+pub mod history;
+mod reading;
 pub mod run;
 pub mod simulate;
+mod since;
 pub mod topics;
 mod traffic;
 pub mod watch;
@@ -54,8 +57,10 @@ pub enum Command {
     Get(get::Args),
     /// Follow the changes of devices, from Redis
     Watch(watch::Args),
-    /// Say why devices show what they show, from a history of events in a file
+    /// Say why a device has its status: every rule, and the facts it rests on
     Explain(explain::Args),
+    /// Show the changes of a device, from Kafka
+    History(history::Args),
     /// List, show and send again the records that could not be used
     DeadLetters(dead_letters::Args),
     /// Create or check the Kafka topics
@@ -77,6 +82,7 @@ impl Command {
             Command::Get(args) => get::run(args, &loaded.config, json),
             Command::Watch(args) => watch::run(args, &loaded.config, json),
             Command::Explain(args) => explain::run(args, &loaded.config, json),
+            Command::History(args) => history::run(args, &loaded.config, json),
             Command::DeadLetters(args) => dead_letters::run(args, &loaded.config, json),
             Command::Topics(args) => topics::run(args, &loaded.config, json),
             Command::Config(args) => config::run(args, loaded, json),
@@ -94,7 +100,16 @@ pub fn main() -> Result<(), Fatal> {
     // A variable that is not UTF-8 cannot be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = crate::config::load_with(cli.config.as_deref(), environment, &cli.set)?;
+    let file = cli.config.as_deref();
+    let loaded = match crate::config::load_with(file, environment, &cli.set) {
+        Ok(loaded) => loaded,
+        Err(invalid) => match &cli.command {
+            Command::Config(args) if cli.json && args.is_check() => {
+                return config::print_invalid(file, &invalid);
+            }
+            _ => return Err(invalid.into()),
+        },
+    };
     // A picture that fills the terminal leaves no room for log lines.
     if !matches!(&cli.command, Command::Demo(args) if args.fills_terminal()) {
         let clock = SystemClock::new();

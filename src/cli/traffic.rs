@@ -13,6 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use crate::clock::SystemClock;
 use crate::config::{Config, Formats};
 use crate::error::Fatal;
+use crate::kafka::client_config;
 use crate::kafka::trouble::Complaints;
 use crate::shard::{EventBody, Input};
 use crate::simulate::{KINDS, Sent, encode, kind_of};
@@ -225,7 +226,7 @@ fn producer(config: &Config) -> Result<BaseProducer<Deliveries>, Fatal> {
     }
     client
         .create_with_context(Deliveries::default())
-        .map_err(|error| Fatal::configuration(format!("kafka.properties: {error}")))
+        .map_err(|error| client_config::refused(&error))
 }
 
 fn find_topics(

@@ -139,7 +139,9 @@ impl Watch<'_> {
             (Some(device), true) => writeln!(self.out, "{}", device.to_json())?,
             (None, true) => writeln!(self.out, "{}", json!({ "device": id, "status": null }))?,
             (Some(device), false) => {
-                let since = device.number("since_ms").map_or_else(String::new, moment);
+                // What changed last: the status, or the connectivity alone.
+                let since = device.number("since_ms").max(device.number("connectivity_since_ms"));
+                let since = since.map_or_else(String::new, moment);
                 let status = self.style.status(device);
                 let progress = device
                     .field("progress")

@@ -96,8 +96,9 @@ pub fn reference() -> String {
          files are read once, at the start.\n\
          \n\
          `device-status config check` says all that is wrong at once, without needing Kafka or\n\
-         Redis, and exits with 78 if anything is; `device-status config show` prints what holds\n\
-         and where it came from, without passwords. A commented example with every key is in\n\
+         Redis, and exits with 78 if anything is; with `--json` it prints each problem with its\n\
+         key, value, source and remedy. `device-status config show` prints what holds and where\n\
+         it came from, without passwords. A commented example with every key is in\n\
          [`deploy/device-status.example.toml`](../deploy/device-status.example.toml).\n\
          \n\
          Durations are written with their unit: `20ms`, `15s`, `30m`, `24h`.\n",

@@ -1,7 +1,6 @@
 //! What is wrong with a configuration, where it says so, and what to do.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::error::Fatal;
@@ -11,6 +10,8 @@ use crate::error::Fatal;
 pub enum Origin {
     /// Nobody said anything.
     Default,
+    /// `--config FILE` on the command line.
+    Named,
     /// A line of the configuration file.
     File {
         /// The file.
@@ -56,6 +57,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
+            Origin::Named => f.write_str("--config"),
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
             Origin::Environment { variable } => write!(f, "environment variable {variable}"),
             Origin::Flag => f.write_str("--set"),
@@ -67,7 +69,7 @@ impl fmt::Display for Origin {
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key; empty if the file as a whole is meant.
+    /// The key; empty if the file as a whole is meant, or cannot be read.
     pub key: String,
     /// The value as it was written, secrets left out.
     pub value: Option<String>,
@@ -82,8 +84,9 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
-        match (&self.key, &self.value) {
-            (key, _) if key.is_empty() => {}
+        match (self.key.as_str(), &self.value) {
+            ("", None) => {}
+            ("", Some(value)) => write!(f, "{value} ")?,
             (key, Some(value)) => write!(f, "{key} = {value}: ")?,
             (key, None) => write!(f, "{key}: ")?,
         }
@@ -91,16 +94,51 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems as one error.
-#[must_use]
-pub fn fatal(mut problems: Vec<Problem>) -> Fatal {
-    problems.sort_by(|a, b| a.origin.cmp(&b.origin));
-    let mut message = match problems.len() {
-        1 => "the configuration is wrong:".to_owned(),
-        count => format!("the configuration is wrong in {count} places:"),
-    };
-    for problem in &problems {
-        let _ = write!(message, "\n  {problem}");
+/// A configuration that is not taken, with everything that is wrong with it, in
+/// the order of where it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    problems: Vec<Problem>,
+}
+
+impl Invalid {
+    /// For these reasons.
+    #[must_use]
+    pub fn new(mut problems: Vec<Problem>) -> Invalid {
+        problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+        Invalid { problems }
     }
-    Fatal::configuration(message)
+
+    /// What is wrong.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// How much is wrong, in half a sentence.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self.problems.len() {
+            1 => "the configuration is wrong".to_owned(),
+            count => format!("the configuration is wrong in {count} places"),
+        }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.summary())?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl From<Invalid> for Fatal {
+    fn from(invalid: Invalid) -> Fatal {
+        Fatal::configuration(invalid.to_string())
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::errors::{Origin, Problem, fatal};
+use super::errors::{Invalid, Origin, Problem};
 use super::keys::{
     BROKER_OWNED_PROPERTIES, ENVIRONMENT_PREFIX, FILE_PROPERTIES, KEYS, Key, OWNED_PROPERTIES,
     PROPERTIES, SECRET_KEYS,
@@ -14,7 +14,6 @@ use super::keys::{
 use super::read::{self, Raw, Wrong};
 use super::redis_url::{RedisServers, has_hash_tag};
 use super::{Config, GroupProtocol, REDACTED, changelog_of, is_secret_property, redact_url};
-use crate::error::Fatal;
 
 /// A configuration, and where it came from.
 #[derive(Clone, Debug)]
@@ -124,11 +123,11 @@ fn resolve(entry: Entry) -> Result<Entry, Box<Problem>> {
 /// `device-status`.
 ///
 /// # Errors
-/// [`Fatal`] of kind configuration, with everything that is wrong.
+/// Everything that is wrong.
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Loaded, Fatal> {
+) -> Result<Loaded, Invalid> {
     load_with(file, environment, &[])
 }
 
@@ -140,13 +139,16 @@ pub fn load_with(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     flags: &[String],
-) -> Result<Loaded, Fatal> {
+) -> Result<Loaded, Invalid> {
     let Some(path) = file else { return from_text(None, environment, flags) };
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Fatal::configuration(format!(
-            "cannot read the configuration file {}: {error}; name another with --config",
-            path.display()
-        ))
+        Invalid::new(vec![Problem {
+            key: String::new(),
+            value: Some(path.display().to_string()),
+            origin: Origin::Named,
+            what: format!("cannot be read: {error}"),
+            remedy: "name the configuration file with --config FILE".to_owned(),
+        }])
     })?;
     from_text(Some((path, &text)), environment, flags)
 }
@@ -159,7 +161,7 @@ pub fn from_text(
     file: Option<(&Path, &str)>,
     environment: impl Iterator<Item = (String, String)>,
     flags: &[String],
-) -> Result<Loaded, Fatal> {
+) -> Result<Loaded, Invalid> {
     let mut problems = Vec::new();
     let mut entries = Vec::new();
     if let Some((path, text)) = file {
@@ -193,7 +195,7 @@ pub fn from_text(
     }
     let loaded = Loaded { config, file: file.map(|(path, _)| path.to_owned()), origins };
     together(&loaded, &mut problems);
-    if problems.is_empty() { Ok(loaded) } else { Err(fatal(problems)) }
+    if problems.is_empty() { Ok(loaded) } else { Err(Invalid::new(problems)) }
 }
 
 fn set(config: &mut Config, entry: &Entry) -> Result<(), Wrong> {

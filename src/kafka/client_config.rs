@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::config::Config;
+use crate::error::Fatal;
 
 /// The settings of any client: brokers, identity, and what the user gave in
 /// `kafka.properties`. Set what the client needs on top of them: the
@@ -20,6 +21,16 @@ pub fn base(config: &Config) -> ClientConfig {
         client.set(name, value);
     }
     client
+}
+
+/// What librdkafka says when it makes no client of its settings, with what to
+/// do. Most is found before, by [`crate::config`]: what is left needs the files
+/// that are named.
+#[must_use]
+pub fn refused(error: &KafkaError) -> Fatal {
+    let said = error.to_string();
+    let said = said.strip_prefix("Client creation error: ").unwrap_or(&said);
+    Fatal::configuration(format!("a Kafka client cannot be made: {said}; check [kafka.properties]"))
 }
 
 /// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`.
@@ -65,6 +76,23 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_make_no_client_are_told() {
+        let files = tempfile::tempdir().unwrap();
+        let path = files.path().join("ca.pem");
+        std::fs::write(&path, "no certificate").unwrap();
+        let mut config = Config::default();
+        let mut set = |name: &str, value: String| {
+            config.kafka.properties.insert(name.to_owned(), value);
+        };
+        set("security.protocol", "ssl".to_owned());
+        set("ssl.ca.location", path.display().to_string());
+        let made: Result<rdkafka::producer::BaseProducer, _> = base(&config).create();
+        let message = refused(&made.err().unwrap()).message;
+        assert!(message.starts_with("a Kafka client cannot be made: ssl.ca.location"), "{message}");
+        assert!(message.ends_with("; check [kafka.properties]"), "{message}");
+    }
 
     #[test]
     fn the_users_properties_come_along() {

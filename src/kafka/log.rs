@@ -89,11 +89,7 @@ impl KafkaLog {
         thread: usize,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
-        let refused = |e| {
-            Fatal::configuration(format!(
-                "a Kafka client cannot be made: {e}; check kafka.properties"
-            ))
-        };
+        let refused = |error| client_config::refused(&error);
         let topics = TopicNames {
             inputs: Input::ALL.map(|input| config.topics.input(input).to_owned()),
             changelog: config.topics.changelog.clone(),
@@ -476,7 +472,7 @@ impl Log for KafkaLog {
         let id = self.next_id();
         let asked: Vec<_> =
             of.iter().map(|(i, p)| (self.topics.inputs[i.index()].as_str(), *p)).collect();
-        self.questions.committed(id, &self.group, &asked);
+        self.questions.committed(id, &self.group, true, &asked);
         self.parts.insert(id, (question, Kind::Committed));
         question
     }

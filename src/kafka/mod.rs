@@ -6,6 +6,7 @@ mod committer;
 pub mod log;
 mod membership;
 mod native;
+pub mod positions;
 pub mod topics;
 pub mod trouble;
 pub mod watch;

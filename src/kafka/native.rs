@@ -376,9 +376,10 @@ impl Questions {
         }
     }
 
-    /// Asks for a group's committed offsets, once no open transaction can move
-    /// them any more; `id` comes back with the answer.
-    pub fn committed(&self, id: u64, group: &str, of: &[(&str, i32)]) {
+    /// Asks for a group's committed offsets; `id` comes back with the answer.
+    /// With `stable` the answer is an error while an open transaction may still
+    /// move them (rule R1).
+    pub fn committed(&self, id: u64, group: &str, stable: bool, of: &[(&str, i32)]) {
         let list = List::new(of.len());
         for (topic, partition) in of {
             list.add(topic, *partition, 0);
@@ -389,7 +390,7 @@ impl Questions {
         // SAFETY: as in `list_offsets`; the request is destroyed after librdkafka
         // has copied it.
         unsafe {
-            sys::rd_kafka_AdminOptions_set_require_stable_offsets(options.0, 1);
+            sys::rd_kafka_AdminOptions_set_require_stable_offsets(options.0, i32::from(stable));
             let mut request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.0);
             let rk = self.client.client().native_ptr();
             sys::rd_kafka_ListConsumerGroupOffsets(

@@ -377,7 +377,7 @@ impl<'a> Brokers<'a> {
     fn connect(config: &'a Config) -> Result<Brokers<'a>, Fatal> {
         let mut client = client_config::base(config);
         client.set_log_level(RDKafkaLogLevel::Info);
-        let failed = |error| Fatal::configuration(format!("Kafka client: {error}"));
+        let failed = |error| client_config::refused(&error);
         let producer = client.create_with_context(AdminContext::default()).map_err(failed)?;
         let admin = client.create_with_context(AdminContext::default()).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

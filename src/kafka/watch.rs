@@ -25,9 +25,8 @@ impl PartitionWatch {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Config, expected: i32) -> Result<PartitionWatch, Fatal> {
-        let client = client_config::base(config)
-            .create()
-            .map_err(|e| Fatal::configuration(format!("a Kafka client cannot be made: {e}")))?;
+        let client =
+            client_config::base(config).create().map_err(|error| client_config::refused(&error))?;
         let mut topics: Vec<String> =
             Input::ALL.iter().map(|input| config.topics.input(*input).to_owned()).collect();
         topics.push(config.topics.changelog.clone());

@@ -162,6 +162,32 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All causes, in their order.
+    pub const ALL: [Cause; 22] = [
+        Cause::Deleted,
+        Cause::Registered,
+        Cause::Provisioned,
+        Cause::Activated,
+        Cause::Deactivated,
+        Cause::Frozen,
+        Cause::Unfrozen,
+        Cause::Moved,
+        Cause::SettingsChanged,
+        Cause::Heartbeat,
+        Cause::HeartbeatTimedOut,
+        Cause::HeartbeatExpired,
+        Cause::VpnOpened,
+        Cause::VpnClosed,
+        Cause::VpnInstanceAlive,
+        Cause::VpnInstanceLost,
+        Cause::VpnLeaseExpired,
+        Cause::ConfigurationStarted,
+        Cause::ConfigurationFinished,
+        Cause::UpdateStarted,
+        Cause::UpdateFinished,
+        Cause::RulesChanged,
+    ];
+
     /// The name that people are shown.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -90,6 +90,18 @@ pub(super) fn pack(
             headers: source.map_or_else(Vec::new, |of| status_changed::cloud_event(change, of)),
         });
     }
+    if let Some(first) = outbox.dead_letters.first() {
+        warn!(
+            input = first.input.name(),
+            partition = first.partition,
+            offset = first.offset,
+            reason = first.reason.code(),
+            detail = ?first.detail,
+            and_more = outbox.dead_letters.len() - 1,
+            "a record cannot be used and becomes a dead letter; device-status dead-letters list \
+             tells which, and why"
+        );
+    }
     for letter in &outbox.dead_letters {
         *counts.dead_letters.entry((letter.input, letter.reason)).or_default() += 1;
         let topic = &dead_letters.topics[letter.input.index()];

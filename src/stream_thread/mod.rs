@@ -20,6 +20,7 @@ mod commit;
 pub mod ports;
 mod reading;
 mod rebalance;
+pub mod replay;
 pub mod report;
 mod restore;
 mod slot;

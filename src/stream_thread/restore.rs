@@ -7,11 +7,12 @@
 use tracing::{debug, error, info};
 
 use super::ports::{Delivery, FoundOffset, Log, OffsetAt, QuestionId, RecordRef, Source};
+use super::replay::{Replay, ReplayedHeartbeat};
 use super::slot::{MarkerAnswer, Slot, Stage, next_epoch};
 use crate::error::Error;
-use crate::shard::{EventBody, Input, Rules, Shard, Start, Timestamp};
+use crate::shard::{Input, Rules, Shard, Start, Timestamp};
 use crate::wire::changelog;
-use crate::wire::decode::{Format, decode};
+use crate::wire::decode::Format;
 use crate::wire::metadata::ShardMetadata;
 
 /// How long a restore waits for the view's marker: without it the whole shard
@@ -44,7 +45,7 @@ enum Step {
     /// the given time on.
     ReplayBounds { question: Option<QuestionId>, again_ms: i64 },
     /// Reading heartbeats that the clock has seen, up to an offset.
-    Replay { until: i64, which: Replayed },
+    Replay { until: i64, which: Replay },
     /// Everything is read.
     Done,
 }
@@ -141,7 +142,7 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
             }
             Step::ReplayBounds { question: Some(_), .. } => return Ok(false),
             Step::ReplayBounds { question, again_ms } => {
-                let Some(Replayed { from, .. }) = replay else {
+                let Some(Replay { from, .. }) = replay else {
                     restore.step = Step::Done;
                     continue;
                 };
@@ -230,7 +231,7 @@ pub(super) fn answered(
                 found.iter().find(|(_, p, at, _)| *p == partition && *at == wanted).map(|f| f.3)
             };
             let end = at(OffsetAt::LastStable).unwrap_or_default();
-            let until = if which.all_seen { which.processed.min(end) } else { end };
+            let until = which.until(end);
             match at(which.from).filter(|from| (0..until).contains(from)) {
                 Some(from) => {
                     slot.to_restore = u64::try_from(until - from).unwrap_or_default();
@@ -271,10 +272,7 @@ pub(super) fn record(
         (Step::Replay { until, which }, Delivery::Restore(Source::Input(Input::Heartbeats)))
             if record.offset < *until =>
         {
-            let seen = which.all_seen
-                || record.offset < which.processed
-                || record.timestamp <= which.seen_by_clock;
-            if !seen {
+            if !which.has_seen(record) {
                 if record.stamped_by_broker {
                     // Nor have any that follow been seen.
                     slot.to_restore = 0;
@@ -283,14 +281,8 @@ pub(super) fn record(
                 return reached(slot, delivery, record.offset + 1);
             }
             slot.restored += 1;
-            // What could not be decoded was a dead letter when it was first read.
-            let Ok(event) = decode(Input::Heartbeats, heartbeat_format, record.key, record.value)
-            else {
-                return reached(slot, delivery, record.offset + 1);
-            };
-            if let EventBody::Heartbeat { device, poll_interval_ms } = event.body {
-                let believed = record.timestamp.min(which.newest);
-                let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
+            if let Some(heartbeat) = which.heartbeat(record, heartbeat_format) {
+                let ReplayedHeartbeat { device, at, poll_interval_ms } = heartbeat;
                 slot.shard.replay_heartbeat(&device, at, poll_interval_ms);
             }
         }
@@ -354,50 +346,15 @@ fn restored_clock(slot: &Slot, metadata: Option<&ShardMetadata>) -> Option<Times
     metadata.map(|metadata| metadata.clock).or(slot.shard.greatest_clock())
 }
 
-/// Which heartbeats a restore replays (rule R2).
-#[derive(Clone, Copy)]
-struct Replayed {
-    /// Those from here on. Where not all are replayed that were processed, an
-    /// earlier one than those of the window may count again: it was not written
-    /// when it left the window, since one followed that was stamped after the
-    /// clock and is unseen now. Then all are looked at.
-    from: OffsetAt,
-    /// The clock by which rows will be judged had seen all stamped until then:
-    /// the slack is part of it (rule T2). To leave that out would call devices
-    /// Offline whose last heartbeats took their time.
-    seen_by_clock: Timestamp,
-    /// All below this offset were processed.
-    processed: i64,
-    /// Whether these are all that the clock has seen. Where offsets were lost or
-    /// set back, and until what came after is read again, they are less: then
-    /// the others are needed too before anybody is judged (rule R5). They are
-    /// told by their stamps, one by one: where stamps are the producers', a
-    /// single absurd one would mislead a search for the offset of their end.
-    all_seen: bool,
-    /// No heartbeat counts as later than this (rule T3).
-    newest: Timestamp,
-}
-
 /// `None`: there is no past.
-fn replayed(slot: &Slot, rules: &Rules) -> Option<Replayed> {
+fn replayed(slot: &Slot, rules: &Rules) -> Option<Replay> {
     let Stage::Restoring(restore) = &slot.stage else { return None };
     let metadata = restore.metadata.as_ref();
     let clock = restored_clock(slot, metadata)?;
     let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref();
     let committed =
         heartbeats.filter(|start| !start.gone).and_then(|start| start.committed.as_ref());
-    let seen = metadata.and_then(|metadata| metadata.watermarks[Input::Heartbeats.index()]);
-    let seen_by_clock = clock.plus_ms(rules.slack_ms);
-    let all_seen = seen >= Some(clock)
-        && committed.is_some_and(|at| ShardMetadata::decode(&at.metadata).as_ref() == metadata);
-    let from = metadata.filter(|_| all_seen).map(|metadata| metadata.replay_from);
-    Some(Replayed {
-        from: from.map_or(OffsetAt::Start, OffsetAt::Time),
-        seen_by_clock,
-        newest: seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
-        processed: committed.map_or(0, |committed| committed.offset),
-        all_seen,
-    })
+    Some(Replay::new(clock, metadata, committed, rules.slack_ms))
 }
 
 fn start(slot: &mut Slot, context: &RestoreContext<'_>) {

@@ -198,6 +198,8 @@ fn explained(error: &RedisError, server: &str, tls: bool, credentials: &str) -> 
         "the server does not speak TLS on this port: use its TLS port, or redis:// without the \
          second s"
             .to_owned()
+    } else if error.is_connection_refusal() {
+        "nobody listens there".to_owned()
     } else if error.is_connection_dropped() || error.is_timeout() {
         let what = if error.is_timeout() { "does not answer" } else { "hung up" };
         let scheme = match tls {

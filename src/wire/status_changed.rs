@@ -4,7 +4,9 @@
 use prost::{Message, Name as _};
 
 use super::proto::v1;
-use crate::shard::{Connectivity, HeartbeatState, Status, StatusChange, Timestamp};
+use crate::shard::{
+    Cause, Connectivity, DeviceId, HeartbeatState, Status, StatusChange, Timestamp,
+};
 
 /// Key (the device id) and value (a `StatusChanged`) of a change.
 #[must_use]
@@ -37,6 +39,52 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
     let mut key = Vec::new();
     change.device.write_to(&mut key);
     (key, message.encode_to_vec())
+}
+
+/// Reads back what [`encode`] wrote, or a later version of it.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
+    let message = v1::StatusChanged::decode(value)
+        .map_err(|error| format!("this is no StatusChanged ({error})"))?;
+    let name = |text: &str| (!text.is_empty()).then(|| text.into());
+    let shown = |status: i32, connectivity: i32| match (status, connectivity) {
+        (0, 0) => Ok(None),
+        _ => {
+            let of = |number: i32| usize::try_from(number).ok()?.checked_sub(1);
+            let status = of(status).and_then(|index| Status::ALL.get(index));
+            let connectivity = of(connectivity).and_then(|index| Connectivity::ALL.get(index));
+            let shown = status.copied().zip(connectivity.copied());
+            shown.map(Some).ok_or_else(|| "its status is not known to this version".to_owned())
+        }
+    };
+    Ok(StatusChange {
+        device: DeviceId::from_key(message.device_id.as_bytes())
+            .map_err(|reason| format!("its device id is none ({reason:?})"))?,
+        fleet: name(&message.fleet),
+        organization: name(&message.organization),
+        version: message.version,
+        previous: shown(message.previous_status, message.previous_connectivity)?,
+        current: shown(message.status, message.connectivity)?,
+        since: message.since.map(instant).ok_or("it has no since")?,
+        connectivity_since: message.connectivity_since.map(instant).ok_or("it has no since")?,
+        cause: Cause::ALL
+            .into_iter()
+            .find(|cause| i32::from(*cause as u8) == message.cause)
+            .ok_or("its cause is not known to this version")?,
+        heartbeat_state: match message.heartbeat_state() {
+            v1::HeartbeatState::Unspecified | v1::HeartbeatState::Unknown => {
+                HeartbeatState::Unknown
+            }
+            v1::HeartbeatState::Online => HeartbeatState::Online,
+            v1::HeartbeatState::Timeout => HeartbeatState::Timeout,
+            v1::HeartbeatState::Offline => HeartbeatState::Offline,
+        },
+        last_heartbeat: message.last_heartbeat.map(instant),
+        vpn_connected: message.vpn_connected,
+        progress: message.progress.and_then(|percent| u8::try_from(percent).ok()),
+    })
 }
 
 /// The attributes of a change as a CloudEvent, as headers (CloudEvents 1.0, the
@@ -84,10 +132,15 @@ fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }
 }
 
+fn instant(timestamp: prost_types::Timestamp) -> Timestamp {
+    let ms = i128::from(timestamp.seconds) * 1_000 + i128::from(timestamp.nanos / 1_000_000);
+    let ms = ms.clamp(i64::MIN.into(), i64::MAX.into());
+    Timestamp(i64::try_from(ms).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::{Cause, DeviceId};
 
     fn change() -> StatusChange {
         StatusChange {
@@ -128,6 +181,49 @@ mod tests {
         assert_eq!(message.last_heartbeat.unwrap().seconds, 1_759_999_000);
         assert!(message.vpn_connected && !message.deleted);
         assert_eq!(message.progress, Some(40));
+    }
+
+    #[test]
+    fn a_change_is_read_back_as_it_was_whatever_it_says() {
+        let mut changes = vec![
+            change(),
+            StatusChange { current: None, fleet: None, cause: Cause::Deleted, ..change() },
+            StatusChange { previous: None, last_heartbeat: None, progress: None, ..change() },
+        ];
+        for cause in Cause::ALL {
+            changes.push(StatusChange { cause, ..change() });
+        }
+        for status in Status::ALL {
+            for connectivity in Connectivity::ALL {
+                changes.push(StatusChange { current: Some((status, connectivity)), ..change() });
+            }
+        }
+        for change in changes {
+            assert_eq!(decode(&encode(&change).1).as_ref(), Ok(&change));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            at in proptest::prelude::any::<i64>(),
+        ) {
+            let _ = decode(&bytes);
+            let change = StatusChange { since: Timestamp(at), ..change() };
+            proptest::prop_assert_eq!(decode(&encode(&change).1), Ok(change));
+        }
+    }
+
+    #[test]
+    fn what_is_no_change_is_refused_in_words() {
+        assert!(decode(b"\xff").unwrap_err().contains("no StatusChanged"));
+        assert!(decode(b"").unwrap_err().contains("device id"));
+        let unknown = v1::StatusChanged {
+            cause: 99,
+            ..v1::StatusChanged::decode(encode(&change()).1.as_slice()).unwrap()
+        };
+        assert!(decode(&unknown.encode_to_vec()).unwrap_err().contains("cause is not known"));
     }
 
     #[test]

@@ -55,6 +55,19 @@ impl RedisServer {
 
     /// A Sentinel that watches the master `main`, with the same password as it.
     pub fn start_sentinel(master_port: u16, password: &str) -> RedisServer {
+        RedisServer::start_sentinel_with(master_port, password, &[])
+    }
+
+    /// The same with more settings, as on the command line.
+    pub fn start_sentinel_with(
+        master_port: u16,
+        password: &str,
+        settings: &[String],
+    ) -> RedisServer {
+        let more: String = settings
+            .chunks(2)
+            .map(|pair| format!("{} {}\n", pair[0].trim_start_matches("--"), pair[1]))
+            .collect();
         let configuration = format!(
             "requirepass {password}\n\
              sentinel sentinel-pass {password}\n\
@@ -62,7 +75,7 @@ impl RedisServer {
              sentinel auth-pass main {password}\n\
              sentinel down-after-milliseconds main 1500\n\
              sentinel failover-timeout main 5000\n"
-        );
+        ) + &more;
         for _ in 0..10 {
             let settings = ["--sentinel"];
             let server = RedisServer::try_start(&settings, password, Some(&configuration));
@@ -102,6 +115,21 @@ impl RedisServer {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port where it speaks TLS, if it does.
+    pub fn tls_port(&self) -> Option<u16> {
+        let answer: Vec<String> = redis::cmd("CONFIG")
+            .arg(&["GET", "tls-port"])
+            .query(&mut self.connection())
+            .unwrap_or_default();
+        answer.get(1)?.parse().ok().filter(|port| *port > 0)
+    }
+
+    /// The port for clients and for other servers: where it speaks TLS, or else
+    /// the only one.
+    pub fn public_port(&self) -> u16 {
+        self.tls_port().unwrap_or(self.port)
     }
 
     /// A new connection.

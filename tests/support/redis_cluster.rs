@@ -5,6 +5,7 @@ use redis::cluster::{ClusterClient, ClusterConnection};
 
 use super::process::free_port;
 use super::redis::{RedisServer, wait_for};
+use super::redis_tls::Authority;
 
 /// How long a node may be silent before the others vote.
 const NODE_TIMEOUT_MS: &str = "1500";
@@ -23,8 +24,20 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// So many masters that share the slots out evenly, and a replica for each.
     pub fn start(masters: usize, with_replicas: bool) -> RedisCluster {
+        RedisCluster::start_with(masters, with_replicas, None)
+    }
+
+    /// The same; with an authority all speak TLS with each other and to clients,
+    /// and want certificates.
+    pub fn start_with(
+        masters: usize,
+        with_replicas: bool,
+        authority: Option<&Authority>,
+    ) -> RedisCluster {
         let followers = if with_replicas { masters } else { 0 };
-        let mut servers: Vec<RedisServer> = (0..masters + followers).map(|_| node()).collect();
+        let tls = || authority.map_or_else(Vec::new, Authority::server_settings);
+        let mut servers: Vec<RedisServer> =
+            (0..masters + followers).map(|_| node(&tls())).collect();
         let share = 16_384 / masters;
         for (n, server) in servers[..masters].iter().enumerate() {
             let last = if n + 1 == masters { 16_383 } else { (n + 1) * share - 1 };
@@ -75,9 +88,11 @@ impl RedisCluster {
             .iter()
             .flatten()
             .chain(&self.replicas)
-            .map(|server| format!("127.0.0.1:{}", server.port()))
+            .map(|server| format!("127.0.0.1:{}", server.public_port()))
             .collect();
-        format!("redis-cluster://{}", hosts.join(","))
+        let tls = self.masters.iter().flatten().any(|server| server.tls_port().is_some());
+        let scheme = if tls { "rediss" } else { "redis" };
+        format!("{scheme}-cluster://{}", hosts.join(","))
     }
 
     /// A connection to the whole, by the crate's own client.
@@ -123,7 +138,7 @@ impl RedisCluster {
 
     /// Adds an empty master and moves slots to it from the first, with their keys.
     pub fn move_slots_to_a_new_master(&mut self, slots: std::ops::Range<u16>) {
-        let server = node();
+        let server = node(&[]);
         let mut new = server.connection();
         run(&mut new, &["CLUSTER", "SET-CONFIG-EPOCH", "99"]);
         meet(&mut new, self.master(0));
@@ -163,9 +178,9 @@ impl RedisCluster {
     }
 }
 
-fn node() -> RedisServer {
+fn node(more: &[String]) -> RedisServer {
     let bus_port = free_port().to_string();
-    RedisServer::start_with(&[
+    let settings = [
         "--cluster-enabled",
         "yes",
         "--cluster-port",
@@ -180,13 +195,15 @@ fn node() -> RedisServer {
         "follow",
         "--repl-diskless-sync-delay",
         "0",
-    ])
+    ];
+    let settings: Vec<&str> = settings.into_iter().chain(more.iter().map(String::as_str)).collect();
+    RedisServer::start_with(&settings)
 }
 
 fn meet(connection: &mut Connection, other: &RedisServer) {
     let bus_port = said(&mut other.connection(), &["CONFIG", "GET", "cluster-port"]);
     let bus_port = bus_port.lines().last().unwrap().to_owned();
-    let port = other.port().to_string();
+    let port = other.public_port().to_string();
     run(connection, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus_port]);
 }
 

@@ -3,6 +3,7 @@
 use redis::Connection;
 
 use super::redis::{RedisServer, wait_for};
+use super::redis_tls::Authority;
 
 /// A master and its replica, and three Sentinels of which two must agree.
 pub struct RedisSentinel {
@@ -11,14 +12,23 @@ pub struct RedisSentinel {
     /// Its replica.
     pub replica: RedisServer,
     sentinels: Vec<RedisServer>,
+    /// Where clients reach the Sentinels.
+    ports: Vec<u16>,
 }
 
 impl RedisSentinel {
     /// All of them, knowing each other. `password` is that of the servers, and
     /// of the Sentinels.
     pub fn start(password: &str) -> RedisSentinel {
+        RedisSentinel::start_with(password, None)
+    }
+
+    /// The same; with an authority all speak TLS with each other and to clients,
+    /// and want certificates.
+    pub fn start_with(password: &str, authority: Option<&Authority>) -> RedisSentinel {
+        let tls = || authority.map_or_else(Vec::new, Authority::server_settings);
         let credentials = ["--requirepass", password];
-        let master = with_password(&credentials, password);
+        let master = with_password(&credentials, &tls(), password);
         // As whom the replica follows, so that a test can cut it off.
         redis::cmd("ACL")
             .arg(&["SETUSER", "follower", "on", ">follow", "+psync", "+replconf", "+ping"])
@@ -27,16 +37,24 @@ impl RedisSentinel {
         let replica = with_password(
             &[
                 &credentials[..],
-                &["--replicaof", "127.0.0.1", &master.port().to_string()],
+                &["--replicaof", "127.0.0.1", &master.public_port().to_string()],
                 &["--masteruser", "follower", "--masterauth", "follow"],
                 &["--repl-diskless-sync-delay", "0"],
             ]
             .concat(),
+            &tls(),
             password,
         );
-        let sentinels: Vec<RedisServer> =
-            (0..3).map(|_| RedisServer::start_sentinel(master.port(), password)).collect();
-        let cluster = RedisSentinel { master, replica, sentinels };
+        let mut ports = Vec::new();
+        let mut sentinel = || {
+            // A Sentinel does not tell its settings.
+            let tls = tls();
+            let started = RedisServer::start_sentinel_with(master.public_port(), password, &tls);
+            ports.push(tls.get(1).map_or(started.port(), |port| port.parse().unwrap()));
+            started
+        };
+        let sentinels = vec![sentinel(), sentinel(), sentinel()];
+        let cluster = RedisSentinel { master, replica, sentinels, ports };
         for sentinel in &cluster.sentinels {
             let mut connection = sentinel.connection();
             wait_for("the Sentinel to know them all", || {
@@ -61,13 +79,16 @@ impl RedisSentinel {
     /// For `redis.url`, without passwords.
     pub fn url(&self) -> String {
         let hosts: Vec<String> =
-            self.sentinels.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect();
-        format!("redis-sentinel://{}/main/0", hosts.join(","))
+            self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let scheme = if self.master.tls_port().is_some() { "rediss" } else { "redis" };
+        format!("{scheme}-sentinel://{}/main/0", hosts.join(","))
     }
 }
 
-fn with_password(settings: &[&str], password: &str) -> RedisServer {
-    RedisServer::start_with_password(settings, password)
+fn with_password(settings: &[&str], more: &[String], password: &str) -> RedisServer {
+    let settings: Vec<&str> =
+        settings.iter().copied().chain(more.iter().map(String::as_str)).collect();
+    RedisServer::start_with_password(&settings, password)
 }
 
 /// What the Sentinel knows of the master, by name.

@@ -54,6 +54,31 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// Settings of a server at `127.0.0.1` that speaks TLS on a port of its own,
+    /// also to other servers, and wants certificates of all.
+    pub fn server_settings(&self) -> Vec<String> {
+        let port = free_port().to_string();
+        let (certificate, key) = self.sign(&format!("server-{port}"), &["127.0.0.1"]);
+        let settings = [
+            ("--tls-port", port),
+            ("--tls-cert-file", certificate),
+            ("--tls-key-file", key),
+            ("--tls-ca-cert-file", self.ca_file()),
+            ("--tls-auth-clients", "yes".to_owned()),
+            ("--tls-replication", "yes".to_owned()),
+            ("--tls-cluster", "yes".to_owned()),
+        ];
+        settings.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+    }
+
+    /// How to reach such servers by `url`.
+    pub fn client(&self, url: String) -> Redis {
+        let (certificate_file, key_file) = self.sign("client", &[]);
+        Redis { url, ca_file: self.ca_file(), certificate_file, key_file, ..Redis::default() }
+    }
+}
+
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }

@@ -5,19 +5,22 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use tempfile::TempDir;
 
 use super::kafka::{KafkaBroker, ServiceTopics};
 use super::process::free_port;
 use super::service::ServiceConfig;
 
-/// A broker that takes strangers only by SASL over TLS, and lets them do only
-/// what ACLs say. The harness itself comes by the plain port, and may do all.
+/// A broker that takes strangers only by SASL over TLS, or by a certificate, and
+/// lets them do only what ACLs say. The harness itself comes by the plain port, and may do all.
 pub struct SecureBroker {
     /// By its plain port.
     pub broker: KafkaBroker,
     port: u16,
+    certificate_port: u16,
     directory: TempDir,
 }
 
@@ -37,13 +40,14 @@ impl Authority {
         Authority { certificate, issuer: Issuer::new(params, key) }
     }
 
-    /// Key and certificate for a host, as a broker's PEM keystore has them.
-    fn issue(&self, host: &str) -> String {
+    /// Key and certificate for a host or a client.
+    fn issue(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, host);
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        key.serialize_pem() + &certificate
+        (key.serialize_pem(), certificate)
     }
 }
 
@@ -54,17 +58,36 @@ impl SecureBroker {
         let authority = Authority::new("the test's authority");
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
         write("ca.pem", &authority.certificate).unwrap();
-        write("other-ca.pem", &Authority::new("another authority").certificate).unwrap();
-        write("broker.pem", &authority.issue("localhost")).unwrap();
-        let port = free_port();
-        let pem = directory.path().join("broker.pem").display().to_string();
-        let mut options = vec!["--sasl-ssl".to_owned(), port.to_string(), "--pem".to_owned(), pem];
+        let other = Authority::new("another authority");
+        write("other-ca.pem", &other.certificate).unwrap();
+        let (key, certificate) = authority.issue("localhost");
+        // As a broker's PEM keystore has them.
+        write("broker.pem", &(key + &certificate)).unwrap();
+        for (authority, file, name) in
+            [(&authority, CLIENT, CLIENT), (&other, "stranger", "a-stranger")]
+        {
+            let (key, certificate) = authority.issue(name);
+            write(&format!("{file}.key"), &key).unwrap();
+            write(&format!("{file}.pem"), &certificate).unwrap();
+        }
+        let (port, certificate_port) = (free_port(), free_port());
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let mut options: Vec<String> = vec![
+            "--sasl-ssl".into(),
+            port.to_string(),
+            "--ssl".into(),
+            certificate_port.to_string(),
+            "--pem".into(),
+            path("broker.pem"),
+            "--client-ca".into(),
+            path("ca.pem"),
+        ];
         for (name, password) in users {
             options.extend(["--user".to_owned(), format!("{name}={password}")]);
             write(&format!("{name}.password"), &format!("{password}\n")).unwrap();
         }
         let broker = KafkaBroker::start_with_options(&options);
-        SecureBroker { broker, port, directory }
+        SecureBroker { broker, port, certificate_port, directory }
     }
 
     /// The secured port, by the name that is in its certificate.
@@ -72,7 +95,9 @@ impl SecureBroker {
         format!("localhost:{}", self.port)
     }
 
-    /// A file of this broker's: `ca.pem`, `other-ca.pem`, `<user>.password`.
+    /// A file of this broker's: `ca.pem`, `other-ca.pem`, `<user>.password`, and
+    /// `.key` and `.pem` of [`CLIENT`] and of `stranger`, who has them from
+    /// another authority.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -91,6 +116,16 @@ impl SecureBroker {
                 path(&self.file(&format!("{user}.password"))),
             )
             .set("kafka.properties.ssl.ca.location", path(&self.file("ca.pem")))
+            .set("kafka.properties.broker.address.family", "v4")
+    }
+
+    /// The configuration of a service that comes by the port where certificates
+    /// are asked for, without one.
+    pub fn certificate_config(&self, topics: &ServiceTopics) -> ServiceConfig {
+        ServiceConfig::new(&self.broker, topics)
+            .set("kafka.brokers", format!("localhost:{}", self.certificate_port))
+            .set("kafka.properties.security.protocol", "ssl")
+            .set("kafka.properties.ssl.ca.location", self.file("ca.pem").display().to_string())
             .set("kafka.properties.broker.address.family", "v4")
     }
 
@@ -138,6 +173,9 @@ impl SecureBroker {
         assert_eq!(error, 0, "{acl:?} for {user}: {response:?}");
     }
 }
+
+/// Whose certificate the broker believes.
+pub const CLIENT: &str = "certified";
 
 const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;

@@ -12,12 +12,11 @@ use serde_json::{Value, json};
 
 use self::topic::{Letter, Position, Topic};
 use super::get::{moment, printable};
+use super::since::{Since, parse_since};
 use super::{print, print_json};
-use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::{DeadLetterReason, Input};
-use crate::stream_thread::ports::Clock as _;
 use crate::wire::decode::to_json;
 
 /// How many bytes of a value are shown in hexadecimal.
@@ -85,35 +84,13 @@ pub struct Filter {
     pub since: Option<Since>,
 }
 
-/// A moment, or how long ago it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// In milliseconds since the epoch.
-    At(i64),
-    /// In milliseconds before now.
-    Ago(i64),
-}
-
-fn parse_since(text: &str) -> Result<Since, String> {
-    let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).ok();
-    let ago = humantime::parse_duration(text).ok().and_then(ms).map(Since::Ago);
-    let at = || {
-        let at = humantime::parse_rfc3339_weak(text).ok()?;
-        ms(at.duration_since(std::time::UNIX_EPOCH).ok()?).map(Since::At)
-    };
-    ago.or_else(at).ok_or_else(|| "write 1h, 2days, or 2026-01-31T12:00:00Z".to_owned())
-}
-
 impl Filter {
     fn is_empty(&self) -> bool {
         self.reason.is_none() && self.topic.is_none() && self.since.is_none()
     }
 
     fn since_ms(&self) -> Option<i64> {
-        self.since.map(|since| match since {
-            Since::At(ms) => ms,
-            Since::Ago(ms) => SystemClock::new().wall().0.saturating_sub(ms).max(0),
-        })
+        self.since.map(|since| since.instant().0)
     }
 
     fn takes(&self, letter: &Letter) -> bool {
@@ -163,9 +140,10 @@ fn list(topic: &Topic<'_>, filter: &Filter, limit: usize, json: bool) -> Result<
     let mut text = String::new();
     for row in &rows {
         let cell = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let again = if row["replayed"].is_null() { "" } else { "  (sent again before)" };
         let _ = writeln!(
             text,
-            "{:>8}  {}  {:20}  {}  {}  {}",
+            "{:>8}  {}  {:20}  {}  {}  {}{again}",
             cell("position"),
             cell("written"),
             cell("reason"),
@@ -358,25 +336,23 @@ fn send_back(
         for (position, why) in &skipped {
             let _ = writeln!(text, "{position} cannot be replayed: {}", printable(why));
         }
-        let _ = writeln!(text, "{} records sent back", replayed.len());
+        let _ = writeln!(text, "{} sent back", records(replayed.len()));
         print(&text)?;
     }
     match skipped.len() {
         0 => Ok(()),
+        1 => Err(Fatal::not_found("a dead letter cannot be replayed")),
         count => Err(Fatal::not_found(format!("{count} dead letters cannot be replayed"))),
     }
+}
+
+fn records(count: usize) -> String {
+    if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_a_moment_or_how_long_ago() {
-        assert_eq!(parse_since("1h"), Ok(Since::Ago(3_600_000)));
-        assert_eq!(parse_since("1970-01-01T00:00:01Z"), Ok(Since::At(1_000)));
-        assert!(parse_since("yesterday").is_err());
-    }
 
     #[test]
     fn a_position_is_partition_and_offset() {

@@ -46,7 +46,11 @@ pub fn confirm(count: usize) -> Result<bool, Fatal> {
     if !stdin.is_terminal() || !stderr.is_terminal() {
         return Err(Fatal::usage("nobody is there to be asked: say --yes to replay"));
     }
-    let _ = write!(stderr, "send {count} records back to their topics? [y/N] ");
+    let what = match count {
+        1 => "1 record back to its topic".to_owned(),
+        _ => format!("{count} records back to their topics"),
+    };
+    let _ = write!(stderr, "send {what}? [y/N] ");
     let _ = stderr.flush();
     let mut answer = String::new();
     let _ = stdin.lock().read_line(&mut answer);
@@ -88,7 +92,7 @@ pub fn replay(letters: &[Letter], config: &Config, topic: &str) -> Result<(), Fa
     }
     let producer: BaseProducer<Deliveries> = client
         .create_with_context(Deliveries::default())
-        .map_err(|error| Fatal::configuration(format!("a Kafka client cannot be made: {error}")))?;
+        .map_err(|error| client_config::refused(&error))?;
     for letter in letters {
         send(&producer, letter, config, topic)?;
     }

@@ -1,30 +1,15 @@
 //! Reads the dead letter topic, without a group: nothing is committed.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{Offset, TopicPartitionList};
 
-use crate::clock::SystemClock;
+use super::super::reading::{Ranges, Reader};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::kafka::client_config;
-use crate::kafka::trouble::Complaints;
-use crate::stream_thread::ports::Clock;
+use crate::shard::Timestamp;
 use crate::wire::dead_letter::{self, Said};
-
-/// How long a broker may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long may pass without a record before reading is given up.
-const STALL_MS: i64 = 30_000;
 
 /// Where a dead letter is: partition and offset of the dead letter topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,32 +76,10 @@ impl Letter {
     }
 }
 
-#[derive(Default)]
-struct ReaderContext(Mutex<Complaints>);
-
-impl ReaderContext {
-    fn complaints(&self) -> MutexGuard<'_, Complaints> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for ReaderContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", facility, "{message}");
-        self.complaints().note(level, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, "{reason}");
-    }
-}
-
-impl ConsumerContext for ReaderContext {}
-
 /// The dead letter topic.
 pub struct Topic<'a> {
-    config: &'a Config,
-    consumer: BaseConsumer<ReaderContext>,
+    name: &'a str,
+    reader: Reader<'a>,
     partitions: Vec<i32>,
 }
 
@@ -126,51 +89,16 @@ impl<'a> Topic<'a> {
     /// # Errors
     /// When there are no brokers, or not the topic, or it may not be seen.
     pub fn open(config: &'a Config) -> Result<Topic<'a>, Fatal> {
-        let mut client = client_config::base(config);
-        client
-            // Asked for by librdkafka, and never joined.
-            .set("group.id", format!("{}-dead-letters", config.kafka.group))
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest");
-        let consumer: BaseConsumer<ReaderContext> =
-            client.create_with_context(ReaderContext::default()).map_err(|error| {
-                Fatal::configuration(format!(
-                    "a Kafka client cannot be made: {error}; check kafka.properties"
-                ))
-            })?;
-        let mut topic = Topic { config, consumer, partitions: Vec::new() };
-        let name = topic.name();
-        let metadata = topic
-            .consumer
-            .fetch_metadata(Some(name), TIMEOUT)
-            .map_err(|error| topic.unavailable(&error))?;
-        let found = metadata.topics().iter().find(|found| found.name() == name);
-        topic.partitions = found
-            .map(|found| found.partitions().iter().map(|partition| partition.id()).collect())
-            .unwrap_or_default();
-        if topic.partitions.is_empty() {
-            return Err(Fatal::unavailable(format!(
-                "there is no topic {name} that this client may see: check topics.dead_letters, \
-                 and that Read on it is allowed"
-            )));
-        }
-        Ok(topic)
+        let reader = Reader::new(config, "dead-letters")?;
+        let name = &config.topics.dead_letters;
+        let partitions = reader.partitions(name, "topics.dead_letters")?;
+        Ok(Topic { name, reader, partitions })
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &'a str {
-        &self.config.topics.dead_letters
-    }
-
-    fn unavailable(&self, error: &KafkaError) -> Fatal {
-        // Serves what librdkafka has logged meanwhile.
-        while self.consumer.poll(Duration::ZERO).is_some() {}
-        let complaints = self.consumer.context().complaints();
-        complaints.explain(self.config, "read dead letters from", &error.to_string())
+        self.name
     }
 
     /// Lends every letter that was written at or after `since_ms` to `each`, up
@@ -179,26 +107,9 @@ impl<'a> Topic<'a> {
     /// # Errors
     /// When Kafka does not answer any more.
     pub fn read(&self, since_ms: Option<i64>, each: &mut dyn FnMut(Letter)) -> Result<(), Fatal> {
-        let mut ends = BTreeMap::new();
-        let mut starts = TopicPartitionList::new();
-        for partition in &self.partitions {
-            let (start, end) = self
-                .consumer
-                .fetch_watermarks(self.name(), *partition, TIMEOUT)
-                .map_err(|error| self.unavailable(&error))?;
-            if start < end {
-                ends.insert(*partition, end);
-                let from = since_ms.map_or(Offset::Beginning, Offset::Offset);
-                starts
-                    .add_partition_offset(self.name(), *partition, from)
-                    .map_err(|error| self.unavailable(&error))?;
-            }
-        }
-        if since_ms.is_some() && !ends.is_empty() {
-            let found = self.consumer.offsets_for_times(starts, TIMEOUT);
-            starts = found.map_err(|error| self.unavailable(&error))?;
-        }
-        self.follow(&starts, ends, each)
+        let since = since_ms.map(Timestamp);
+        let ranges = self.reader.ranges(self.name, &self.partitions, since)?;
+        self.reader.read(self.name, ranges, &mut |message| each(Letter::of(message)))
     }
 
     /// One letter.
@@ -210,73 +121,18 @@ impl<'a> Topic<'a> {
             Fatal::not_found(format!(
                 "there is no dead letter {position} in {}; device-status dead-letters list tells \
                  which there are",
-                self.name()
+                self.name
             ))
         };
         let Position { partition, offset } = position;
-        if !self.partitions.contains(&partition) {
+        if !self.partitions.contains(&partition)
+            || !self.reader.bounds(self.name, partition)?.contains(&offset)
+        {
             return Err(missing());
         }
-        let (start, end) = self
-            .consumer
-            .fetch_watermarks(self.name(), partition, TIMEOUT)
-            .map_err(|error| self.unavailable(&error))?;
-        if !(start..end).contains(&offset) {
-            return Err(missing());
-        }
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(self.name(), partition, Offset::Offset(offset))
-            .map_err(|error| self.unavailable(&error))?;
         let mut found = None;
-        self.follow(&list, BTreeMap::from([(partition, offset + 1)]), &mut |letter| {
-            if letter.position == position {
-                found = Some(letter);
-            }
-        })?;
+        let range = Ranges::from([(partition, offset..offset + 1)]);
+        self.reader.read(self.name, range, &mut |message| found = Some(Letter::of(message)))?;
         found.ok_or_else(missing)
-    }
-
-    /// Reads from `starts` on, each partition until its end.
-    fn follow(
-        &self,
-        starts: &TopicPartitionList,
-        mut ends: BTreeMap<i32, i64>,
-        each: &mut dyn FnMut(Letter),
-    ) -> Result<(), Fatal> {
-        self.consumer.assign(starts).map_err(|error| self.unavailable(&error))?;
-        let clock = SystemClock::new();
-        let mut heard_ms = clock.monotonic_ms();
-        while !ends.is_empty() {
-            match self.consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    heard_ms = clock.monotonic_ms();
-                    let letter = Letter::of(&message);
-                    let Position { partition, offset } = letter.position;
-                    let Some(end) = ends.get(&partition).copied() else { continue };
-                    if offset < end {
-                        each(letter);
-                    }
-                    if offset + 1 >= end {
-                        ends.remove(&partition);
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => drop(ends.remove(&partition)),
-                Some(Err(error)) => {
-                    let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
-                    if error.rdkafka_error_code() == Some(denied) {
-                        return Err(Fatal::unavailable(format!(
-                            "this client may not Read the topic {}; see docs/security.md",
-                            self.name()
-                        )));
-                    }
-                }
-                None if clock.monotonic_ms() - heard_ms > STALL_MS => {
-                    let stalled = KafkaError::MessageConsumption(RDKafkaErrorCode::RequestTimedOut);
-                    return Err(self.unavailable(&stalled));
-                }
-                None => {}
-            }
-        }
-        Ok(())
     }
 }

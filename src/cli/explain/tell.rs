@@ -5,13 +5,18 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::super::get::{Style, moment, printable};
-use super::Subject;
+use super::super::get::{Style, moment, printable, with_age};
+use super::kafka::Restored;
+use super::{Origin, Subject};
 use crate::shard::snapshot::{ProgressFacts, Register};
 use crate::shard::{
-    Connectivity, Explanation, FrozenReason, HeartbeatState, IntervalOf, Rung, SessionExplained,
-    Status, StatusChange, Timestamp,
+    Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
+    SessionExplained, Status, StatusChange, Timestamp,
 };
+
+/// A clock that is further behind the time of day than this is told of: it
+/// follows within seconds where all is well, and is committed every few.
+const BEHIND_MS: i64 = 60_000;
 
 /// A rung, as it was asked.
 struct Asked {
@@ -36,7 +41,13 @@ impl Subject<'_> {
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:14}{}", printable(&value));
         };
-        line("at", moment(self.at.0));
+        line(
+            "at",
+            match self.origin {
+                Origin::History { .. } => moment(self.at.0),
+                Origin::Kafka { now, .. } => with_age(self.at.0, now.0),
+            },
+        );
         if let Some(view) = &self.view {
             line("since", moment(view.since.0));
             let since = moment(view.connectivity_since.0);
@@ -50,18 +61,31 @@ impl Subject<'_> {
             line("heartbeat", heartbeat_in_short(why));
             line("vpn", vpn(why));
         }
-        if self.changes.is_empty() {
-            text.push_str("  no changes\n");
-        } else {
-            text.push_str("  changes\n");
-        }
-        for change in &self.changes {
-            let _ = writeln!(text, "    {}", printable(&change_line(change)));
+        match &self.origin {
+            Origin::Kafka { restored, .. } => {
+                line("partition", restored.partition.to_string());
+                line("not read yet", unread(restored));
+            }
+            Origin::History { changes } if changes.is_empty() => text.push_str("  no changes\n"),
+            Origin::History { changes } => {
+                text.push_str("  changes\n");
+                for change in changes {
+                    let _ = writeln!(text, "    {}", change_line(change, style));
+                }
+            }
         }
         if self.view.is_none() {
             let _ = writeln!(text, "  not shown: {}", printable(&self.why_not_shown()));
-            return text;
+        } else {
+            self.rungs_text(&mut text, style);
         }
+        for note in self.notes() {
+            let _ = writeln!(text, "  note: {note}");
+        }
+        text
+    }
+
+    fn rungs_text(&self, text: &mut String, style: Style) {
         text.push_str("  why: the first that holds\n");
         for (number, asked) in (1..).zip(self.asked()) {
             let verdict = match (asked.decides, asked.holds) {
@@ -79,12 +103,31 @@ impl Subject<'_> {
                 let _ = writeln!(text, "             {fact}");
             }
         }
-        text
+    }
+
+    /// What makes the service's knowledge less than it might be.
+    fn notes(&self) -> Vec<String> {
+        let Origin::Kafka { restored, now } = self.origin else { return Vec::new() };
+        let mut notes = Vec::new();
+        let behind_ms = now.0.saturating_sub(self.shard.clock().0);
+        if behind_ms > BEHIND_MS {
+            notes.push(format!(
+                "the service has come to {} only: it is stopped, behind, or cannot read an input",
+                with_age(self.shard.clock().0, now.0)
+            ));
+        }
+        if restored.other_rules {
+            notes.push(
+                "the service runs with other heartbeat.* settings than this configuration, by \
+                 which all this is told"
+                    .to_owned(),
+            );
+        }
+        notes
     }
 
     pub(super) fn json(&self) -> Value {
         let view = self.view.as_ref();
-        let changes: Vec<Value> = self.changes.iter().map(|change| change_json(change)).collect();
         let rungs: Vec<Value> = self
             .asked()
             .into_iter()
@@ -99,7 +142,7 @@ impl Subject<'_> {
             })
             .collect();
         let why = self.why.as_ref();
-        json!({
+        let mut told = json!({
             "device": self.device.to_string(),
             "at_ms": self.at.0,
             "status": view.map(|view| view.status.wire_name()),
@@ -118,10 +161,26 @@ impl Subject<'_> {
                 "disabled": why.ladder.vpn_disabled,
                 "sessions": why.sessions.iter().map(session_json).collect::<Vec<_>>(),
             })),
-            "changes": changes,
             "not_shown": view.is_none().then(|| self.why_not_shown()),
             "rungs": rungs,
-        })
+        });
+        match &self.origin {
+            Origin::History { changes } => {
+                told["changes"] = changes.iter().map(|change| change_json(change)).collect();
+            }
+            Origin::Kafka { restored, .. } => {
+                let of = |input: Input| restored.unread.records[input.index()];
+                told["partition"] = restored.partition.into();
+                told["clock_ms"] = self.shard.clock().0.into();
+                told["unread"] = Input::ALL
+                    .map(|input| (input.name().to_owned(), Value::from(of(input))))
+                    .into_iter()
+                    .collect();
+                told["unread_of_device"] = restored.unread.of_device.into();
+                told["notes"] = self.notes().into();
+            }
+        }
+        told
     }
 
     /// Every rung, by the core's ladder, with its facts; none for a device that
@@ -241,6 +300,22 @@ impl Subject<'_> {
             _ => "it was never registered, provisioned or in contact".to_owned(),
         }
     }
+}
+
+/// What the service has not read yet, in a line.
+fn unread(restored: &Restored) -> String {
+    let unread = &restored.unread;
+    let all: u64 = unread.records.iter().sum();
+    if all == 0 {
+        return "nothing".to_owned();
+    }
+    let each: Vec<String> = std::iter::zip(Input::ALL, unread.records)
+        .filter(|(_, count)| *count > 0)
+        .map(|(input, count)| format!("{} {count}", input.name()))
+        .collect();
+    let records = if all == 1 { "record" } else { "records" };
+    let own = unread.of_device;
+    format!("{all} {records} of its partition ({}), {own} of its own", each.join(", "))
 }
 
 fn heartbeat_in_short(why: &Explanation) -> String {
@@ -388,12 +463,12 @@ fn changed_at(change: &StatusChange) -> Timestamp {
     }
 }
 
-fn change_line(change: &StatusChange) -> String {
+pub(in crate::cli) fn change_line(change: &StatusChange, style: Style) -> String {
     let mut line = format!(
-        "{:<4}{}  {:<28} {}",
+        "{:<4}{}  {} {}",
         change.version,
         moment(changed_at(change).0),
-        names(change.current),
+        style.coloured(format!("{:<28}", names(change.current)), change.current),
         change.cause.name(),
     );
     let links = |shown: Option<(Status, Connectivity)>| shown.map(|(_, links)| links);
@@ -406,7 +481,7 @@ fn change_line(change: &StatusChange) -> String {
     line
 }
 
-fn change_json(change: &StatusChange) -> Value {
+pub(in crate::cli) fn change_json(change: &StatusChange) -> Value {
     let pair = |shown: Option<(Status, Connectivity)>| {
         shown.map(|(status, connectivity)| {
             json!({ "status": status.wire_name(), "connectivity": connectivity.wire_name() })

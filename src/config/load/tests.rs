@@ -3,21 +3,21 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Format, Guarantee, LogFormat, Partitioner};
-use crate::error::FatalKind;
+use crate::error::{Fatal, FatalKind};
 
 fn variables(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
     let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     owned.collect::<Vec<_>>().into_iter()
 }
 
-fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Fatal> {
+fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Invalid> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     load(Some(file.path()), variables(environment))
 }
 
 fn message(text: &str, environment: &[(&str, &str)]) -> String {
-    let fatal = load_text(text, environment).expect_err("must be refused");
+    let fatal = Fatal::from(load_text(text, environment).expect_err("must be refused"));
     assert_eq!(fatal.kind, FatalKind::Configuration);
     fatal.message
 }
@@ -225,7 +225,7 @@ fn a_file_that_is_no_toml_is_told_by_its_line() {
 
 #[test]
 fn a_file_that_is_not_there_is_told() {
-    let fatal = load(Some(Path::new("/nowhere.toml")), variables(&[])).unwrap_err();
+    let fatal = Fatal::from(load(Some(Path::new("/nowhere.toml")), variables(&[])).unwrap_err());
     assert!(fatal.message.contains("/nowhere.toml"));
     assert_eq!(fatal.kind.exit_code(), 78);
 }
@@ -318,7 +318,7 @@ fn the_command_line_goes_before_file_and_environment() {
     assert_eq!(loaded.config.kafka.properties["client.rack"], "r1");
     assert_eq!(loaded.origin("kafka.group"), &Origin::Flag);
     let flags = ["kafka.grup=x".to_owned(), "hunter2".to_owned()];
-    let message = load_with(None, variables(&[]), &flags).unwrap_err().message;
+    let message = Fatal::from(load_with(None, variables(&[]), &flags).unwrap_err()).message;
     assert!(message.contains("--set: kafka.grup = \"x\": is no key; did you mean kafka.group?"));
     assert!(message.contains("--set: lacks an equals sign") && !message.contains("hunter2"));
 }

@@ -1,0 +1,256 @@
+//! `device-status history ID`: the changes of a device, from the topic of
+//! changes.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io;
+
+use rdkafka::message::Message as _;
+use serde_json::{Value, json};
+
+use super::explain::{change_json, change_line, device_id};
+use super::get::{Style, is_coloured, moment, printable};
+use super::print;
+use super::reading::{Ranges, Reader};
+use super::since::{Since, parse_since};
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::shard::{DeviceId, StatusChange};
+use crate::wire::murmur2::partition_of;
+use crate::wire::status_changed;
+
+/// `device-status history …`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The device
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Only changes written since then: `1h`, `2days`, or a moment such as `2026-01-31T12:00:00Z`
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub since: Option<Since>,
+    /// Only the latest so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    pub limit: usize,
+}
+
+/// A change, and the record that tells of it.
+struct Told {
+    change: StatusChange,
+    offset: i64,
+    written_ms: i64,
+}
+
+/// What was found.
+struct Found {
+    partition: i32,
+    /// The latest, oldest first.
+    changes: VecDeque<Told>,
+    /// How many came before these.
+    before: usize,
+    /// Records of the device that are no changes, as far as we know.
+    unreadable: Vec<String>,
+}
+
+impl Found {
+    /// Takes the next change. With `at_least_once` some may be written again, in
+    /// the same order: those are passed over.
+    fn take(&mut self, told: Told, limit: usize) {
+        let version = told.change.version;
+        let mut not_before =
+            self.changes.iter().rev().take_while(|earlier| earlier.change.version >= version);
+        if not_before.any(|earlier| earlier.change == told.change) {
+            return;
+        }
+        self.changes.push_back(told);
+        if self.changes.len() > limit {
+            self.changes.pop_front();
+            self.before += 1;
+        }
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// When Kafka cannot be read, or has no change of the device.
+pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
+    let device = device_id(&args.id)?;
+    let found = find(args, config, &device)?;
+    for what in &found.unreadable {
+        eprintln!("passed over: {what}");
+    }
+    if found.changes.is_empty() && found.before == 0 {
+        let since = if args.since.is_some() { " in that time" } else { "" };
+        return Err(Fatal::not_found(format!(
+            "{} has no change of a device {:?}{since}. It keeps changes as long as its \
+             retention.ms says; device-status explain tells what is known of the device now",
+            config.topics.status_changes,
+            device.to_string()
+        )));
+    }
+    let text =
+        if json { lines(&found) } else { table(&device, &found, is_coloured(&io::stdout())) };
+    print(&text)
+}
+
+fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<Found, Fatal> {
+    let topic = &config.topics.status_changes;
+    let reader = Reader::new(config, "history")?;
+    let partitions = reader.partitions(topic, "topics.status_changes")?;
+    // Changes are partitioned by their key, however the inputs are.
+    let key = device.to_string();
+    let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
+    let partition = partition_of(key.as_bytes(), count);
+    let since = args.since.map(Since::instant);
+    let ranges: Ranges = reader.ranges(topic, &[partition], since)?;
+    let mut found =
+        Found { partition, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
+    reader.read(topic, ranges, &mut |message| {
+        if message.key() != Some(key.as_bytes()) {
+            return;
+        }
+        let offset = message.offset();
+        let change = match message.payload().map(status_changed::decode) {
+            Some(Ok(change)) => change,
+            Some(Err(what)) => return found.unreadable.push(format!("offset {offset}: {what}")),
+            None => return found.unreadable.push(format!("offset {offset}: it is empty")),
+        };
+        let written_ms = message.timestamp().to_millis().unwrap_or_default();
+        found.take(Told { change, offset, written_ms }, args.limit);
+    })?;
+    Ok(found)
+}
+
+/// For programs: a change a line.
+fn lines(found: &Found) -> String {
+    found.changes.iter().map(|told| format!("{}\n", json_of(told, found.partition))).collect()
+}
+
+fn json_of(told: &Told, partition: i32) -> Value {
+    let change = &told.change;
+    let mut value = change_json(change);
+    let more = json!({
+        "device": change.device.to_string(),
+        "fleet": change.fleet.as_deref(),
+        "organization": change.organization.as_deref(),
+        "heartbeat": change.heartbeat_state.wire_name(),
+        "heartbeat_ms": change.last_heartbeat.map(|at| at.0),
+        "vpn": if change.vpn_connected { "up" } else { "down" },
+        "progress": change.progress,
+        "deleted": change.current.is_none(),
+        "written_ms": told.written_ms,
+        "partition": partition,
+        "offset": told.offset,
+    });
+    if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
+        value.extend(more);
+    }
+    value
+}
+
+fn table(device: &DeviceId, found: &Found, colour: bool) -> String {
+    let style = Style { colour };
+    let mut text = format!("{}\n", style.strong(&printable(&device.to_string())));
+    if let Some(earlier) = earlier(found) {
+        let _ = writeln!(text, "  {}", style.faint(&earlier));
+    }
+    let mut fleet = None;
+    for told in &found.changes {
+        let change = &told.change;
+        if fleet != Some(&change.fleet) {
+            fleet = Some(&change.fleet);
+            let name = change.fleet.as_deref().map_or_else(|| "none".to_owned(), printable);
+            let _ = writeln!(text, "  {}", style.faint(&format!("fleet {name}")));
+        }
+        let line = change_line(change, style);
+        let late_ms = told.written_ms - change.since.max(change.connectivity_since).0;
+        let late = match late_ms > LATE_MS {
+            true => style.faint(&format!("  (known {})", moment(told.written_ms))),
+            false => String::new(),
+        };
+        let _ = writeln!(text, "    {line}{late}");
+    }
+    text
+}
+
+/// A change that became known later than this after it happened is told so.
+const LATE_MS: i64 = 60_000;
+
+/// What is not shown of the beginning.
+fn earlier(found: &Found) -> Option<String> {
+    match (found.before, found.changes.front()?.change.version) {
+        (0, 1) => None,
+        (0, version) => Some(format!("versions 1 to {} were not found", version - 1)),
+        (count, _) => Some(format!("{count} earlier: say --limit {}", count + found.changes.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{Cause, Connectivity, HeartbeatState, Status, Timestamp};
+
+    fn told(version: u64, cause: Cause, offset: i64) -> Told {
+        let change = StatusChange {
+            device: DeviceId::from_key(b"oven").unwrap(),
+            fleet: None,
+            organization: None,
+            version,
+            previous: None,
+            current: Some((Status::Online, Connectivity::Full)),
+            since: Timestamp(1_000),
+            connectivity_since: Timestamp(1_000),
+            cause,
+            heartbeat_state: HeartbeatState::Online,
+            last_heartbeat: None,
+            vpn_connected: true,
+            progress: None,
+        };
+        Told { change, offset, written_ms: 2_000 }
+    }
+
+    fn found(all: &[(u64, Cause)], limit: usize) -> Found {
+        let mut found =
+            Found { partition: 0, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
+        for (offset, (version, cause)) in (0..).zip(all) {
+            found.take(told(*version, *cause, offset), limit);
+        }
+        found
+    }
+
+    fn offsets(found: &Found) -> Vec<i64> {
+        found.changes.iter().map(|told| told.offset).collect()
+    }
+
+    #[test]
+    fn what_was_written_again_is_told_once_and_another_life_of_the_device_is_told() {
+        use Cause::{Deleted, Heartbeat, VpnOpened};
+        let all = [(1, Heartbeat), (2, VpnOpened), (1, Heartbeat), (2, VpnOpened), (3, Deleted)];
+        assert_eq!(offsets(&found(&all, 9)), [0, 1, 4]);
+        // Forgotten and known again, it counts from 1.
+        let all = [(1, Heartbeat), (2, Deleted), (1, VpnOpened), (2, Heartbeat)];
+        assert_eq!(offsets(&found(&all, 9)), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_left_out_at_the_beginning_is_told() {
+        let four: Vec<_> = (1..5).map(|version| (version, Cause::Heartbeat)).collect();
+        assert_eq!(earlier(&found(&four, 9)), None);
+        let latest = found(&four, 2);
+        assert_eq!(offsets(&latest), [2, 3]);
+        assert_eq!(earlier(&latest).unwrap(), "2 earlier: say --limit 4");
+        assert_eq!(earlier(&found(&four[2..], 9)).unwrap(), "versions 1 to 2 were not found");
+    }
+
+    #[test]
+    fn a_change_that_became_known_late_says_when() {
+        let device = DeviceId::from_key(b"oven").unwrap();
+        let mut late = found(&[(1, Cause::Heartbeat)], 9);
+        assert!(!table(&device, &late, false).contains("known"));
+        late.changes[0].written_ms = 1_000 + LATE_MS + 1;
+        let text = table(&device, &late, false);
+        assert!(text.contains("heartbeat  (known 1970-01-01T00:01:01.001Z)\n"), "{text}");
+        assert!(!text.contains('\x1b'));
+        assert!(table(&device, &late, true).contains("\x1b[1;32monline full"));
+    }
+}

@@ -1,0 +1,279 @@
+//! Reading topics for a person who asks: without joining a group, so nothing is
+//! committed and nobody is disturbed; what is committed alone; with progress on
+//! a terminal where it takes long.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::kafka::client_config;
+use crate::kafka::trouble::Complaints;
+use crate::shard::Timestamp;
+use crate::stream_thread::ports::Clock;
+
+/// How long a broker may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long may pass without a record before reading is given up.
+const STALL_MS: i64 = 30_000;
+/// Reading that takes less than this shows no progress.
+const PROGRESS_AFTER_MS: i64 = 1_000;
+
+#[derive(Default)]
+struct ReaderContext(Mutex<Complaints>);
+
+impl ReaderContext {
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for ReaderContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+        self.complaints().note(level, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
+
+/// What is read of a topic: offsets, of each partition.
+pub(super) type Ranges = BTreeMap<i32, Range<i64>>;
+
+/// Reads topics.
+pub(super) struct Reader<'a> {
+    config: &'a Config,
+    consumer: BaseConsumer<ReaderContext>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader whose client is told from others' by `name`.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(config: &'a Config, name: &str) -> Result<Reader<'a>, Fatal> {
+        let mut client = client_config::base(config);
+        client
+            // Asked for by librdkafka, and never joined.
+            .set("group.id", format!("{}-{name}", config.kafka.group))
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest");
+        if !config.kafka.properties.contains_key("fetch.queue.backoff.ms") {
+            // The default of a second makes a consumer that catches up sleep.
+            client.set("fetch.queue.backoff.ms", "10");
+        }
+        let made = client.create_with_context(ReaderContext::default());
+        let consumer = made.map_err(|error| client_config::refused(&error))?;
+        Ok(Reader { config, consumer })
+    }
+
+    /// The configuration that it reads by.
+    pub fn config(&self) -> &'a Config {
+        self.config
+    }
+
+    /// The partitions of a topic, which the configuration names by `key`.
+    ///
+    /// # Errors
+    /// When there are no brokers, or not the topic, or it may not be seen.
+    pub fn partitions(&self, topic: &str, key: &str) -> Result<Vec<i32>, Fatal> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), TIMEOUT)
+            .map_err(|error| self.unavailable(&error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let partitions: Vec<i32> = found
+            .map(|found| found.partitions().iter().map(|partition| partition.id()).collect())
+            .unwrap_or_default();
+        if partitions.is_empty() {
+            return Err(Fatal::unavailable(format!(
+                "there is no topic {topic} that this client may see: check {key}, and that Read \
+                 on it is allowed"
+            )));
+        }
+        Ok(partitions)
+    }
+
+    /// The offsets that a partition has now.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn bounds(&self, topic: &str, partition: i32) -> Result<Range<i64>, Fatal> {
+        let bounds = self.consumer.fetch_watermarks(topic, partition, TIMEOUT);
+        bounds.map(|(start, end)| start..end).map_err(|error| self.unavailable(&error))
+    }
+
+    /// All that these partitions have now, or what is stamped at or after
+    /// `since`.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn ranges(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        since: Option<Timestamp>,
+    ) -> Result<Ranges, Fatal> {
+        let mut ranges = Ranges::new();
+        for partition in partitions {
+            let mut range = self.bounds(topic, *partition)?;
+            if let Some(since) = since {
+                range.start = self.offset_at(topic, *partition, since)?.unwrap_or(range.end);
+            }
+            ranges.insert(*partition, range);
+        }
+        Ok(ranges)
+    }
+
+    /// The offset of the first record stamped at or after `at`; `None`: there is
+    /// none.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn offset_at(
+        &self,
+        topic: &str,
+        partition: i32,
+        at: Timestamp,
+    ) -> Result<Option<i64>, Fatal> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(at.0.max(0)))
+            .and_then(|()| self.consumer.offsets_for_times(list, TIMEOUT))
+            .map(|found| match found.elements().first().map(|found| found.offset()) {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            })
+            .map_err(|error| self.unavailable(&error))
+    }
+
+    /// Lends every record of these ranges to `each`, those of a partition in
+    /// order.
+    ///
+    /// # Errors
+    /// When Kafka does not answer any more.
+    pub fn read(
+        &self,
+        topic: &str,
+        mut ranges: Ranges,
+        each: &mut dyn FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), Fatal> {
+        ranges.retain(|_, range| !range.is_empty());
+        let mut starts = TopicPartitionList::new();
+        for (partition, range) in &ranges {
+            starts
+                .add_partition_offset(topic, *partition, Offset::Offset(range.start))
+                .map_err(|error| self.unavailable(&error))?;
+        }
+        self.consumer.assign(&starts).map_err(|error| self.unavailable(&error))?;
+        let read = self.follow(topic, ranges, each);
+        self.consumer.unassign().map_err(|error| self.unavailable(&error))?;
+        read
+    }
+
+    fn follow(
+        &self,
+        topic: &str,
+        mut ranges: Ranges,
+        each: &mut dyn FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), Fatal> {
+        let clock = SystemClock::new();
+        let mut progress = Progress::new(topic, &ranges);
+        let mut heard_ms = clock.monotonic_ms();
+        while !ranges.is_empty() {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) if message.topic() == topic => {
+                    heard_ms = clock.monotonic_ms();
+                    let (partition, offset) = (message.partition(), message.offset());
+                    let Some(range) = ranges.get_mut(&partition) else { continue };
+                    if offset < range.end {
+                        each(&message);
+                        progress.read(heard_ms, offset + 1 - range.start);
+                        range.start = offset + 1;
+                    }
+                    if offset + 1 >= range.end {
+                        ranges.remove(&partition);
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(ranges.remove(&partition)),
+                Some(Err(error)) => {
+                    let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
+                    if error.rdkafka_error_code() == Some(denied) {
+                        return Err(Fatal::unavailable(format!(
+                            "this client may not Read the topic {topic}; see docs/security.md"
+                        )));
+                    }
+                }
+                None if clock.monotonic_ms() - heard_ms > STALL_MS => {
+                    let stalled = KafkaError::MessageConsumption(RDKafkaErrorCode::RequestTimedOut);
+                    return Err(self.unavailable(&stalled));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn unavailable(&self, error: &KafkaError) -> Fatal {
+        // Serves what librdkafka has logged meanwhile.
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        self.consumer.context().complaints().explain(self.config, "read from", &error.to_string())
+    }
+}
+
+/// A bar on the terminal that standard error is; hidden if it is none.
+struct Progress {
+    bar: ProgressBar,
+    shown: bool,
+    started_ms: Option<i64>,
+}
+
+impl Progress {
+    fn new(topic: &str, ranges: &Ranges) -> Progress {
+        let all: i64 = ranges.values().map(|range| range.end - range.start).sum();
+        let bar = ProgressBar::with_draw_target(
+            Some(u64::try_from(all).unwrap_or_default()),
+            ProgressDrawTarget::hidden(),
+        );
+        let template = "reading {msg} [{wide_bar}] {percent} %, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(topic.to_owned());
+        Progress { bar, shown: false, started_ms: None }
+    }
+
+    /// So many offsets are behind us.
+    fn read(&mut self, now_ms: i64, offsets: i64) {
+        let started_ms = *self.started_ms.get_or_insert(now_ms);
+        if !self.shown && now_ms - started_ms >= PROGRESS_AFTER_MS {
+            self.shown = true;
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.inc(u64::try_from(offsets).unwrap_or_default());
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

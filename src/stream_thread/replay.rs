@@ -1,0 +1,89 @@
+//! Which heartbeats a restore replays (rule R2), and as of when they count.
+
+use super::ports::{CommittedOffset, OffsetAt, RecordRef};
+use crate::shard::{DeviceId, EventBody, Input, Timestamp};
+use crate::wire::decode::{Format, decode};
+use crate::wire::metadata::ShardMetadata;
+
+/// Which heartbeats a restore replays.
+#[derive(Clone, Copy, Debug)]
+pub struct Replay {
+    /// Those from here on. Where not all are replayed that were processed, an
+    /// earlier one than those of the window may count again: it was not written
+    /// when it left the window, since one followed that was stamped after the
+    /// clock and is unseen now. Then all are looked at.
+    pub from: OffsetAt,
+    /// The clock by which rows will be judged had seen all stamped until then:
+    /// the slack is part of it (rule T2). To leave that out would call devices
+    /// Offline whose last heartbeats took their time.
+    seen_by_clock: Timestamp,
+    /// All below this offset were processed.
+    processed: i64,
+    /// Whether these are all that the clock has seen. Where offsets were lost or
+    /// set back, and until what came after is read again, they are less: then
+    /// the others are needed too before anybody is judged (rule R5). They are
+    /// told by their stamps, one by one: where stamps are the producers', a
+    /// single absurd one would mislead a search for the offset of their end.
+    all_seen: bool,
+    /// No heartbeat counts as later than this (rule T3).
+    newest: Timestamp,
+}
+
+/// A heartbeat as it is replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayedHeartbeat {
+    /// Whose.
+    pub device: DeviceId,
+    /// Its event time, clamped to what had been seen.
+    pub at: Timestamp,
+    /// The interval that it carries, in milliseconds.
+    pub poll_interval_ms: Option<u32>,
+}
+
+impl Replay {
+    /// For a shard whose clock had come to `clock` with what was committed
+    /// beside its offsets, and of its heartbeats `committed`.
+    #[must_use]
+    pub fn new(
+        clock: Timestamp,
+        metadata: Option<&ShardMetadata>,
+        committed: Option<&CommittedOffset>,
+        slack_ms: i64,
+    ) -> Replay {
+        let seen = metadata.and_then(|metadata| metadata.watermarks[Input::Heartbeats.index()]);
+        let seen_by_clock = clock.plus_ms(slack_ms);
+        let all_seen = seen >= Some(clock)
+            && committed.is_some_and(|at| ShardMetadata::decode(&at.metadata).as_ref() == metadata);
+        let from = metadata.filter(|_| all_seen).map(|metadata| metadata.replay_from);
+        Replay {
+            from: from.map_or(OffsetAt::Start, OffsetAt::Time),
+            seen_by_clock,
+            newest: seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
+            processed: committed.map_or(0, |committed| committed.offset),
+            all_seen,
+        }
+    }
+
+    /// One past the last offset to look at, where the log ends at `end`.
+    #[must_use]
+    pub fn until(&self, end: i64) -> i64 {
+        if self.all_seen { self.processed.min(end) } else { end }
+    }
+
+    /// Whether the clock had seen a record.
+    #[must_use]
+    pub fn has_seen(&self, record: &RecordRef<'_>) -> bool {
+        self.all_seen || record.offset < self.processed || record.timestamp <= self.seen_by_clock
+    }
+
+    /// The heartbeat that a record holds. What cannot be decoded was a dead
+    /// letter when it was first read.
+    #[must_use]
+    pub fn heartbeat(&self, record: &RecordRef<'_>, format: Format) -> Option<ReplayedHeartbeat> {
+        let event = decode(Input::Heartbeats, format, record.key, record.value).ok()?;
+        let EventBody::Heartbeat { device, poll_interval_ms } = event.body else { return None };
+        let believed = record.timestamp.min(self.newest);
+        let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
+        Some(ReplayedHeartbeat { device, at, poll_interval_ms })
+    }
+}
