@@ -343,13 +343,15 @@ impl World {
         let deadline = self.sim.borrow().now + 240_000;
         let wait = self.sim.borrow_mut().random.between(8_000, 40_000);
         self.run_for(wait)?;
-        // Between two commits nothing is under way, though much may wait for
-        // the next: at rest is who is so for longer than a commit interval.
-        let mut quiet = 0;
         while self.sim.borrow().now < deadline {
             self.run_for(1_000)?;
-            quiet = if self.is_settled() { quiet + 1 } else { 0 };
-            if quiet >= 3 {
+            if !self.is_settled() {
+                continue;
+            }
+            // Between two commits nothing is under way, though more may wait for
+            // the next: who is at rest is so for longer than a commit interval.
+            self.run_for(2 * self.plan.commit_interval_ms)?;
+            if self.is_settled() {
                 return Ok(());
             }
         }

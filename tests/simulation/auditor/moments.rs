@@ -17,7 +17,7 @@ use crate::world::Plan;
 const JUDGED_AHEAD_MS: i64 = 10_000;
 
 /// A shard as it was committed.
-struct Moment {
+pub struct Moment {
     commit: u64,
     transaction: u64,
     /// Of lifecycle, sessions and heartbeats.
@@ -37,15 +37,22 @@ struct Held {
     anything: bool,
 }
 
+/// Whether the shard had read what follows before its committed clock came to
+/// `deadline`: `heartbeat` is the offset of a heartbeat stamped after it.
+pub fn was_behind(moments: &[Moment], deadline: i64, heartbeat: i64) -> bool {
+    let before = moments.iter().filter(|moment| moment.offsets[2] <= heartbeat);
+    before.map(|moment| moment.clock).max().is_none_or(|clock| clock < deadline)
+}
+
 pub fn moments(
     kafka: &Kafka,
+    by_partition: &BTreeMap<i32, Vec<Moment>>,
     devices: &BTreeMap<String, Device>,
     scopes: &BTreeMap<i32, Scopes>,
     plan: &Plan,
     counts: &mut BTreeMap<&'static str, u64>,
 ) -> Result<(), String> {
     let held = held(kafka)?;
-    let by_partition = committed(kafka)?;
     for ((partition, transaction), _) in held.iter().filter(|(_, held)| held.anything) {
         let moments = by_partition.get(partition).into_iter().flatten();
         if !moments.into_iter().any(|moment| moment.transaction == *transaction) {
@@ -98,7 +105,7 @@ fn held(kafka: &Kafka) -> Result<BTreeMap<(i32, u64), Held>, String> {
 }
 
 /// The committed moments of each partition, in order.
-fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
+pub fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
     let mut all: BTreeMap<i32, Vec<Moment>> = BTreeMap::new();
     for made in &kafka.offset_commits {
         let Some(transaction) = made.transaction else { continue };
