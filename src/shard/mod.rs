@@ -320,7 +320,7 @@ impl Shard {
             }
             let unread = self.unread();
             self.ahead.look_up(self.merge.waiting(Input::Heartbeats), &self.table);
-            let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
+            let Some((input, record, believed)) = self.merge.pop(unread, now) else {
                 return turn;
             };
             records -= 1;
