@@ -273,7 +273,7 @@ pub(super) fn record(
         {
             let seen = which.all_seen
                 || record.offset < which.processed
-                || record.timestamp <= which.seen_by_clock;
+                || record.timestamp < which.seen_by_clock;
             if !seen {
                 if record.stamped_by_broker {
                     // Nor have any that follow been seen.
@@ -362,9 +362,10 @@ struct Replayed {
     /// when it left the window, since one followed that was stamped after the
     /// clock and is unseen now. Then all are looked at.
     from: OffsetAt,
-    /// The clock by which rows will be judged had seen all stamped until then:
+    /// The clock by which rows will be judged had seen all stamped before this:
     /// the slack is part of it (rule T2). To leave that out would call devices
-    /// Offline whose last heartbeats took their time.
+    /// Offline whose last heartbeats took their time. Of this very millisecond
+    /// may be the one that waited next, and whose turn had not come.
     seen_by_clock: Timestamp,
     /// All below this offset were processed.
     processed: i64,
