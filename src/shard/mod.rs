@@ -288,6 +288,13 @@ impl Shard {
         let mut turn = Turn::default();
         let mut records = budget.max(1);
         let mut timers = budget.max(1);
+        if self.is_at_rest() {
+            // What waits proves the same as when it came, and may count for more
+            // now: the broker's time may have been corrected since (rule T2).
+            for input in Input::ALL {
+                self.watermarks.head(input, self.merge.head(input));
+            }
+        }
         loop {
             match self.phase {
                 Phase::Restoring => return turn,
