@@ -40,7 +40,8 @@ struct Held {
 /// Whether the shard had read what follows before its committed clock came to
 /// `deadline`: `heartbeat` is the offset of a heartbeat stamped after it.
 pub fn was_behind(moments: &[Moment], deadline: i64, heartbeat: i64) -> bool {
-    let before = moments.iter().filter(|moment| moment.offsets[2] <= heartbeat);
+    // What is read again after lost offsets says nothing.
+    let before = moments.iter().take_while(|moment| moment.offsets[2] <= heartbeat);
     before.map(|moment| moment.clock).max().is_none_or(|clock| clock < deadline)
 }
 
