@@ -445,33 +445,42 @@ impl DeviceAudit<'_> {
                 return Err(format!("{here}: dated {date}, due at one of {deadlines:?}"));
             }
             // Where another input ran ahead, the change before is dated later than
-            // this deadline, and this one no earlier than that (rule J9): then a
-            // heartbeat after the deadline says nothing against it.
-            let due = deadlines.into_iter().filter(|due| *due <= date).max().unwrap_or(date);
-            for said in &self.device.heartbeats {
-                if said.at <= last || said.at >= due {
-                    continue;
-                }
-                // Another input's event may carry the judging of its row ahead.
-                let others = self.device.vpn.iter().map(|said| (said.at, said.appended_at));
-                let others =
-                    others.chain(self.device.lifecycle.iter().map(|s| (s.at, s.appended_at)));
-                let scopes = self.scopes.vpn.iter().map(|said| (said.at, said.appended_at));
-                let scopes =
-                    scopes.chain(self.scopes.lifecycle.iter().map(|s| (s.at, s.appended_at)));
-                let carried = others.chain(scopes).any(|(at, written_at)| {
-                    at >= due - 1 && written_at >= said.appended_at && written_at < due + 30_000
-                });
-                let until = if carried { due - OVERLOOKED_MS } else { due };
-                if said.appended_at <= until {
-                    return Err(format!(
-                        "{here}: a heartbeat at {} was written at {}",
-                        said.at, said.appended_at
-                    ));
-                }
+            // this deadline, and this one no earlier than that (rule J9). Then a
+            // heartbeat after the deadline says nothing against it; and which of
+            // the deadlines it was, by the settings of then, is not to be told.
+            let mut dues = vec![date];
+            if !deadlines.contains(&date) {
+                let expiries = deadlines.iter().map(|due| due - grace + self.plan.rules.grace_ms);
+                dues =
+                    deadlines.iter().copied().chain(expiries).filter(|due| *due <= date).collect();
+                dues.extend(deadlines.iter().all(|due| *due > date).then_some(date));
+            }
+            let against: Option<Vec<_>> =
+                dues.into_iter().map(|due| self.heartbeat_against(last, due)).collect();
+            if let Some(said) = against.and_then(|against| against.into_iter().next()) {
+                return Err(format!(
+                    "{here}: a heartbeat at {} was written at {}",
+                    said.at, said.appended_at
+                ));
             }
         }
         Ok(())
+    }
+
+    /// A heartbeat after `last` that had been written in time for a deadline.
+    fn heartbeat_against(&self, last: i64, due: i64) -> Option<&Said<Option<i64>>> {
+        let between = |said: &&Said<Option<i64>>| last < said.at && said.at < due;
+        self.device.heartbeats.iter().filter(between).find(|said| {
+            // Another input's event may carry the judging of its row ahead.
+            let others = self.device.vpn.iter().map(|said| (said.at, said.appended_at));
+            let others = others.chain(self.device.lifecycle.iter().map(|s| (s.at, s.appended_at)));
+            let scopes = self.scopes.vpn.iter().map(|said| (said.at, said.appended_at));
+            let scopes = scopes.chain(self.scopes.lifecycle.iter().map(|s| (s.at, s.appended_at)));
+            let carried = others.chain(scopes).any(|(at, written_at)| {
+                at >= due - 1 && written_at >= said.appended_at && written_at < due + 30_000
+            });
+            said.appended_at <= if carried { due - OVERLOOKED_MS } else { due }
+        })
     }
 
     /// A device that only polls, in time: every change is known beforehand.
