@@ -7,7 +7,7 @@ use super::event::{
 use super::hot::{Hot, Instant48, flag};
 use super::scope::Applied;
 use super::settle::{HeldRecord, What};
-use super::status::{Cause, Status};
+use super::status::{Cause, Connectivity, Status};
 use super::{Shard, Turn};
 
 impl Shard {
@@ -114,16 +114,19 @@ impl Shard {
         if at == held || poll_interval_ms.is_none() && hot.has(flag::CARRIED) {
             return None;
         }
-        // Inactive and Post Provisioning end with contact.
         match hot.shown()? {
+            // These end with contact.
             (Status::Inactive | Status::PostProvisioning, _) => return None,
+            // The heartbeat held was found missing, perhaps at a later instant than
+            // this one's (rule T5), by which it would still count.
+            (_, Connectivity::VpnOnly | Connectivity::None) => return None,
             (
                 Status::Online
                 | Status::Configuring
                 | Status::Updating
                 | Status::Offline
                 | Status::Frozen,
-                _,
+                Connectivity::Full | Connectivity::HeartbeatOnly,
             ) => {}
         }
         let judged = Shard::judged_at(clock, at, hot.floor());

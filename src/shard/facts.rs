@@ -297,7 +297,7 @@ impl Facts<'_> {
     /// The times of all facts and passed deadlines after `after` and not later
     /// than `until`, in order; ties by the order of causes (rule J9).
     pub fn moments(&self, after: Timestamp, until: Timestamp) -> Vec<(Timestamp, Cause)> {
-        let mut moments = self.all_scope_moments();
+        let mut moments = self.all_scope_moments(Timestamp::MIN);
         let mut add = |at: Option<Timestamp>, cause: Cause| {
             moments.extend(at.map(|at| (at, cause)));
         };
@@ -347,26 +347,41 @@ impl Facts<'_> {
     }
 
     /// The same for what the row's scopes were told: what can change a row
-    /// behind its back.
-    pub fn scope_moments(&self, until: Timestamp) -> Vec<(Timestamp, Cause)> {
-        let mut moments = self.all_scope_moments();
+    /// behind its back. Of scopes that were written when the clock stood at
+    /// `written_from` or later.
+    pub fn scope_moments(
+        &self,
+        until: Timestamp,
+        written_from: Timestamp,
+    ) -> Vec<(Timestamp, Cause)> {
+        let mut moments = self.all_scope_moments(written_from);
         moments.retain(|(at, _)| *at <= until);
         moments.sort_unstable();
         moments
     }
 
-    fn all_scope_moments(&self) -> Vec<(Timestamp, Cause)> {
+    fn all_scope_moments(&self, written_from: Timestamp) -> Vec<(Timestamp, Cause)> {
         let mut moments = Vec::new();
         let mut add = |at: Option<Timestamp>, cause: Cause| {
             moments.extend(at.map(|at| (at, cause)));
         };
-        for register in self.frozen_scopes(View::Now).into_iter().flatten().flatten() {
-            add(Some(register.at), cause_of_frozen(register.value));
+        let Membership { fleet, organization } = self.cold.belongs_to();
+        let fleet = self.scopes.fleet(fleet, self.before);
+        let organization = self.scopes.organization(organization, self.before);
+        let frozen = [(&fleet.frozen, fleet.clock), (&organization.frozen, organization.clock)];
+        for (registers, _) in frozen.into_iter().filter(|(_, clock)| *clock >= written_from) {
+            for register in registers.iter().flatten() {
+                add(Some(register.at), cause_of_frozen(register.value));
+            }
         }
-        let fleet = self.scopes.fleet(self.cold.belongs_to().fleet, self.before);
-        add(fleet.settings.map(|fact| fact.at), Cause::SettingsChanged);
+        if fleet.clock >= written_from {
+            add(fleet.settings.map(|fact| fact.at), Cause::SettingsChanged);
+        }
         for session in &self.cold.sessions {
             let instance = self.scopes.instance(session.instance, self.before);
+            if instance.facts.clock < written_from {
+                continue;
+            }
             add(instance.facts.lost, Cause::VpnInstanceLost);
             add(instance.facts.started, Cause::VpnInstanceLost);
             add(instance.alive().map(|fact| fact.at), Cause::VpnInstanceAlive);

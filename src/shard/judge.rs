@@ -212,7 +212,7 @@ impl Shard {
         }
         // What is found may have happened ahead of the clock, as where it was
         // noticed first (rule J9).
-        let trigger = trigger.unwrap_or_else(|| trigger_found(&facts, at));
+        let trigger = trigger.unwrap_or_else(|| trigger_found(&facts, at, self.clock));
         let seen = trigger.0.min(at.plus_ms(JUDGED_AHEAD_MS)).max(at);
         let since_held = row.cold.since(&row.hot).unwrap_or(Timestamp::MIN);
         let connectivity_since_held =
@@ -352,9 +352,12 @@ fn date(
 /// What a restore notices without a trigger: a row is written together with
 /// what it emitted, so only a scope event whose rows were not all settled can
 /// have made a difference. It is the one without which the row would show what
-/// it last emitted.
-fn trigger_found(facts: &Facts<'_>, judged: Timestamp) -> (Timestamp, Cause) {
-    let moments = facts.scope_moments(judged.plus_ms(JUDGED_AHEAD_MS));
+/// it last emitted. While it held the shard, the clock stood (rule J7): so it is
+/// looked for among what was written at the restored clock, and elsewhere only
+/// if there is none.
+fn trigger_found(facts: &Facts<'_>, judged: Timestamp, clock: Timestamp) -> (Timestamp, Cause) {
+    let until = judged.plus_ms(JUDGED_AHEAD_MS);
+    let moments = facts.scope_moments(until, Timestamp::MIN);
     let intervals = [None, Some(u32::try_from(INTERVAL_MAX_MS).unwrap_or(u32::MAX)), Some(1)];
     let made_it = |(at, cause): &&(Timestamp, Cause)| {
         // Other possibilities matter where settings are left out only.
@@ -372,6 +375,10 @@ fn trigger_found(facts: &Facts<'_>, judged: Timestamp) -> (Timestamp, Cause) {
     let enough = |(at, _): &&(Timestamp, Cause)| {
         facts.ladder(judged, View::ScopesUntil(*at)).shown() == shown
     };
-    let found = moments.iter().rev().find(made_it).or_else(|| moments.iter().find(enough));
-    found.or(moments.last()).copied().unwrap_or((facts.hot.floor(), Cause::RulesChanged))
+    let found =
+        [facts.scope_moments(until, clock), moments.clone()].into_iter().find_map(|among| {
+            let found = among.iter().rev().find(made_it);
+            found.or_else(|| among.iter().find(enough)).copied()
+        });
+    found.or(moments.last().copied()).unwrap_or((facts.hot.floor(), Cause::RulesChanged))
 }

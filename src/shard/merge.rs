@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::clock::Now;
 use super::event::{Input, Queued, Timestamp};
 
 /// How long an input that delivers nothing holds up the others.
@@ -76,11 +77,13 @@ impl Merge {
     /// The next record: the earliest head, at equal times in the order of
     /// [`Input::ALL`]. `None` while there is none, or while an input with
     /// nothing buffered may still deliver an earlier one, as `unread` says (by
-    /// [`super::clock::Clock::has_unread`]), for at most 500 ms a stall.
+    /// [`super::clock::Clock::has_unread`]), for at most 500 ms a stall. They
+    /// count from when the broker's time is known: before that no answer proves
+    /// how far an idle input is (rule T1), and nothing can be committed anyhow.
     pub fn pop(
         &mut self,
         unread: [Option<bool>; 3],
-        monotonic_ms: i64,
+        now: Now,
     ) -> Option<(Input, Queued, Timestamp)> {
         let (_, next) = self.next()?;
         let mut held = false;
@@ -93,8 +96,11 @@ impl Merge {
                 *stalled_since_ms = None;
                 continue;
             }
-            let since_ms = *stalled_since_ms.get_or_insert(monotonic_ms);
-            held |= monotonic_ms.saturating_sub(since_ms) < STALL_MS;
+            let since_ms = stalled_since_ms.get_or_insert(now.monotonic_ms);
+            if now.broker.is_none() {
+                *since_ms = now.monotonic_ms;
+            }
+            held |= now.monotonic_ms.saturating_sub(*since_ms) < STALL_MS;
         }
         if held {
             return None;
@@ -112,6 +118,10 @@ mod tests {
     use crate::shard::event::{Content, DeadLetter, DeadLetterReason, DeviceId, Event, EventBody};
 
     const IDLE: [Option<bool>; 3] = [Some(false); 3];
+
+    fn at(monotonic_ms: i64) -> Now {
+        Now { monotonic_ms, broker: Some(Timestamp(monotonic_ms)) }
+    }
 
     fn record(offset: i64) -> Queued {
         let device = DeviceId::Hex([0; 16]);
@@ -134,7 +144,7 @@ mod tests {
     }
 
     fn drain(merge: &mut Merge) -> Vec<(Input, i64)> {
-        std::iter::from_fn(|| merge.pop(IDLE, 0)).map(|(input, _, at)| (input, at.0)).collect()
+        std::iter::from_fn(|| merge.pop(IDLE, at(0))).map(|(input, _, at)| (input, at.0)).collect()
     }
 
     #[test]
@@ -156,7 +166,7 @@ mod tests {
     #[test]
     fn events_at_the_head_of_idle_inputs_never_wait() {
         let mut merge = merge(&[(Input::Heartbeats, 5)]);
-        assert!(merge.pop(IDLE, 0).is_some());
+        assert!(merge.pop(IDLE, at(0)).is_some());
     }
 
     #[test]
@@ -164,13 +174,27 @@ mod tests {
         for unread in [Some(true), None] {
             let mut merge = merge(&[(Input::Heartbeats, 5), (Input::Heartbeats, 6)]);
             let unread = [Some(false), unread, Some(false)];
-            assert!(merge.pop(unread, 1_000).is_none());
-            assert!(merge.pop(unread, 1_499).is_none());
-            assert!(merge.pop(unread, 1_500).is_some());
-            assert!(merge.pop(unread, 1_500).is_some(), "once a stall, not once a record");
+            assert!(merge.pop(unread, at(1_000)).is_none());
+            assert!(merge.pop(unread, at(1_499)).is_none());
+            assert!(merge.pop(unread, at(1_500)).is_some());
+            assert!(merge.pop(unread, at(1_500)).is_some(), "once a stall, not once a record");
             merge.push(Input::Heartbeats, record(2), Timestamp(7));
-            assert!(merge.pop(unread, 90_000).is_some(), "the stall goes on, and is over");
+            assert!(merge.pop(unread, at(90_000)).is_some(), "the stall goes on, and is over");
         }
+    }
+
+    #[test]
+    fn a_stall_begins_when_the_brokers_time_is_known() {
+        let mut merge = merge(&[(Input::Heartbeats, 5)]);
+        let unread = [Some(false), None, Some(false)];
+        for monotonic_ms in [0, 1_000, 9_000] {
+            assert!(merge.pop(unread, Now { monotonic_ms, broker: None }).is_none());
+        }
+        assert!(merge.pop(unread, at(9_400)).is_none());
+        assert!(merge.pop(unread, at(9_500)).is_some());
+        merge.push(Input::Heartbeats, record(1), Timestamp(6));
+        let idle = merge.pop(IDLE, Now { monotonic_ms: 9_600, broker: None });
+        assert!(idle.is_some(), "what is read to its end holds nobody");
     }
 
     #[test]
@@ -178,23 +202,23 @@ mod tests {
         use Input::{Heartbeats, VpnSessions};
         let unread = [Some(false), Some(true), Some(false)];
         let mut merge = merge(&[(Heartbeats, 5), (Heartbeats, 9)]);
-        assert!(merge.pop(unread, 0).is_none());
+        assert!(merge.pop(unread, at(0)).is_none());
         merge.push(VpnSessions, record(0), Timestamp(4));
-        assert_eq!(merge.pop(unread, 1).map(|(input, ..)| input), Some(VpnSessions));
+        assert_eq!(merge.pop(unread, at(1)).map(|(input, ..)| input), Some(VpnSessions));
         // The next one is a stall of its own.
-        assert!(merge.pop(unread, 600).is_none());
-        assert!(merge.pop(unread, 1_099).is_none());
-        assert_eq!(merge.pop(unread, 1_100).map(|(input, ..)| input), Some(Heartbeats));
+        assert!(merge.pop(unread, at(600)).is_none());
+        assert!(merge.pop(unread, at(1_099)).is_none());
+        assert_eq!(merge.pop(unread, at(1_100)).map(|(input, ..)| input), Some(Heartbeats));
     }
 
     #[test]
     fn an_input_without_records_of_its_own_begins_no_stall_while_nobody_waits() {
         let unread = [None, None, Some(false)];
         let mut merge = Merge::default();
-        assert!(merge.pop(unread, 0).is_none());
+        assert!(merge.pop(unread, at(0)).is_none());
         merge.push(Input::Heartbeats, record(0), Timestamp(7));
-        assert!(merge.pop(unread, 10_000).is_none(), "the stall begins now");
-        assert!(merge.pop(unread, 10_500).is_some());
+        assert!(merge.pop(unread, at(10_000)).is_none(), "the stall begins now");
+        assert!(merge.pop(unread, at(10_500)).is_some());
     }
 
     #[test]
@@ -245,7 +269,7 @@ mod tests {
                 }
                 let headless = (0..3).any(|i| queues[i].is_empty() && unread[i] != Some(false));
                 let model = (0..3).filter_map(|i| Some((queues[i].front()?.0, i))).min();
-                match (merge.pop(unread, now_ms), model) {
+                match (merge.pop(unread, at(now_ms)), model) {
                     (None, None) => waits_since = None,
                     (None, Some(_)) => {
                         prop_assert!(headless, "held by nobody");

@@ -288,6 +288,13 @@ impl Shard {
         let mut turn = Turn::default();
         let mut records = budget.max(1);
         let mut timers = budget.max(1);
+        if self.is_at_rest() {
+            // What waits proves the same as when it came, and may count for more
+            // now: the broker's time may have been corrected since (rule T2).
+            for input in Input::ALL {
+                self.watermarks.head(input, self.merge.head(input));
+            }
+        }
         loop {
             match self.phase {
                 Phase::Restoring => return turn,
@@ -320,7 +327,7 @@ impl Shard {
             }
             let unread = self.unread();
             self.ahead.look_up(self.merge.waiting(Input::Heartbeats), &self.table);
-            let Some((input, record, believed)) = self.merge.pop(unread, now.monotonic_ms) else {
+            let Some((input, record, believed)) = self.merge.pop(unread, now) else {
                 return turn;
             };
             records -= 1;

@@ -104,6 +104,42 @@ fn a_heartbeat_that_changes_nothing_writes_nothing_and_touches_no_wheel() {
 }
 
 #[test]
+fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_clock() {
+    let mut told = Told::new();
+    let seconds = |s: i64| T0 + s * 1_000;
+    told.register(&device(1), "red");
+    let (instance, session) = ("vpn".into(), "s".into());
+    let opened = DeviceEvent::SessionOpened { instance, session };
+    told.offer(Input::VpnSessions, EventBody::Device { device: device(1), event: opened });
+    let heartbeat = EventBody::Heartbeat { device: device(1), poll_interval_ms: None };
+    told.offer(Input::Heartbeats, heartbeat.clone());
+    // It counts for 1350 s, and the clock stands just before.
+    told.at(seconds(1_345));
+    told.run();
+    let written = |told: &mut Told, input: Input, occurred_s, written_s, body| {
+        let offset = told.offsets[input.index()];
+        told.offsets[input.index()] += 1;
+        let event = Event { occurred_at: Some(Timestamp(seconds(occurred_s))), body };
+        let (timestamp, content) = (Timestamp(seconds(written_s)), Content::Event(event));
+        let record = Queued { offset, timestamp, stamped_by_broker: true, content };
+        told.shard.offer(input, record, told.now);
+        told.run();
+        told.shard.snapshot(&device(1)).and_then(|row| row.emitted?.shown)
+    };
+    let settings = |poll_interval_ms| {
+        let settings = Settings { poll_interval_ms, vpn_enabled: None };
+        EventBody::Scope(ScopeEvent::FleetSettingsChanged { fleet: "red".into(), settings })
+    };
+    let missing = Some((Status::Online, Connectivity::VpnOnly));
+    let shorter = settings(Some(890_000));
+    assert_eq!(written(&mut told, Input::Lifecycle, 1_346, 1_346, shorter), missing);
+    // By the former interval it is missing too, but later.
+    assert_eq!(written(&mut told, Input::Lifecycle, 1_352, 1_352, settings(None)), missing);
+    let there = Some((Status::Online, Connectivity::Full));
+    assert_eq!(written(&mut told, Input::Heartbeats, 1_345, 1_353, heartbeat), there);
+}
+
+#[test]
 fn a_heartbeat_that_leaves_the_window_unwritten_is_written_then() {
     let mut told = Told::new();
     let body = |device| EventBody::Heartbeat { device, poll_interval_ms: Some(24 * 3_600_000) };

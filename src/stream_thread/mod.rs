@@ -257,11 +257,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         };
         let polled = log.poll(timeout, RECORDS_PER_POLL, &mut on_record, events);
         self.busy = received > 0;
-        if latest.is_some_and(|latest| self.broker_time.doubt(latest, now.monotonic_ms))
-            && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running())
-        {
-            // Its delivery report tells the time anew (rule T6).
-            slot.shard.write_epoch();
+        if let Some(latest) = latest {
+            self.broker_time.doubt(latest, now.monotonic_ms);
         }
         for (partition, error) in failed {
             self.fail_shard(partition, &error);

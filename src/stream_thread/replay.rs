@@ -13,9 +13,10 @@ pub struct Replay {
     /// when it left the window, since one followed that was stamped after the
     /// clock and is unseen now. Then all are looked at.
     pub from: OffsetAt,
-    /// The clock by which rows will be judged had seen all stamped until then:
+    /// The clock by which rows will be judged had seen all stamped before this:
     /// the slack is part of it (rule T2). To leave that out would call devices
-    /// Offline whose last heartbeats took their time.
+    /// Offline whose last heartbeats took their time. Of this very millisecond
+    /// may be the one that waited next, and whose turn had not come.
     seen_by_clock: Timestamp,
     /// All below this offset were processed.
     processed: i64,
@@ -73,7 +74,7 @@ impl Replay {
     /// Whether the clock had seen a record.
     #[must_use]
     pub fn has_seen(&self, record: &RecordRef<'_>) -> bool {
-        self.all_seen || record.offset < self.processed || record.timestamp <= self.seen_by_clock
+        self.all_seen || record.offset < self.processed || record.timestamp < self.seen_by_clock
     }
 
     /// The heartbeat that a record holds. What cannot be decoded was a dead

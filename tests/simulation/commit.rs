@@ -43,6 +43,11 @@ impl Job {
         }
     }
 
+    /// Nothing more happens until then.
+    pub fn wait_until(&mut self, due: i64) {
+        self.due = due;
+    }
+
     fn offsets(&self) -> OffsetsOf {
         let shards = self.batch.shards.iter();
         let of = |shard: &ShardBatch| {

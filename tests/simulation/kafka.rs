@@ -37,6 +37,13 @@ pub struct Message {
     pub stamp: Option<i64>,
 }
 
+impl Message {
+    pub fn of(key: Option<&str>, value: Vec<u8>) -> Message {
+        let key = key.map(|key| key.as_bytes().to_vec());
+        Message { key, value: Some(value), ..Message::default() }
+    }
+}
+
 #[derive(Debug)]
 pub struct Record {
     pub offset: i64,

@@ -12,7 +12,9 @@ mod commit;
 mod group;
 mod kafka;
 mod redis;
+mod script;
 mod sim;
+mod stories;
 mod workload;
 mod world;
 

@@ -19,7 +19,7 @@ pub const BAD: &str = "simulation.bad";
 /// what becomes of their device.
 pub const ABSURD: &str = "simulation.absurd";
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Shape {
     pub devices: usize,
     pub instances: usize,
@@ -86,12 +86,12 @@ pub struct Workload {
 const FLEETS: [&str; 3] = ["", "red", "blue"];
 const ORGANIZATIONS: [&str; 2] = ["", "acme"];
 
-fn proto(ms: i64) -> Option<prost_types::Timestamp> {
+pub fn proto(ms: i64) -> Option<prost_types::Timestamp> {
     let nanos = (ms.rem_euclid(1_000) * 1_000_000) as i32;
     Some(prost_types::Timestamp { seconds: ms.div_euclid(1_000), nanos })
 }
 
-fn duration(ms: i64) -> Option<prost_types::Duration> {
+pub fn duration(ms: i64) -> Option<prost_types::Duration> {
     let nanos = (ms % 1_000 * 1_000_000) as i32;
     Some(prost_types::Duration { seconds: ms / 1_000, nanos })
 }
@@ -190,7 +190,8 @@ impl Workload {
         self.say(sim, device, at, Input::VpnSessions, Some(message.encode_to_vec()));
     }
 
-    fn push(&mut self, at: i64, input: Input, partition: i32, message: Message) {
+    /// Something is to be written at a time.
+    pub fn push(&mut self, at: i64, input: Input, partition: i32, message: Message) {
         self.sequence += 1;
         self.pending.insert((at, self.sequence), Pending { input, partition, message });
     }

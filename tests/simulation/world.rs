@@ -134,14 +134,14 @@ impl Plan {
     }
 }
 
-struct Process {
-    client: usize,
+pub struct Process {
+    pub client: usize,
     thread: Option<Thread>,
     clock: SimClock,
     started_at: i64,
     /// How long it was suspended: its monotonic clock did not move.
     suspended_ms: i64,
-    wall_offset_ms: i64,
+    pub wall_offset_ms: i64,
     paused_until: Option<i64>,
     paused_at: i64,
     suspended: bool,
@@ -151,9 +151,9 @@ struct Process {
 pub struct World {
     pub sim: Shared,
     pub plan: Plan,
-    workload: Workload,
+    pub workload: Workload,
     /// The places of processes, taken or not, and when the next one starts.
-    places: Vec<(Option<Process>, i64)>,
+    pub places: Vec<(Option<Process>, i64)>,
     /// Views of processes that have left, and until when they may work.
     draining: Vec<(SimView, i64)>,
     started: usize,
@@ -189,7 +189,7 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
 }
 
 impl World {
-    fn new(plan: Plan, random: Random, trace: bool) -> World {
+    pub fn new(plan: Plan, random: Random, trace: bool) -> World {
         let group = Group::new(plan.partitions, plan.session_timeout_ms, plan.classic);
         let mut kafka = Kafka::new(plan.partitions, plan.changes_partitions, group);
         kafka.marker_delay_ms = plan.marker_delay_ms;
@@ -313,7 +313,7 @@ impl World {
     }
 
     /// The end of all faults.
-    fn calm(&mut self) {
+    pub fn calm(&mut self) {
         self.faulty = false;
         let mut sim = self.sim.borrow_mut();
         sim.note(|| "calm".to_owned());
@@ -339,12 +339,18 @@ impl World {
     }
 
     /// Until everything is read, committed and shown.
-    fn settle(&mut self, when: &str) -> Result<(), String> {
+    pub fn settle(&mut self, when: &str) -> Result<(), String> {
         let deadline = self.sim.borrow().now + 240_000;
         let wait = self.sim.borrow_mut().random.between(8_000, 40_000);
         self.run_for(wait)?;
         while self.sim.borrow().now < deadline {
             self.run_for(1_000)?;
+            if !self.is_settled() {
+                continue;
+            }
+            // Between two commits nothing is under way, though more may wait for
+            // the next: who is at rest is so for longer than a commit interval.
+            self.run_for(2 * self.plan.commit_interval_ms)?;
             if self.is_settled() {
                 return Ok(());
             }
@@ -384,7 +390,7 @@ impl World {
         running == self.plan.partitions && read && !busy && self.workload.is_written()
     }
 
-    fn audit(&mut self, outcome: &mut Outcome) -> Result<(), String> {
+    pub fn audit(&mut self, outcome: &mut Outcome) -> Result<(), String> {
         let sim = self.sim.borrow();
         if let Some(violation) = &sim.redis.violation {
             return Err(violation.clone());
@@ -393,7 +399,7 @@ impl World {
         auditor::audit(&observed, &self.plan, &mut outcome.counts)
     }
 
-    fn run_until(&mut self, until: i64) -> Result<(), String> {
+    pub fn run_until(&mut self, until: i64) -> Result<(), String> {
         loop {
             let now = {
                 let mut sim = self.sim.borrow_mut();
@@ -499,7 +505,7 @@ impl World {
         Ok(())
     }
 
-    fn crash(&mut self, place: usize) {
+    pub fn crash(&mut self, place: usize) {
         let Some(process) = self.places[place].0.take() else { return };
         let mut sim = self.sim.borrow_mut();
         let name = sim.clients[process.client].name.clone();
@@ -529,11 +535,8 @@ impl World {
             if sim.random.chance(faults.pause_per_s * per_tick) {
                 let longest = if sim.random.chance(0.5) { 3_000 } else { 60_000 };
                 let ms = sim.random.between(100, longest).min(plan.longest_absence_ms);
-                alive.paused_until = Some(now + ms);
-                alive.paused_at = now;
-                alive.suspended = sim.random.chance(0.3);
-                sim.clients[client].paused = true;
-                sim.note(|| format!("{name} is paused for {ms} ms"));
+                let suspended = sim.random.chance(0.3);
+                alive.pause(&mut sim, ms, suspended);
             } else if !alive.leaving && sim.random.chance(faults.leave_per_s * per_tick) {
                 alive.leave(&mut sim);
             } else if sim.random.chance(faults.cut_off_per_s * per_tick) {
@@ -617,6 +620,17 @@ impl Process {
         if let Some(thread) = &mut self.thread {
             thread.stop();
         }
+    }
+
+    /// `suspended`: the whole machine, whose monotonic clock stands.
+    pub fn pause(&mut self, sim: &mut Sim, ms: i64, suspended: bool) {
+        self.paused_until = Some(sim.now + ms);
+        self.paused_at = sim.now;
+        self.suspended = suspended;
+        let client = &mut sim.clients[self.client];
+        client.paused = true;
+        let name = client.name.clone();
+        sim.note(|| format!("{name} is paused for {ms} ms"));
     }
 
     fn tell_time(&mut self, now: i64) {

@@ -17,7 +17,7 @@ use crate::world::Plan;
 const JUDGED_AHEAD_MS: i64 = 10_000;
 
 /// A shard as it was committed.
-struct Moment {
+pub struct Moment {
     commit: u64,
     transaction: u64,
     /// Of lifecycle, sessions and heartbeats.
@@ -37,15 +37,23 @@ struct Held {
     anything: bool,
 }
 
+/// Whether the shard had read what follows before its committed clock came to
+/// `deadline`: `heartbeat` is the offset of a heartbeat stamped after it.
+pub fn was_behind(moments: &[Moment], deadline: i64, heartbeat: i64) -> bool {
+    // What is read again after lost offsets says nothing.
+    let before = moments.iter().take_while(|moment| moment.offsets[2] <= heartbeat);
+    before.map(|moment| moment.clock).max().is_none_or(|clock| clock < deadline)
+}
+
 pub fn moments(
     kafka: &Kafka,
+    by_partition: &BTreeMap<i32, Vec<Moment>>,
     devices: &BTreeMap<String, Device>,
     scopes: &BTreeMap<i32, Scopes>,
     plan: &Plan,
     counts: &mut BTreeMap<&'static str, u64>,
 ) -> Result<(), String> {
     let held = held(kafka)?;
-    let by_partition = committed(kafka)?;
     for ((partition, transaction), _) in held.iter().filter(|(_, held)| held.anything) {
         let moments = by_partition.get(partition).into_iter().flatten();
         if !moments.into_iter().any(|moment| moment.transaction == *transaction) {
@@ -98,7 +106,7 @@ fn held(kafka: &Kafka) -> Result<BTreeMap<(i32, u64), Held>, String> {
 }
 
 /// The committed moments of each partition, in order.
-fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
+pub fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
     let mut all: BTreeMap<i32, Vec<Moment>> = BTreeMap::new();
     for made in &kafka.offset_commits {
         let Some(transaction) = made.transaction else { continue };
@@ -141,6 +149,47 @@ fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
 
 type Failure<'a> = (&'a Moment, String);
 
+/// The scope events that a shard has begun with and not passed: by input, the
+/// offset and the epoch that first had the fact in its changelog.
+#[derive(Clone, Copy, Default)]
+struct Begun([Option<(i64, u64)>; 2]);
+
+impl Begun {
+    fn pass(&mut self, moment: &Moment, facts: &[(Vec<u8>, Vec<u8>)], scopes: &Scopes) {
+        let next = [
+            first_from(&scopes.lifecycle, moment.offsets[0])
+                .filter(|said| facts.iter().any(|(key, value)| shows_lifecycle(key, value, said)))
+                .map(|said| said.offset),
+            first_from(&scopes.vpn, moment.offsets[1])
+                .filter(|said| facts.iter().any(|(key, value)| shows_vpn(key, value, said)))
+                .map(|said| said.offset),
+        ];
+        for (input, (begun, next)) in self.0.iter_mut().zip(next).enumerate() {
+            *begun = begun
+                .filter(|(offset, _)| *offset >= moment.offsets[input])
+                .or(next.map(|offset| (offset, moment.epoch)));
+        }
+    }
+
+    /// Up to where the scope events are that rows may show. One owner is held
+    /// by one event until all rows are settled (rule J7). But an owner that
+    /// ends in the middle leaves a fact behind; its successor settles all rows
+    /// by it (rule R3), and may then be held by an event of the other input
+    /// before it comes to the first again, in which nothing is new (rule J2).
+    fn scope_until(self, offsets: [i64; 2]) -> Vec<[i64; 2]> {
+        let [lifecycle, vpn] = offsets;
+        let mut all = vec![offsets];
+        all.extend(self.0[0].map(|(next, _)| [next + 1, vpn]));
+        all.extend(self.0[1].map(|(next, _)| [lifecycle, next + 1]));
+        if let [Some((next_lifecycle, one)), Some((next_vpn, other))] = self.0
+            && one != other
+        {
+            all.push([next_lifecycle + 1, next_vpn + 1]);
+        }
+        all
+    }
+}
+
 /// At each commit every device shows what the records before the offsets say
 /// at the clock; but for a scope event, or the end of a lease, of which some
 /// rows are settled already.
@@ -155,7 +204,10 @@ fn states<'m>(
     let mut changes = device.changes.iter().peekable();
     let mut last = None;
     let mut furthest = [0; 3];
+    let mut begun = Begun::default();
     for moment in moments {
+        let held_then = held.get(&(device.partition, moment.transaction));
+        begun.pass(moment, held_then.map_or(&[], |held| &held.facts), scopes);
         let mut changed = None;
         while let Some(change) =
             changes.next_if(|change| change.commit.is_some_and(|commit| commit <= moment.commit))
@@ -165,8 +217,7 @@ fn states<'m>(
             changed = Some(value.version);
         }
         if let Some(version) = changed {
-            let rows = &held.get(&(device.partition, moment.transaction)).map(|held| &held.rows);
-            let row = rows.and_then(|rows| rows.get(id.as_bytes()));
+            let row = held_then.and_then(|held| held.rows.get(id.as_bytes()));
             if row != Some(&Some(version)) {
                 let what = format!("{id} changed to version {version}, its row has {row:?}");
                 return Err((moment, what));
@@ -186,14 +237,7 @@ fn states<'m>(
         if last == read([lifecycle, vpn]).shown(clock, clock) {
             continue;
         }
-        let next_lifecycle =
-            scopes.lifecycle.iter().map(|said| said.offset).find(|offset| *offset >= lifecycle);
-        let next_vpn = scopes.vpn.iter().map(|said| said.offset).find(|offset| *offset >= vpn);
-        let scope_until = [
-            [lifecycle, vpn],
-            [next_lifecycle.map_or(lifecycle, |next| next + 1), vpn],
-            [lifecycle, next_vpn.map_or(vpn, |next| next + 1)],
-        ];
+        let scope_until = begun.scope_until([lifecycle, vpn]);
         let ahead = clock + JUDGED_AHEAD_MS;
         let heartbeats = device.heartbeats.iter().filter(|said| said.offset < moment.offsets[2]);
         let mut instants = vec![clock, ahead];

@@ -1,0 +1,273 @@
+//! What thousands of worlds have found, told one by one: a scripted world for
+//! each mistake in restoring, and in learning the time, that was mended.
+
+use device_status::wire::proto::v1::{
+    self, Connectivity, FrozenReason, Status, lifecycle_event as lifecycle, vpn_event as vpn,
+};
+
+use crate::script::{Script, worlds};
+use crate::sim::START_MS;
+
+const ONLINE: (Status, Connectivity) = (Status::Online, Connectivity::HeartbeatOnly);
+const OFFLINE: (Status, Connectivity) = (Status::Offline, Connectivity::None);
+
+fn registered(fleet: &str) -> lifecycle::Event {
+    let fleet = fleet.to_owned();
+    let organization = String::new();
+    lifecycle::Event::Registered(v1::Registered { fleet, organization, preregistered: false })
+}
+
+fn since((status, connectivity): (Status, Connectivity), at: i64) -> (Status, Connectivity, i64) {
+    (status, connectivity, at)
+}
+
+/// Devices that poll in time, without end, each at another moment.
+fn a_fleet_polls(script: &mut Script, devices: i64, every_ms: i64, late_ms: i64, until: i64) {
+    for number in 0..devices {
+        let mut at = 10_000 + number * every_ms / devices;
+        while at < until {
+            script.polls(&format!("device-{number}"), at, at + late_ms, 10_000);
+            at += every_ms;
+        }
+    }
+}
+
+/// Nobody of the fleet that polls all the time was ever Offline.
+fn nobody_went_offline(script: &Script, devices: i64) {
+    for number in 0..devices {
+        let device = format!("device-{number}");
+        let changes = script.changes(&device);
+        assert_eq!(changes.len(), 1, "{device}: {changes:?}");
+    }
+}
+
+#[test]
+fn a_report_that_was_lost_with_the_first_commit_is_asked_for_again() {
+    worlds(
+        |_| {},
+        |script| {
+            script.polls("quiet", 12_000, 12_300, 30_000);
+            script.until(15_000);
+            script.dies();
+            let before = script.commits();
+            script.faults(|faults| faults.answer_lost = 1.0);
+            script.until_it("committed", |script| script.commits() > before);
+            script.faults(|faults| faults.answer_lost = 0.0);
+            script.until(64_000);
+            // Its time is known again, so the clock goes on and comes to the deadline.
+            let expected = [since(ONLINE, 12_000), since(OFFLINE, 58_000)];
+            assert_eq!(script.changes("quiet"), expected);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn a_successor_may_be_held_by_another_scope_event_than_its_predecessor_was() {
+    let devices: Vec<String> = (0..12).map(|number| format!("device-{number}")).collect();
+    worlds(
+        |plan| plan.work_per_turn = 1,
+        |script| {
+            for device in &devices {
+                let (instance, session) = ("vpn".to_owned(), "s".to_owned());
+                script.says(Some(device), 10_000, registered("red"));
+                let opened = v1::SessionOpened { instance, session };
+                script.says_vpn(Some(device), 12_000, vpn::Event::SessionOpened(opened));
+            }
+            script.until(33_000);
+            let (fleet, reason) = ("red".to_owned(), FrozenReason::Allowance.into());
+            let frozen = lifecycle::Event::FleetFrozen(v1::FleetFrozen { fleet, reason });
+            script.begins_transaction(vec![Script::lifecycle(None, script.now(), frozen)]);
+            let lost = v1::InstanceLost { instance: "vpn".to_owned() };
+            script.says_vpn(None, script.now() + 500, vpn::Event::InstanceLost(lost));
+            let [_, sessions, _] = script.committed();
+            script.until_it("begun", |script| {
+                script
+                    .changes("device-0")
+                    .last()
+                    .is_some_and(|(status, ..)| *status == Status::Offline)
+            });
+            assert_eq!(script.committed()[1], sessions, "the loss is not settled");
+            script.dies();
+            script.until(script.now() + 5_000);
+            script.ends_transaction();
+            script.ends_well();
+            for device in &devices {
+                let shown =
+                    script.changes(device).last().map(|(status, links, _)| (*status, *links));
+                assert_eq!(shown, Some((Status::Frozen, Connectivity::None)));
+            }
+        },
+    );
+}
+
+#[test]
+fn what_is_read_again_does_not_take_back_the_heartbeats_that_are_replayed() {
+    worlds(
+        |plan| plan.read_ahead = 1,
+        |script| {
+            a_fleet_polls(script, 20, 10_000, 300, 330_000);
+            // Its row tells how far the clock had come.
+            script.says(Some("witness"), 200_000, registered(""));
+            script.until(203_000);
+            script.dies_and_offsets_are_lost();
+            script.until_it("half way through what is read again", |script| {
+                (50..300).contains(&script.committed()[2])
+            });
+            script.dies();
+            script.until(330_000);
+            nobody_went_offline(script, 20);
+        },
+    );
+}
+
+#[test]
+fn one_absurd_stamp_does_not_cut_the_replay_short() {
+    worlds(
+        |plan| (plan.shape.create_time, plan.read_ahead) = (true, 1),
+        |script| {
+            a_fleet_polls(script, 20, 10_000, 300, 200_000);
+            script.polls_stamped("absurd", 60_000, 60_300, 10_000, 400 * 24 * 3_600_000);
+            script.says(Some("witness"), 100_000, registered(""));
+            script.until(103_000);
+            script.dies_and_offsets_are_lost();
+            script.until(200_000);
+            nobody_went_offline(script, 20);
+        },
+    );
+}
+
+#[test]
+fn what_the_slack_let_the_clock_see_is_replayed() {
+    worlds(
+        |_| {},
+        |script| {
+            // Each polls just before its deadline, and is written just after.
+            a_fleet_polls(script, 40, 15_900, 900, 200_000);
+            script.says(Some("witness"), 100_000, registered(""));
+            script.until_it("seen", |script| script.has_in_changelog("d/witness"));
+            script.dies_and_offsets_are_lost();
+            script.until(200_000);
+            nobody_went_offline(script, 40);
+        },
+    );
+}
+
+#[test]
+fn the_next_in_line_when_the_offsets_were_lost_was_not_seen() {
+    worlds(
+        |plan| plan.work_per_turn = 1,
+        |script| {
+            for number in 0..20 {
+                let device = format!("device-{number}");
+                script.polls(&device, 10_000, 10_100 + number, 5_000);
+                let back_at = 45_000 + 1_000 * number;
+                script.polls(&device, back_at, back_at + 100, 60_000);
+            }
+            script.until(35_000);
+            script.dies();
+            // All are Offline; that they are back is read in one go, one by one, each
+            // with a row that tells how far the clock has come.
+            script.world.places[0].1 = START_MS + 70_000;
+            script.until_it("half way", |script| script.changes("device-9").len() > 2);
+            script.dies_and_offsets_are_lost();
+            script.until(script.now() + 20_000);
+            for number in 0..20 {
+                let changes = script.changes(&format!("device-{number}"));
+                assert_eq!(changes.last(), Some(&since(ONLINE, 45_000 + 1_000 * number)));
+            }
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn what_left_the_window_unwritten_is_replayed_where_what_followed_is_unseen() {
+    worlds(
+        |_| {},
+        |script| {
+            for at in [15_000, 40_000, 64_000, 88_000, 112_000, 136_000, 160_000] {
+                script.polls("device", at, at + 100, 20_000);
+            }
+            // The clock stands before it sees that the poll at 40 s leaves the window,
+            // until after the next one was processed; then it comes to 61 s.
+            script.until(57_000);
+            let other = Script::lifecycle(Some("other"), script.now(), registered(""));
+            script.begins_transaction(vec![other]);
+            script.until(57_500);
+            script.faults(|faults| faults.question_fails = 1.0);
+            script.until(63_000);
+            let witness = Script::lifecycle(Some("witness"), script.now(), registered(""));
+            script.begins_transaction(vec![witness]);
+            let (instance, session) = ("vpn".to_owned(), "s".to_owned());
+            let opened = v1::SessionOpened { instance, session };
+            script.says_vpn(Some("other"), 63_500, vpn::Event::SessionOpened(opened));
+            script.until(65_000);
+            script.ends_transaction();
+            script.until_it("seen", |script| script.has_in_changelog("d/witness"));
+            script.faults(|faults| faults.question_fails = 0.0);
+            script.dies_and_offsets_are_lost();
+            script.until(160_000);
+            assert_eq!(script.changes("device"), [since(ONLINE, 15_000)]);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn a_machine_that_slept_asks_how_far_the_inputs_are_as_soon_as_it_knows_the_time() {
+    worlds(
+        |plan| plan.session_timeout_ms = 120_000,
+        |script| {
+            for at in [10_000, 75_000, 100_000] {
+                script.polls("device", at, at + 100, 20_000);
+            }
+            // Reported just before it sleeps, the time is not in doubt after.
+            script.says(Some("registered"), 20_000, registered(""));
+            script.until_it("reported", |script| script.has_in_changelog("d/registered"));
+            script.until(script.now() + 200);
+            {
+                let sim = script.world.sim.clone();
+                let mut sim = sim.borrow_mut();
+                script.process().pause(&mut sim, 60_000, true);
+            }
+            // What is committed first tells how long it slept.
+            script.polls("first", 28_000, 28_100, 60_000);
+            script.until(90_000);
+            let expected = [since(ONLINE, 10_000), since(OFFLINE, 41_000), since(ONLINE, 75_000)];
+            assert_eq!(script.changes("device"), expected);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn a_shard_that_is_lost_before_its_first_commit_comes_back_under_another_epoch() {
+    let devices: Vec<String> = (0..12).map(|number| format!("device-{number}")).collect();
+    worlds(
+        |plan| plan.work_per_turn = 1,
+        |script| {
+            for device in &devices {
+                script.says(Some(device), 10_000, registered("red"));
+            }
+            let (fleet, reason) = ("red".to_owned(), FrozenReason::Allowance.into());
+            let frozen = lifecycle::Event::FleetFrozen(v1::FleetFrozen { fleet, reason });
+            script.says(None, 20_000, frozen);
+            script.until_it("begun", |script| script.changes("device-0").len() > 1);
+            script.dies();
+            // So that the next one comes to those first who are not settled.
+            script.until(script.now() + 12_000);
+            script.compacts_the_changelog();
+            // The rest is settled, and told, by one whose clock is behind, and whose
+            // first commit does not arrive.
+            script.until_it("started", |script| script.world.places[0].0.is_some());
+            script.process().wall_offset_ms = -600_000;
+            script.faults(|faults| faults.request_lost = 1.0);
+            script.until_it("unanswered", |script| script.has_lost_its_producer());
+            script.faults(|faults| faults.request_lost = 0.0);
+            script.hears_nothing_of_its_commit_for(14_000);
+            script.evicts_the_member();
+            script.ends_well();
+        },
+    );
+}
