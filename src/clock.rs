@@ -20,7 +20,8 @@ impl SystemClock {
         SystemClock { start: Instant::now() }
     }
 
-    /// Blocks this thread; for tools and shut-down, never in the loop.
+    /// Blocks this thread; for tools, shut-down and the committer's thread, never
+    /// in the loop.
     pub fn pause(duration: Duration) {
         std::thread::sleep(duration);
     }

@@ -117,7 +117,7 @@ pub fn measure(
 
 fn send(broker: &KafkaBroker, topics: &ServiceTopics, track: &Track, changes_per_s: u64) {
     let mut config = broker.config();
-    config.set("partitioner", "murmur2_random").set("linger.ms", "0").set("acks", "1");
+    config.set("partitioner", "murmur2_random").set("linger.ms", "1").set("acks", "1");
     let producer: BaseProducer = config.create().expect("a producer");
     let count = u64::try_from(track.sent_us.len()).expect("a count");
     let start_us = track.now_us();
@@ -137,7 +137,8 @@ fn send(broker: &KafkaBroker, topics: &ServiceTopics, track: &Track, changes_per
             }
             next += 1;
         }
-        producer.poll(Duration::from_millis(1));
+        producer.poll(Duration::ZERO);
+        pause(Duration::from_micros(500));
     }
     producer.flush(Duration::from_secs(30)).expect("the broker takes it all");
 }

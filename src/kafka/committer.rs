@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::client_config;
 use super::log::LoopContext;
+use crate::clock::SystemClock;
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
 use crate::stream_thread::ports::{Batch, Clock, Outcome, OutputRecord, OutputTopic, Receipt};
@@ -413,7 +414,8 @@ fn send(
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent))
                 if clock.monotonic_ms() - started_ms < COMMIT_DEADLINE_MS =>
             {
-                producer.poll(Duration::from_millis(1));
+                producer.poll(Duration::ZERO);
+                SystemClock::pause(REPORTS_STEP);
                 next = unsent;
             }
             Err((error, _)) => return Err(failure(error)),
@@ -421,15 +423,26 @@ fn send(
     }
 }
 
-/// Waits for the delivery reports in steps of a millisecond: `flush` sleeps in
-/// steps of a hundred.
+/// How long is waited for delivery reports at a time. `BaseProducer::poll` waits
+/// by asking without a pause while less than a millisecond is left, and `flush`
+/// sleeps in steps of a hundred.
+const REPORTS_STEP: Duration = Duration::from_micros(500);
+
+/// Waits for the delivery reports.
 fn drain(
     producer: &BaseProducer<ProducerSide>,
     clock: &dyn Clock,
     started_ms: i64,
 ) -> Result<(), Failure> {
-    while producer.in_flight_count() > 0 {
-        producer.poll(Duration::from_millis(1));
+    loop {
+        let before = producer.in_flight_count();
+        if before == 0 {
+            break;
+        }
+        producer.poll(Duration::ZERO);
+        if producer.in_flight_count() == before {
+            SystemClock::pause(REPORTS_STEP);
+        }
         if clock.monotonic_ms() - started_ms > COMMIT_DEADLINE_MS {
             return Err(Failure::Recreate(format!(
                 "{} records were not acknowledged in {COMMIT_DEADLINE_MS} ms",

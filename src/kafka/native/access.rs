@@ -1,0 +1,152 @@
+//! What a client may do with topics and groups.
+
+use std::ffi::{CStr, CString, c_char};
+
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+use rdkafka_sys as sys;
+
+use super::guards::{COORDINATOR_TIMEOUT_MS, List, QUESTION_TIMEOUT_MS, Queue, options};
+
+/// What a client may do with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "Kafka's terms")]
+pub enum Operation {
+    Describe,
+    DescribeConfigs,
+    Read,
+    Write,
+}
+
+/// What the broker says of a topic that was asked for by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicAccess {
+    /// There is none of that name.
+    Unknown,
+    /// Not even whether it exists is told.
+    Hidden,
+    /// What this client may do with it; `None` from a broker that does not say.
+    Known(Option<Vec<Operation>>),
+}
+
+/// Asks what this client may do with these topics, and waits for the answer.
+///
+/// # Errors
+/// What the brokers or librdkafka say.
+pub fn topic_access<C: ProducerContext>(
+    client: &BaseProducer<C>,
+    topics: &[&str],
+) -> Result<Vec<(String, TopicAccess)>, String> {
+    let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
+    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let (options, rk) =
+        (options(client, 0, operation, QUESTION_TIMEOUT_MS), client.client().native_ptr());
+    // SAFETY: the client outlives the queue; the names outlive the collection,
+    // which copies them, and which is destroyed once librdkafka has copied it.
+    let event = unsafe {
+        let queue = Queue(sys::rd_kafka_queue_new(rk));
+        sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1);
+        let asked =
+            sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(rk, asked, options.0, queue.0);
+        sys::rd_kafka_TopicCollection_destroy(asked);
+        let answer = queue.answer(client, sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT);
+        answer.map_err(|(_, message)| message)?
+    };
+    let mut found = Vec::new();
+    // SAFETY: what is found lives as long as the event, and is copied.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event.0);
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        for place in 0..count {
+            let topic = *topics.add(place);
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic));
+            let error = sys::rd_kafka_TopicDescription_error(topic);
+            let access = match sys::rd_kafka_error_code(error) {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => {
+                    TopicAccess::Hidden
+                }
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    TopicAccess::Known(operations(topic))
+                }
+                _ => TopicAccess::Unknown,
+            };
+            found.push((name.to_string_lossy().into_owned(), access));
+        }
+    }
+    Ok(found)
+}
+
+/// # Safety
+/// The topic is valid.
+unsafe fn operations(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<Vec<Operation>> {
+    use sys::rd_kafka_AclOperation_t as Native;
+    let mut count = 0;
+    // SAFETY: the caller's promise; `count` operations stand in a row.
+    let native = unsafe {
+        let first = sys::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
+        if first.is_null() {
+            return None;
+        }
+        std::slice::from_raw_parts(first, count)
+    };
+    let known = native.iter().filter_map(|operation| match operation {
+        Native::RD_KAFKA_ACL_OPERATION_DESCRIBE => Some(Operation::Describe),
+        Native::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS => Some(Operation::DescribeConfigs),
+        Native::RD_KAFKA_ACL_OPERATION_READ => Some(Operation::Read),
+        Native::RD_KAFKA_ACL_OPERATION_WRITE => Some(Operation::Write),
+        _ => None,
+    });
+    Some(known.collect())
+}
+
+/// Tries to commit an offset of `group` for a topic that does not exist: the
+/// group's ACL is looked at first, and nothing can come of it. Answers whether
+/// the group may be used.
+///
+/// # Errors
+/// What the brokers or librdkafka say.
+pub fn may_commit<C: ProducerContext>(
+    client: &BaseProducer<C>,
+    group: &str,
+    no_topic: &str,
+) -> Result<bool, String> {
+    let list = List::new(1);
+    list.add(no_topic, 0, 0);
+    let group = CString::new(group).map_err(|error| error.to_string())?;
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS;
+    let (options, rk) =
+        (options(client, 0, operation, COORDINATOR_TIMEOUT_MS), client.client().native_ptr());
+    let denied = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+    // SAFETY: as in `Questions::committed`; what is found lives as long as the
+    // event, and is copied.
+    unsafe {
+        let queue = Queue(sys::rd_kafka_queue_new(rk));
+        let mut request = sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.0);
+        sys::rd_kafka_AlterConsumerGroupOffsets(rk, &raw mut request, 1, options.0, queue.0);
+        sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
+        let kind = sys::RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT;
+        let event = match queue.answer(client, kind) {
+            // Not even the group's coordinator is told.
+            Err((error, _)) if error == denied => return Ok(false),
+            Err((_, message)) => return Err(message),
+            Ok(event) => event,
+        };
+        let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(event.0);
+        let mut count = 0;
+        let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &raw mut count);
+        if count == 0 {
+            return Err("no group in the answer".into());
+        }
+        let error = sys::rd_kafka_group_result_error(*groups);
+        if sys::rd_kafka_error_code(error) == denied {
+            return Ok(false);
+        }
+        let Some(list) = sys::rd_kafka_group_result_partitions(*groups).as_ref() else {
+            return Ok(true);
+        };
+        let count = usize::try_from(list.cnt).unwrap_or_default();
+        Ok((0..count).all(|place| (*list.elems.add(place)).err != denied))
+    }
+}

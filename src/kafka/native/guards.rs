@@ -1,0 +1,262 @@
+//! What comes from librdkafka, each in a guard that destroys it.
+
+use std::ffi::{CStr, CString, c_void};
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+use rdkafka_sys as sys;
+
+use super::records::Polled;
+
+pub(super) const QUESTION_TIMEOUT_MS: i32 = 10_000;
+/// A question to a coordinator that runs out of time while the coordinator is
+/// away makes librdkafka 2.12 abort the process once it is back
+/// (confluentinc/librdkafka#4605). So it gets the longest time there is; what
+/// was sent and is not answered is given up by [`SOCKET_TIMEOUT_MS`].
+pub(super) const COORDINATOR_TIMEOUT_MS: i32 = 3_600_000;
+
+/// How long a request of the client that puts questions may take, in
+/// milliseconds: its `socket.timeout.ms`.
+pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
+const ANSWER_SLICE_MS: i32 = 100;
+
+/// A query's position of one partition.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Of which topic.
+    pub topic: String,
+    /// Of which partition.
+    pub partition: i32,
+    /// The offset found; negative: none.
+    pub offset: i64,
+    /// What was committed beside it.
+    pub metadata: String,
+    /// Why there is no answer for this partition.
+    pub error: Option<String>,
+}
+
+/// # Safety
+/// `data` is null, or points to `len` bytes that live for `'a`.
+pub(super) unsafe fn bytes<'a>(data: *mut c_void, len: usize) -> Option<&'a [u8]> {
+    if data.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
+}
+
+pub(super) fn options<C: ProducerContext>(
+    client: &BaseProducer<C>,
+    id: u64,
+    operation: sys::rd_kafka_admin_op_t,
+    timeout_ms: i32,
+) -> Options {
+    // SAFETY: the client is valid; the opaque is a number that is only read back.
+    unsafe {
+        let options = sys::rd_kafka_AdminOptions_new(client.client().native_ptr(), operation);
+        let opaque = ptr::without_provenance_mut(usize::try_from(id).unwrap_or_default());
+        sys::rd_kafka_AdminOptions_set_opaque(options, opaque);
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
+        Options(options)
+    }
+}
+
+pub(super) struct Queue(pub(super) *mut sys::rd_kafka_queue_t);
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    pub(super) fn poll(&self, timeout_ms: i32) -> Option<Event> {
+        // SAFETY: the queue is valid until dropped.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.0, timeout_ms) };
+        (!event.is_null()).then_some(Event(event))
+    }
+}
+
+impl Queue {
+    /// Waits for the answer of this kind, which librdkafka gives in time, be it
+    /// that there was none.
+    pub(super) fn answer<C: ProducerContext>(
+        &self,
+        client: &BaseProducer<C>,
+        kind: i32,
+    ) -> Result<Event, (sys::rd_kafka_resp_err_t, String)> {
+        for _ in 0..2 * QUESTION_TIMEOUT_MS / ANSWER_SLICE_MS {
+            // The client's log lines and errors are told only to who polls it.
+            client.poll(Duration::ZERO);
+            match self.poll(ANSWER_SLICE_MS) {
+                Some(event) if event.kind() != kind => {}
+                Some(event) => {
+                    return match event.error() {
+                        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(event),
+                        error => Err((error, event.message())),
+                    };
+                }
+                None => {}
+            }
+        }
+        let timed_out = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
+        Err((timed_out, "no answer".into()))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: created by this module and destroyed once.
+        unsafe { sys::rd_kafka_queue_destroy(self.0) }
+    }
+}
+
+pub(super) struct Event(pub(super) *mut sys::rd_kafka_event_t);
+
+impl Event {
+    pub(super) fn kind(&self) -> i32 {
+        // SAFETY: the event is valid until dropped.
+        unsafe { sys::rd_kafka_event_type(self.0) }
+    }
+
+    pub(super) fn error(&self) -> sys::rd_kafka_resp_err_t {
+        // SAFETY: the event is valid until dropped.
+        unsafe { sys::rd_kafka_event_error(self.0) }
+    }
+
+    pub(super) fn message(&self) -> String {
+        // SAFETY: the text lives as long as the event, and is copied.
+        let text = unsafe { CStr::from_ptr(sys::rd_kafka_event_error_string(self.0)) };
+        text.to_string_lossy().into_owned()
+    }
+
+    pub(super) fn failure(&self) -> Polled<'static> {
+        if self.error() == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+            // SAFETY: the result is ours to destroy, after its fields are copied.
+            unsafe {
+                let found = sys::rd_kafka_event_topic_partition(self.0);
+                if let Some(at) = found.as_ref() {
+                    let topic = CStr::from_ptr(at.topic).to_string_lossy().into_owned();
+                    let (partition, offset) = (at.partition, at.offset);
+                    sys::rd_kafka_topic_partition_destroy(found);
+                    return Polled::EndOfPartition { topic, partition, offset };
+                }
+            }
+        }
+        // SAFETY: the event is valid until dropped.
+        let fatal = unsafe { sys::rd_kafka_event_error_is_fatal(self.0) } != 0;
+        Polled::Failed { fatal, message: self.message() }
+    }
+
+    pub(super) fn answer(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+        // SAFETY: the event is valid; its opaque is the number given with the question.
+        let id = unsafe { sys::rd_kafka_event_opaque(self.0) } as u64;
+        let kind = self.kind();
+        let is_answer = kind == sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT
+            || kind == sys::RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT;
+        if !is_answer {
+            return None;
+        }
+        if self.error() != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Some((id, Err(self.message())));
+        }
+        // SAFETY: results and what they hold live as long as the event; all that
+        // is kept is copied.
+        let found = unsafe {
+            if kind == sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT {
+                let result = sys::rd_kafka_event_ListOffsets_result(self.0);
+                let mut count = 0;
+                let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
+                (0..count)
+                    .map(|i| {
+                        copy(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i)))
+                    })
+                    .collect()
+            } else {
+                let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(self.0);
+                let mut count = 0;
+                let groups =
+                    sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
+                if count == 0 {
+                    return Some((id, Err("no group in the answer".into())));
+                }
+                let error = sys::rd_kafka_group_result_error(*groups);
+                if !error.is_null() {
+                    let text = CStr::from_ptr(sys::rd_kafka_error_string(error));
+                    return Some((id, Err(text.to_string_lossy().into_owned())));
+                }
+                partitions(sys::rd_kafka_group_result_partitions(*groups))
+            }
+        };
+        Some((id, Ok(found)))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: returned by a queue, and destroyed once.
+        unsafe { sys::rd_kafka_event_destroy(self.0) }
+    }
+}
+
+pub(super) struct Options(pub(super) *mut sys::rd_kafka_AdminOptions_t);
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: created by this module and destroyed once.
+        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0) }
+    }
+}
+
+pub(super) struct List(pub(super) *mut sys::rd_kafka_topic_partition_list_t);
+
+impl List {
+    pub(super) fn new(capacity: usize) -> List {
+        let capacity = i32::try_from(capacity).unwrap_or(i32::MAX);
+        // SAFETY: a plain constructor.
+        List(unsafe { sys::rd_kafka_topic_partition_list_new(capacity) })
+    }
+
+    pub(super) fn add(&self, topic: &str, partition: i32, offset: i64) {
+        let Ok(topic) = CString::new(topic) else { return };
+        // SAFETY: the list is valid, and copies the name.
+        unsafe {
+            let added = sys::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition);
+            (*added).offset = offset;
+        }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: created by this module and destroyed once.
+        unsafe { sys::rd_kafka_topic_partition_list_destroy(self.0) }
+    }
+}
+
+/// # Safety
+/// `list` is null or a valid list.
+pub(super) unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_t) -> Vec<Found> {
+    // SAFETY: the caller's promise; `cnt` elements stand in a row.
+    unsafe {
+        let Some(list) = list.as_ref() else { return Vec::new() };
+        let count = usize::try_from(list.cnt).unwrap_or_default();
+        (0..count).map(|i| copy(&*list.elems.add(i))).collect()
+    }
+}
+
+/// # Safety
+/// The element's pointers are valid.
+unsafe fn copy(found: &sys::rd_kafka_topic_partition_t) -> Found {
+    // SAFETY: the caller's promise.
+    let (topic, metadata) =
+        unsafe { (CStr::from_ptr(found.topic), bytes(found.metadata, found.metadata_size)) };
+    let error = (found.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
+        .then(|| rdkafka::types::RDKafkaErrorCode::from(found.err).to_string());
+    Found {
+        topic: topic.to_string_lossy().into_owned(),
+        partition: found.partition,
+        offset: found.offset,
+        // An operator's tool may have written anything.
+        metadata: metadata.map(|m| String::from_utf8_lossy(m).into_owned()).unwrap_or_default(),
+        error,
+    }
+}

@@ -1,0 +1,110 @@
+//! Questions that are answered without blocking (rules T1, R1).
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka_sys as sys;
+
+use super::guards::{
+    COORDINATOR_TIMEOUT_MS, Found, List, Options, QUESTION_TIMEOUT_MS, Queue, options,
+};
+use crate::kafka::client_config::LoggingContext;
+use crate::shard::Timestamp;
+
+/// Where to look; librdkafka's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// The log's start.
+    Earliest,
+    /// The log's end, as the isolation level sees it.
+    Latest,
+    /// The first record stamped at or after this.
+    Time(Timestamp),
+}
+
+/// Asks the brokers questions, and is told the answers later.
+pub struct Questions {
+    queue: Queue,
+    client: BaseProducer<LoggingContext>,
+}
+
+impl Questions {
+    /// Puts questions through this client, which does nothing else.
+    pub fn new(client: BaseProducer<LoggingContext>) -> Questions {
+        // SAFETY: the client lives as long as this value, which keeps it.
+        let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
+        Questions { queue: Queue(queue), client }
+    }
+
+    /// Asks for offsets of partitions; `id` comes back with the answer.
+    pub fn list_offsets(&self, id: u64, read_committed: bool, of: &[(&str, i32, Spec)]) {
+        let list = List::new(of.len());
+        for (topic, partition, spec) in of {
+            let offset = match spec {
+                Spec::Earliest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64,
+                Spec::Latest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64,
+                Spec::Time(timestamp) => timestamp.0,
+            };
+            list.add(topic, *partition, offset);
+        }
+        let level = if read_committed {
+            sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED
+        } else {
+            sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+        };
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+        let options = self.options(id, operation, QUESTION_TIMEOUT_MS);
+        // SAFETY: options, list and queue are valid; librdkafka copies what it
+        // keeps of the first two. The error of an option that exists is null.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_isolation_level(options.0, level);
+            let rk = self.client.client().native_ptr();
+            sys::rd_kafka_ListOffsets(rk, list.0, options.0, self.queue.0);
+        }
+    }
+
+    /// Asks for a group's committed offsets; `id` comes back with the answer.
+    /// With `stable` the answer is an error while an open transaction may still
+    /// move them (rule R1).
+    pub fn committed(&self, id: u64, group: &str, stable: bool, of: &[(&str, i32)]) {
+        let list = List::new(of.len());
+        for (topic, partition) in of {
+            list.add(topic, *partition, 0);
+        }
+        let Ok(group) = CString::new(group) else { return };
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+        let options = self.options(id, operation, COORDINATOR_TIMEOUT_MS);
+        // SAFETY: as in `list_offsets`; the request is destroyed after librdkafka
+        // has copied it.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_require_stable_offsets(options.0, i32::from(stable));
+            let mut request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.0);
+            let rk = self.client.client().native_ptr();
+            sys::rd_kafka_ListConsumerGroupOffsets(
+                rk,
+                &raw mut request,
+                1,
+                options.0,
+                self.queue.0,
+            );
+            sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
+        }
+    }
+
+    /// The next answer, if one has come.
+    pub fn poll(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+        // The client's log lines and errors are told only to who polls it.
+        self.client.poll(Duration::ZERO);
+        loop {
+            let event = self.queue.poll(0)?;
+            if let Some(answer) = event.answer() {
+                return Some(answer);
+            }
+        }
+    }
+
+    fn options(&self, id: u64, operation: sys::rd_kafka_admin_op_t, timeout_ms: i32) -> Options {
+        options(&self.client, id, operation, timeout_ms)
+    }
+}

@@ -1,0 +1,278 @@
+//! Taking records and rebalances from a consumer's queues.
+
+use std::any::Any;
+use std::ffi::{CStr, CString, c_void};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::Arc;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka_sys as sys;
+
+use super::guards::{Queue, bytes, partitions};
+use crate::shard::{Header, Timestamp};
+use crate::stream_thread::ports::Headers;
+
+/// The queues from which a consumer's records and rebalances are taken, instead
+/// of through [`BaseConsumer::poll`].
+///
+/// Records come through a queue of their own, to which those of the partitions
+/// are forwarded ([`ConsumerQueue::forward`]): there they can be taken many at a
+/// time. Taken one by one, two looks at the clock and three locks a record cost
+/// a quarter of all that is done with it. From the consumer's own queue they
+/// cannot be taken so: a rebalance that is met there is answered by librdkafka
+/// itself.
+pub struct ConsumerQueue<C: ConsumerContext + 'static> {
+    queue: Queue,
+    records: Queue,
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+/// What a consumer's queue held.
+#[derive(Debug)]
+pub enum Polled<'a> {
+    /// A record.
+    Record(NativeRecord<'a>),
+    /// Everything before `offset` has been delivered.
+    EndOfPartition {
+        /// Of which topic.
+        topic: String,
+        /// Of which partition.
+        partition: i32,
+        /// The position reached.
+        offset: i64,
+    },
+    /// The group gives these partitions; librdkafka waits for an assign call.
+    Assigned(Vec<(String, i32)>),
+    /// The group takes these back; librdkafka waits for an unassign call.
+    Revoked(Vec<(String, i32)>),
+    /// Something went wrong.
+    Failed {
+        /// Whether the client is broken for good.
+        fatal: bool,
+        /// What, in librdkafka's words.
+        message: String,
+    },
+    /// Nothing that concerns the loop.
+    Other,
+}
+
+/// A record, borrowed from librdkafka for as long as its event lives.
+#[derive(Clone, Copy)]
+pub struct NativeRecord<'a> {
+    message: &'a sys::rd_kafka_message_t,
+}
+
+impl fmt::Debug for NativeRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record at {}/{}", self.message.partition, self.message.offset)
+    }
+}
+
+impl<'a> NativeRecord<'a> {
+    /// Identifies the topic while its partitions stay assigned; cheaper to
+    /// compare than a name.
+    pub fn topic_handle(&self) -> usize {
+        self.message.rkt as usize
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &'a str {
+        // SAFETY: a delivered message holds a reference to its topic, whose name
+        // lives as long as it does.
+        let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.message.rkt)) };
+        name.to_str().unwrap_or_default()
+    }
+
+    /// The record's partition.
+    pub fn partition(&self) -> i32 {
+        self.message.partition
+    }
+
+    /// The record's offset.
+    pub fn offset(&self) -> i64 {
+        self.message.offset
+    }
+
+    /// The record's key.
+    pub fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: key and length describe one buffer that lives as long as the message.
+        unsafe { bytes(self.message.key, self.message.key_len) }
+    }
+
+    /// The record's value.
+    pub fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: as for the key.
+        unsafe { bytes(self.message.payload, self.message.len) }
+    }
+
+    /// The record's timestamp, and whether the broker stamped it.
+    pub fn timestamp(&self) -> (Timestamp, bool) {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is valid, and `kind` is written before the call returns.
+        let ms = unsafe { sys::rd_kafka_message_timestamp(self.message, &raw mut kind) };
+        let stamped_by_broker =
+            kind == sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME;
+        (Timestamp(ms.max(0)), stamped_by_broker)
+    }
+}
+
+impl Headers for NativeRecord<'_> {
+    fn to_vec(&self) -> Vec<Header> {
+        let mut headers = ptr::null_mut();
+        // SAFETY: the message is valid; the headers, if any, stay owned by it.
+        let found = unsafe { sys::rd_kafka_message_headers(self.message, &raw mut headers) };
+        let mut all = Vec::new();
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return all;
+        }
+        loop {
+            let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: the headers are valid, and the three results are written
+            // whenever the call succeeds.
+            let next = unsafe {
+                sys::rd_kafka_header_get_all(
+                    headers,
+                    all.len(),
+                    &raw mut name,
+                    &raw mut value,
+                    &raw mut len,
+                )
+            };
+            if next != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return all;
+            }
+            // SAFETY: names are null-terminated, values as long as said, and both
+            // live as long as the message.
+            let (name, value) = unsafe { (CStr::from_ptr(name), bytes(value.cast_mut(), len)) };
+            all.push((name.to_string_lossy().into(), value.map(Into::into)));
+        }
+    }
+}
+
+impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
+    /// The queues of a consumer that is polled by nobody else.
+    pub fn new(consumer: Arc<BaseConsumer<C>>) -> ConsumerQueue<C> {
+        // SAFETY: the client lives as long as `consumer`, which this value keeps.
+        let (queue, records) = unsafe {
+            let rk = consumer.client().native_ptr();
+            (sys::rd_kafka_queue_get_consumer(rk), sys::rd_kafka_queue_new(rk))
+        };
+        ConsumerQueue { queue: Queue(queue), records: Queue(records), consumer }
+    }
+
+    /// The consumer itself.
+    pub fn consumer(&self) -> &Arc<BaseConsumer<C>> {
+        &self.consumer
+    }
+
+    /// Has the records of a partition come through [`ConsumerQueue::take`].
+    /// Called before the partition is assigned, or its first ones are lost in
+    /// the other queue.
+    pub fn forward(&self, topic: &str, partition: i32) {
+        let Ok(topic) = CString::new(topic) else { return };
+        // SAFETY: client, name and queues are valid; the partition's queue keeps
+        // a reference to ours.
+        unsafe {
+            let rk = self.consumer.client().native_ptr();
+            let from = sys::rd_kafka_queue_get_partition(rk, topic.as_ptr(), partition);
+            if !from.is_null() {
+                sys::rd_kafka_queue_forward(from, self.records.0);
+                sys::rd_kafka_queue_destroy(from);
+            }
+        }
+    }
+
+    /// Takes up to `most` records, and the ends of partitions between them;
+    /// waits up to `timeout_ms` for the first.
+    ///
+    /// Not by `rd_kafka_consume_batch_queue`: that takes the end of a partition
+    /// for a record, and after the next pause goes on one record too late.
+    pub fn take<F: FnMut(Polled<'_>)>(&self, timeout_ms: i32, most: usize, with: F) {
+        let client = self.consumer.client().native_ptr();
+        let mut taking = Taking { with, left: most, client, panic: None };
+        // SAFETY: the queue is valid; `taking` outlives the call, which calls
+        // back on this thread and keeps nothing.
+        unsafe {
+            sys::rd_kafka_consume_callback_queue(
+                self.records.0,
+                timeout_ms,
+                Some(on_message::<F>),
+                (&raw mut taking).cast(),
+            );
+        }
+        if let Some(panic) = taking.panic {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Takes one event that is no record. Answers whether there was one.
+    pub fn poll(&self, with: impl FnOnce(Polled<'_>)) -> bool {
+        let Some(event) = self.queue.poll(0) else { return false };
+        match event.kind() {
+            sys::RD_KAFKA_EVENT_REBALANCE => {
+                // SAFETY: a rebalance event owns its list.
+                let list = unsafe { sys::rd_kafka_event_topic_partition_list(event.0) };
+                // SAFETY: the list lives as long as the event.
+                let partitions = unsafe { partitions(list) }
+                    .into_iter()
+                    .map(|found| (found.topic, found.partition))
+                    .collect();
+                match event.error() {
+                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                        with(Polled::Assigned(partitions));
+                    }
+                    _ => with(Polled::Revoked(partitions)),
+                }
+            }
+            sys::RD_KAFKA_EVENT_ERROR => with(event.failure()),
+            _ => with(Polled::Other),
+        }
+        true
+    }
+}
+
+/// What a call of [`ConsumerQueue::take`] lends to librdkafka.
+struct Taking<F> {
+    with: F,
+    left: usize,
+    client: *mut sys::rd_kafka_t,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+/// # Safety
+/// The message is valid during the call, and `taking` is a [`Taking`] of `F`
+/// that nobody else looks at meanwhile.
+unsafe extern "C" fn on_message<F: FnMut(Polled<'_>)>(
+    message: *mut sys::rd_kafka_message_t,
+    taking: *mut c_void,
+) {
+    // SAFETY: the caller's promise.
+    let (message, taking) = unsafe { (&*message, &mut *taking.cast::<Taking<F>>()) };
+    let polled = match message.err {
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+            taking.left = taking.left.saturating_sub(1);
+            Polled::Record(NativeRecord { message })
+        }
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::EndOfPartition {
+            topic: NativeRecord { message }.topic().to_owned(),
+            partition: message.partition,
+            offset: message.offset,
+        },
+        error => {
+            // SAFETY: the message is valid, its text null-terminated and copied.
+            let text = unsafe { sys::rd_kafka_message_errstr(message).as_ref() }
+                .map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned());
+            let fatal = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL;
+            Polled::Failed { fatal, message: text.unwrap_or_default() }
+        }
+    };
+    // No panic may pass through librdkafka.
+    let told = catch_unwind(AssertUnwindSafe(|| (taking.with)(polled)));
+    taking.panic = told.err();
+    if taking.left == 0 || taking.panic.is_some() {
+        // SAFETY: the client is valid. What was not given yet stays in the queue.
+        unsafe { sys::rd_kafka_yield(taking.client) }
+    }
+}
