@@ -44,7 +44,7 @@ kafka-stop: ## Stop what `make kafka` runs
 
 bench: need-build ## Benchmarks: the parts, then all of it beside a bare consumer and Kafka Streams
 	scripts/need.sh java javac maven redis
-	cargo bench --bench shard --bench wire
+	cargo bench --bench shard --bench wire --bench view
 	mkdir -p target/bench
 	MEMORY_DEVICES=$${MEMORY_DEVICES:-10000000} MEMORY_REPORT=$$PWD/target/bench/memory.json \
 		cargo test --release --test memory -- --nocapture
