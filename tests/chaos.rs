@@ -151,7 +151,8 @@ fn no_fault_loses_doubles_or_invents_a_change() {
                 } else {
                     let leaver = rng.random_range(0..2);
                     if let Some(mut service) = services[leaver].take() {
-                        assert!(service.terminate().success(), "{}", service.process.output());
+                        let ended = service.terminate();
+                        assert!(ended.success(), "{ended}: {}", service.process.output());
                     }
                     "left"
                 }
@@ -179,7 +180,7 @@ fn no_fault_loses_doubles_or_invents_a_change() {
                 for (service, config) in services.iter_mut().zip(&configs) {
                     if let Some(running) = service {
                         let ended = running.terminate();
-                        assert!(ended.success(), "{}", running.process.output());
+                        assert!(ended.success(), "{ended}: {}", running.process.output());
                         *service = Some(DeviceStatus::start(config));
                         traffic.flow_for(&mut rng, 8);
                     }
@@ -234,7 +235,19 @@ fn no_fault_loses_doubles_or_invents_a_change() {
         if done && offline >= quitters {
             Ok(())
         } else {
-            Err(format!("{offline} of {quitters} quitters Offline, togglers done: {done}"))
+            let behind: Vec<String> = (0..TOGGLERS)
+                .filter_map(|n| {
+                    let last = changes.iter().rev().find(|c| c.device_id == toggler(n));
+                    let version = last.map_or(0, |c| c.version);
+                    (version != traffic.round).then(|| format!("{} at {version}", toggler(n)))
+                })
+                .collect();
+            let states: Vec<String> = services.iter().flatten().map(what_holds_it_up).collect();
+            Err(format!(
+                "{offline} of {quitters} quitters Offline; behind round {}: {behind:?}; {}",
+                traffic.round,
+                states.join("; ")
+            ))
         }
     });
     let changes = decode(reader.read_for(Duration::from_secs(2)));
@@ -246,6 +259,17 @@ fn no_fault_loses_doubles_or_invents_a_change() {
         traffic.round,
         quiet.elapsed()
     );
+}
+
+/// The metrics that are not at rest.
+fn what_holds_it_up(service: &DeviceStatus) -> String {
+    let told = service.get("/metrics").map(|(_, body)| body).unwrap_or_default();
+    let lines = told.lines().filter(|line| {
+        let interesting = ["_shards{", "_input_lag_records{", "_clock_lag_seconds{", "_ready"];
+        interesting.iter().any(|name| line.starts_with(&format!("device_status{name}")))
+            && !line.ends_with(" 0")
+    });
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 fn decode(records: &[Record]) -> Vec<StatusChanged> {

@@ -29,6 +29,10 @@ use crate::stream_thread::ports::{
 /// How long leaving the group may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often it is seen to that records come through the queue they are taken
+/// from.
+const FORWARD_INTERVAL_MS: i64 = 200;
+
 /// Leaves rebalances to the loop: nothing happens inside a callback (rule C5).
 pub struct LoopContext;
 
@@ -56,6 +60,7 @@ pub struct KafkaLog {
     pending: HashMap<QuestionId, Pending>,
     parts: HashMap<u64, (QuestionId, Kind)>,
     next_id: u64,
+    forwarded_ms: i64,
     refused: VecDeque<Outcome>,
 }
 
@@ -153,6 +158,7 @@ impl KafkaLog {
             pending: HashMap::new(),
             parts: HashMap::new(),
             next_id: 0,
+            forwarded_ms: 0,
             refused: VecDeque::new(),
         })
     }
@@ -375,6 +381,11 @@ impl Log for KafkaLog {
             let joined = joined.map_err(|e| Error::Retriable(format!("consumer: {e}")))?;
             self.consumer = Some(ConsumerQueue::new(joined));
         }
+        if now_ms - self.forwarded_ms >= FORWARD_INTERVAL_MS {
+            self.forwarded_ms = now_ms;
+            let queues = self.consumer.iter().chain(&self.restore);
+            queues.for_each(ConsumerQueue::forward_again);
+        }
         if let Some(queue) = &self.restore {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
@@ -487,7 +498,7 @@ impl Log for KafkaLog {
             )
             .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
         }
-        if let Some(queue) = &self.consumer {
+        if let Some(queue) = &mut self.consumer {
             for (input, partition, _) in starts {
                 queue.forward(&self.topics.inputs[input.index()], *partition);
             }
@@ -511,6 +522,14 @@ impl Log for KafkaLog {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(&self.list(partitions)),
             _ => consumer.unassign(),
         };
+        if let Some(queue) = &mut self.consumer {
+            for (input, partition) in partitions {
+                let topic = self.topics.inputs[input.index()].as_bytes();
+                queue.stop_forwarding(|known, number| {
+                    number == *partition && known.to_bytes() == topic
+                });
+            }
+        }
         unassigned.map_err(|e| Error::Retriable(format!("unassign: {e}")))
     }
 
@@ -536,8 +555,9 @@ impl Log for KafkaLog {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(self.topic(source), partition, Offset::Offset(offset))
             .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
-        if let Some(queue) = &self.restore {
-            queue.forward(self.topic(source), partition);
+        let topic = self.topic(source).to_owned();
+        if let Some(queue) = &mut self.restore {
+            queue.forward(&topic, partition);
             queue
                 .consumer()
                 .incremental_assign(&list)
@@ -554,8 +574,12 @@ impl Log for KafkaLog {
             return Ok(());
         }
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(self.topic(source), partition);
-        if let Some(queue) = &self.restore {
+        let topic = self.topic(source).to_owned();
+        list.add_partition(&topic, partition);
+        if let Some(queue) = &mut self.restore {
+            queue.stop_forwarding(|known, number| {
+                number == partition && known.to_bytes() == topic.as_bytes()
+            });
             queue
                 .consumer()
                 .incremental_unassign(&list)

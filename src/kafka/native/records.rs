@@ -26,6 +26,7 @@ use crate::stream_thread::ports::Headers;
 pub struct ConsumerQueue<C: ConsumerContext + 'static> {
     queue: Queue,
     records: Queue,
+    forwarded: Vec<(CString, i32)>,
     consumer: Arc<BaseConsumer<C>>,
 }
 
@@ -159,7 +160,8 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
             let rk = consumer.client().native_ptr();
             (sys::rd_kafka_queue_get_consumer(rk), sys::rd_kafka_queue_new(rk))
         };
-        ConsumerQueue { queue: Queue(queue), records: Queue(records), consumer }
+        let forwarded = Vec::new();
+        ConsumerQueue { queue: Queue(queue), records: Queue(records), forwarded, consumer }
     }
 
     /// The consumer itself.
@@ -170,13 +172,33 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     /// Has the records of a partition come through [`ConsumerQueue::take`].
     /// Called before the partition is assigned, or its first ones are lost in
     /// the other queue.
-    pub fn forward(&self, topic: &str, partition: i32) {
+    pub fn forward(&mut self, topic: &str, partition: i32) {
         let Ok(topic) = CString::new(topic) else { return };
+        self.stop_forwarding(|known, number| *known == *topic && number == partition);
+        self.forwarded.push((topic, partition));
+        self.forward_one(self.forwarded.len() - 1);
+    }
+
+    /// The partition is no longer assigned.
+    pub fn stop_forwarding(&mut self, is: impl Fn(&CStr, i32) -> bool) {
+        self.forwarded.retain(|(topic, partition)| !is(topic, *partition));
+    }
+
+    /// Forwards all anew: where a partition is taken away and given back at
+    /// once, librdkafka ends the first assignment after we have prepared the
+    /// second, and that ends the forwarding. What has gathered in the
+    /// partition's own queue meanwhile comes along, in order.
+    pub fn forward_again(&self) {
+        (0..self.forwarded.len()).for_each(|place| self.forward_one(place));
+    }
+
+    fn forward_one(&self, place: usize) {
+        let (topic, partition) = &self.forwarded[place];
         // SAFETY: client, name and queues are valid; the partition's queue keeps
         // a reference to ours.
         unsafe {
             let rk = self.consumer.client().native_ptr();
-            let from = sys::rd_kafka_queue_get_partition(rk, topic.as_ptr(), partition);
+            let from = sys::rd_kafka_queue_get_partition(rk, topic.as_ptr(), *partition);
             if !from.is_null() {
                 sys::rd_kafka_queue_forward(from, self.records.0);
                 sys::rd_kafka_queue_destroy(from);
