@@ -224,6 +224,50 @@ fn reads_commits_and_restores_as_the_loop_does() {
 }
 
 #[test]
+fn a_restore_that_is_begun_anew_at_once_reads_all_again() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("log-anew", 2);
+    let producer = broker.producer();
+    producer.send(&topics, (0..20).map(|n| heartbeat(&device_id(n), now_ms())));
+    producer.flush();
+    let heartbeats = Source::Input(Input::Heartbeats);
+    let end_of = |wanted: i32| {
+        move |event: &LogEvent| match event {
+            LogEvent::RestoreEnd { partition, .. } if *partition == wanted => Some(()),
+            _ => None,
+        }
+    };
+
+    let mut heard = Heard::start(&config(&broker, &topics), "p1");
+    // The other partition keeps the consumer.
+    heard.log.start_restore(heartbeats, 1, 0).unwrap();
+    heard.wait("the end of the other partition", end_of(1));
+    heard.log.start_restore(heartbeats, 0, 0).unwrap();
+    heard.wait("the end of the restore", end_of(0));
+    let of_first = |heard: &Heard| -> Vec<i64> {
+        let records = heard.records.iter().filter(|(_, partition, ..)| *partition == 0);
+        records.map(|(.., offset, _)| *offset).collect()
+    };
+    let all = of_first(&heard);
+    assert!(!all.is_empty());
+
+    // librdkafka may end the former reading only after the next one was asked for.
+    for _ in 0..10 {
+        heard.records.clear();
+        for _ in 0..20 {
+            heard.log.stop_restore(heartbeats, 0).unwrap();
+            heard.log.start_restore(heartbeats, 0, 0).unwrap();
+        }
+        let deadline = Deadline::after(Duration::from_secs(30));
+        while !of_first(&heard).ends_with(&all) {
+            assert!(!deadline.passed(), "{:?} of {all:?}; {:?}", of_first(&heard), heard.events);
+            heard.poll();
+        }
+    }
+    heard.log.close();
+}
+
+#[test]
 fn members_share_shards_whole_and_give_them_back_when_asked() {
     let broker = KafkaBroker::shared();
     let topics = broker.service_topics("log-members", 4);

@@ -54,7 +54,6 @@ pub struct KafkaLog {
     questions: Questions,
     restore_config: ClientConfig,
     restore: Option<ConsumerQueue<LoopContext>>,
-    restoring: Vec<(Source, i32)>,
     names: TopicCache,
     restore_names: TopicCache,
     pending: HashMap<QuestionId, Pending>,
@@ -152,7 +151,6 @@ impl KafkaLog {
             questions: Questions::new(questions),
             restore_config,
             restore: None,
-            restoring: Vec::new(),
             names: TopicCache::default(),
             restore_names: TopicCache::default(),
             pending: HashMap::new(),
@@ -342,9 +340,7 @@ fn drain(
     on_record: &mut dyn FnMut(Delivery, RecordRef<'_>),
     other: &mut dyn FnMut(Polled<'_>),
 ) {
-    while queue.poll(&mut *other) {}
-    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    queue.take(timeout_ms, max_records, |polled| match polled {
+    let mut with = |polled: Polled<'_>| match polled {
         Polled::Record(record) => {
             let Some(delivery) = delivery_of(&record) else { return };
             let (timestamp, stamped_by_broker) = record.timestamp();
@@ -362,7 +358,10 @@ fn drain(
             );
         }
         rest => other(rest),
-    });
+    };
+    while queue.poll(&mut with) {}
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    queue.take(timeout_ms, max_records, with);
 }
 
 impl Log for KafkaLog {
@@ -524,10 +523,7 @@ impl Log for KafkaLog {
         };
         if let Some(queue) = &mut self.consumer {
             for (input, partition) in partitions {
-                let topic = self.topics.inputs[input.index()].as_bytes();
-                queue.stop_forwarding(|known, number| {
-                    number == *partition && known.to_bytes() == topic
-                });
+                queue.stop_forwarding(&self.topics.inputs[input.index()], *partition);
             }
         }
         unassigned.map_err(|e| Error::Retriable(format!("unassign: {e}")))
@@ -550,8 +546,8 @@ impl Log for KafkaLog {
                 .create_with_context(LoopContext)
                 .map_err(|e| Error::Retriable(format!("restore consumer: {e}")))?;
             self.restore = Some(ConsumerQueue::new(Arc::new(consumer)));
-            self.restore_names = TopicCache::default();
         }
+        self.restore_names = TopicCache::default();
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(self.topic(source), partition, Offset::Offset(offset))
             .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
@@ -563,29 +559,23 @@ impl Log for KafkaLog {
                 .incremental_assign(&list)
                 .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
         }
-        self.restoring.push((source, partition));
         Ok(())
     }
 
     fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
-        self.restoring.retain(|known| *known != (source, partition));
-        if self.restoring.is_empty() {
+        let topic = self.topic(source).to_owned();
+        let Some(queue) = &mut self.restore else { return Ok(()) };
+        queue.stop_forwarding(&topic, partition);
+        if queue.is_idle() {
             self.restore = None;
             return Ok(());
         }
         let mut list = TopicPartitionList::with_capacity(1);
-        let topic = self.topic(source).to_owned();
         list.add_partition(&topic, partition);
-        if let Some(queue) = &mut self.restore {
-            queue.stop_forwarding(|known, number| {
-                number == partition && known.to_bytes() == topic.as_bytes()
-            });
-            queue
-                .consumer()
-                .incremental_unassign(&list)
-                .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
-        }
-        Ok(())
+        queue
+            .consumer()
+            .incremental_unassign(&list)
+            .map_err(|e| Error::Retriable(format!("restore: {e}")))
     }
 
     fn submit(&mut self, batch: Arc<Batch>) {

@@ -173,15 +173,21 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     /// Called before the partition is assigned, or its first ones are lost in
     /// the other queue.
     pub fn forward(&mut self, topic: &str, partition: i32) {
+        self.stop_forwarding(topic, partition);
         let Ok(topic) = CString::new(topic) else { return };
-        self.stop_forwarding(|known, number| *known == *topic && number == partition);
         self.forwarded.push((topic, partition));
         self.forward_one(self.forwarded.len() - 1);
     }
 
     /// The partition is no longer assigned.
-    pub fn stop_forwarding(&mut self, is: impl Fn(&CStr, i32) -> bool) {
-        self.forwarded.retain(|(topic, partition)| !is(topic, *partition));
+    pub fn stop_forwarding(&mut self, topic: &str, partition: i32) {
+        self.forwarded
+            .retain(|(known, number)| known.as_bytes() != topic.as_bytes() || *number != partition);
+    }
+
+    /// Whether no partition is assigned any more.
+    pub fn is_idle(&self) -> bool {
+        self.forwarded.is_empty()
     }
 
     /// Forwards all anew: where a partition is taken away and given back at
@@ -229,8 +235,8 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
         }
     }
 
-    /// Takes one event that is no record. Answers whether there was one.
-    pub fn poll(&self, with: impl FnOnce(Polled<'_>)) -> bool {
+    /// Takes one event of the consumer's own queue. Answers whether there was one.
+    pub fn poll(&self, mut with: impl FnMut(Polled<'_>)) -> bool {
         let Some(event) = self.queue.poll(0) else { return false };
         match event.kind() {
             sys::RD_KAFKA_EVENT_REBALANCE => {
@@ -248,10 +254,38 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
                     _ => with(Polled::Revoked(partitions)),
                 }
             }
+            // A record that came before its partition was forwarded.
+            sys::RD_KAFKA_EVENT_FETCH => loop {
+                // SAFETY: a fetch event owns its messages; null is the end of them.
+                match unsafe { sys::rd_kafka_event_message_next(event.0).as_ref() } {
+                    Some(message) => with(polled(message)),
+                    None => break,
+                }
+            },
             sys::RD_KAFKA_EVENT_ERROR => with(event.failure()),
             _ => with(Polled::Other),
         }
         true
+    }
+}
+
+fn polled(message: &sys::rd_kafka_message_t) -> Polled<'_> {
+    match message.err {
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+            Polled::Record(NativeRecord { message })
+        }
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::EndOfPartition {
+            topic: NativeRecord { message }.topic().to_owned(),
+            partition: message.partition,
+            offset: message.offset,
+        },
+        error => {
+            // SAFETY: the message is valid, its text null-terminated and copied.
+            let text = unsafe { sys::rd_kafka_message_errstr(message).as_ref() }
+                .map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned());
+            let fatal = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL;
+            Polled::Failed { fatal, message: text.unwrap_or_default() }
+        }
     }
 }
 
@@ -272,24 +306,10 @@ unsafe extern "C" fn on_message<F: FnMut(Polled<'_>)>(
 ) {
     // SAFETY: the caller's promise.
     let (message, taking) = unsafe { (&*message, &mut *taking.cast::<Taking<F>>()) };
-    let polled = match message.err {
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-            taking.left = taking.left.saturating_sub(1);
-            Polled::Record(NativeRecord { message })
-        }
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::EndOfPartition {
-            topic: NativeRecord { message }.topic().to_owned(),
-            partition: message.partition,
-            offset: message.offset,
-        },
-        error => {
-            // SAFETY: the message is valid, its text null-terminated and copied.
-            let text = unsafe { sys::rd_kafka_message_errstr(message).as_ref() }
-                .map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned());
-            let fatal = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL;
-            Polled::Failed { fatal, message: text.unwrap_or_default() }
-        }
-    };
+    let polled = polled(message);
+    if matches!(polled, Polled::Record(_)) {
+        taking.left = taking.left.saturating_sub(1);
+    }
     // No panic may pass through librdkafka.
     let told = catch_unwind(AssertUnwindSafe(|| (taking.with)(polled)));
     taking.panic = told.err();
