@@ -238,7 +238,7 @@ fn a_restore_that_is_begun_anew_at_once_reads_all_again() {
         }
     };
 
-    let mut heard = Heard::start(&config(&broker, &topics), "p1");
+    let mut heard = Heard::start(&config(broker, &topics), "p1");
     // The other partition keeps the consumer.
     heard.log.start_restore(heartbeats, 1, 0).unwrap();
     heard.wait("the end of the other partition", end_of(1));

@@ -14,7 +14,7 @@ use rdkafka::producer::Producer as _;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
 use support::redis::RedisServer;
-use support::service::{DeviceStatus, ServiceConfig};
+use support::service::{DeviceStatus, ServiceConfig, run};
 use support::wait::{Stopwatch, now_ms, pause, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -228,4 +228,23 @@ fn a_broker_whose_disk_is_full_costs_no_change() {
     });
     assert_each_change_once(&broker, &topics, &devices, 30);
     drop(service);
+}
+
+#[test]
+fn a_cluster_that_is_not_in_service_yet_is_waited_for() {
+    // The only broker is taken out of service again and again: its controller
+    // hears too seldom of it.
+    let rarely = [("broker.session.timeout.ms", "2000"), ("broker.heartbeat.interval.ms", "7000")];
+    let broker = KafkaBroker::start_with(&rarely);
+    let topics = ServiceTopics::named(&broker.unique("in-service"), 2);
+    let config = ServiceConfig::new(&broker, &topics);
+    let observer: BaseConsumer = broker.config().create().unwrap();
+    for arguments in [["topics", "create"], ["topics", "check"]] {
+        wait_for(SOON, "no broker to be in service", || {
+            let metadata = observer.fetch_metadata(None, Duration::from_secs(5)).unwrap();
+            if metadata.brokers().is_empty() { Ok(()) } else { Err("there is one".to_owned()) }
+        });
+        let output = run(&config, &arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
 }

@@ -4,13 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -19,7 +16,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::kafka::client_config;
-use crate::kafka::trouble::Complaints;
+use crate::kafka::trouble::ListeningContext;
 use crate::shard::Timestamp;
 use crate::stream_thread::ports::Clock;
 
@@ -30,35 +27,13 @@ const STALL_MS: i64 = 30_000;
 /// Reading that takes less than this shows no progress.
 const PROGRESS_AFTER_MS: i64 = 1_000;
 
-#[derive(Default)]
-struct ReaderContext(Mutex<Complaints>);
-
-impl ReaderContext {
-    fn complaints(&self) -> MutexGuard<'_, Complaints> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for ReaderContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", facility, "{message}");
-        self.complaints().note(level, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, "{reason}");
-    }
-}
-
-impl ConsumerContext for ReaderContext {}
-
 /// What is read of a topic: offsets, of each partition.
 pub(super) type Ranges = BTreeMap<i32, Range<i64>>;
 
 /// Reads topics.
 pub(super) struct Reader<'a> {
     config: &'a Config,
-    consumer: BaseConsumer<ReaderContext>,
+    consumer: BaseConsumer<ListeningContext>,
 }
 
 impl<'a> Reader<'a> {
@@ -67,20 +42,10 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &'a Config, name: &str) -> Result<Reader<'a>, Fatal> {
-        let mut client = client_config::base(config);
-        client
-            // Asked for by librdkafka, and never joined.
-            .set("group.id", format!("{}-{name}", config.kafka.group))
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest");
-        if !config.kafka.properties.contains_key("fetch.queue.backoff.ms") {
-            // The default of a second makes a consumer that catches up sleep.
-            client.set("fetch.queue.backoff.ms", "10");
-        }
-        let made = client.create_with_context(ReaderContext::default());
+        let mut client = client_config::consumer(config);
+        // Asked for by librdkafka, and never joined.
+        client.set("group.id", format!("{}-{name}", config.kafka.group));
+        let made = client.create_with_context(ListeningContext::default());
         let consumer = made.map_err(|error| client_config::refused(&error))?;
         Ok(Reader { config, consumer })
     }
@@ -235,7 +200,7 @@ impl<'a> Reader<'a> {
     fn unavailable(&self, error: &KafkaError) -> Fatal {
         // Serves what librdkafka has logged meanwhile.
         while self.consumer.poll(Duration::ZERO).is_some() {}
-        self.consumer.context().complaints().explain(self.config, "read from", &error.to_string())
+        self.consumer.context().complaints.explain(self.config, "read from", &error.to_string())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writes simulated events to Kafka.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -47,7 +47,7 @@ struct Deliveries {
     /// The latest trouble, in words.
     trouble: Mutex<Option<String>>,
     /// What tells why brokers cannot be reached.
-    complaints: Mutex<Complaints>,
+    complaints: Complaints,
 }
 
 impl Deliveries {
@@ -65,9 +65,7 @@ impl Deliveries {
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
-        if let Ok(mut complaints) = self.complaints.lock() {
-            complaints.note(level, message);
-        }
+        self.complaints.note(level, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -240,9 +238,7 @@ fn find_topics(
         for _ in 0..SERVED_MAX {
             producer.poll(Duration::ZERO);
         }
-        let complaints = &producer.context().complaints;
-        let complaints = complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.explain(config, "reach", &error.to_string())
+        producer.context().complaints.explain(config, "reach", &error.to_string())
     })?;
     let mut topics = Vec::new();
     for input in Input::ALL {

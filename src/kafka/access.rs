@@ -7,7 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::client_config::{self, LoggingContext};
-use super::native;
+use super::native::{self, NoAnswer};
 pub use super::native::{Operation, TopicAccess, topic_access};
 use super::topics::Role;
 use crate::config::Config;
@@ -92,7 +92,7 @@ pub fn allow(config: &Config, operations: &[Operation], resource: &str) -> Strin
 pub fn group_problem<C: ProducerContext>(
     client: &BaseProducer<C>,
     config: &Config,
-) -> Result<Option<(String, String)>, String> {
+) -> Result<Option<(String, String)>, NoAnswer> {
     let group = &config.kafka.group;
     if native::may_commit(client, group, NO_TOPIC)? {
         return Ok(None);

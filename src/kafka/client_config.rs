@@ -23,6 +23,37 @@ pub fn base(config: &Config) -> ClientConfig {
     client
 }
 
+/// The settings of any consumer: what is committed alone is read, the end of a
+/// partition is told, and offsets are nobody's but the caller's.
+#[must_use]
+pub fn consumer(config: &Config) -> ClientConfig {
+    let mut consumer = base(config);
+    consumer
+        .set("group.id", &config.kafka.group)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest");
+    let defaults = [
+        // The default of a second makes a consumer that catches up sleep.
+        ("fetch.queue.backoff.ms", "10"),
+        ("queued.min.messages", "200000"),
+        ("queued.max.messages.kbytes", "65536"),
+    ];
+    set_defaults(&mut consumer, config, &defaults);
+    consumer
+}
+
+/// Sets what the user has not.
+pub fn set_defaults(client: &mut ClientConfig, config: &Config, defaults: &[(&str, &str)]) {
+    for (key, value) in defaults {
+        if !config.kafka.properties.contains_key(*key) {
+            client.set(*key, *value);
+        }
+    }
+}
+
 /// What librdkafka says when it makes no client of its settings, with what to
 /// do. Most is found before, by [`crate::config`]: what is left needs the files
 /// that are named.

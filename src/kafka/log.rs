@@ -106,7 +106,7 @@ impl KafkaLog {
         let transactional = config.processing.guarantee == Guarantee::ExactlyOnce;
         let mut producer_config = client_config::base(config);
         producer_config.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
-        set_defaults(
+        client_config::set_defaults(
             &mut producer_config,
             config,
             &[
@@ -140,7 +140,7 @@ impl KafkaLog {
             .create_with_context(client_config::LoggingContext)
             .map_err(refused)?;
 
-        let restore_config = consumer_config(config);
+        let restore_config = client_config::consumer(config);
         Ok(KafkaLog {
             group: config.kafka.group.clone(),
             topics,
@@ -262,26 +262,6 @@ impl KafkaLog {
     }
 }
 
-/// What all consumers have in common.
-pub(super) fn consumer_config(config: &Config) -> ClientConfig {
-    let mut consumer = client_config::base(config);
-    consumer
-        .set("group.id", &config.kafka.group)
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest");
-    let defaults = [
-        // The default of a second makes a consumer that catches up sleep.
-        ("fetch.queue.backoff.ms", "10"),
-        ("queued.min.messages", "200000"),
-        ("queued.max.messages.kbytes", "65536"),
-    ];
-    set_defaults(&mut consumer, config, &defaults);
-    consumer
-}
-
 /// Splits a question: one request holds a partition once, and has one isolation
 /// level.
 fn requests(of: &[(Source, i32, OffsetAt)]) -> Vec<Vec<(Source, i32, OffsetAt)>> {
@@ -299,15 +279,6 @@ fn requests(of: &[(Source, i32, OffsetAt)]) -> Vec<Vec<(Source, i32, OffsetAt)>>
         }
     }
     requests
-}
-
-/// Sets what the user has not.
-fn set_defaults(client: &mut ClientConfig, config: &Config, defaults: &[(&str, &str)]) {
-    for (key, value) in defaults {
-        if !config.kafka.properties.contains_key(*key) {
-            client.set(*key, *value);
-        }
-    }
 }
 
 impl TopicCache {

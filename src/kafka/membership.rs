@@ -14,8 +14,9 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::client_config;
 use super::committer::TopicNames;
-use super::log::{LoopContext, consumer_config};
+use super::log::LoopContext;
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Error, Fatal};
 
@@ -47,7 +48,7 @@ impl Membership {
     pub fn new(config: &Config, topics: &TopicNames, thread: usize) -> Membership {
         let id = &config.kafka.instance_id;
         let instance_id = (!id.is_empty()).then(|| format!("{id}-{thread}"));
-        let mut client = consumer_config(config);
+        let mut client = client_config::consumer(config);
         match config.kafka.group_protocol {
             GroupProtocol::Consumer => {
                 client.set("group.protocol", "consumer");

@@ -17,6 +17,6 @@ mod questions;
 mod records;
 
 pub use access::{Operation, TopicAccess, may_commit, topic_access};
-pub use guards::{Found, SOCKET_TIMEOUT_MS};
+pub use guards::{Found, NoAnswer, SOCKET_TIMEOUT_MS};
 pub use questions::{Questions, Spec};
 pub use records::{ConsumerQueue, NativeRecord, Polled};

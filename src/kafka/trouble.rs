@@ -1,6 +1,12 @@
 //! What librdkafka's words about a connection mean to those who configured it.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::config::Config;
 use crate::error::{Fatal, FatalKind};
@@ -70,30 +76,36 @@ fn cause(line: &str) -> Option<(FatalKind, &'static str)> {
 
 /// Collects the complaints of a client, the first ones: later ones repeat them.
 #[derive(Debug, Default)]
-pub struct Complaints(Vec<String>);
+pub struct Complaints(Mutex<Vec<String>>);
 
 impl Complaints {
     const MAX: usize = 20;
 
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a line of librdkafka's log: `[thrd:…]: localhost:9092/bootstrap: …
     /// refused (after 0ms in …)`.
-    pub fn note(&mut self, level: RDKafkaLogLevel, line: &str) {
+    pub fn note(&self, level: RDKafkaLogLevel, line: &str) {
         let is_error = matches!(level, RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error);
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let tells = is_error || cause(line).is_some();
-        if tells && self.0.len() < Complaints::MAX && !self.0.iter().any(|known| known == line) {
-            self.0.push(line.to_owned());
+        let mut lines = self.lines();
+        if tells && lines.len() < Complaints::MAX && !lines.iter().any(|known| known == line) {
+            lines.push(line.to_owned());
         }
     }
 
     /// The error of which this was the reason, with the remedy.
     #[must_use]
     pub fn explain(&self, config: &Config, doing: &str, error: &str) -> Fatal {
-        let known = self.0.iter().find_map(|line| cause(line).map(|found| (line, found)));
+        let lines = self.lines();
+        let known = lines.iter().find_map(|line| cause(line).map(|found| (line, found)));
         let (line, (kind, remedy)) = match known {
             Some((line, found)) => (line.as_str(), found),
             None => {
-                let first = self.0.first().map_or(error, String::as_str);
+                let first = lines.first().map_or(error, String::as_str);
                 (first, (FatalKind::Unavailable, OTHERWISE))
             }
         };
@@ -103,13 +115,40 @@ impl Complaints {
     }
 }
 
+/// The context of a client that asks something for a person: what librdkafka
+/// complains about says why, where the errors of a call only say that.
+#[derive(Debug, Default)]
+pub struct ListeningContext {
+    /// What was heard.
+    pub complaints: Complaints,
+}
+
+impl ClientContext for ListeningContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Not at its own level: what matters goes into the error.
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+        self.complaints.note(level, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for ListeningContext {}
+
+impl ProducerContext for ListeningContext {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_line_that_tells_a_cause_goes_before_the_first() {
-        let mut complaints = Complaints::default();
+        let complaints = Complaints::default();
         complaints.note(
             RDKafkaLogLevel::Error,
             "[thrd:a]: a:1/bootstrap: Connect failed (after 0ms in state CONNECT)",
@@ -126,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_a_known_cause_the_first_line_is_told() {
-        let mut complaints = Complaints::default();
+        let complaints = Complaints::default();
         let fatal = complaints.explain(&Config::default(), "reach", "timed out");
         assert_eq!(fatal.kind, FatalKind::Unavailable);
         assert!(fatal.message.contains("timed out; check that it runs"));

@@ -16,7 +16,7 @@ use super::since::{Since, parse_since};
 use super::{print, print_json};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::shard::{DeadLetterReason, Input};
+use crate::shard::{DeadLetterReason, Input, Timestamp};
 use crate::wire::decode::to_json;
 
 /// How many bytes of a value are shown in hexadecimal.
@@ -89,8 +89,8 @@ impl Filter {
         self.reason.is_none() && self.topic.is_none() && self.since.is_none()
     }
 
-    fn since_ms(&self) -> Option<i64> {
-        self.since.map(|since| since.instant().0)
+    fn since(&self) -> Option<Timestamp> {
+        self.since.map(Since::instant)
     }
 
     fn takes(&self, letter: &Letter) -> bool {
@@ -124,7 +124,7 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
 fn list(topic: &Topic<'_>, filter: &Filter, limit: usize, json: bool) -> Result<(), Fatal> {
     let mut latest = BTreeMap::new();
     let mut count = 0_usize;
-    topic.read(filter.since_ms(), &mut |letter| {
+    topic.read(filter.since(), &mut |letter| {
         if filter.takes(&letter) {
             count += 1;
             latest.insert((letter.written_ms, letter.position), summary(&letter));
@@ -291,7 +291,7 @@ fn chosen(
         letters.push(topic.letter(*position)?);
     }
     if positions.is_empty() {
-        topic.read(filter.since_ms(), &mut |letter| {
+        topic.read(filter.since(), &mut |letter| {
             if filter.takes(&letter) {
                 letters.push(letter);
             }

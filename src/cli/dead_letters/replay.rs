@@ -87,9 +87,8 @@ pub fn replay(letters: &[Letter], config: &Config, topic: &str) -> Result<(), Fa
     let mut client = client_config::base(config);
     client.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
     client.set("message.timeout.ms", DELIVERED_WITHIN.as_millis().to_string());
-    if !config.kafka.properties.contains_key("message.max.bytes") {
-        client.set("message.max.bytes", dead_letter::DEFAULT_MAX_BYTES.to_string());
-    }
+    let max_bytes = dead_letter::DEFAULT_MAX_BYTES.to_string();
+    client_config::set_defaults(&mut client, config, &[("message.max.bytes", &max_bytes)]);
     let producer: BaseProducer<Deliveries> = client
         .create_with_context(Deliveries::default())
         .map_err(|error| client_config::refused(&error))?;

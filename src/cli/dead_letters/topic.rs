@@ -101,13 +101,16 @@ impl<'a> Topic<'a> {
         self.name
     }
 
-    /// Lends every letter that was written at or after `since_ms` to `each`, up
+    /// Lends every letter that was written at or after `since` to `each`, up
     /// to the end as it is now.
     ///
     /// # Errors
     /// When Kafka does not answer any more.
-    pub fn read(&self, since_ms: Option<i64>, each: &mut dyn FnMut(Letter)) -> Result<(), Fatal> {
-        let since = since_ms.map(Timestamp);
+    pub fn read(
+        &self,
+        since: Option<Timestamp>,
+        each: &mut dyn FnMut(Letter),
+    ) -> Result<(), Fatal> {
         let ranges = self.reader.ranges(self.name, &self.partitions, since)?;
         self.reader.read(self.name, ranges, &mut |message| each(Letter::of(message)))
     }

@@ -2,10 +2,11 @@
 
 use std::ffi::{CStr, CString, c_char};
 
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka_sys as sys;
 
-use super::guards::{COORDINATOR_TIMEOUT_MS, List, QUESTION_TIMEOUT_MS, Queue, options};
+use super::guards::{COORDINATOR_TIMEOUT_MS, List, NoAnswer, QUESTION_TIMEOUT_MS, Queue, options};
 
 /// What a client may do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +36,7 @@ pub enum TopicAccess {
 pub fn topic_access<C: ProducerContext>(
     client: &BaseProducer<C>,
     topics: &[&str],
-) -> Result<Vec<(String, TopicAccess)>, String> {
+) -> Result<Vec<(String, TopicAccess)>, NoAnswer> {
     let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
@@ -50,8 +51,7 @@ pub fn topic_access<C: ProducerContext>(
             sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         sys::rd_kafka_DescribeTopics(rk, asked, options.0, queue.0);
         sys::rd_kafka_TopicCollection_destroy(asked);
-        let answer = queue.answer(client, sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT);
-        answer.map_err(|(_, message)| message)?
+        queue.answer(client, sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT)?
     };
     let mut found = Vec::new();
     // SAFETY: what is found lives as long as the event, and is copied.
@@ -111,14 +111,15 @@ pub fn may_commit<C: ProducerContext>(
     client: &BaseProducer<C>,
     group: &str,
     no_topic: &str,
-) -> Result<bool, String> {
+) -> Result<bool, NoAnswer> {
     let list = List::new(1);
     list.add(no_topic, 0, 0);
-    let group = CString::new(group).map_err(|error| error.to_string())?;
+    let unusable = |message: String| NoAnswer { code: RDKafkaErrorCode::InvalidGroupId, message };
+    let group = CString::new(group).map_err(|error| unusable(error.to_string()))?;
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS;
     let (options, rk) =
         (options(client, 0, operation, COORDINATOR_TIMEOUT_MS), client.client().native_ptr());
-    let denied = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+    let denied = RDKafkaErrorCode::GroupAuthorizationFailed;
     // SAFETY: as in `Questions::committed`; what is found lives as long as the
     // event, and is copied.
     unsafe {
@@ -129,24 +130,23 @@ pub fn may_commit<C: ProducerContext>(
         let kind = sys::RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT;
         let event = match queue.answer(client, kind) {
             // Not even the group's coordinator is told.
-            Err((error, _)) if error == denied => return Ok(false),
-            Err((_, message)) => return Err(message),
-            Ok(event) => event,
+            Err(error) if error.code == denied => return Ok(false),
+            answer => answer?,
         };
         let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(event.0);
         let mut count = 0;
         let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &raw mut count);
         if count == 0 {
-            return Err("no group in the answer".into());
+            return Err(unusable("no group in the answer".into()));
         }
         let error = sys::rd_kafka_group_result_error(*groups);
-        if sys::rd_kafka_error_code(error) == denied {
+        if RDKafkaErrorCode::from(sys::rd_kafka_error_code(error)) == denied {
             return Ok(false);
         }
         let Some(list) = sys::rd_kafka_group_result_partitions(*groups).as_ref() else {
             return Ok(true);
         };
         let count = usize::try_from(list.cnt).unwrap_or_default();
-        Ok((0..count).all(|place| (*list.elems.add(place)).err != denied))
+        Ok((0..count).all(|place| RDKafkaErrorCode::from((*list.elems.add(place)).err) != denied))
     }
 }

@@ -1,9 +1,10 @@
 //! What comes from librdkafka, each in a guard that destroys it.
 
 use std::ffi::{CStr, CString, c_void};
-use std::ptr;
 use std::time::Duration;
+use std::{fmt, ptr};
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka_sys as sys;
 
@@ -34,6 +35,37 @@ pub struct Found {
     pub metadata: String,
     /// Why there is no answer for this partition.
     pub error: Option<String>,
+}
+
+/// Why there is no answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// By number.
+    pub code: RDKafkaErrorCode,
+    /// In librdkafka's words.
+    pub message: String,
+}
+
+impl NoAnswer {
+    /// Whether nobody has answered in time.
+    #[must_use]
+    pub fn timed_out(&self) -> bool {
+        let late = [RDKafkaErrorCode::OperationTimedOut, RDKafkaErrorCode::RequestTimedOut];
+        late.contains(&self.code)
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<KafkaError> for NoAnswer {
+    fn from(error: KafkaError) -> NoAnswer {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        NoAnswer { code, message: error.to_string() }
+    }
 }
 
 /// # Safety
@@ -82,7 +114,7 @@ impl Queue {
         &self,
         client: &BaseProducer<C>,
         kind: i32,
-    ) -> Result<Event, (sys::rd_kafka_resp_err_t, String)> {
+    ) -> Result<Event, NoAnswer> {
         for _ in 0..2 * QUESTION_TIMEOUT_MS / ANSWER_SLICE_MS {
             // The client's log lines and errors are told only to who polls it.
             client.poll(Duration::ZERO);
@@ -91,14 +123,14 @@ impl Queue {
                 Some(event) => {
                     return match event.error() {
                         sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(event),
-                        error => Err((error, event.message())),
+                        error => Err(NoAnswer { code: error.into(), message: event.message() }),
                     };
                 }
                 None => {}
             }
         }
-        let timed_out = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__TIMED_OUT;
-        Err((timed_out, "no answer".into()))
+        let code = RDKafkaErrorCode::OperationTimedOut;
+        Err(NoAnswer { code, message: "no answer".into() })
     }
 }
 

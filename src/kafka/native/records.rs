@@ -255,13 +255,14 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
                 }
             }
             // A record that came before its partition was forwarded.
-            sys::RD_KAFKA_EVENT_FETCH => loop {
+            sys::RD_KAFKA_EVENT_FETCH => {
                 // SAFETY: a fetch event owns its messages; null is the end of them.
-                match unsafe { sys::rd_kafka_event_message_next(event.0).as_ref() } {
-                    Some(message) => with(polled(message)),
-                    None => break,
+                while let Some(message) =
+                    unsafe { sys::rd_kafka_event_message_next(event.0).as_ref() }
+                {
+                    with(polled(message));
                 }
-            },
+            }
             sys::RD_KAFKA_EVENT_ERROR => with(event.failure()),
             _ => with(Polled::Other),
         }

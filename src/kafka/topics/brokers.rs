@@ -1,0 +1,293 @@
+//! Asking the brokers about topics, and having them make some.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseProducer, Producer as _};
+
+use super::judge::judge;
+use super::{CreateReport, Role, TopicReport, TopicState};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::error::{Fatal, FatalKind};
+use crate::kafka::native::NoAnswer;
+use crate::kafka::trouble::ListeningContext;
+use crate::kafka::{access, client_config};
+use crate::stream_thread::ports::Clock as _;
+
+/// How long to wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much longer each wait for the brokers is than the one before it.
+const METADATA_STEP: Duration = Duration::from_secs(1);
+
+/// How long Kafka may be there and not in service: a broker that was away has to
+/// be taken back by the controller, which may have to be found anew itself.
+const IN_SERVICE_WITHIN_MS: i64 = 40_000;
+
+/// How often is looked whether it is.
+const IN_SERVICE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often, and how long each, to wait until new topics are known everywhere.
+const PROPAGATION_TRIES: u32 = 50;
+const PROPAGATION_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many of librdkafka's log lines are looked through for a reason.
+const SERVED_MAX: u32 = 100;
+
+/// A connection on which topics are asked for.
+pub struct Brokers<'a> {
+    config: &'a Config,
+    /// For metadata: unlike the admin client, it says why it cannot connect.
+    producer: BaseProducer<ListeningContext>,
+    admin: AdminClient<ListeningContext>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl<'a> Brokers<'a> {
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn connect(config: &'a Config) -> Result<Brokers<'a>, Fatal> {
+        let mut client = client_config::base(config);
+        client.set_log_level(RDKafkaLogLevel::Info);
+        let failed = |error| client_config::refused(&error);
+        let producer = client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        let admin = client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| Fatal::internal(format!("Kafka client's runtime: {error}")))?;
+        Ok(Brokers { config, producer, admin, runtime })
+    }
+
+    fn unavailable(&self, doing: &str, error: impl fmt::Display) -> Fatal {
+        // Serves what librdkafka has logged meanwhile, down to the last line.
+        for _ in 0..SERVED_MAX {
+            self.producer.poll(Duration::ZERO);
+        }
+        self.producer.context().complaints.explain(self.config, doing, &error.to_string())
+    }
+
+    /// Of all topics: asking for one by name could create it. Waits in steps, so
+    /// that what no waiting mends is told soon.
+    fn metadata(&self) -> Result<Metadata, Fatal> {
+        let mut waited = Duration::ZERO;
+        let mut step = METADATA_STEP;
+        loop {
+            match self.producer.client().fetch_metadata(None, step) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => {
+                    waited += step;
+                    step += METADATA_STEP;
+                    let fatal = self.unavailable("reach", error);
+                    if fatal.kind == FatalKind::Configuration || waited >= TIMEOUT {
+                        return Err(fatal);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks until there is an answer, if Kafka is there at all.
+    ///
+    /// A cluster without a broker in service tells of no controller either; who
+    /// heard that waits for one, and librdkafka does not ask again by itself.
+    fn ask<T>(&self, doing: &str, question: impl Fn() -> Result<T, NoAnswer>) -> Result<T, Fatal> {
+        let clock = SystemClock::new();
+        let started_ms = clock.monotonic_ms();
+        loop {
+            let in_service = !self.metadata()?.brokers().is_empty();
+            // The other client has its own idea of the cluster.
+            let _ = self.admin.inner().fetch_metadata(None, METADATA_STEP);
+            let late = clock.monotonic_ms() - started_ms >= IN_SERVICE_WITHIN_MS;
+            if !in_service && !late {
+                SystemClock::pause(IN_SERVICE_PAUSE);
+                continue;
+            }
+            match question() {
+                Err(error) if error.timed_out() && !late => {}
+                Err(error) => return Err(self.unavailable(doing, error)),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+    }
+
+    /// How many partitions each topic has that there is, and how many brokers
+    /// there are.
+    fn partitions(&self) -> Result<(BTreeMap<String, i32>, usize), Fatal> {
+        let metadata = self.metadata()?;
+        let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
+        let counts = topics.map(|topic| {
+            let count = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+            (topic.name().to_owned(), count)
+        });
+        Ok((counts.collect(), metadata.brokers().len()))
+    }
+
+    /// What there is, and what is wrong with it.
+    ///
+    /// # Errors
+    /// When Kafka cannot be reached or refuses.
+    pub fn inspect(&self) -> Result<TopicReport, Fatal> {
+        let (counts, _) = self.partitions()?;
+        let present: Vec<&str> = Role::ALL
+            .iter()
+            .map(|role| role.topic(self.config))
+            .filter(|name| counts.contains_key(*name))
+            .collect();
+        let settings = self.settings(&present)?;
+        let names = Role::ALL.map(|role| role.topic(self.config));
+        let access =
+            self.ask("ask what is allowed in", || access::topic_access(&self.producer, &names))?;
+        let denied = |role: Role| {
+            let name = role.topic(self.config);
+            let found = access.iter().find(|(found, _)| found == name);
+            found.map_or_else(Vec::new, |(_, access)| access::denied(role, access))
+        };
+        let topics = Role::ALL.map(|role| {
+            let name = role.topic(self.config);
+            let setting = |key: &str| settings.get(name)?.get(key)?.value.clone();
+            TopicState {
+                role,
+                name: name.to_owned(),
+                partitions: counts.get(name).copied(),
+                timestamp_type: setting("message.timestamp.type"),
+                cleanup_policy: setting("cleanup.policy"),
+                retention_ms: setting("retention.ms").and_then(|value| value.parse().ok()),
+                max_message_bytes: setting("max.message.bytes")
+                    .and_then(|value| value.parse().ok()),
+                denied: denied(role),
+            }
+        });
+        Ok(judge(self.config, topics.into()))
+    }
+
+    /// What stands in the way of using the group, if anything: what and remedy.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn group_problem(&self) -> Result<Option<(String, String)>, Fatal> {
+        self.ask("ask for the group's coordinator in", || {
+            access::group_problem(&self.producer, self.config)
+        })
+    }
+
+    fn settings(&self, topics: &[&str]) -> Result<HashMap<String, ConfigResource>, Fatal> {
+        if topics.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let resources: Vec<ResourceSpecifier<'_>> =
+            topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let results = self.ask("read the topics' settings from", || {
+            let settings = self.admin.describe_configs(&resources, &options);
+            Ok(self.runtime.block_on(settings)?)
+        })?;
+        // A topic whose settings may not be read is told by their absence.
+        let readable = results.into_iter().filter_map(Result::ok);
+        Ok(readable
+            .filter_map(|resource| match &resource.specifier {
+                OwnedResourceSpecifier::Topic(name) => Some((name.clone(), resource)),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Makes the topics that are missing.
+    ///
+    /// # Errors
+    /// When Kafka cannot be reached or refuses.
+    pub fn create(&self) -> Result<CreateReport, Fatal> {
+        let (counts, brokers) = self.partitions()?;
+        let partitions = Role::ALL
+            .iter()
+            .filter(|role| role.is_copartitioned())
+            .find_map(|role| counts.get(role.topic(self.config)))
+            .copied()
+            .unwrap_or(self.config.topics.partitions);
+        let (existing, missing): (Vec<Role>, Vec<Role>) =
+            Role::ALL.iter().partition(|role| counts.contains_key(role.topic(self.config)));
+        let name = |role: Role| role.topic(self.config).to_owned();
+        let mut report = CreateReport {
+            partitions,
+            created: Vec::new(),
+            existed: existing.into_iter().map(name).collect(),
+        };
+        if missing.is_empty() {
+            return Ok(report);
+        }
+        let new_topics: Vec<NewTopic<'_>> =
+            missing.iter().map(|role| self.new_topic(*role, partitions)).collect();
+        let options =
+            AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+        let results = self.ask("create topics in", || {
+            Ok(self.runtime.block_on(self.admin.create_topics(&new_topics, &options))?)
+        })?;
+        let mut refused: Vec<(RDKafkaErrorCode, Vec<String>)> = Vec::new();
+        for result in results {
+            match result {
+                Ok(name) => report.created.push(name),
+                Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => report.existed.push(name),
+                Err((name, code)) => match refused.iter_mut().find(|(known, _)| *known == code) {
+                    Some((_, names)) => names.push(name),
+                    None => refused.push((code, vec![name])),
+                },
+            }
+        }
+        self.wait_for(&report.created)?;
+        if refused.is_empty() {
+            return Ok(report);
+        }
+        let mut lines: Vec<String> =
+            refused.iter().map(|(code, names)| self.refused(names, *code, brokers)).collect();
+        if !report.created.is_empty() {
+            lines.push(format!("created were {}", report.created.join(", ")));
+        }
+        Err(Fatal::unavailable(lines.join("\n  ")))
+    }
+
+    fn new_topic<'b>(&'b self, role: Role, partitions: i32) -> NewTopic<'b> {
+        let replicas = self.config.topics.replication_factor;
+        let topic =
+            NewTopic::new(role.topic(self.config), partitions, TopicReplication::Fixed(replicas));
+        let topic = role.settings().iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+        // What is acknowledged must outlive the broker that acknowledged it.
+        if replicas >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
+    }
+
+    fn refused(&self, names: &[String], code: RDKafkaErrorCode, brokers: usize) -> String {
+        let remedy = match code {
+            RDKafkaErrorCode::InvalidReplicationFactor => format!(
+                "set topics.replication_factor, now {}, to at most the number of brokers, which \
+                 is {brokers}",
+                self.config.topics.replication_factor
+            ),
+            RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                "allow this client to create topics, or have someone else create them".to_owned()
+            }
+            _ => "see the broker's log".to_owned(),
+        };
+        format!("not created: {}: {code}; {remedy}", names.join(", "))
+    }
+
+    /// A new topic is known to each broker only after a while.
+    fn wait_for(&self, created: &[String]) -> Result<(), Fatal> {
+        for _ in 0..PROPAGATION_TRIES {
+            let (counts, _) = self.partitions()?;
+            if created.iter().all(|name| counts.contains_key(name)) {
+                break;
+            }
+            self.runtime.block_on(async { tokio::time::sleep(PROPAGATION_PAUSE).await });
+        }
+        Ok(())
+    }
+}

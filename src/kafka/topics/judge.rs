@@ -1,0 +1,234 @@
+//! Whether the topics are as they must be.
+
+use super::{Role, TopicProblem, TopicReport, TopicState};
+use crate::config::Config;
+use crate::kafka::access::{self, Operation};
+
+/// What is wrong with the topics as they are.
+pub fn judge(config: &Config, topics: Vec<TopicState>) -> TopicReport {
+    let mut problems = Vec::new();
+    for topic in &topics {
+        judge_alone(config, topic, &mut problems);
+    }
+    let mut copartitioned = topics
+        .iter()
+        .filter(|topic| topic.role.is_copartitioned())
+        .filter_map(|topic| Some((topic, topic.partitions?)));
+    let mut partitions = None;
+    if let Some((first, count)) = copartitioned.next() {
+        partitions = Some(count);
+        for (topic, other) in copartitioned {
+            if other != count {
+                partitions = None;
+                problems.push(TopicProblem {
+                    topic: topic.name.clone(),
+                    what: format!(
+                        "has {other} partitions, but {} has {count}: the inputs and the \
+                         changelog must have as many as each other",
+                        first.name
+                    ),
+                    remedy: "create them anew with equal counts; adding partitions would move \
+                             devices away from their state"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+    TopicReport { partitions, topics, problems }
+}
+
+fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProblem>) {
+    let role = topic.role;
+    let mut problem = |what: String, remedy: String| {
+        problems.push(TopicProblem { topic: topic.name.clone(), what, remedy });
+    };
+    if !topic.denied.is_empty() {
+        let denied: Vec<&str> = topic.denied.iter().map(|operation| operation.name()).collect();
+        problem(
+            format!("this client may not {} it", denied.join(", ")),
+            access::allow(config, &topic.denied, &format!("--topic {}", topic.name)),
+        );
+        // Where it may not be seen, the rest is not known.
+        if topic.partitions.is_none() {
+            return;
+        }
+    }
+    if topic.partitions.is_none() {
+        let remedy = "run device-status topics create, or set its name in the configuration";
+        return problem("does not exist".to_owned(), remedy.to_owned());
+    }
+    let alter = |setting: &str| {
+        format!(
+            "run kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config \
+             {setting}",
+            topic.name
+        )
+    };
+    let (Some(timestamps), Some(cleanup)) = (&topic.timestamp_type, &topic.cleanup_policy) else {
+        if !topic.denied.contains(&Operation::DescribeConfigs) {
+            problem(
+                "its settings cannot be read".to_owned(),
+                "allow this client to DescribeConfigs".to_owned(),
+            );
+        }
+        return;
+    };
+    if timestamps != "LogAppendTime" {
+        let timestamp_setting = alter("message.timestamp.type=LogAppendTime");
+        if role == Role::Changelog {
+            let what = format!("has {timestamps} timestamps: its stamps tell the broker's time");
+            problem(what, timestamp_setting);
+        } else if role.is_input() && !config.topics.accept_create_time {
+            problem(
+                format!("has {timestamps} timestamps, so that one wrong clock can disturb all"),
+                format!("{timestamp_setting}, or accept it: topics.accept_create_time = true"),
+            );
+        }
+    }
+    let compacted = cleanup.split(',').any(|policy| policy.trim() == "compact");
+    let deleted = cleanup.split(',').any(|policy| policy.trim() == "delete");
+    if role == Role::Changelog && (!compacted || deleted) {
+        let what = format!("has cleanup.policy={cleanup}, by which rows of quiet devices are lost");
+        problem(what, alter("cleanup.policy=compact"));
+    }
+    if role.is_input() && compacted {
+        let what = format!("has cleanup.policy={cleanup}, by which events are lost");
+        problem(what, alter("cleanup.policy=delete"));
+    }
+    if role == Role::DeadLetters && compacted {
+        let what = format!("has cleanup.policy={cleanup}, which refuses records without a key");
+        problem(what, alter("cleanup.policy=delete"));
+    }
+    let window_ms = config.rules().replay_window_ms;
+    if role == Role::Heartbeats
+        && let Some(retention_ms) = topic.retention_ms
+        && (0..window_ms).contains(&retention_ms)
+    {
+        problem(
+            format!(
+                "keeps records for {retention_ms} ms, less than processing.replay_window \
+                 ({window_ms} ms): a restore would miss heartbeats"
+            ),
+            format!("{}, or shorten the window", alter("retention.ms=604800000")),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(config: &Config) -> Vec<TopicState> {
+        let state = |role: Role| {
+            let cleanup = if role == Role::Changelog { "compact" } else { "delete" };
+            TopicState {
+                role,
+                name: role.topic(config).to_owned(),
+                partitions: Some(12),
+                timestamp_type: Some("LogAppendTime".to_owned()),
+                cleanup_policy: Some(cleanup.to_owned()),
+                retention_ms: Some(604_800_000),
+                max_message_bytes: Some(1_048_588),
+                denied: Vec::new(),
+            }
+        };
+        Role::ALL.map(state).into()
+    }
+
+    fn problems(config: &Config, change: impl Fn(&mut TopicState)) -> Vec<String> {
+        let mut topics = good(config);
+        topics.iter_mut().for_each(change);
+        let report = judge(config, topics);
+        report.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn good_topics_pass() {
+        let config = Config::default();
+        let report = judge(&config, good(&config)).into_result().unwrap();
+        assert_eq!(report.partitions, Some(12));
+        assert_eq!(report.max_message_bytes(Role::DeadLetters), 1_048_588);
+    }
+
+    #[test]
+    fn a_missing_topic_is_told_with_what_to_run() {
+        let config = Config::default();
+        let problems = problems(&config, |topic| {
+            if topic.role == Role::Lifecycle {
+                topic.partitions = None;
+            }
+        });
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("topic device-lifecycle: does not exist; run device-"));
+    }
+
+    #[test]
+    fn unequal_partition_counts_are_refused() {
+        let config = Config::default();
+        let mut topics = good(&config);
+        topics[3].partitions = Some(6);
+        topics[4].partitions = Some(1);
+        let report = judge(&config, topics);
+        assert_eq!(report.partitions, None);
+        assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+        let fatal = report.into_result().unwrap_err();
+        assert!(fatal.message.contains("has 6 partitions, but device-heartbeats has 12"));
+        assert_eq!(fatal.kind.exit_code(), 69);
+    }
+
+    #[test]
+    fn producers_timestamps_are_refused_unless_accepted_and_always_in_the_changelog() {
+        let mut config = Config::default();
+        let create_time =
+            |topic: &mut TopicState| topic.timestamp_type = Some("CreateTime".to_owned());
+        let found = problems(&config, create_time);
+        assert_eq!(found.len(), 4);
+        assert!(found[0].contains("topics.accept_create_time"));
+        config.topics.accept_create_time = true;
+        let found = problems(&config, create_time);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("device-status-changelog"));
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_told_with_the_command_that_allows_it() {
+        let mut config = Config::default();
+        let user = ("sasl.username".to_owned(), "ds".to_owned());
+        config.kafka.properties.extend([user]);
+        let found = problems(&config, |topic| {
+            if topic.role == Role::Changelog {
+                topic.denied = vec![Operation::Read];
+            }
+            if topic.role == Role::Heartbeats {
+                topic.denied = vec![Operation::Read, Operation::DescribeConfigs];
+                topic.partitions = None;
+            }
+        });
+        assert_eq!(
+            found,
+            [
+                "topic device-heartbeats: this client may not Read, DescribeConfigs it; run \
+                 kafka-acls.sh --add --allow-principal User:ds --operation Read --operation \
+                 DescribeConfigs --topic device-heartbeats",
+                "topic device-status-changelog: this client may not Read it; run kafka-acls.sh \
+                 --add --allow-principal User:ds --operation Read --topic device-status-changelog",
+            ]
+        );
+    }
+
+    #[test]
+    fn cleanup_must_not_lose_what_is_needed() {
+        let config = Config::default();
+        let with = |policy: &'static str| {
+            problems(&config, |topic| topic.cleanup_policy = Some(policy.to_owned()))
+        };
+        assert_eq!(with("delete").len(), 1);
+        assert_eq!(with("compact").len(), 4);
+        assert_eq!(with("compact,delete").len(), 5);
+        let short = problems(&config, |topic| topic.retention_ms = Some(60_000));
+        assert_eq!(short.len(), 1);
+        assert!(problems(&config, |topic| topic.retention_ms = Some(-1)).is_empty());
+        let unreadable = problems(&config, |topic| topic.timestamp_type = None);
+        assert_eq!(unreadable.len(), 6);
+    }
+}
