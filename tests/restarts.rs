@@ -261,11 +261,22 @@ fn sigterm_while_kafka_is_away_ends_in_time_and_its_successor_goes_on() {
     let broker = KafkaBroker::start_with(&[("group.consumer.session.timeout.ms", "5000")]);
     let redis = RedisServer::start();
     let topics = broker.service_topics("sigterm-kafka", 2);
-    let mut service = DeviceStatus::start_ready(&config(&broker, &topics, &redis));
+    let config = || config(&broker, &topics, &redis).set("processing.commit_interval", "5s");
+    let mut service = DeviceStatus::start_ready(&config());
     let mut traffic = Traffic::new(&broker, &topics, 50);
-    traffic.flow_for(5);
+    let commits = || service.metric("device_status_commits_total", "").unwrap_or(0.0);
+    let committed = commits();
+    traffic.flow_until("a commit", || commits() > committed);
+    // The next one is seconds away: what is applied now is not committed.
     traffic.round();
     traffic.producer.flush();
+    let applied = traffic.devices.len() as f64 * traffic.round as f64;
+    wait_for(SOON, "all to be applied", || {
+        match service.metric("device_status_records_total", "applied") {
+            Some(count) if count >= applied => Ok(()),
+            other => Err(format!("{other:?} of {applied}")),
+        }
+    });
     // There and silent is the worst case: requests wait for their timeouts.
     broker.pause();
     let status = service.process.terminate(GRACE);
@@ -273,7 +284,7 @@ fn sigterm_while_kafka_is_away_ends_in_time_and_its_successor_goes_on() {
     assert!(status.success(), "{status}\n{}", service.process.output());
     service.process.wait_for_output(SOON, "the next owner redoes it");
 
-    let successor = DeviceStatus::start_ready(&config(&broker, &topics, &redis));
+    let successor = DeviceStatus::start_ready(&config());
     traffic.flow_for(5);
     traffic.assert_each_change_once(&broker);
     drop(successor);
