@@ -112,7 +112,7 @@ impl DeviceStatus {
     #[track_caller]
     pub fn start_ready(config: &ServiceConfig) -> DeviceStatus {
         let mut service = DeviceStatus::start(config);
-        service.wait_ready(Duration::from_secs(30));
+        service.wait_ready(Duration::from_secs(60));
         service
     }
 
