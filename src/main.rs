@@ -1,6 +1,6 @@
 //! Parse, build, run; error → exit code.
 
-use std::process::ExitCode;
+use std::io::Write as _;
 
 use tikv_jemallocator::Jemalloc;
 
@@ -11,12 +11,16 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-fn main() -> ExitCode {
-    match device_status::cli::main() {
-        Ok(()) => ExitCode::SUCCESS,
+fn main() {
+    let exit_code = match device_status::cli::main() {
+        Ok(()) => 0,
         Err(fatal) => {
             eprintln!("error: {fatal}");
-            ExitCode::from(fatal.kind.exit_code())
+            fatal.kind.exit_code()
         }
-    }
+    };
+    let _ = std::io::stdout().flush();
+    // Threads of librdkafka that wait for a silent broker outlive this one. What
+    // a usual exit takes down first, such as OpenSSL's state, they still use.
+    signal_hook::low_level::exit(i32::from(exit_code));
 }
