@@ -268,6 +268,43 @@ fn a_restore_that_is_begun_anew_at_once_reads_all_again() {
 }
 
 #[test]
+fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
+    let broker = KafkaBroker::start();
+    let topics = broker.service_topics("no-answer", 1);
+    let mut heard = Heard::start(&config(&broker, &topics), "p1");
+    let of = [
+        (Source::Changelog, 0, OffsetAt::HighWatermark),
+        (Source::Changelog, 0, OffsetAt::LastStable),
+        (Source::Input(Input::Heartbeats), 0, OffsetAt::Time(Timestamp(0))),
+    ];
+    let answer_to = |heard: &mut Heard, question| {
+        heard.wait("an answer", |event| match event {
+            LogEvent::Offsets(id, answer) if *id == question => Some(answer.clone()),
+            _ => None,
+        })
+    };
+    let question = heard.log.ask_offsets(&of);
+    let found = answer_to(&mut heard, question).expect("the broker is there");
+    // Of records there are none yet.
+    assert!(found.iter().all(|(.., at, offset)| match at {
+        OffsetAt::Time(_) => *offset == -1,
+        _ => *offset == 0,
+    }));
+
+    broker.pause();
+    let questions: Vec<_> = (0..20).map(|_| heard.log.ask_offsets(&of)).collect();
+    let deadline = Deadline::after(Duration::from_secs(2));
+    while !deadline.passed() {
+        heard.poll();
+    }
+    broker.kill();
+    for question in questions {
+        let answer = answer_to(&mut heard, question);
+        assert!(answer.is_err(), "{answer:?}");
+    }
+}
+
+#[test]
 fn members_share_shards_whole_and_give_them_back_when_asked() {
     let broker = KafkaBroker::shared();
     let topics = broker.service_topics("log-members", 4);

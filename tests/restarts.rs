@@ -289,3 +289,20 @@ fn sigterm_while_kafka_is_away_ends_in_time_and_its_successor_goes_on() {
     traffic.assert_each_change_once(&broker);
     drop(successor);
 }
+
+#[test]
+fn sigterm_during_a_start_that_waits_for_kafka_ends_it_at_once() {
+    // Takes connections, and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device-status.toml");
+    let brokers = silent.local_addr().unwrap();
+    std::fs::write(&path, format!("[kafka]\nbrokers = \"{brokers}\"\n")).unwrap();
+    let mut command = std::process::Command::new(support::service::binary());
+    command.arg("--config").arg(path).arg("run");
+    let mut process = support::process::Process::spawn("device-status", command);
+    let _asked = silent.accept().unwrap();
+    let status = process.terminate(GRACE);
+    // Waiting on would end with 69.
+    assert_eq!(status.code(), Some(0), "{status}\n{}", process.output());
+}

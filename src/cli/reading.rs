@@ -122,9 +122,13 @@ impl<'a> Reader<'a> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(at.0.max(0)))
             .and_then(|()| self.consumer.offsets_for_times(list, TIMEOUT))
-            .map(|found| match found.elements().first().map(|found| found.offset()) {
-                Some(Offset::Offset(offset)) => Some(offset),
-                _ => None,
+            .and_then(|found| {
+                let Some(found) = found.elements().into_iter().next() else { return Ok(None) };
+                found.error()?;
+                Ok(match found.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                })
             })
             .map_err(|error| self.unavailable(&error))
     }

@@ -50,13 +50,19 @@ pub struct Args {}
 /// Whatever it cannot start with, or cannot go on with.
 pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let shutdown = Arc::new(AtomicBool::new(false));
+    let starting = Arc::new(AtomicBool::new(true));
     for signal in [SIGTERM, SIGINT] {
-        // A second signal ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, shutdown.clone())
+        // While there is nothing yet to leave in order, the first signal ends the
+        // process at once, and later the second.
+        signal_hook::flag::register_conditional_shutdown(signal, 0, starting.clone())
+            .and_then(|_| {
+                signal_hook::flag::register_conditional_shutdown(signal, 130, shutdown.clone())
+            })
             .and_then(|_| signal_hook::flag::register(signal, shutdown.clone()))
             .map_err(|e| Fatal::internal(format!("signal handlers: {e}")))?;
     }
     let report = check_topics(config)?;
+    starting.store(false, Ordering::Relaxed);
     let mut config = config.clone();
     if let Some(partitions) = report.topic(Role::Heartbeats).and_then(|topic| topic.partitions) {
         config.topics.partitions = partitions;

@@ -201,6 +201,7 @@ impl Event {
                     .map(|i| {
                         copy(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i)))
                     })
+                    .map(answered)
                     .collect()
             } else {
                 let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(self.0);
@@ -220,6 +221,18 @@ impl Event {
         };
         Some((id, Ok(found)))
     }
+}
+
+/// What librdkafka 2.12 gives out as the offset of a partition, without an
+/// error, where the request to its leader failed, as when the broker goes away
+/// before it answers. Kafka's "there is none" is -1.
+const NOT_ANSWERED: i64 = sys::RD_KAFKA_OFFSET_INVALID as i64;
+
+fn answered(mut found: Found) -> Found {
+    if found.offset == NOT_ANSWERED && found.error.is_none() {
+        found.error = Some("its leader did not answer".into());
+    }
+    found
 }
 
 impl Drop for Event {

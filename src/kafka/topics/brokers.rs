@@ -53,6 +53,8 @@ pub struct Brokers<'a> {
 }
 
 impl<'a> Brokers<'a> {
+    /// Clients that connect by themselves, once something is asked.
+    ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn connect(config: &'a Config) -> Result<Brokers<'a>, Fatal> {
