@@ -346,6 +346,14 @@ impl Log for KafkaLog {
         let mut failed = None;
         let now_ms = self.clock.monotonic_ms();
         if self.membership.join_again(now_ms) {
+            // What the refused consumer may still hold is no longer its own.
+            let held = self.consumer().ok().and_then(|consumer| consumer.assignment().ok());
+            let held = held.iter().flat_map(TopicPartitionList::elements);
+            let held = held.map(|at| (at.topic().to_owned(), at.partition())).collect();
+            let held = self.inputs(held);
+            if !held.is_empty() {
+                events.push(LogEvent::Lost(held));
+            }
             self.consumer = None;
             let joined = self.membership.join();
             let joined = joined.map_err(|e| Error::Retriable(format!("consumer: {e}")))?;

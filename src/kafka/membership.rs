@@ -6,7 +6,9 @@
 //! (KIP-848) that it will be back. The same id can come back at once then. After
 //! a crash, `classic` gives the id to whoever comes with it, and refuses the
 //! former one from then on; `consumer` refuses the newcomer until the session of
-//! the former one has ended. So whoever starts waits for that, for a while.
+//! the former one has ended. The former one may be this process itself, where
+//! the group took its partitions away while the brokers stood still. So whoever
+//! is refused waits for that, for a while.
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use super::log::LoopContext;
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Error, Fatal};
 
-/// How long a newcomer waits for its id: twice the longest session that brokers
+/// How long a member waits for its id: twice the longest session that brokers
 /// allow unless they are told otherwise (`group.consumer.max.session.timeout.ms`).
 const RELEASE_LIMIT_MS: i64 = 120_000;
 /// How often it tries.
@@ -31,9 +33,6 @@ pub struct Membership {
     config: ClientConfig,
     topics: [String; 3],
     instance_id: Option<String>,
-    /// It was given partitions: from then on only another process can have
-    /// taken the id.
-    was_assigned: bool,
     refused: Option<Refused>,
 }
 
@@ -63,7 +62,7 @@ impl Membership {
             client.set("group.instance.id", id);
         }
         let topics = topics.inputs.clone();
-        Membership { config: client, topics, instance_id, was_assigned: false, refused: None }
+        Membership { config: client, topics, instance_id, refused: None }
     }
 
     /// A consumer that joins.
@@ -79,7 +78,6 @@ impl Membership {
 
     /// The group has spoken.
     pub fn assigned(&mut self) {
-        self.was_assigned = true;
         self.refused = None;
     }
 
@@ -93,7 +91,7 @@ impl Membership {
              a kafka.instance_id of its own"
         );
         match code {
-            Some(RDKafkaErrorCode::UnreleasedInstanceId) if !self.was_assigned => {
+            Some(RDKafkaErrorCode::UnreleasedInstanceId) => {
                 let refused =
                     self.refused.get_or_insert(Refused { since_ms: now_ms, again_ms: now_ms });
                 if now_ms - refused.since_ms > RELEASE_LIMIT_MS {
@@ -102,14 +100,12 @@ impl Membership {
                 refused.again_ms = now_ms + JOIN_AGAIN_MS;
                 Error::Retriable(taken)
             }
-            Some(RDKafkaErrorCode::UnreleasedInstanceId | RDKafkaErrorCode::FencedInstanceId) => {
-                Fatal::unavailable(format!(
-                    "another process has taken the instance id {id:?} from this one, which has \
+            Some(RDKafkaErrorCode::FencedInstanceId) => Fatal::unavailable(format!(
+                "another process has taken the instance id {id:?} from this one, which has \
                  given everything back. Give each process a kafka.instance_id of its own; if \
                  this one only came back late, start it again"
-                ))
-                .into()
-            }
+            ))
+            .into(),
             _ => Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into(),
         }
     }
@@ -166,12 +162,22 @@ mod tests {
     }
 
     #[test]
-    fn who_worked_and_lost_its_id_stops() {
-        for code in [RDKafkaErrorCode::UnreleasedInstanceId, RDKafkaErrorCode::FencedInstanceId] {
-            let mut working = membership("pod-7");
-            working.assigned();
-            let Error::Fatal(fatal) = working.gave_up(Some(code), "", 0) else { panic!() };
-            assert!(fatal.message.contains("has taken the instance id"), "{fatal}");
-        }
+    fn who_worked_and_lost_its_id_to_another_stops() {
+        let mut working = membership("pod-7");
+        working.assigned();
+        let fenced = Some(RDKafkaErrorCode::FencedInstanceId);
+        let Error::Fatal(fatal) = working.gave_up(fenced, "", 0) else { panic!() };
+        assert!(fatal.message.contains("has taken the instance id"), "{fatal}");
+    }
+
+    #[test]
+    fn who_worked_and_is_taken_for_its_own_predecessor_comes_back() {
+        let mut working = membership("pod-7");
+        working.assigned();
+        let taken = Some(RDKafkaErrorCode::UnreleasedInstanceId);
+        assert!(matches!(working.gave_up(taken, "", 0), Error::Retriable(_)));
+        assert!(working.join_again(JOIN_AGAIN_MS));
+        working.assigned();
+        assert!(!working.join_again(2 * JOIN_AGAIN_MS));
     }
 }

@@ -199,7 +199,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             self.retry(now_ms);
             return;
         }
-        let leaving = self.stopping || self.release.is_some();
+        let leaving = self.stopping() || self.release.is_some();
         let since_commit = now_ms - self.last_commit_ms;
         if since_commit < self.settings.commit_interval_ms && !leaving {
             return;

@@ -54,7 +54,8 @@ const OUTPUT_HIGH: usize = 200_000;
 const CREATED_LIMIT_MS: i64 = 60_000;
 /// How long partitions the group wants back are kept for a last commit.
 const RELEASE_LIMIT_MS: i64 = 30_000;
-/// The same at a stop: with the time it takes to leave the group and to tell
+/// The same from the beginning of a stop, also for what was asked back before
+/// it: with the time it takes to leave the group and to tell
 /// Redis the rest, less than the 30 s that Kubernetes gives by default.
 const STOP_LIMIT_MS: i64 = 15_000;
 
@@ -122,7 +123,7 @@ pub struct StreamThread<L, V, C> {
     view_events: Vec<ViewEvent>,
     /// There was work left at the end of the last turn.
     busy: bool,
-    stopping: bool,
+    stopping_since_ms: Option<i64>,
     stopped: bool,
 }
 
@@ -151,7 +152,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             events: Vec::new(),
             view_events: Vec::new(),
             busy: false,
-            stopping: false,
+            stopping_since_ms: None,
             stopped: false,
         }
     }
@@ -182,7 +183,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     /// Begins to stop: a last commit, then the group is left.
     pub fn stop(&mut self) {
-        self.stopping = true;
+        self.stopping_since_ms.get_or_insert(self.clock.monotonic_ms());
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping_since_ms.is_some()
     }
 
     /// Whether the stop is complete.

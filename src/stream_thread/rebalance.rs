@@ -130,14 +130,16 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// Gives partitions back once what they had to say is committed.
     pub(super) fn finish_release(&mut self) {
         let now_ms = self.clock.monotonic_ms();
-        if self.stopping && self.release.is_none() && !self.stopped {
+        if self.stopping() && self.release.is_none() && !self.stopped {
             let partitions = self.slots.keys().flat_map(|p| all_inputs(*p)).collect();
             self.release = Some(Release { partitions, since_ms: now_ms });
             return;
         }
         let Some(release) = &self.release else { return };
-        let limit_ms = if self.stopping { STOP_LIMIT_MS } else { RELEASE_LIMIT_MS };
-        let late = now_ms - release.since_ms > limit_ms;
+        let late = match self.stopping_since_ms {
+            Some(since_ms) => now_ms - since_ms > STOP_LIMIT_MS,
+            None => now_ms - release.since_ms > RELEASE_LIMIT_MS,
+        };
         let unsaid = self.in_flight.is_some()
             || self.slots.values().any(|slot| {
                 release.holds(slot.partition)
@@ -165,7 +167,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let Some(release) = self.release.take() else { return };
         self.drop_partitions(&release.partitions, everything_committed);
         // What was asked back before the stop may not have been everything.
-        if self.stopping && self.slots.is_empty() {
+        if self.stopping() && self.slots.is_empty() {
             self.log.close();
             self.stopped = true;
         }
@@ -190,7 +192,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     orphans.push((input, partition));
                 }
             }
-            let keep = self.settings.suspend && everything_committed && !self.stopping;
+            let keep = self.settings.suspend && everything_committed && !self.stopping();
             if keep
                 && slot.is_running()
                 && slot.shard.is_at_rest()
@@ -201,7 +203,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 let (epoch, batch, changelog_end) = (slot.epoch, slot.batch, slot.changelog_end);
                 let kept = Suspended { shard, epoch, batch, committed, changelog_end };
                 self.suspended.insert(partition, kept);
-            } else if !self.stopping {
+            } else if !self.stopping() {
                 self.view.release(partition);
             }
             // At a stop, what waits in the view is written before it closes: a
@@ -212,7 +214,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         {
             warn!(%error, "partitions were not given back");
         }
-        if !orphans.is_empty() && !self.stopping {
+        if !orphans.is_empty() && !self.stopping() {
             // The rest of a shard is read again from the group's offsets once
             // the shard is complete again.
             if let Err(error) = self.log.unassign(&orphans) {

@@ -166,6 +166,12 @@ impl Script {
         self.world.places[0].0.as_mut().expect("a process")
     }
 
+    /// The process is asked to end.
+    pub fn is_told_to_leave(&mut self) {
+        let World { places, sim, .. } = &mut self.world;
+        places[0].0.as_mut().expect("a process").leave(&mut sim.borrow_mut());
+    }
+
     /// The process dies, and the next one starts once the group has noticed.
     pub fn dies(&mut self) {
         self.world.crash(0);
@@ -207,6 +213,10 @@ impl Script {
     }
 
     // ---- what is seen
+
+    pub fn has_left(&self) -> bool {
+        self.world.places[0].0.is_none()
+    }
 
     /// What the process has committed, of lifecycle, sessions and heartbeats.
     pub fn committed(&self) -> [i64; 3] {

@@ -271,3 +271,29 @@ fn a_shard_that_is_lost_before_its_first_commit_comes_back_under_another_epoch()
         },
     );
 }
+
+#[test]
+fn a_stop_takes_no_longer_because_the_group_asked_for_something_before_it() {
+    worlds(
+        |plan| {
+            plan.partitions = 2;
+            plan.processes = 2;
+            plan.session_timeout_ms = 60_000;
+        },
+        |script| {
+            let joins_at = 20_000;
+            script.world.places[1].1 = START_MS + joins_at;
+            a_fleet_polls(script, 4, 4_000, 300, 60_000);
+            script.until(joins_at - 2_000);
+            script.faults(|faults| faults.refused = 1.0);
+            let told_at = joins_at + 3_000;
+            script.until(told_at);
+            script.is_told_to_leave();
+            script.until_it("left", Script::has_left);
+            let took_ms = script.now() - told_at;
+            assert!(took_ms < 17_000, "it tried to commit for {took_ms} ms");
+            script.faults(|faults| faults.refused = 0.0);
+            script.ends_well();
+        },
+    );
+}

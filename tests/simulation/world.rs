@@ -609,7 +609,7 @@ fn delete_old_records(sim: &mut Sim, partition: i32) {
 }
 
 impl Process {
-    fn leave(&mut self, sim: &mut Sim) {
+    pub fn leave(&mut self, sim: &mut Sim) {
         if self.leaving {
             return;
         }
