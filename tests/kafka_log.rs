@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use device_status::clock::SystemClock;
-use device_status::config::Config;
+use device_status::config::{Config, GroupProtocol};
 use device_status::kafka::log::KafkaLog;
 use device_status::shard::{Input, Timestamp};
 use device_status::stream_thread::ports::{
     Batch, Clock, Delivery, Log, LogEvent, OffsetAt, Outcome, OutputRecord, OutputTopic,
     ShardBatch, Source,
 };
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use support::events::{device_id, heartbeat};
 use support::kafka::{KafkaBroker, ServiceTopics};
 use support::wait::{Deadline, now_ms};
@@ -301,6 +303,34 @@ fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
     for question in questions {
         let answer = answer_to(&mut heard, question);
         assert!(answer.is_err(), "{answer:?}");
+    }
+}
+
+#[test]
+fn committed_offsets_are_asked_for_again_where_the_coordinator_has_moved() {
+    // Which error a broker answers is luck; here it is the mock cluster's to say.
+    let mock = MockCluster::new(1).unwrap();
+    let mut config = Config::default();
+    for input in Input::ALL {
+        mock.create_topic(config.topics.input(input), 1, 1).unwrap();
+    }
+    config.kafka.brokers = mock.bootstrap_servers();
+    config.kafka.group_protocol = GroupProtocol::Classic;
+    let mut heard = Heard::start(&config, "p1");
+    let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 10];
+    mock.request_errors(RDKafkaApiKey::OffsetFetch, &errors);
+    let of = Input::ALL.map(|input| (input, 0));
+    let deadline = Deadline::after(Duration::from_secs(30));
+    loop {
+        let question = heard.log.ask_committed(&of);
+        let answer = heard.wait("an answer", |event| match event {
+            LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
+            _ => None,
+        });
+        match answer {
+            Ok(_) => break,
+            Err(message) => assert!(!deadline.passed(), "{message}"),
+        }
     }
 }
 

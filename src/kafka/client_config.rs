@@ -3,6 +3,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
@@ -77,6 +78,8 @@ impl ClientContext for LoggingContext {
         tracing::error!(target: "librdkafka", %error, "{reason}");
     }
 }
+
+impl ConsumerContext for LoggingContext {}
 
 impl ProducerContext for LoggingContext {
     type DeliveryOpaque = ();

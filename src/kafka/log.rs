@@ -133,7 +133,7 @@ impl KafkaLog {
         );
         // An answer of "fenced leader epoch" does not make librdkafka ask who leads
         // now, so what it knows of that must be young.
-        let questions = client_config::base(config)
+        let questions = client_config::consumer(config)
             .set("metadata.max.age.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())

@@ -25,7 +25,7 @@ impl<'a> Positions<'a> {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &'a Config) -> Result<Positions<'a>, Fatal> {
-        let client = client_config::base(config)
+        let client = client_config::consumer(config)
             .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
             .create_with_context(LoggingContext)
             .map_err(|error| client_config::refused(&error))?;

@@ -40,8 +40,9 @@ pub fn topic_access<C: ProducerContext>(
     let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-    let (options, rk) =
-        (options(client, 0, operation, QUESTION_TIMEOUT_MS), client.client().native_ptr());
+    let rk = client.client().native_ptr();
+    // SAFETY: the client is borrowed.
+    let options = unsafe { options(rk, 0, operation, QUESTION_TIMEOUT_MS) };
     // SAFETY: the client outlives the queue; the names outlive the collection,
     // which copies them, and which is destroyed once librdkafka has copied it.
     let event = unsafe {
@@ -117,8 +118,9 @@ pub fn may_commit<C: ProducerContext>(
     let unusable = |message: String| NoAnswer { code: RDKafkaErrorCode::InvalidGroupId, message };
     let group = CString::new(group).map_err(|error| unusable(error.to_string()))?;
     let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS;
-    let (options, rk) =
-        (options(client, 0, operation, COORDINATOR_TIMEOUT_MS), client.client().native_ptr());
+    let rk = client.client().native_ptr();
+    // SAFETY: the client is borrowed.
+    let options = unsafe { options(rk, 0, operation, COORDINATOR_TIMEOUT_MS) };
     let denied = RDKafkaErrorCode::GroupAuthorizationFailed;
     // SAFETY: as in `Questions::committed`; what is found lives as long as the
     // event, and is copied.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{fmt, ptr};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka_sys as sys;
 
 use super::records::Polled;
@@ -78,15 +78,17 @@ pub(super) unsafe fn bytes<'a>(data: *mut c_void, len: usize) -> Option<&'a [u8]
     Some(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
 }
 
-pub(super) fn options<C: ProducerContext>(
-    client: &BaseProducer<C>,
+/// # Safety
+/// `rk` is a valid client.
+pub(super) unsafe fn options(
+    rk: *mut sys::rd_kafka_t,
     id: u64,
     operation: sys::rd_kafka_admin_op_t,
     timeout_ms: i32,
 ) -> Options {
-    // SAFETY: the client is valid; the opaque is a number that is only read back.
+    // SAFETY: the caller's promise; the opaque is a number that is only read back.
     unsafe {
-        let options = sys::rd_kafka_AdminOptions_new(client.client().native_ptr(), operation);
+        let options = sys::rd_kafka_AdminOptions_new(rk, operation);
         let opaque = ptr::without_provenance_mut(usize::try_from(id).unwrap_or_default());
         sys::rd_kafka_AdminOptions_set_opaque(options, opaque);
         sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);

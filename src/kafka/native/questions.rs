@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka_sys as sys;
 
 use super::guards::{
@@ -26,12 +26,14 @@ pub enum Spec {
 /// Asks the brokers questions, and is told the answers later.
 pub struct Questions {
     queue: Queue,
-    client: BaseProducer<LoggingContext>,
+    client: BaseConsumer<LoggingContext>,
 }
 
 impl Questions {
-    /// Puts questions through this client, which does nothing else.
-    pub fn new(client: BaseProducer<LoggingContext>) -> Questions {
+    /// Puts questions through this client, which does nothing else. It has the
+    /// group's id, and does not join: a client without one makes librdkafka 2.12
+    /// follow a null pointer where a group's coordinator has moved.
+    pub fn new(client: BaseConsumer<LoggingContext>) -> Questions {
         // SAFETY: the client lives as long as this value, which keeps it.
         let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
         Questions { queue: Queue(queue), client }
@@ -94,8 +96,9 @@ impl Questions {
 
     /// The next answer, if one has come.
     pub fn poll(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
-        // The client's log lines and errors are told only to who polls it.
-        self.client.poll(Duration::ZERO);
+        // The client's log lines and errors are told only to who polls it. What
+        // it cannot reach is told with the answers.
+        drop(self.client.poll(Duration::ZERO));
         loop {
             let event = self.queue.poll(0)?;
             if let Some(answer) = event.answer() {
@@ -105,6 +108,7 @@ impl Questions {
     }
 
     fn options(&self, id: u64, operation: sys::rd_kafka_admin_op_t, timeout_ms: i32) -> Options {
-        options(&self.client, id, operation, timeout_ms)
+        // SAFETY: the client is ours.
+        unsafe { options(self.client.client().native_ptr(), id, operation, timeout_ms) }
     }
 }
