@@ -10,8 +10,8 @@ use device_status::config::{Config, GroupProtocol};
 use device_status::kafka::log::KafkaLog;
 use device_status::shard::{Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, Clock, Delivery, Log, LogEvent, OffsetAt, Outcome, OutputRecord, OutputTopic,
-    ShardBatch, Source,
+    Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
+    OutputRecord, OutputTopic, QuestionId, ShardBatch, Source,
 };
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -31,6 +31,9 @@ fn config(broker: &KafkaBroker, topics: &ServiceTopics) -> Config {
     config.topics.changelog.clone_from(&topics.changelog);
     config
 }
+
+/// What a group has committed of each partition, or why that is not known.
+type Committed = Result<Vec<(Input, i32, Option<CommittedOffset>)>, String>;
 
 /// A log and everything it has said.
 struct Heard {
@@ -83,6 +86,24 @@ impl Heard {
     }
 
     #[track_caller]
+    fn offsets(&mut self, question: QuestionId) -> Result<Vec<FoundOffset>, String> {
+        self.wait("offsets", |event| match event {
+            LogEvent::Offsets(id, answer) if *id == question => Some(answer.clone()),
+            _ => None,
+        })
+    }
+
+    /// Asks for what is committed, and waits for the answer.
+    #[track_caller]
+    fn committed(&mut self, of: &[(Input, i32)]) -> Committed {
+        let question = self.log.ask_committed(of);
+        self.wait("committed offsets", |event| match event {
+            LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
+            _ => None,
+        })
+    }
+
+    #[track_caller]
     fn wait_assigned(&mut self) -> Vec<(Input, i32)> {
         self.wait("an assignment", |event| match event {
             LogEvent::Assigned(partitions) if !partitions.is_empty() => Some(partitions.clone()),
@@ -121,11 +142,7 @@ fn reads_commits_and_restores_as_the_loop_does() {
     assert_eq!(assigned.len(), 6, "{assigned:?}");
 
     // Nothing is committed yet.
-    let question = heard.log.ask_committed(&assigned);
-    let committed = heard.wait("committed offsets", |event| match event {
-        LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
-        _ => None,
-    });
+    let committed = heard.committed(&assigned);
     assert!(committed.unwrap().iter().all(|(.., committed)| committed.is_none()));
 
     // Assigned partitions are paused until they are resumed.
@@ -170,11 +187,7 @@ fn reads_commits_and_restores_as_the_loop_does() {
     // none yet (require-stable).
     let deadline = Deadline::after(Duration::from_secs(30));
     let committed = loop {
-        let question = heard.log.ask_committed(&assigned);
-        let answer = heard.wait("committed offsets", |event| match event {
-            LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
-            _ => None,
-        });
+        let answer = heard.committed(&assigned);
         match answer {
             Ok(committed) => break committed,
             Err(message) => assert!(!deadline.passed(), "{message}"),
@@ -196,10 +209,7 @@ fn reads_commits_and_restores_as_the_loop_does() {
         (Source::Changelog, 0, OffsetAt::HighWatermark),
     ];
     let question = heard.log.ask_offsets(&of);
-    let found = heard.wait("offsets", |event| match event {
-        LogEvent::Offsets(id, answer) if *id == question => Some(answer.clone()),
-        _ => None,
-    });
+    let found = heard.offsets(question);
     let found = found.unwrap();
     let at = |source, at| {
         found.iter().find(|(s, _, a, _)| *s == source && *a == at).map(|(.., offset)| *offset)
@@ -279,14 +289,8 @@ fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
         (Source::Changelog, 0, OffsetAt::LastStable),
         (Source::Input(Input::Heartbeats), 0, OffsetAt::Time(Timestamp(0))),
     ];
-    let answer_to = |heard: &mut Heard, question| {
-        heard.wait("an answer", |event| match event {
-            LogEvent::Offsets(id, answer) if *id == question => Some(answer.clone()),
-            _ => None,
-        })
-    };
     let question = heard.log.ask_offsets(&of);
-    let found = answer_to(&mut heard, question).expect("the broker is there");
+    let found = heard.offsets(question).expect("the broker is there");
     // Of records there are none yet.
     assert!(found.iter().all(|(.., at, offset)| match at {
         OffsetAt::Time(_) => *offset == -1,
@@ -301,7 +305,7 @@ fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
     }
     broker.kill();
     for question in questions {
-        let answer = answer_to(&mut heard, question);
+        let answer = heard.offsets(question);
         assert!(answer.is_err(), "{answer:?}");
     }
 }
@@ -322,11 +326,7 @@ fn committed_offsets_are_asked_for_again_where_the_coordinator_has_moved() {
     let of = Input::ALL.map(|input| (input, 0));
     let deadline = Deadline::after(Duration::from_secs(30));
     loop {
-        let question = heard.log.ask_committed(&of);
-        let answer = heard.wait("an answer", |event| match event {
-            LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
-            _ => None,
-        });
+        let answer = heard.committed(&of);
         match answer {
             Ok(_) => break,
             Err(message) => assert!(!deadline.passed(), "{message}"),

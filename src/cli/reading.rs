@@ -125,10 +125,13 @@ impl<'a> Reader<'a> {
             .and_then(|found| {
                 let Some(found) = found.elements().into_iter().next() else { return Ok(None) };
                 found.error()?;
-                Ok(match found.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                })
+                match found.offset() {
+                    Offset::Offset(offset) => Ok(Some(offset)),
+                    Offset::End => Ok(None),
+                    // A leader that went away before it answered leaves the
+                    // offset as it was, and tells no error.
+                    _ => Err(KafkaError::OffsetFetch(RDKafkaErrorCode::BrokerTransportFailure)),
+                }
             })
             .map_err(|error| self.unavailable(&error))
     }

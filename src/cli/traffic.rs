@@ -14,7 +14,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Formats};
 use crate::error::Fatal;
 use crate::kafka::client_config;
-use crate::kafka::trouble::Complaints;
+use crate::kafka::trouble::ListeningContext;
 use crate::shard::{EventBody, Input};
 use crate::simulate::{KINDS, Sent, encode, kind_of};
 use crate::stream_thread::ports::Clock;
@@ -47,7 +47,7 @@ struct Deliveries {
     /// The latest trouble, in words.
     trouble: Mutex<Option<String>>,
     /// What tells why brokers cannot be reached.
-    complaints: Complaints,
+    heard: ListeningContext,
 }
 
 impl Deliveries {
@@ -64,8 +64,7 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(?level, facility, "{message}");
-        self.complaints.note(level, message);
+        self.heard.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -238,7 +237,7 @@ fn find_topics(
         for _ in 0..SERVED_MAX {
             producer.poll(Duration::ZERO);
         }
-        producer.context().complaints.explain(config, "reach", &error.to_string())
+        producer.context().heard.complaints.explain(config, "reach", &error.to_string())
     })?;
     let mut topics = Vec::new();
     for input in Input::ALL {

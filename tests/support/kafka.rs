@@ -370,8 +370,11 @@ impl KafkaBroker {
         let all = self.reader(topic, Isolation::ReadUncommitted).consumer;
         let committed = self.reader(topic, Isolation::ReadCommitted);
         let timeout = Duration::from_secs(5);
-        for partition in 0..partitions_of(&all, topic).unwrap() {
-            let (_, end) = all.fetch_watermarks(topic, partition, timeout).unwrap();
+        let partitions = wait_for(deadline.left(), "its partitions", || partitions_of(&all, topic));
+        for partition in 0..partitions {
+            let (_, end) = wait_for(deadline.left(), "the end of a partition", || {
+                all.fetch_watermarks(topic, partition, timeout)
+            });
             let what = format!("no transaction to be open on {topic}-{partition}");
             wait_for(deadline.left(), &what, || {
                 // Asked by a read_committed consumer, this is the last stable offset.
@@ -396,11 +399,14 @@ impl KafkaBroker {
         let mut config = self.consumer_config();
         config.set("group.id", group);
         let consumer: BaseConsumer = config.create().unwrap();
+        let within = Duration::from_secs(30);
         let mut partitions = TopicPartitionList::new();
-        for partition in 0..partitions_of(&consumer, topic).unwrap() {
+        for partition in 0..wait_for(within, topic, || partitions_of(&consumer, topic)) {
             partitions.add_partition(topic, partition);
         }
-        let committed = consumer.committed_offsets(partitions, Duration::from_secs(20)).unwrap();
+        let committed = wait_for(within, "committed offsets", || {
+            consumer.committed_offsets(partitions.clone(), Duration::from_secs(20))
+        });
         let known = committed.elements().into_iter().filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
                 Some((element.partition(), offset, element.metadata().to_owned()))

@@ -64,7 +64,6 @@ impl<'a> Brokers<'a> {
         let producer = client.create_with_context(ListeningContext::default()).map_err(failed)?;
         let admin = client.create_with_context(ListeningContext::default()).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
             .build()
             .map_err(|error| Fatal::internal(format!("Kafka client's runtime: {error}")))?;
         Ok(Brokers { config, producer, admin, runtime })
@@ -98,24 +97,33 @@ impl<'a> Brokers<'a> {
         }
     }
 
-    /// Asks until there is an answer, if Kafka is there at all.
+    /// The same, once a broker is in service.
     ///
-    /// A cluster without a broker in service tells of no controller either; who
-    /// heard that waits for one, and librdkafka does not ask again by itself.
+    /// A cluster without one tells of no controller either; who heard that waits
+    /// for one, and librdkafka does not ask again by itself.
+    fn in_service(&self) -> Result<Metadata, Fatal> {
+        let clock = SystemClock::new();
+        let started_ms = clock.monotonic_ms();
+        loop {
+            let metadata = self.metadata()?;
+            let late = clock.monotonic_ms() - started_ms >= IN_SERVICE_WITHIN_MS;
+            if late || !metadata.brokers().is_empty() {
+                // The other client has its own idea of the cluster.
+                let _ = self.admin.inner().fetch_metadata(None, METADATA_STEP);
+                return Ok(metadata);
+            }
+            SystemClock::pause(IN_SERVICE_PAUSE);
+        }
+    }
+
+    /// Asks until there is an answer, if Kafka is there at all.
     fn ask<T>(&self, doing: &str, question: impl Fn() -> Result<T, NoAnswer>) -> Result<T, Fatal> {
         let clock = SystemClock::new();
         let started_ms = clock.monotonic_ms();
         loop {
-            let in_service = !self.metadata()?.brokers().is_empty();
-            // The other client has its own idea of the cluster.
-            let _ = self.admin.inner().fetch_metadata(None, METADATA_STEP);
             let late = clock.monotonic_ms() - started_ms >= IN_SERVICE_WITHIN_MS;
-            if !in_service && !late {
-                SystemClock::pause(IN_SERVICE_PAUSE);
-                continue;
-            }
             match question() {
-                Err(error) if error.timed_out() && !late => {}
+                Err(error) if error.timed_out() && !late => drop(self.in_service()?),
                 Err(error) => return Err(self.unavailable(doing, error)),
                 Ok(answer) => return Ok(answer),
             }
@@ -125,7 +133,7 @@ impl<'a> Brokers<'a> {
     /// How many partitions each topic has that there is, and how many brokers
     /// there are.
     fn partitions(&self) -> Result<(BTreeMap<String, i32>, usize), Fatal> {
-        let metadata = self.metadata()?;
+        let metadata = self.in_service()?;
         let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
         let counts = topics.map(|topic| {
             let count = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
@@ -288,7 +296,7 @@ impl<'a> Brokers<'a> {
             if created.iter().all(|name| counts.contains_key(name)) {
                 break;
             }
-            self.runtime.block_on(async { tokio::time::sleep(PROPAGATION_PAUSE).await });
+            SystemClock::pause(PROPAGATION_PAUSE);
         }
         Ok(())
     }
