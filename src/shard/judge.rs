@@ -49,7 +49,7 @@ pub(super) struct Row {
 /// What made somebody look at a row, and when it happened.
 pub(super) type Trigger = Option<(Timestamp, Cause)>;
 
-type Shown = Option<(Status, Connectivity)>;
+pub(super) type Shown = Option<(Status, Connectivity)>;
 
 impl Shard {
     /// Takes a row out of the table.
@@ -189,6 +189,11 @@ impl Shard {
 
     fn facts<'a>(&'a self, row: &'a Row, before: bool) -> Facts<'a> {
         Facts { hot: &row.hot, cold: &row.cold, scopes: &self.scopes, rules: &self.rules, before }
+    }
+
+    /// What the row shows at `at`, whatever it has emitted.
+    pub(super) fn shows(&self, row: &Row, at: Timestamp) -> Shown {
+        self.facts(row, false).shown(at)
     }
 
     /// Whether any session counted before the scope event that holds the shard.

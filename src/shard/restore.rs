@@ -176,6 +176,31 @@ impl Shard {
         }
     }
 
+    /// The same for one of which only the clock tells that it had been seen
+    /// (rule R5), and which is read again. The clock does not tell for sure: a
+    /// heartbeat that changes what was emitted had not been seen, and would be
+    /// noticed here without its date. It is left to the reading.
+    pub fn replay_heartbeat_if_seen(
+        &mut self,
+        device: &DeviceId,
+        at: Timestamp,
+        poll_interval_ms: Option<u32>,
+        clock: Timestamp,
+    ) {
+        let Some(before) = self.table.find(device).and_then(|index| self.load(index)) else {
+            return;
+        };
+        self.replay_heartbeat(device, at, poll_interval_ms);
+        let as_emitted = |row: &Row| {
+            let judged = Shard::judged_at(clock, Timestamp::MIN, row.hot.floor());
+            self.shows(row, judged) == row.hot.shown()
+        };
+        let after = self.load(before.index);
+        if as_emitted(&before) && after.is_some_and(|after| !as_emitted(&after)) {
+            self.table.put(before.index, before.hot);
+        }
+    }
+
     /// The greatest epoch found in the changelog (rule C7).
     #[must_use]
     pub fn last_epoch(&self) -> Option<u64> {

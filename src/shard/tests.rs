@@ -351,6 +351,44 @@ fn rows_that_the_view_may_not_have_seen_are_written_first() {
 }
 
 #[test]
+fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_nobody_back() {
+    let (quiet, busy) = (device(1), device(2));
+    let mut told = Told::new();
+    told.heartbeat(&quiet);
+    let mut entries = Vec::new();
+    let clock = T0 + 40 * MINUTE_MS;
+    for at in (T0..=clock).step_by(10 * usize::try_from(MINUTE_MS).unwrap()) {
+        told.at(at);
+        told.heartbeat(&busy);
+        told.run();
+        entries.extend(told.shard.take_outbox(0).changelog);
+    }
+    let [online, offline] = [Status::Online, Status::Offline].map(Status::index);
+    let counts = told.shard.status_counts();
+    assert_eq!((counts[online], counts[offline]), (1, 1));
+
+    let mut shard = Shard::new(3, Rules { slack_ms: 0, ..Rules::default() });
+    for entry in entries {
+        shard.restore_entry(entry, false);
+    }
+    let (clock, back_at) = (Timestamp(clock), Timestamp(clock + 500));
+    for (device, at) in [(&busy, clock), (&quiet, back_at)] {
+        shard.replay_heartbeat_if_seen(device, at, Some(900_000), clock);
+    }
+    shard.start(Start { epoch: 8, clock: Some(clock), ..Start::default() });
+    let mut told = Told { shard, offsets: [0; 3], now: told.now };
+    told.run();
+    assert!(told.shard.take_outbox(0).changes.is_empty());
+    // It is read, and has its date.
+    told.at(back_at.0);
+    told.heartbeat(&quiet);
+    told.run();
+    let changes = told.shard.take_outbox(0).changes;
+    let told: Vec<_> = changes.iter().map(|c| (c.device.clone(), c.since, c.cause)).collect();
+    assert_eq!(told, [(quiet, back_at, Cause::Heartbeat)]);
+}
+
+#[test]
 fn a_bad_record_becomes_a_dead_letter_and_its_offset_moves_on() {
     let mut told = Told::new();
     let letter = DeadLetter {

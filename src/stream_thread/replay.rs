@@ -1,7 +1,7 @@
 //! Which heartbeats a restore replays (rule R2), and as of when they count.
 
 use super::ports::{CommittedOffset, OffsetAt, RecordRef};
-use crate::shard::{DeviceId, EventBody, Input, Timestamp};
+use crate::shard::{EventBody, Input, Shard, Timestamp};
 use crate::wire::decode::{Format, decode};
 use crate::wire::metadata::ShardMetadata;
 
@@ -13,7 +13,9 @@ pub struct Replay {
     /// when it left the window, since one followed that was stamped after the
     /// clock and is unseen now. Then all are looked at.
     pub from: OffsetAt,
-    /// The clock by which rows will be judged had seen all stamped before this:
+    /// The clock by which rows will be judged.
+    clock: Timestamp,
+    /// It had seen all stamped before this:
     /// the slack is part of it (rule T2). To leave that out would call devices
     /// Offline whose last heartbeats took their time. Of this very millisecond
     /// may be the one that waited next, and whose turn had not come.
@@ -28,17 +30,6 @@ pub struct Replay {
     all_seen: bool,
     /// No heartbeat counts as later than this (rule T3).
     newest: Timestamp,
-}
-
-/// A heartbeat as it is replayed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplayedHeartbeat {
-    /// Whose.
-    pub device: DeviceId,
-    /// Its event time, clamped to what had been seen.
-    pub at: Timestamp,
-    /// The interval that it carries, in milliseconds.
-    pub poll_interval_ms: Option<u32>,
 }
 
 impl Replay {
@@ -58,6 +49,7 @@ impl Replay {
         let from = metadata.filter(|_| all_seen).map(|metadata| metadata.replay_from);
         Replay {
             from: from.map_or(OffsetAt::Start, OffsetAt::Time),
+            clock,
             seen_by_clock,
             newest: seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
             processed: committed.map_or(0, |committed| committed.offset),
@@ -77,14 +69,17 @@ impl Replay {
         self.all_seen || record.offset < self.processed || record.timestamp < self.seen_by_clock
     }
 
-    /// The heartbeat that a record holds. What cannot be decoded was a dead
-    /// letter when it was first read.
-    #[must_use]
-    pub fn heartbeat(&self, record: &RecordRef<'_>, format: Format) -> Option<ReplayedHeartbeat> {
-        let event = decode(Input::Heartbeats, format, record.key, record.value).ok()?;
-        let EventBody::Heartbeat { device, poll_interval_ms } = event.body else { return None };
+    /// Lets the shard have the heartbeat that a record holds, if the clock had
+    /// seen it. What cannot be decoded was a dead letter when it was first read.
+    pub fn replay(&self, shard: &mut Shard, record: &RecordRef<'_>, format: Format) {
+        let Ok(event) = decode(Input::Heartbeats, format, record.key, record.value) else { return };
+        let EventBody::Heartbeat { device, poll_interval_ms } = event.body else { return };
         let believed = record.timestamp.min(self.newest);
         let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
-        Some(ReplayedHeartbeat { device, at, poll_interval_ms })
+        if self.all_seen || record.offset < self.processed {
+            shard.replay_heartbeat(&device, at, poll_interval_ms);
+        } else if record.timestamp < self.seen_by_clock {
+            shard.replay_heartbeat_if_seen(&device, at, poll_interval_ms, self.clock);
+        }
     }
 }

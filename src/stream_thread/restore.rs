@@ -7,7 +7,7 @@
 use tracing::{debug, error, info};
 
 use super::ports::{Delivery, FoundOffset, Log, OffsetAt, QuestionId, RecordRef, Source};
-use super::replay::{Replay, ReplayedHeartbeat};
+use super::replay::Replay;
 use super::slot::{MarkerAnswer, Slot, Stage, next_epoch};
 use crate::error::Error;
 use crate::shard::{Input, Rules, Shard, Start, Timestamp};
@@ -281,10 +281,7 @@ pub(super) fn record(
                 return reached(slot, delivery, record.offset + 1);
             }
             slot.restored += 1;
-            if let Some(heartbeat) = which.heartbeat(record, heartbeat_format) {
-                let ReplayedHeartbeat { device, at, poll_interval_ms } = heartbeat;
-                slot.shard.replay_heartbeat(&device, at, poll_interval_ms);
-            }
+            which.replay(&mut slot.shard, record, heartbeat_format);
         }
         _ => {}
     }

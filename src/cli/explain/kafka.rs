@@ -217,11 +217,8 @@ impl Subject<'_> {
         let format = config.formats.input(Input::Heartbeats);
         self.reader.read(topic, self.ranges(range), &mut |message| {
             let record = record(message);
-            if record.key == Some(key.as_bytes())
-                && replay.has_seen(&record)
-                && let Some(heartbeat) = replay.heartbeat(&record, format)
-            {
-                shard.replay_heartbeat(self.device, heartbeat.at, heartbeat.poll_interval_ms);
+            if record.key == Some(key.as_bytes()) {
+                replay.replay(&mut shard, &record, format);
             }
         })?;
         let other_rules =
