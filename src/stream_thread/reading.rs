@@ -44,9 +44,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     /// Something waits for the ends: a shard that begins to run, or all of them
-    /// for the first answer that the broker's time is known for.
+    /// for the first answer that the broker's time is known for. A question that
+    /// is under way says nothing of either, and may take long: it is forgotten.
     pub(super) fn ask_ends_at_once(&mut self) {
         self.ends_asked_ms = i64::MIN / 2;
+        self.ends = None;
     }
 
     pub(super) fn learn_ends(

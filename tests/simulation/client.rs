@@ -134,6 +134,15 @@ impl Client {
         self.questions.clear();
         self.paused = false;
     }
+
+    /// No question that is under way is answered before this. Says whether there
+    /// is one.
+    pub fn delay_answers(&mut self, until: i64) -> bool {
+        for question in &mut self.questions {
+            question.arrives_at = question.arrives_at.max(until);
+        }
+        !self.questions.is_empty()
+    }
 }
 
 impl Sim {

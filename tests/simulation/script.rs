@@ -204,11 +204,28 @@ impl Script {
         sim.clients[client].job.as_mut().expect("a commit").wait_until(due);
     }
 
+    /// The answer to a question that is under way takes this long.
+    pub fn hears_no_answer_for(&mut self, ms: i64) {
+        let client = self.process().client;
+        let mut sim = self.world.sim.borrow_mut();
+        let due = sim.now + ms;
+        assert!(sim.clients[client].delay_answers(due), "no question");
+    }
+
     pub fn evicts_the_member(&mut self) {
         let mut sim = self.world.sim.borrow_mut();
         let members: Vec<u64> = sim.kafka.group.members.keys().copied().collect();
         for member in members {
             sim.kafka.group.leave(member);
+        }
+    }
+
+    /// A tick at a time, until the shard runs.
+    pub fn until_it_runs(&mut self) {
+        let deadline = self.now() + 120_000;
+        while !self.world.places[0].0.as_mut().is_some_and(Process::runs) {
+            assert!(self.now() < deadline, "never running");
+            self.until(self.now());
         }
     }
 

@@ -242,6 +242,29 @@ fn a_machine_that_slept_asks_how_far_the_inputs_are_as_soon_as_it_knows_the_time
 }
 
 #[test]
+fn a_question_that_takes_long_does_not_keep_another_from_being_put() {
+    worlds(
+        |_| {},
+        |script| {
+            script.polls("device", 10_000, 10_100, 15_000);
+            script.says(Some("witness"), 12_000, registered(""));
+            script.until(15_000);
+            script.dies();
+            script.polls("device", 60_000, 60_100, 60_000);
+            script.world.places[0].1 = START_MS + 70_000;
+            // The first one is put when the shard begins to run. It proves nothing,
+            // since broker time is not known; and its answer takes its time.
+            script.until_it_runs();
+            script.hears_no_answer_for(10_000);
+            script.until(script.now() + 20_000);
+            let expected = [since(ONLINE, 10_000), since(OFFLINE, 33_500), since(ONLINE, 60_000)];
+            assert_eq!(script.changes("device"), expected);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
 fn a_shard_that_is_lost_before_its_first_commit_comes_back_under_another_epoch() {
     let devices: Vec<String> = (0..12).map(|number| format!("device-{number}")).collect();
     worlds(

@@ -411,6 +411,11 @@ impl World {
                 sim.now += step;
                 sim.now
             };
+            // What comes for a process meanwhile is stamped by its own clock.
+            let processes = self.places.iter_mut().filter_map(|(process, _)| process.as_mut());
+            for process in processes.filter(|process| process.paused_until.is_none()) {
+                process.tell_time(now);
+            }
             {
                 let mut sim = self.sim.borrow_mut();
                 if self.faulty || now < START_MS + 8_000 {
@@ -609,6 +614,12 @@ fn delete_old_records(sim: &mut Sim, partition: i32) {
 }
 
 impl Process {
+    /// Whether a shard of it runs.
+    pub fn runs(&mut self) -> bool {
+        let shards = self.thread.as_mut().map(|thread| thread.report().shards).unwrap_or_default();
+        shards.iter().any(|shard| shard.stage == StageName::Running)
+    }
+
     pub fn leave(&mut self, sim: &mut Sim) {
         if self.leaving {
             return;
