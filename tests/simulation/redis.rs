@@ -197,14 +197,15 @@ pub struct SimView {
     /// With which incarnation of the server.
     connected: Option<u64>,
     under_way: Option<UnderWay>,
-    /// The greatest epoch that an answer has told of each partition.
-    told: BTreeMap<i32, u64>,
+    /// By partition and the epoch that a command was made for, the greatest
+    /// epoch that its answer told of.
+    told: BTreeMap<(i32, u64), u64>,
 }
 
 struct UnderWay {
     due: i64,
-    /// Of which partitions the answers are.
-    of: Vec<Option<i32>>,
+    /// Of which partitions the answers are, and for which epochs they asked.
+    of: Vec<Option<(i32, u64)>>,
     /// Sent, and not yet arrived.
     commands: Vec<Cmd>,
     answers: Vec<Result<Value, String>>,
@@ -221,13 +222,15 @@ impl SimView {
         self.rounds.is_drained()
     }
 
-    /// Nobody goes on writing who knows of a later owner, or who has given the
-    /// partition back; but for one who ends, and writes what still waits: a
-    /// later owner's writes are safe from it (rule V2).
+    /// Nobody goes on writing for an epoch who was told, writing for it, of a
+    /// later owner, or who has given the partition back; but for one who ends,
+    /// and writes what still waits: a later owner's writes are safe from it
+    /// (rule V2). Who has got the partition again while the answer was on its
+    /// way may ask for its marker: that is how it learns who owns it.
     fn watch(&self, sim: &mut Sim, command: &Cmd) {
         let Some((partition, epoch)) = writes(command) else { return };
         let name = &sim.clients[self.client].name;
-        let superseded = self.told.get(&partition).filter(|told| **told > epoch);
+        let superseded = self.told.get(&(partition, epoch)).filter(|told| **told > epoch);
         let client = &sim.clients[self.client];
         let held = client.stopping || client.owned.iter().any(|(_, owned)| *owned == partition);
         let what = match superseded {
@@ -262,9 +265,9 @@ impl SimView {
             let answers = (!round.lost && !away).then_some(answers);
             self.connected = answers.is_some().then_some(incarnation);
             self.under_way = None;
-            for (answer, partition) in answers.iter().flatten().zip(of) {
-                if let (Ok(answer), Some(partition)) = (answer, partition) {
-                    let told = self.told.entry(partition).or_default();
+            for (answer, of) in answers.iter().flatten().zip(of) {
+                if let (Ok(answer), Some(of)) = (answer, of) {
+                    let told = self.told.entry(of).or_default();
                     *told = (*told).max(epoch_told(answer).unwrap_or(0));
                 }
             }
@@ -283,8 +286,7 @@ impl SimView {
         for command in &commands {
             self.watch(&mut sim, command);
         }
-        let of = commands.iter().map(|command| writes(command).map(|(partition, _)| partition));
-        let of = of.collect();
+        let of = commands.iter().map(writes).collect();
         let lost = sim.faults.redis_round_lost;
         let lost = sim.random.chance(lost);
         if lost {
