@@ -41,8 +41,13 @@ impl BrokerTime {
         let stale = self.now(monotonic_ms).is_some_and(|now| stamp > now.plus_ms(STALE_MS));
         let stale = stale && self.age_ms(monotonic_ms) > STALE_MS;
         if stale {
-            self.offset_ms = None;
+            self.forget();
         }
+    }
+
+    /// The time is not known until the next report.
+    pub fn forget(&mut self) {
+        self.offset_ms = None;
     }
 
     /// How long ago the last report came, in milliseconds.

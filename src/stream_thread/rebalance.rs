@@ -44,6 +44,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.counts.rebalances[2] += 1;
         self.forget_adoptions(partitions);
         self.release = None;
+        // The machine may have slept; the first commit to come tells (rule T6).
+        self.broker_time.forget();
         self.drop_partitions(partitions, false);
     }
 

@@ -242,6 +242,35 @@ fn a_machine_that_slept_asks_how_far_the_inputs_are_as_soon_as_it_knows_the_time
 }
 
 #[test]
+fn a_machine_that_slept_until_the_group_gave_it_up_does_not_believe_its_clock() {
+    worlds(
+        |_| {},
+        |script| {
+            for at in [10_000, 75_000, 100_000] {
+                script.polls("device", at, at + 100, 20_000);
+            }
+            script.says(Some("registered"), 20_000, registered(""));
+            script.until_it("reported", |script| script.has_in_changelog("d/registered"));
+            script.until(script.now() + 200);
+            {
+                let sim = script.world.sim.clone();
+                let mut sim = sim.borrow_mut();
+                script.process().pause(&mut sim, 60_000, true);
+            }
+            // No input is idle, so nobody waits for an answer about one.
+            script.says(Some("other"), 76_000, registered(""));
+            let (instance, session) = ("vpn".to_owned(), "s".to_owned());
+            let opened = v1::SessionOpened { instance, session };
+            script.says_vpn(Some("other"), 76_000, vpn::Event::SessionOpened(opened));
+            script.until(90_000);
+            let expected = [since(ONLINE, 10_000), since(OFFLINE, 41_000), since(ONLINE, 75_000)];
+            assert_eq!(script.changes("device"), expected);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
 fn a_question_that_takes_long_does_not_keep_another_from_being_put() {
     worlds(
         |_| {},
