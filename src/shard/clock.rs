@@ -139,7 +139,8 @@ impl Clock {
             state.previous = Some(record_ts);
             return record_ts;
         }
-        let Some(reference) = state.watermark.max(state.previous).or(now.broker) else {
+        let before = state.watermark.max(state.previous);
+        let Some(reference) = before.or(now.broker) else {
             // Nothing to measure it by: it may count for its own device, but
             // must not become what others are measured by.
             state.unmeasured = state.offered;
@@ -147,8 +148,13 @@ impl Clock {
         };
         let ahead = record_ts > reference.plus_ms(jump_ms);
         state.ahead_in_a_row = if ahead { state.ahead_in_a_row.saturating_add(1) } else { 0 };
-        let mut believed =
-            if ahead && state.ahead_in_a_row < AHEAD_BELIEVED { reference } else { record_ts };
+        let doubted = ahead && state.ahead_in_a_row < AHEAD_BELIEVED;
+        if doubted && before.is_none() {
+            // Nor does it prove that all until now has been read.
+            state.unmeasured = state.offered;
+            return reference;
+        }
+        let mut believed = if doubted { reference } else { record_ts };
         if let Some(broker) = now.broker {
             // Fifteen in a row show that time has passed, not that it is later
             // than the broker says; nor do many small jumps, one on another.
@@ -661,6 +667,19 @@ mod tests {
         assert_eq!(clock.clock(UNKNOWN), Timestamp::MIN);
         assert_eq!(sent(&mut clock, at(500), broker(1_000)), at(500));
         assert_eq!(clock.watermark(BEATS), Some(at(500)));
+    }
+
+    #[test]
+    fn an_absurd_first_record_does_not_prove_that_all_until_now_was_read() {
+        let mut clock = only_heartbeats_matter();
+        let absurd = at(365 * 86_400_000);
+        for _ in 0..2 {
+            assert_eq!(sent(&mut clock, absurd, broker(60_000)), at(60_000));
+            assert_eq!(clock.watermark(BEATS), None);
+        }
+        assert_eq!(sent(&mut clock, at(500), broker(60_000)), at(500));
+        assert_eq!(clock.watermark(BEATS), Some(at(500)));
+        assert_eq!(sent(&mut clock, absurd, broker(60_000)), at(500));
     }
 
     #[test]
