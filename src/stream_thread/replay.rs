@@ -28,7 +28,8 @@ pub struct Replay {
     /// told by their stamps, one by one: where stamps are the producers', a
     /// single absurd one would mislead a search for the offset of their end.
     all_seen: bool,
-    /// No heartbeat counts as later than this (rule T3).
+    /// No heartbeat counts as later than this (rule T3). Without limit where all
+    /// that were processed had nothing to be measured by.
     newest: Timestamp,
 }
 
@@ -51,7 +52,10 @@ impl Replay {
             from: from.map_or(OffsetAt::Start, OffsetAt::Time),
             clock,
             seen_by_clock,
-            newest: seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
+            newest: match (metadata, seen) {
+                (Some(_), None) => Timestamp(i64::MAX),
+                _ => seen_by_clock.max(seen.unwrap_or(seen_by_clock)),
+            },
             processed: committed.map_or(0, |committed| committed.offset),
             all_seen,
         }

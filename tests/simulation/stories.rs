@@ -182,6 +182,28 @@ fn the_next_in_line_when_the_offsets_were_lost_was_not_seen() {
 }
 
 #[test]
+fn what_was_processed_before_anything_was_known_of_the_time_counts_after_a_restart() {
+    worlds(
+        |plan| plan.shape.create_time = true,
+        |script| {
+            script.world.places[0].1 = START_MS + 45_000;
+            for at in [10_000, 25_000, 40_000, 55_000, 70_000, 85_000] {
+                script.polls("device", at, at + 100, 15_000);
+            }
+            script.until_it_runs();
+            script.faults(|faults| faults.question_fails = 1.0);
+            script.until_it("processed", |script| script.committed()[2] == 3);
+            script.dies();
+            script.faults(|faults| faults.question_fails = 0.0);
+            script.world.places[0].1 = START_MS + script.now() + 1_000;
+            script.until(90_000);
+            assert_eq!(script.changes("device"), [since(ONLINE, 10_000)]);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
 fn what_left_the_window_unwritten_is_replayed_where_what_followed_is_unseen() {
     worlds(
         |_| {},
