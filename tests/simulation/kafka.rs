@@ -225,6 +225,8 @@ pub struct TransactionInfo {
     pub producer: String,
     /// Counts the commits of the cluster.
     pub committed: Option<u64>,
+    /// When that was decided, or aborting it.
+    pub ended_at: i64,
 }
 
 pub type OffsetsOf = Vec<((Input, i32), CommittedOffset)>;
@@ -371,7 +373,7 @@ impl Kafka {
         let touched = BTreeSet::new();
         producer.ongoing = Some(Ongoing { id: next, since: now, touched, offsets: false });
         self.next_transaction = next;
-        let info = TransactionInfo { producer: id.to_owned(), committed: None };
+        let info = TransactionInfo { producer: id.to_owned(), committed: None, ended_at: 0 };
         self.transactions.insert(next, info);
         Ok(next)
     }
@@ -437,9 +439,10 @@ impl Kafka {
         let Some(producer) = self.producers.get_mut(id) else { return };
         let Some(ongoing) = producer.ongoing.take() else { return };
         producer.completing = Some(ongoing.id);
+        let info = self.transactions.get_mut(&ongoing.id).expect("a known transaction");
+        info.ended_at = now;
         if commit {
             self.commits += 1;
-            let info = self.transactions.get_mut(&ongoing.id).expect("a known transaction");
             info.committed = Some(self.commits);
         }
         let mut places: Vec<_> = ongoing.touched.into_iter().map(MarkerPlace::Log).collect();

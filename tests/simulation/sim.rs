@@ -32,6 +32,8 @@ pub struct Sim {
     pub faults: Faults,
     /// Nobody reaches the brokers until then.
     pub brokers_away_until: i64,
+    /// From when until when somebody did not reach the brokers, at most.
+    pub unreachable: Vec<(i64, i64)>,
     pub trace: Trace,
 }
 

@@ -206,6 +206,7 @@ impl World {
             clients: Vec::new(),
             faults: Faults::default(),
             brokers_away_until: 0,
+            unreachable: Vec::new(),
             trace: Trace { on: trace, ..Trace::default() },
         };
         sim.note(|| format!("{plan:?}"));
@@ -395,7 +396,12 @@ impl World {
         if let Some(violation) = &sim.redis.violation {
             return Err(violation.clone());
         }
-        let observed = Observed { kafka: &sim.kafka, redis: &sim.redis.keys, now: sim.now };
+        let observed = Observed {
+            kafka: &sim.kafka,
+            redis: &sim.redis.keys,
+            unreachable: &sim.unreachable,
+            now: sim.now,
+        };
         auditor::audit(&observed, &self.plan, &mut outcome.counts)
     }
 
@@ -547,6 +553,7 @@ impl World {
             } else if sim.random.chance(faults.cut_off_per_s * per_tick) {
                 let ms = sim.random.between(500, 60_000).min(plan.longest_absence_ms);
                 sim.clients[client].cut_off_until = now + ms;
+                sim.unreachable.push((now, now + ms));
                 sim.note(|| format!("{name} is cut off for {ms} ms"));
             }
             if sim.random.chance(faults.clock_step_per_s * per_tick) {
@@ -558,6 +565,7 @@ impl World {
         if sim.random.chance(faults.brokers_away_per_s * per_tick) {
             let ms = sim.random.between(500, 25_000).min(plan.longest_absence_ms);
             sim.brokers_away_until = now + ms;
+            sim.unreachable.push((now, now + ms));
             sim.note(|| format!("the brokers are away for {ms} ms"));
         }
         if sim.random.chance(faults.redis_away_per_s * per_tick) {

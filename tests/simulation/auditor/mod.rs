@@ -29,6 +29,8 @@ const OVERLOOKED_MS: i64 = 12_500;
 pub struct Observed<'a> {
     pub kafka: &'a Kafka,
     pub redis: &'a BTreeMap<String, Hash>,
+    /// From when until when somebody did not reach the brokers, at most.
+    pub unreachable: &'a [(i64, i64)],
     pub now: i64,
 }
 
@@ -108,7 +110,7 @@ pub fn audit(
         if !device.absurd {
             audit.expiries(counts)?;
             if !plan.at_least_once {
-                audit.plain_sequence(clock, observed.now, counts)?;
+                audit.plain_sequence(clock, observed, counts)?;
             }
             audit.last(clock, observed.now, counts)?;
         }
@@ -487,9 +489,10 @@ impl DeviceAudit<'_> {
     fn plain_sequence(
         &self,
         clock: i64,
-        now: i64,
+        observed: &Observed<'_>,
         counts: &mut BTreeMap<&'static str, u64>,
     ) -> Result<(), String> {
+        let now = observed.now;
         let Device { heartbeats, vpn, lifecycle, changes, .. } = self.device;
         let in_time = |said: &Said<Option<i64>>| {
             said.event.is_some() && said.appended_at - said.at < self.plan.rules.slack_ms
@@ -530,6 +533,9 @@ impl DeviceAudit<'_> {
             let next = following.map(|next| next.at);
             let behind = following
                 .is_some_and(|next| moments::was_behind(self.moments, deadline, next.offset));
+            let cut_off = following.is_some_and(|next| {
+                moments::was_cut_off(self.moments, next.offset, observed.unreachable)
+            });
             let expected = (offline.0, offline.1, deadline);
             let found = changes.peek() == Some(&expected);
             let may = next.map_or(deadline <= now, |next| deadline <= next);
@@ -537,8 +543,8 @@ impl DeviceAudit<'_> {
             if found && may {
                 changes.next();
                 shown = Some(offline);
-            } else if must && behind && overlooked > 0 {
-                overlooked -= 1;
+            } else if must && behind && (overlooked > 0 || cut_off) {
+                overlooked -= i32::from(!cut_off);
                 *counts.entry("overlooked").or_default() += 1;
             } else if must {
                 let found = changes.peek();

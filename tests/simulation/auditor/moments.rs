@@ -16,6 +16,9 @@ use crate::world::Plan;
 /// How far an event may carry the judging of its row past the clock (rule T5).
 const JUDGED_AHEAD_MS: i64 = 10_000;
 
+/// After a time without brokers, all that was begun before is through by then.
+const SOON_MS: i64 = 5_000;
+
 /// A shard as it was committed.
 pub struct Moment {
     commit: u64,
@@ -25,6 +28,8 @@ pub struct Moment {
     clock: i64,
     epoch: u64,
     batch: u64,
+    /// When the transaction was committed.
+    at: i64,
 }
 
 /// What a transaction holds besides offsets, by shard.
@@ -43,6 +48,18 @@ pub fn was_behind(moments: &[Moment], deadline: i64, heartbeat: i64) -> bool {
     // What is read again after lost offsets says nothing.
     let before = moments.iter().take_while(|moment| moment.offsets[2] <= heartbeat);
     before.map(|moment| moment.clock).max().is_none_or(|clock| clock < deadline)
+}
+
+/// Whether somebody did not reach the brokers shortly before a heartbeat was
+/// processed: then an input that is to be read may be late by more than others
+/// wait for it (rule T4), and the clock stands.
+pub fn was_cut_off(moments: &[Moment], heartbeat: i64, unreachable: &[(i64, i64)]) -> bool {
+    let processed = moments.iter().find(|moment| moment.offsets[2] > heartbeat);
+    processed.is_some_and(|moment| {
+        let overlaps =
+            |&(from, until): &(i64, i64)| from <= moment.at && moment.at - SOON_MS <= until;
+        unreachable.iter().any(overlaps)
+    })
 }
 
 pub fn moments(
@@ -110,10 +127,8 @@ pub fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
     let mut all: BTreeMap<i32, Vec<Moment>> = BTreeMap::new();
     for made in &kafka.offset_commits {
         let Some(transaction) = made.transaction else { continue };
-        let Some(commit) = kafka.transactions.get(&transaction).and_then(|info| info.committed)
-        else {
-            continue;
-        };
+        let Some(info) = kafka.transactions.get(&transaction) else { continue };
+        let Some(commit) = info.committed else { continue };
         for partition in 0..kafka.partitions {
             let of = |input| {
                 let mut offsets = made.offsets.iter();
@@ -138,6 +153,7 @@ pub fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
                 clock: number(1)?,
                 epoch: number(3)? as u64,
                 batch: number(4)? as u64,
+                at: info.ended_at,
             });
         }
     }
