@@ -267,6 +267,51 @@ fn a_group_whose_offsets_are_gone_makes_nobody_offline_who_polled() {
 }
 
 #[test]
+fn inputs_that_no_longer_have_what_was_to_be_read_next_are_read_from_their_start() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("retention", 2);
+    let config = ServiceConfig::new(broker, &topics).redis(&redis.url());
+    let producer = broker.producer();
+    let every = Duration::from_secs(3_600);
+    let devices = |range: std::ops::Range<u64>| range.map(device_id).collect::<Vec<_>>();
+    let mut service = DeviceStatus::start_ready(&config);
+    poll_all(&producer, &topics, &devices(0..20), every);
+    for device in devices(0..20) {
+        wait_status(&redis, &device, "online");
+    }
+    let heartbeats = &topics.heartbeats;
+    let made_anew = || broker.make_anew(heartbeats, 2);
+    let deleted = || broker.delete_records(heartbeats);
+    // Kafka forgets the offsets of a topic that is deleted.
+    let faults: [(&dyn Fn(), _, u64); 2] = [
+        (&deleted, "what was to be read next is not in the log any more", 20),
+        (&made_anew, "nothing is committed of this input, though it is of the others", 40),
+    ];
+    for (fault, expected, next) in faults {
+        assert!(service.terminate().success());
+        // Unread, and not to be read any more.
+        poll_all(&producer, &topics, &devices(next + 10..next + 20), every);
+        fault();
+        poll_all(&producer, &topics, &devices(next..next + 10), every);
+        service = DeviceStatus::start_ready(&config);
+        for device in devices(next..next + 10) {
+            wait_status(&redis, &device, "online");
+        }
+        let lost = service.metric("device_status_offsets_lost_total", "heartbeats");
+        let words = service.process.output();
+        assert_eq!(lost, Some(2.0), "one a partition: {words}");
+        assert!(words.contains(expected), "{words}");
+    }
+    assert!(service.terminate().success());
+    let changes = decode(&broker.read_committed(&topics.status_changes, SOON));
+    assert_versions_without_gaps(&changes);
+    let changed: Vec<_> = changes.iter().map(|change| change.device_id.clone()).collect();
+    assert_eq!(changed.len(), 40, "{changes:#?}");
+    assert!(changes.iter().all(|change| change.status() == Status::Online), "{changes:#?}");
+}
+
+#[test]
 fn heartbeats_that_are_kept_for_less_than_the_replay_window_refuse_the_start() {
     let broker = KafkaBroker::shared();
     let topics = broker.service_topics("short", 2);

@@ -102,7 +102,7 @@ impl Adoption {
                     .map_or(0, |(.., offset)| (*offset).max(0))
             };
             let log = bound(OffsetAt::Start)..=bound(OffsetAt::HighWatermark);
-            // Past the end: the topic was deleted and made anew.
+            // Past the end: the log was cut off, or the offset set by hand.
             let gone = committed.as_ref().is_some_and(|c| !log.contains(&c.offset));
             let offset = match &committed {
                 Some(committed) if !gone => committed.offset,

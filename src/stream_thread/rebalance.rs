@@ -84,7 +84,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         partition,
                         input = input.name(),
                         offset = start.offset,
-                        "the committed offset was deleted by retention: going on from the log's start"
+                        "what was to be read next is not in the log any more: going on from its start"
                     );
                 }
                 let rules = &self.settings.rules;
@@ -119,7 +119,19 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     slot.stage = Stage::Running;
                     resumed.push(slot.partition);
                 }
-                _ => slot.stage = Stage::Restoring(Restore::new(slot.metadata(), now_ms)),
+                _ => {
+                    for input in slot.mark_forgotten() {
+                        self.counts.offsets_gone[input.index()] += 1;
+                        error!(
+                            partition = slot.partition,
+                            input = input.name(),
+                            "nothing is committed of this input, though it is of the others: its \
+                             topic was made anew, or the offset was deleted. Going on from the \
+                             log's start"
+                        );
+                    }
+                    slot.stage = Stage::Restoring(Restore::new(slot.metadata(), now_ms));
+                }
             }
         }
         for partition in resumed {

@@ -15,10 +15,10 @@ pub struct Replay {
     pub from: OffsetAt,
     /// The clock by which rows will be judged.
     clock: Timestamp,
-    /// It had seen all stamped before this:
-    /// the slack is part of it (rule T2). To leave that out would call devices
-    /// Offline whose last heartbeats took their time. Of this very millisecond
-    /// may be the one that waited next, and whose turn had not come.
+    /// It may have seen all stamped before this: the slack is part of it (rule
+    /// T2). To leave that out would call devices Offline whose last heartbeats
+    /// took their time. Of this very millisecond may be the one that waited
+    /// next, and whose turn had not come.
     seen_by_clock: Timestamp,
     /// All below this offset were processed.
     processed: i64,
@@ -67,10 +67,14 @@ impl Replay {
         if self.all_seen { self.processed.min(end) } else { end }
     }
 
-    /// Whether the clock had seen a record.
+    fn was_processed(&self, record: &RecordRef<'_>) -> bool {
+        self.all_seen || record.offset < self.processed
+    }
+
+    /// Whether the clock may have seen a record.
     #[must_use]
     pub fn has_seen(&self, record: &RecordRef<'_>) -> bool {
-        self.all_seen || record.offset < self.processed || record.timestamp < self.seen_by_clock
+        self.was_processed(record) || record.timestamp < self.seen_by_clock
     }
 
     /// Lets the shard have the heartbeat that a record holds, if the clock had
@@ -80,9 +84,9 @@ impl Replay {
         let EventBody::Heartbeat { device, poll_interval_ms } = event.body else { return };
         let believed = record.timestamp.min(self.newest);
         let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
-        if self.all_seen || record.offset < self.processed {
+        if self.was_processed(record) {
             shard.replay_heartbeat(&device, at, poll_interval_ms);
-        } else if record.timestamp < self.seen_by_clock {
+        } else if self.has_seen(record) {
             shard.replay_heartbeat_if_seen(&device, at, poll_interval_ms, self.clock);
         }
     }

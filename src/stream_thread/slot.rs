@@ -15,7 +15,7 @@ pub(super) struct InputStart {
     pub offset: i64,
     /// What the group had committed, if anything.
     pub committed: Option<CommittedOffset>,
-    /// The committed offset was no longer there (rule R5).
+    /// The committed offset was no longer there, or was forgotten (rule R5).
     pub gone: bool,
 }
 
@@ -100,6 +100,21 @@ impl Slot {
             .flatten()
             .filter_map(|start| ShardMetadata::decode(&start.committed.as_ref()?.metadata))
             .max_by_key(|metadata| (metadata.epoch, metadata.batch))
+    }
+
+    /// Marks the inputs of which nothing is committed, though something is of
+    /// the others, and tells them: each commit is of all three (rule R5).
+    pub fn mark_forgotten(&mut self) -> Vec<Input> {
+        let mut forgotten = Vec::new();
+        if self.metadata().is_some() {
+            for (input, start) in Input::ALL.into_iter().zip(self.inputs.iter_mut().flatten()) {
+                if start.committed.is_none() {
+                    start.gone = true;
+                    forgotten.push(input);
+                }
+            }
+        }
+        forgotten
     }
 
     /// The offsets to commit now.

@@ -276,6 +276,36 @@ impl KafkaBroker {
         });
     }
 
+    /// Deletes all records that a topic has, as retention does.
+    pub fn delete_records(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let consumer = self.consumer_config().create::<BaseConsumer>().unwrap();
+        let mut all = TopicPartitionList::new();
+        let within = Duration::from_secs(30);
+        for partition in 0..wait_for(within, topic, || partitions_of(&consumer, topic)) {
+            all.add_partition_offset(topic, partition, Offset::End).unwrap();
+        }
+        let results = block_on(admin.delete_records(&all, &AdminOptions::new())).unwrap();
+        for result in results.elements() {
+            result.error().unwrap();
+        }
+    }
+
+    /// Deletes a topic, and makes it anew as the service's inputs are made.
+    pub fn make_anew(&self, topic: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let results = block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        results.into_iter().next().unwrap().unwrap();
+        let consumer = self.consumer_config().create::<BaseConsumer>().unwrap();
+        wait_for(Duration::from_secs(30), "the topic to be gone", || {
+            let topics = consumer.fetch_metadata(None, Duration::from_secs(5));
+            let topics = topics.map_err(|error| error.to_string())?;
+            let known = topics.topics().iter().any(|known| known.name() == topic);
+            if known { Err("it is still there".to_owned()) } else { Ok(()) }
+        });
+        self.create_topic(topic, partitions, &[("message.timestamp.type", "LogAppendTime")]);
+    }
+
     /// Creates the topics of one instance of the service, under names that no
     /// other test uses.
     pub fn service_topics(&self, label: &str, partitions: i32) -> ServiceTopics {
