@@ -340,7 +340,8 @@ impl Scopes {
             return Applied::Stale;
         }
         self.renew_lease(index, before.lease_end(), clock);
-        let resumed = before.lapsed && !self.instances.get(index).lapsed;
+        let instance = self.instances.get(index);
+        let resumed = before.lapsed && !instance.lapsed || before.ending && !instance.ending;
         // Sessions of an earlier start end when the new one began; those that
         // come back do so by this announcement.
         let (at, cause) = match restarted {
@@ -362,6 +363,7 @@ impl Scopes {
         if end > clock {
             instance.lapsed = false;
         }
+        instance.ending &= end.plus_ms(-1) <= clock;
         if !instance.lapsed {
             self.leases.insert((end, index));
         }
@@ -451,6 +453,21 @@ mod tests {
         // Of an earlier start: nothing.
         assert!(matches!(apply(&mut scopes, 300, &alive(Some(40), 1_000)), Applied::Stale));
         assert_eq!(scopes.leases.len(), 1);
+    }
+
+    #[test]
+    fn a_lease_renewed_while_some_rows_may_have_been_settled_for_its_end_is_settled() {
+        let mut scopes = Scopes::default();
+        apply(&mut scopes, 100, &alive(Some(50), 1_000));
+        scopes.start(Timestamp(1_099));
+        assert!(instance(&scopes).ending);
+        let mut renew = |at| {
+            let clock = Timestamp(1_099);
+            let event = alive(Some(50), 1_000);
+            scopes.apply(Timestamp(at), Timestamp(at), clock, &event)
+        };
+        assert!(matches!(renew(1_100), Applied::Settle { .. }));
+        assert!(matches!(renew(1_200), Applied::Quiet), "there is nothing left to be settled");
     }
 
     #[test]

@@ -447,8 +447,14 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     fn run_shard(&mut self, partition: i32) {
-        let epoch = self.slots.get(&partition).map(|slot| slot.epoch);
-        self.last_epoch = self.last_epoch.max(epoch);
+        let slot = self.slots.get(&partition);
+        self.last_epoch = self.last_epoch.max(slot.map(|slot| slot.epoch));
+        // What was committed was no later than the broker's time: ours is of
+        // before the machine slept (rule T6).
+        let restored = slot.map(|slot| slot.shard.clock());
+        if self.now().broker.is_some_and(|broker| Some(broker) < restored) {
+            self.broker_time.forget();
+        }
         self.ask_ends_at_once();
         if let Err(error) = self.log.resume(&all_inputs(partition)) {
             warn!(partition, %error, "the shard cannot be read from yet");
