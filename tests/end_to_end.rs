@@ -375,7 +375,8 @@ fn the_sweep_undoes_what_was_done_to_the_view_while_events_flow() {
     ::redis::cmd("HSET").arg(&fleet).arg(&counts).exec(&mut connection).unwrap();
     // Others go on meanwhile, so that a transaction is under way most of the time.
     let mut n = 0;
-    wait_for(SOON, "the view to be as it was", || {
+    // What the pass under way has gone past is found by the next, of 10 s each.
+    wait_for(SOON * 2, "the view to be as it was", || {
         producer.send(&topics, (0..20).map(|i| beat(&device_id(1_000 + n + i), hour)));
         producer.flush();
         n += 20;

@@ -206,6 +206,23 @@ fn slots_that_move_to_a_new_node_are_followed_under_traffic() {
 }
 
 #[test]
+fn a_node_that_leaves_while_it_is_scanned_stops_nothing() {
+    let cluster = RedisCluster::start(3, false);
+    let redis = Redis { refresh_interval: Duration::from_secs(9), ..config(&cluster) };
+    let mut owner = filled_with(redis, DEVICES);
+    let mut last = cluster.master(2).connection();
+    flow_until(&mut owner, "a scan of the last node", |_| {
+        let calls: String = redis::cmd("INFO").arg("commandstats").query(&mut last).unwrap();
+        calls.contains("cmdstat_scan:")
+    });
+    let scans = |owner: &Owner| owner.view.stats().sweep.scans.load(Ordering::Relaxed);
+    let before = scans(&owner);
+    cluster.take_slots_away(2, 1);
+    flow_until(&mut owner, "the scan to come to its end", |owner| scans(owner) > before);
+    assert_equal(&mut owner, &cluster);
+}
+
+#[test]
 fn a_new_owner_on_a_cluster_believes_what_every_node_still_has() {
     let cluster = RedisCluster::start(3, false);
     let redis = config(&cluster);

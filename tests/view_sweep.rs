@@ -149,6 +149,28 @@ fn devices_that_come_back_with_an_old_backup_go_again() {
 }
 
 #[test]
+fn a_pass_during_which_many_keys_come_in_is_not_drawn_out() {
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let mut owner = filled(&server, 300, false, Duration::from_secs(3));
+    let scans = |owner: &Owner| owner.view.stats().sweep.scans.load(Ordering::Relaxed);
+    owner.turn_until("a pass over nothing", |owner| scans(owner) > 0);
+    run(&mut redis, "CONFIG RESETSTAT");
+    owner.turn_until("a pass over few keys to be under way", |_| {
+        let calls: String = redis::cmd("INFO").arg("commandstats").query(&mut redis).unwrap();
+        calls.contains("cmdstat_scan:")
+    });
+    let mut more = redis::pipe();
+    for n in 0..100_000 {
+        more.set(format!("other:{n}"), "").ignore();
+    }
+    more.exec(&mut redis).unwrap();
+    let extra = "ds:device:extra";
+    run(&mut redis, &format!("HSET {extra} status online token 3:{EPOCH}:1"));
+    owner.turn_until("the device that nobody has to go", |_| hash(&mut redis, extra).is_empty());
+}
+
+#[test]
 fn the_heartbeat_is_brought_up_to_date_and_no_hint_goes_out() {
     let server = RedisServer::start();
     let mut redis = server.connection();

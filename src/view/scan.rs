@@ -101,7 +101,7 @@ pub struct Scan {
     keys_per_step: i64,
     step_ms: i64,
     sets: VecDeque<Set>,
-    /// The next pass follows a loss.
+    /// This pass, or the next, follows a loss.
     hurry: bool,
     /// The server does not let us: said once.
     refused: bool,
@@ -157,13 +157,14 @@ impl Scan {
             return Ok(());
         }
         if self.cursor.is_none() && self.sets.is_empty() {
-            self.begin(link, now_ms)?;
+            self.started_ms = now_ms;
+            self.cursor = Cursor::at(0, link.servers());
         }
-        self.next_ms = now_ms + self.step_ms;
         if !self.sets.is_empty() {
+            self.next_ms = now_ms + self.step_ms;
             self.look_at_sets(encoder, link, stats)?;
         } else if let Some(cursor) = self.cursor.take()
-            && let Err(message) = self.look_at_keys(&cursor, encoder, link, stats)
+            && let Err(message) = self.look_at_keys(&cursor, encoder, link, stats, now_ms)
         {
             // The same again: what it found has not been told.
             self.cursor = Some(cursor);
@@ -171,34 +172,31 @@ impl Scan {
         }
         if self.cursor.is_none() && self.sets.is_empty() {
             stats.sweep.scans.fetch_add(1, Ordering::Relaxed);
+            self.hurry = false;
             self.next_ms = now_ms.max(self.started_ms.saturating_add(self.interval_ms));
         }
         Ok(())
     }
 
-    /// Paces a pass by the number of keys, so that it takes most of its interval.
-    fn begin(&mut self, link: &mut Link, now_ms: i64) -> Result<(), String> {
-        self.started_ms = now_ms;
-        if std::mem::take(&mut self.hurry) {
+    /// Paces the steps by the number of keys that a server holds now, so that a
+    /// pass takes most of its interval, however many come in while it runs.
+    fn pace(&mut self, server: usize, link: &mut Link) -> Result<(), String> {
+        if self.hurry {
             self.keys_per_step = KEYS_AFTER_LOSS;
             self.step_ms = STEP_MS;
-            self.cursor = Cursor::at(0, link.servers());
             return Ok(());
         }
-        let mut keys = 1;
-        for server in 0..link.servers() {
-            keys += match link.ask_server(server, &redis::cmd("DBSIZE"))? {
-                Ok(Value::Int(keys)) => keys,
-                // Not allowed to know: as if there were many.
-                _ => 1_000_000,
-            };
-        }
-        let budget_ms = (self.interval_ms / 10 * 9).max(1);
+        let keys = match link.ask_server(server, &redis::cmd("DBSIZE"))? {
+            Ok(Value::Int(keys)) => keys,
+            // Not allowed to know: as if there were many.
+            _ => 1_000_000,
+        };
+        let servers = i64::try_from(link.servers()).unwrap_or(i64::MAX).max(1);
+        let budget_ms = (self.interval_ms / 10 * 9 / servers).max(1);
         self.keys_per_step = (keys.saturating_mul(STEP_MS) / budget_ms)
             .clamp(*KEYS_PER_STEP.start(), *KEYS_PER_STEP.end());
         let steps = keys / self.keys_per_step + 1;
         self.step_ms = (budget_ms / steps).max(STEP_MS);
-        self.cursor = Cursor::at(0, link.servers());
         Ok(())
     }
 
@@ -208,7 +206,14 @@ impl Scan {
         encoder: &Encoder,
         link: &mut Link,
         stats: &ViewStats,
+        now_ms: i64,
     ) -> Result<(), String> {
+        if *server >= link.servers() {
+            // The cluster has become smaller: this pass has seen what there is.
+            return Ok(());
+        }
+        self.pace(*server, link)?;
+        self.next_ms = now_ms + self.step_ms;
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(self.keys_per_step);
         let answer = link.ask_server(*server, &scan)?;

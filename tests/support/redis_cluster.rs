@@ -176,6 +176,29 @@ impl RedisCluster {
         }
         self.masters.push(Some(server));
     }
+
+    /// Empties a master and gives its slots to another: it serves nobody any more.
+    pub fn take_slots_away(&self, from: usize, to: usize) {
+        let new = said(&mut self.master(to).connection(), &["CLUSTER", "MYID"]);
+        let share = 16_384 / self.masters.len();
+        let last = if from + 1 == self.masters.len() { 16_384 } else { (from + 1) * share };
+        let mut all = redis::pipe();
+        for slot in from * share..last {
+            all.cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("NODE").arg(&new).ignore();
+        }
+        let mut old = self.master(from).connection();
+        // Together, or a write comes between: who holds keys may not give them away.
+        let mut leave = redis::pipe();
+        leave.cmd("FLUSHALL").ignore();
+        leave.cmd("CLIENT").arg("PAUSE").arg(5_000).arg("WRITE").ignore();
+        leave.exec(&mut old).unwrap();
+        all.exec(&mut old).unwrap();
+        // Without a slot it is a replica from here on, which is not told.
+        for other in (0..self.masters.len()).filter(|other| *other != from) {
+            all.exec(&mut self.master(other).connection()).unwrap();
+        }
+        run(&mut old, &["CLIENT", "UNPAUSE"]);
+    }
 }
 
 fn node(more: &[String]) -> RedisServer {
