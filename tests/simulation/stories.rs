@@ -293,6 +293,42 @@ fn a_machine_that_slept_until_the_group_gave_it_up_does_not_believe_its_clock() 
 }
 
 #[test]
+fn a_machine_that_slept_does_not_believe_its_clock_where_a_shard_was_later() {
+    worlds(
+        |plan| {
+            (plan.partitions, plan.processes) = (2, 2);
+            plan.session_timeout_ms = 120_000;
+            // Records of brokers would tell that it slept.
+            plan.shape.create_time = true;
+        },
+        |script| {
+            script.polls("device", 50_000, 50_100, 20_000);
+            script.polls("device", 95_000, 95_100, 60_000);
+            script.until(55_000);
+            {
+                let sim = script.world.sim.clone();
+                let mut sim = sim.borrow_mut();
+                let other = script.world.places[1].0.as_mut().expect("the other process");
+                other.pause(&mut sim, 50_000, true);
+            }
+            script.until(70_000);
+            script.is_told_to_leave();
+            script.until_it("left", Script::has_left);
+            script.world.places[0].1 = START_MS + 400_000;
+            // No input is idle, so nobody waits for an answer about one.
+            script.says(Some("second"), 96_000, registered(""));
+            let (instance, session) = ("vpn".to_owned(), "s".to_owned());
+            let opened = v1::SessionOpened { instance, session };
+            script.says_vpn(Some("second"), 96_000, vpn::Event::SessionOpened(opened));
+            script.until(140_000);
+            let expected = [since(ONLINE, 50_000), since(OFFLINE, 81_000), since(ONLINE, 95_000)];
+            assert_eq!(script.changes("device"), expected);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
 fn a_question_that_takes_long_does_not_keep_another_from_being_put() {
     worlds(
         |_| {},
