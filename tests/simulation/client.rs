@@ -87,9 +87,16 @@ pub struct Client {
     questions: Vec<Question>,
     next_question: QuestionId,
     read_ahead: usize,
+    /// How often a restore was not allowed to begin or end a reading.
+    pub refused_restores: usize,
 }
 
 impl Client {
+    /// Whether the loop has an input of a partition paused.
+    pub fn has_paused(&self, input: Input, partition: i32) -> bool {
+        self.reading.get(&(input, partition)).is_some_and(|reading| reading.paused)
+    }
+
     pub fn new(name: String, clock: SimClock, read_ahead: usize) -> Client {
         Client {
             transactional_id: name.clone(),
@@ -119,6 +126,7 @@ impl Client {
             questions: Vec::new(),
             next_question: 0,
             read_ahead,
+            refused_restores: 0,
         }
     }
 
@@ -361,6 +369,15 @@ impl Sim {
         client.questions = rest;
     }
 
+    fn may_restore(&mut self, index: usize) -> Result<(), Error> {
+        let refused = self.faults.restore_refused;
+        if self.random.chance(refused) {
+            self.clients[index].refused_restores += 1;
+            return Err(Error::Retriable("refused".into()));
+        }
+        Ok(())
+    }
+
     fn ask(&mut self, index: usize, what: Asked) -> QuestionId {
         let due = [0; 4].map(|_| self.now + self.latency());
         let fails = self.faults.question_fails;
@@ -492,12 +509,15 @@ impl Log for SimLog {
     fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
         let reading = Reading { position: offset, paused: false, told_end: None };
         let mut sim = self.sim.borrow_mut();
+        sim.may_restore(self.client)?;
         sim.clients[self.client].restoring.insert((source, partition), reading);
         Ok(())
     }
 
     fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
-        self.sim.borrow_mut().clients[self.client].restoring.remove(&(source, partition));
+        let mut sim = self.sim.borrow_mut();
+        sim.may_restore(self.client)?;
+        sim.clients[self.client].restoring.remove(&(source, partition));
         Ok(())
     }
 

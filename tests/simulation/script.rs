@@ -253,6 +253,18 @@ impl Script {
         sim.clients[process.client].producer.is_none() && !sim.kafka.is_quiet()
     }
 
+    /// Whether the process reads no more of an input for now.
+    pub fn has_paused(&self, input: Input) -> bool {
+        let Some(process) = &self.world.places[0].0 else { return false };
+        self.world.sim.borrow().clients[process.client].has_paused(input, 0)
+    }
+
+    /// How often the process could not begin or end a restore's reading.
+    pub fn refused_restores(&self) -> usize {
+        let Some(process) = &self.world.places[0].0 else { return 0 };
+        self.world.sim.borrow().clients[process.client].refused_restores
+    }
+
     pub fn has_in_changelog(&self, key: &str) -> bool {
         let sim = self.world.sim.borrow();
         let mut records = sim.kafka.log((Topic::Changelog, 0)).committed();

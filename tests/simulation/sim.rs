@@ -71,6 +71,8 @@ pub struct Faults {
     /// Of any step of a commit, a question or a round with Redis.
     pub slow: f64,
     pub question_fails: f64,
+    /// Of the beginning and the end of a restore's reading; only in stories.
+    pub restore_refused: f64,
 }
 
 impl Sim {

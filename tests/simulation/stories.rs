@@ -1,6 +1,7 @@
 //! What thousands of worlds have found, told one by one: a scripted world for
 //! each mistake in restoring, and in learning the time, that was mended.
 
+use device_status::shard::Input;
 use device_status::wire::proto::v1::{
     self, Connectivity, FrozenReason, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
@@ -403,6 +404,52 @@ fn a_stop_takes_no_longer_because_the_group_asked_for_something_before_it() {
             let took_ms = script.now() - told_at;
             assert!(took_ms < 17_000, "it tried to commit for {took_ms} ms");
             script.faults(|faults| faults.refused = 0.0);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn a_restore_that_is_refused_again_and_again_comes_to_its_end() {
+    worlds(
+        |_| {},
+        |script| {
+            script.says(Some("registered"), 11_000, registered("red"));
+            a_fleet_polls(script, 3, 10_000, 300, 120_000);
+            script.until(50_000);
+            script.faults(|faults| faults.restore_refused = 1.0);
+            script.dies();
+            script.until_it("refused", |script| script.refused_restores() > 3);
+            script.faults(|faults| faults.restore_refused = 0.6);
+            script.until_it_runs();
+            script.faults(|faults| faults.restore_refused = 0.0);
+            script.until(120_000);
+            nobody_went_offline(script, 3);
+            assert_eq!(script.changes("registered").len(), 1);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn an_input_that_runs_far_ahead_is_paused_and_goes_on() {
+    const MANY: i64 = 60_000;
+    worlds(
+        |plan| (plan.read_ahead, plan.work_per_turn) = (10_000, 50),
+        |script| {
+            script.polls("device", 10_000, 10_100, 60_000);
+            script.until(20_000);
+            for number in 0..MANY {
+                script.polls("device", 20_000 + number / 10, 26_000, 60_000);
+            }
+            script.until_it("paused", |script| script.has_paused(Input::Heartbeats));
+            assert!(script.committed()[2] < MANY, "there is more to come");
+            script.until_it("resumed", |script| !script.has_paused(Input::Heartbeats));
+            script.until_it("read", |script| script.committed()[2] > MANY);
+            // It counts from the last poll, which was made at 26 s.
+            script.until(150_000);
+            let expected = [since(ONLINE, 10_000), since(OFFLINE, 116_999)];
+            assert_eq!(script.changes("device"), expected);
             script.ends_well();
         },
     );

@@ -75,6 +75,7 @@ impl Plan {
             crash_in_redis: some(0.003),
             slow: some(0.02),
             question_fails: some(0.1),
+            restore_refused: 0.0,
         };
         let create_time = random.chance(0.2);
         // What was deleted cannot be read again; and what producers stamped too
