@@ -302,6 +302,38 @@ fn a_start_is_refused_where_a_topic_is_missing_or_of_another_partition_count() {
 }
 
 #[test]
+fn a_topic_that_is_widened_stops_who_runs_and_all_four_alike_who_starts() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("widened", 2);
+    let mut service = DeviceStatus::start(&ServiceConfig::new(broker, &topics));
+    let producer = broker.producer();
+    producer.send(&topics, (0..20).map(|n| events::heartbeat(&device_id(n), now_ms())));
+    producer.flush();
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    reader.read_count(SOON, 20);
+
+    broker.add_partitions(&topics.lifecycle, 4);
+    // It is looked at twice a minute.
+    let status = service.process.wait(SOON * 2);
+    let text = service.process.output();
+    assert_eq!(status.code(), Some(69), "{text}");
+    assert!(text.contains(&topics.lifecycle) && text.contains("scaling partitions"), "{text}");
+
+    for topic in [&topics.vpn_sessions, &topics.heartbeats, &topics.changelog] {
+        broker.add_partitions(topic, 4);
+    }
+    let wider = ServiceConfig::new(broker, &topics).set("topics.partitions", 4);
+    let mut service = DeviceStatus::start(&wider);
+    let status = service.process.wait(SOON);
+    let text = service.process.output();
+    assert_eq!(status.code(), Some(69), "{text}");
+    assert!(
+        text.contains("partitions were added") && text.contains("scaling partitions"),
+        "{text}"
+    );
+}
+
+#[test]
 fn an_unreachable_broker_is_named_with_the_remedy() {
     let broker = KafkaBroker::shared();
     let topics = ServiceTopics::named("unreachable", 2);

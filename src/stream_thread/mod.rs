@@ -253,8 +253,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 }
                 Delivery::Restore(source) => {
                     counts.restored[usize::from(source != Source::Changelog)] += 1;
-                    let format = settings.formats[Input::Heartbeats.index()];
-                    if let Err(error) = restore::record(slot, delivery, &record, format) {
+                    if let Err(error) = restore::record(slot, delivery, &record, settings) {
                         failed.push((record.partition, error));
                     }
                 }
@@ -266,6 +265,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             self.broker_time.doubt(latest, now.monotonic_ms);
         }
         for (partition, error) in failed {
+            if let Error::Fatal(fatal) = error {
+                return Err(fatal);
+            }
             self.fail_shard(partition, &error);
         }
         match polled {

@@ -6,14 +6,15 @@
 
 use tracing::{debug, error, info};
 
+use super::Settings;
 use super::ports::{Delivery, FoundOffset, Log, OffsetAt, QuestionId, RecordRef, Source};
 use super::replay::Replay;
 use super::slot::{MarkerAnswer, Slot, Stage, next_epoch};
-use crate::error::Error;
+use crate::error::{Error, Fatal};
 use crate::shard::{Input, Rules, Shard, Start, Timestamp};
 use crate::wire::changelog;
-use crate::wire::decode::Format;
 use crate::wire::metadata::ShardMetadata;
+use crate::wire::murmur2::partition_of;
 
 /// How long a restore waits for the view's marker: without it the whole shard
 /// is rewritten, which is right and only costs Redis some work.
@@ -248,16 +249,21 @@ pub(super) fn answered(
 }
 
 /// Takes a record of the restore.
+///
+/// # Errors
+/// [`Error::Corrupted`] if the shard cannot be restored; [`Error::Fatal`] if it
+/// must not be.
 pub(super) fn record(
     slot: &mut Slot,
     delivery: Delivery,
     record: &RecordRef<'_>,
-    heartbeat_format: Format,
+    settings: &Settings,
 ) -> Result<(), Error> {
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
     match (&restore.step, delivery) {
         (Step::Changelog { .. }, Delivery::Restore(Source::Changelog)) => {
             slot.restored += 1;
+            belongs_here(record, settings)?;
             let entry = changelog::decode(record.key, record.value).map_err(|error| {
                 Error::Corrupted(format!("changelog offset {}: {error}", record.offset))
             })?;
@@ -281,11 +287,34 @@ pub(super) fn record(
                 return reached(slot, delivery, record.offset + 1);
             }
             slot.restored += 1;
-            which.replay(&mut slot.shard, record, heartbeat_format);
+            let format = settings.formats[Input::Heartbeats.index()];
+            which.replay(&mut slot.shard, record, format);
         }
         _ => {}
     }
     reached(slot, delivery, record.offset + 1)
+}
+
+/// Refuses a row that was written when there was another number of partitions:
+/// its device's events go to another shard now (rule R6).
+fn belongs_here(record: &RecordRef<'_>, settings: &Settings) -> Result<(), Fatal> {
+    let (Some(device), Some(_)) = (record.key.and_then(changelog::row_of), record.value) else {
+        return Ok(());
+    };
+    let belongs = partition_of(device, settings.partitions);
+    if belongs == record.partition || !settings.check_partitioner {
+        return Ok(());
+    }
+    Err(Fatal::unavailable(format!(
+        "the changelog has device {:?} on partition {}, and of {} partitions it belongs on \
+         {belongs}: partitions were added to the topics, and events now go to other shards than \
+         those that know their devices. Kafka cannot take partitions away again: see \"scaling \
+         partitions\" in docs/operations.md. If producers choose partitions by another rule than \
+         murmur2, set topics.partitioner to \"any\"",
+        String::from_utf8_lossy(device),
+        record.partition,
+        settings.partitions
+    )))
 }
 
 /// The restore's reading has come to `offset`.

@@ -107,6 +107,12 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Entry>,
     })
 }
 
+/// The device whose row an entry with this key is, by its key in the inputs.
+#[must_use]
+pub fn row_of(key: &[u8]) -> Option<&[u8]> {
+    key.strip_prefix(b"d/")
+}
+
 fn read_entry(key: &[u8], value: Option<&[u8]>) -> Result<Option<Entry>, String> {
     let entry = match key {
         [b'd', b'/', id @ ..] => {
