@@ -1,13 +1,15 @@
 //! A record of the topic of changes. One that is read is written and read again
 //! as the same.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use device_status::wire::status_changed::{decode, encode};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|value: &[u8]| {
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| check(data));
+
+pub fn check(value: &[u8]) {
     if let Ok(change) = decode(value) {
         let (_, written) = encode(&change);
         assert_eq!(decode(&written), Ok(change));
     }
-});
+}

@@ -1,13 +1,15 @@
 //! A record of an input in any format: two bytes choose input and format, the
 //! third is the length of the key, or 255 for none; the rest is the value.
-#![no_main]
+#![cfg_attr(fuzzing, no_main)]
 
 use device_status::shard::{EventBody, Input};
 use device_status::wire::decode::to_json;
 use device_status::wire::{Format, decode};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| check(data));
+
+pub fn check(data: &[u8]) {
     let [input, format, key_length, rest @ ..] = data else { return };
     let input = Input::ALL[usize::from(*input) % 3];
     let format = Format::ALL[usize::from(*format) % 3];
@@ -25,4 +27,4 @@ fuzz_target!(|data: &[u8]| {
         let broadcast = matches!(event.body, EventBody::Scope(_));
         assert_eq!(broadcast, key.is_none(), "{event:?}");
     }
-});
+}
