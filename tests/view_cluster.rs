@@ -220,6 +220,11 @@ fn a_node_that_leaves_while_it_is_scanned_stops_nothing() {
     cluster.take_slots_away(2, 1);
     flow_until(&mut owner, "the scan to come to its end", |owner| scans(owner) > before);
     assert_equal(&mut owner, &cluster);
+    // Nor does it mislead who asks it first.
+    cluster.forget(2);
+    let port = |n| cluster.master(n).port();
+    let url = format!("redis-cluster://127.0.0.1:{},127.0.0.1:{}", port(2), port(0));
+    assert!(Owner::asked_marker(&Redis { url, ..Redis::default() }) > 0);
 }
 
 #[test]

@@ -11,8 +11,9 @@ const PAGE: u32 = 250;
 /// The least time between two pages of a thread: with [`PAGE`] it bounds the
 /// rate, to 12,500 rows a second.
 const PAGE_GAP_MS: i64 = 20;
-/// How many lists of found hashes may wait for their answer.
-const FOUND_MAX: usize = 64;
+/// How many lists of found hashes may wait for their answer: a step of the scan
+/// brings one for each partition.
+const FOUND_MAX: usize = 4_096;
 
 /// Where the sweep of one shard stands.
 #[derive(Clone, Copy, Debug)]

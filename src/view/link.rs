@@ -107,7 +107,12 @@ impl Link {
         }
         // A replica that was the master a moment ago: the next connection may
         // lead to the new one.
-        if answers.iter().any(|answer| is(answer, ServerErrorKind::ReadOnly)) {
+        let read_only = |answer: &Reply| {
+            // Before Redis 7 the error of a script only names it.
+            let named = matches!(answer, Err(error) if error.to_string().contains("READONLY"));
+            named || is(answer, ServerErrorKind::ReadOnly)
+        };
+        if answers.iter().any(read_only) {
             return Err("the server is a read-only replica".to_owned());
         }
         self.nodes = Some(nodes);

@@ -190,7 +190,11 @@ impl Nodes {
                 }
             });
             match learned {
-                Ok(ranges) => return self.adopt(&ranges),
+                // A node that was taken out of its cluster knows of none.
+                Ok(ranges) => match self.adopt(&ranges) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => reasons.push(format!("{}: {error}", seed.addr())),
+                },
                 Err(error) => reasons.push(error),
             }
         }

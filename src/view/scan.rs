@@ -48,6 +48,8 @@ impl Peers {
     /// A view was lost: the scan begins again.
     pub fn scan_again(&self) {
         self.again.store(true, Ordering::Relaxed);
+        // The one that scans may be another, and sleep.
+        self.views().iter().for_each(|view| view.changed.notify_all());
     }
 
     fn views(&self) -> Vec<Arc<Shared>> {
@@ -129,6 +131,9 @@ impl Scan {
     /// How long until the next step.
     #[must_use]
     pub fn due_in_ms(&self, now_ms: i64) -> i64 {
+        if self.peers.again.load(Ordering::Relaxed) {
+            return 0;
+        }
         (self.next_ms - now_ms).max(0)
     }
 

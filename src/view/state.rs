@@ -20,8 +20,12 @@ use crate::stream_thread::ports::{FoundKey, Marker, ViewEvent};
 /// How many writes go into one pipeline.
 const ROUND_WRITES: usize = 400;
 
-/// How many pages and lists of the sweep may wait.
+/// How many pages of the sweep may wait.
 const SWEEPS_MAX: usize = 4;
+
+/// How many lists of what no row has may wait besides. A step of the scan finds
+/// one for each partition, and what is dropped waits for the next pass.
+const REMOVALS_MAX: usize = 4_096;
 
 /// How many writes let the sweep wait for them.
 const SWEEP_BACKLOG_MAX: usize = 10 * ROUND_WRITES;
@@ -233,7 +237,11 @@ impl State {
     /// Takes in what is to be swept, unless too much of it waits.
     pub fn sweep(&mut self, partition: i32, task: Task) {
         let sweep = Sweep { partition, epoch: 0, latest: 0, task };
-        if self.may_sweep() {
+        let most = match sweep.task {
+            Task::Compare(_) => SWEEPS_MAX,
+            Task::Remove(_) => REMOVALS_MAX,
+        };
+        if self.sweeps.len() < most {
             self.sweeps.push_back(sweep);
         } else {
             self.skipped(sweep.rows());

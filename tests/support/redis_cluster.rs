@@ -199,6 +199,16 @@ impl RedisCluster {
         }
         run(&mut old, &["CLIENT", "UNPAUSE"]);
     }
+
+    /// Takes a master without slots out of the cluster, which it goes on beside.
+    pub fn forget(&self, gone: usize) {
+        let mut node = self.master(gone).connection();
+        let id = said(&mut node, &["CLUSTER", "MYID"]);
+        for other in (0..self.masters.len()).filter(|other| *other != gone) {
+            run(&mut self.master(other).connection(), &["CLUSTER", "FORGET", &id]);
+        }
+        run(&mut node, &["CLUSTER", "RESET"]);
+    }
 }
 
 fn node(more: &[String]) -> RedisServer {
