@@ -356,7 +356,10 @@ impl Log for KafkaLog {
             }
             self.consumer = None;
             let joined = self.membership.join();
-            let joined = joined.map_err(|e| Error::Retriable(format!("consumer: {e}")))?;
+            let joined = joined.map_err(|e| {
+                self.membership.not_joined(now_ms);
+                Error::Retriable(format!("consumer: {e}"))
+            })?;
             self.consumer = Some(ConsumerQueue::new(joined));
         }
         if now_ms - self.forwarded_ms >= FORWARD_INTERVAL_MS {
@@ -389,7 +392,12 @@ impl Log for KafkaLog {
                 }
                 Polled::Assigned(partitions) => rebalances.push((true, partitions)),
                 Polled::Revoked(partitions) => rebalances.push((false, partitions)),
-                Polled::Failed { fatal, message } => failed = Some((fatal, message)),
+                // What is fatal is said once, and lasts.
+                Polled::Failed { fatal, message } => {
+                    if !matches!(failed, Some((true, _))) {
+                        failed = Some((fatal, message));
+                    }
+                }
                 Polled::Record(_) | Polled::Other => {}
             };
             let (names, topics) = (&mut self.names, &self.topics);

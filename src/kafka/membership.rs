@@ -110,6 +110,13 @@ impl Membership {
         }
     }
 
+    /// Another consumer could not even be made: it is tried again.
+    pub fn not_joined(&mut self, now_ms: i64) {
+        if let Some(refused) = &mut self.refused {
+            refused.again_ms = now_ms + JOIN_AGAIN_MS;
+        }
+    }
+
     /// Whether it is time to try again with another consumer.
     pub fn join_again(&mut self, now_ms: i64) -> bool {
         let due = |refused: &Refused| refused.again_ms <= now_ms;

@@ -323,8 +323,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     && question == id
                 {
                     self.ends = None;
-                    self.learn_ends(asked_at, answer);
-                    return Ok(());
+                    return self.learn_ends(asked_at, answer);
                 }
                 self.restore_answered(id, &answer);
                 let mut answer = Some(answer);

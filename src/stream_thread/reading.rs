@@ -1,12 +1,12 @@
 //! Reading: records become events in line, and the loop learns how far the
 //! partitions go (rules T1, T4, R8).
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::ports::{Clock, FoundOffset, Log, OffsetAt, RecordRef, Source, View};
 use super::slot::{Slot, Stage};
 use super::{Settings, StreamThread};
-use crate::error::Error;
+use crate::error::{Error, Fatal};
 use crate::shard::{
     Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Now, Queued, Timestamp,
 };
@@ -20,6 +20,9 @@ const READ_AHEAD_HIGH: usize = 50_000;
 const READ_AHEAD_LOW: usize = 2_000;
 /// How often the ends of the partitions are asked for (rule T1).
 const ENDS_INTERVAL_MS: i64 = 1_000;
+/// How many answers in a row may say that an input ends before what was read of
+/// it, a second each: a leader that was replaced may answer so for a while.
+const ENDED_BEFORE_MAX: u32 = 60;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// Asks how far the partitions go, once a second for all of them (rule T1).
@@ -55,7 +58,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         &mut self,
         asked_at: Option<Timestamp>,
         answer: Result<Vec<FoundOffset>, String>,
-    ) {
+    ) -> Result<(), Fatal> {
         let found = match answer {
             Ok(found) => found,
             Err(message) => {
@@ -66,7 +69,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                      the brokers that lead them"
                 );
                 self.counts.kafka_error = Some(message);
-                return;
+                return Ok(());
             }
         };
         for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
@@ -85,10 +88,39 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     (find(OffsetAt::HighWatermark), find(OffsetAt::LastStable))
                 {
                     slot.high_watermarks[input.index()] = Some(high);
-                    slot.shard.learn_end(input, asked_at, high, stable);
+                    let read = slot.expected[input.index()];
+                    let ended_before = &mut slot.ended_before[input.index()];
+                    if high >= read {
+                        *ended_before = 0;
+                        slot.shard.learn_end(input, asked_at, high, stable);
+                        continue;
+                    }
+                    // Another log than the one that was read: what is in it is
+                    // unread, wherever we stand.
+                    slot.shard.forget_evidence(input);
+                    *ended_before += 1;
+                    let (partition, name) = (slot.partition, input.name());
+                    if *ended_before == 1 {
+                        error!(
+                            input = name,
+                            partition,
+                            read,
+                            ends = high,
+                            "the input ends before what was read of it: its topic was made anew \
+                             or has lost records. Nobody is expired meanwhile"
+                        );
+                    }
+                    if *ended_before > ENDED_BEFORE_MAX {
+                        return Err(Fatal::unavailable(format!(
+                            "partition {partition} of {name} ends at {high}, and was read up to \
+                             {read}: its topic was made anew or has lost records. The next start \
+                             reads it from its beginning"
+                        )));
+                    }
                 }
             }
         }
+        Ok(())
     }
 
     /// Pauses inputs that run too far ahead of the others (rule T4).

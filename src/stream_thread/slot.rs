@@ -43,6 +43,8 @@ pub(super) struct Slot {
     /// The next offset expected of each input.
     pub expected: [i64; Input::ALL.len()],
     pub paused: [bool; Input::ALL.len()],
+    /// How many answers in a row said that an input ends before what was read.
+    pub ended_before: [u32; Input::ALL.len()],
     pub high_watermarks: [Option<i64>; Input::ALL.len()],
     pub restored: u64,
     pub to_restore: u64,
@@ -82,6 +84,7 @@ impl Slot {
             changelog_end: 0,
             expected: [0; 3],
             paused: [false; 3],
+            ended_before: [0; 3],
             high_watermarks: [None; 3],
             restored: 0,
             to_restore: 0,

@@ -195,6 +195,14 @@ impl Script {
         sim.kafka.logs.get_mut(&(Topic::Changelog, 0)).expect("a changelog").compact(1.0, now);
     }
 
+    /// A topic is deleted and made anew.
+    pub fn loses_the_log(&mut self, input: Input) {
+        let mut sim = self.world.sim.borrow_mut();
+        let log = sim.kafka.logs.get_mut(&(Topic::Input(input), 0)).expect("an input");
+        log.records.clear();
+        (log.start, log.end) = (0, 0);
+    }
+
     /// What became of the commit that was not answered is told so late that its
     /// transaction has timed out.
     pub fn hears_nothing_of_its_commit_for(&mut self, ms: i64) {

@@ -454,3 +454,21 @@ fn an_input_that_runs_far_ahead_is_paused_and_goes_on() {
         },
     );
 }
+
+#[test]
+fn an_input_that_ends_before_what_was_read_of_it_expires_nobody_and_ends_the_process() {
+    worlds(
+        |_| {},
+        |script| {
+            a_fleet_polls(script, 3, 10_000, 300, 30_000);
+            script.until(35_000);
+            // Made anew: what the devices say from now on is not where it is read.
+            script.loses_the_log(Input::Heartbeats);
+            script.until(85_000);
+            nobody_went_offline(script, 3);
+            let end = script.world.run_until(START_MS + 120_000).expect_err("an end");
+            assert!(end.contains("heartbeats ends at 0"), "{end}");
+            nobody_went_offline(script, 3);
+        },
+    );
+}
