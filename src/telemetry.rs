@@ -430,6 +430,11 @@ fn zero_all() {
         }
         counter!(OFFSETS_LOST, "input" => input).increment(0);
     }
+    for to in Status::ALL.map(Status::wire_name) {
+        for from in Status::ALL.map(Status::wire_name).into_iter().chain(["none"]) {
+            counter!(STATUS_CHANGES, "from" => from, "to" => to).increment(0);
+        }
+    }
     for result in commit_result::ALL {
         counter!(COMMITS, "result" => result).increment(0);
     }

@@ -272,8 +272,10 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         processing.slack,
-        |raw: &Raw| read::duration(raw, Duration::ZERO, 10 * MINUTE),
-        "0s to 10m",
+        // A record is judged up to 10 s ahead of the clock, which stands this much behind
+        // what has been read (rule T5).
+        |raw: &Raw| read::duration(raw, Duration::ZERO, 5 * SECOND),
+        "0s to 5s",
         "How much later than its event a record may be written and still be in time. Statuses \
          expire this much later."
     ),

@@ -307,6 +307,16 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
             problem(&format!("{PROPERTIES}.{name}"), Some(path), what, remedy);
         }
     }
+    let processing = &config.processing;
+    if processing.replay_window + processing.slack > processing.tombstone_retention {
+        let what = format!(
+            "is longer than deletions are remembered ({} s): a restart would replay heartbeats of \
+             before a deletion that is forgotten",
+            processing.tombstone_retention.as_secs()
+        );
+        let remedy = "shorten it, or lengthen processing.tombstone_retention";
+        problem("processing.replay_window", None, what, remedy);
+    }
     redis_together(config, &mut problem);
     if config.kafka.group_protocol == GroupProtocol::Consumer {
         for name in BROKER_OWNED_PROPERTIES {

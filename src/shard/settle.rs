@@ -105,6 +105,14 @@ impl Shard {
         }
     }
 
+    /// Whether some rows still show what other rules made of them: until then the
+    /// next owner must take these rules for new ones too (rule C2).
+    #[must_use]
+    pub fn is_settling_new_rules(&self) -> bool {
+        let Phase::Settling(settling) = &self.phase else { return false };
+        matches!(settling.what, What::Restored { rules_changed_at: Some(_) })
+    }
+
     /// Settles rows until the budget is used up or all are settled.
     pub(super) fn settle_chunk(&mut self, budget: &mut usize, turn: &mut Turn) {
         let Phase::Settling(Settling { what, mut next, end }) = self.phase else { return };

@@ -351,6 +351,24 @@ fn rows_that_the_view_may_not_have_seen_are_written_first() {
 }
 
 #[test]
+fn new_rules_are_new_until_every_row_was_settled_by_them() {
+    let mut told = Told::new();
+    (0..5).for_each(|number| told.heartbeat(&device(number)));
+    told.run();
+    let entries = told.shard.take_outbox(0).changelog;
+    for rules_changed_at in [None, Some(Timestamp(T0))] {
+        let mut shard = Shard::new(3, Rules { slack_ms: 0, ..Rules::default() });
+        entries.iter().for_each(|entry| shard.restore_entry(entry.clone(), false));
+        let clock = Some(Timestamp(T0));
+        shard.start(Start { epoch: 8, clock, rules_changed_at, ..Start::default() });
+        assert!(shard.turn(told.now, 2).more);
+        assert_eq!(shard.is_settling_new_rules(), rules_changed_at.is_some());
+        while shard.turn(told.now, 2).more {}
+        assert!(!shard.is_settling_new_rules());
+    }
+}
+
+#[test]
 fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_nobody_back() {
     let (quiet, busy) = (device(1), device(2));
     let mut told = Told::new();

@@ -224,7 +224,10 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             if output || progress_due && (moved || !leaving) {
                 slot.batched_ms = now_ms;
                 let outbox = slot.shard.take_outbox(rewrite);
-                let (shard, part) = pack(slot, outbox, self.rules_fingerprint, &self.settings);
+                // Nobody's rules, as long as some rows are not settled by ours.
+                let unsettled = slot.shard.is_settling_new_rules();
+                let fingerprint = if unsettled { 0 } else { self.rules_fingerprint };
+                let (shard, part) = pack(slot, outbox, fingerprint, &self.settings);
                 parts.insert(slot.partition, part);
                 batch.shards.push(shard);
             }

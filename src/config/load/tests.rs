@@ -209,6 +209,14 @@ fn secrets_are_not_shown_in_errors() {
 }
 
 #[test]
+fn heartbeats_are_not_replayed_from_before_a_deletion_that_is_forgotten() {
+    let text = "[processing]\nreplay_window = \"48h\"\n";
+    assert!(message(text, &[]).contains("lengthen processing.tombstone_retention"));
+    let longer = [("DEVICE_STATUS_PROCESSING__TOMBSTONE_RETENTION", "49h")];
+    assert!(load_text(text, &longer).is_ok());
+}
+
+#[test]
 fn a_topic_has_one_use_and_a_group_makes_a_name() {
     let text = "[topics]\nlifecycle = \"device-heartbeats\"\n";
     assert!(message(text, &[]).contains("is the topic of topics.heartbeats too"));
