@@ -314,7 +314,7 @@ fn a_topic_that_is_widened_stops_who_runs_and_all_four_alike_who_starts() {
 
     broker.add_partitions(&topics.lifecycle, 4);
     // It is looked at twice a minute.
-    let status = service.process.wait(SOON * 2);
+    let status = service.process.wait(SOON * 4);
     let text = service.process.output();
     assert_eq!(status.code(), Some(69), "{text}");
     assert!(text.contains(&topics.lifecycle) && text.contains("scaling partitions"), "{text}");

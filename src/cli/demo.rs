@@ -240,8 +240,7 @@ fn show(
         screen.draw(&headline, &picture, &line.to_string(), elapsed_ms);
     }
     drop(screen);
-    println!("{}", last_words(&picture, &story));
-    Ok(())
+    super::print(&format!("{}\n", last_words(&picture, &story)))
 }
 
 fn last_words(picture: &Picture, story: &Story) -> String {

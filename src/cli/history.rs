@@ -77,7 +77,7 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let device = device_id(&args.id)?;
     let found = find(args, config, &device)?;
     for what in &found.unreadable {
-        eprintln!("passed over: {what}");
+        super::say(&format!("passed over: {what}"));
     }
     if found.changes.is_empty() && found.before == 0 {
         let since = if args.since.is_some() { " in that time" } else { "" };

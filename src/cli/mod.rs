@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::SystemClock;
 use crate::config::Loaded;
+use crate::config::load::is_key;
 use crate::error::Fatal;
 use crate::stream_thread::ports::Clock as _;
 
@@ -97,11 +98,24 @@ impl Command {
 /// Whatever ends the process before its work is done.
 pub fn main() -> Result<(), Fatal> {
     let cli = Cli::parse();
-    // A variable that is not UTF-8 cannot be one of ours.
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut environment = Vec::new();
+    // A name that is not UTF-8 cannot be one of ours.
+    for (name, value) in
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+    {
+        match value.into_string() {
+            Ok(value) => environment.push((name, value)),
+            Err(_) if is_key(&name) => {
+                return Err(Fatal::configuration(format!(
+                    "environment variable {name}: its value is not UTF-8, and no key takes such \
+                     a value: write it as UTF-8"
+                )));
+            }
+            Err(_) => {}
+        }
+    }
     let file = cli.config.as_deref();
-    let loaded = match crate::config::load_with(file, environment, &cli.set) {
+    let loaded = match crate::config::load_with(file, environment.into_iter(), &cli.set) {
         Ok(loaded) => loaded,
         Err(invalid) => match &cli.command {
             Command::Config(args) if cli.json && args.is_check() => {
@@ -117,6 +131,12 @@ pub fn main() -> Result<(), Fatal> {
         crate::telemetry::init_logging(&loaded.config.log, clock)?;
     }
     cli.command.dispatch(&loaded, cli.json)
+}
+
+/// Says something to whoever looks on, on standard error. That nobody does is no
+/// failure.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints to standard output. A reader that has gone away is no failure.

@@ -1,6 +1,7 @@
 //! `device-status simulate`: the traffic of a fleet, for trying things out and
 //! for load tests.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,11 +127,10 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     traffic.finish(&clock)?;
     report.bar.finish_and_clear();
     let elapsed_ms = (clock.monotonic_ms() - started_ms).max(1);
-    print_summary(&plan, &traffic, elapsed_ms, json);
-    Ok(())
+    print_summary(&plan, &traffic, elapsed_ms, json)
 }
 
-fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) {
+fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) -> Result<(), Fatal> {
     let events: u64 = traffic.counts().iter().sum();
     let rate = events as f64 * 1000.0 / elapsed_ms as f64;
     let kinds = KINDS.iter().zip(traffic.counts()).filter(|(_, count)| **count > 0);
@@ -147,19 +147,19 @@ fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) {
             "events_per_second": rate.round(),
             "events_by_kind": kinds,
         });
-        println!("{summary}");
-        return;
+        return super::print(&format!("{summary}\n"));
     }
-    println!(
-        "Sent {events} events ({} records) of {} devices in {:.1} s: {rate:.0} a second. Seed {}.",
+    let mut text = format!(
+        "Sent {events} events ({} records) of {} devices in {:.1} s: {rate:.0} a second. Seed {}.\n",
         traffic.records(),
         plan.devices,
         elapsed_ms as f64 / 1000.0,
         plan.seed
     );
     for (kind, count) in kinds {
-        println!("{count:>12}  {kind}");
+        let _ = writeln!(text, "{count:>12}  {kind}");
     }
+    super::print(&text)
 }
 
 /// Says how it goes: a bar on a terminal, else a log line now and then.

@@ -76,7 +76,7 @@ pub fn watch(
             Stop::Unread => return Ok(()),
             Stop::Failed(failure) => failure,
         };
-        eprintln!("{failure}; trying again, changes in between may not be shown");
+        super::say(&format!("{failure}; trying again, changes in between may not be shown"));
         (reader, listener) = loop {
             backoff.failed(0);
             // Nothing can cut this short but the end of the process.

@@ -66,8 +66,26 @@ impl Entry {
             (Raw::Text(url) | Raw::Environment(url), None) if self.key == "redis.url" => {
                 format!("{:?}", redact_url(url))
             }
+            // It may be a secret under a slip of its name.
+            (_, property) if self.is_unknown(property) && self.sounds_secret() => {
+                REDACTED.to_owned()
+            }
             (raw, _) => raw.shown(),
         }
+    }
+
+    fn is_unknown(&self, property: Option<&str>) -> bool {
+        match property {
+            _ if named_by_file(&self.key).is_some() => false,
+            Some(name) => !is_known_property(name),
+            None => !KEYS.iter().any(|key| key.name == self.key),
+        }
+    }
+
+    fn sounds_secret(&self) -> bool {
+        let sounds = ["pas", "psw", "pwd", "pw", "tok", "tkn", "sec", "sct", "cred", "key"];
+        sounds.iter().any(|sound| self.key.contains(sound))
+            || nearest(&self.key).is_some_and(|key| SECRET_KEYS.contains(&key.name))
     }
 }
 
@@ -391,12 +409,15 @@ fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, S
     }
 }
 
+/// Whether a variable of this name is meant to be a configuration key.
+#[must_use]
+pub fn is_key(variable: &str) -> bool {
+    variable.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|name| name.contains("__"))
+}
+
 fn from_environment(environment: impl Iterator<Item = (String, String)>, entries: &mut Vec<Entry>) {
-    let mut variables: Vec<(String, String)> = environment
-        .filter(|(name, _)| {
-            name.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|name| name.contains("__"))
-        })
-        .collect();
+    let mut variables: Vec<(String, String)> =
+        environment.filter(|(name, _)| is_key(name)).collect();
     variables.sort();
     for (variable, value) in variables {
         let name = variable[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase();

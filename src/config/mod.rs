@@ -374,10 +374,15 @@ pub fn redact_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return if url.contains('@') { REDACTED.to_owned() } else { url.to_owned() };
     };
-    let (rest, query) = match rest.split_once('?') {
-        // Some schemes carry passwords in their query.
-        Some((rest, query)) if query.contains("pass") => (rest, format!("?{REDACTED}")),
-        Some((rest, query)) => (rest, format!("?{query}")),
+    // A password may hold a `?` that nobody escaped; and some schemes carry
+    // passwords in their query.
+    let harmless = |query: &str| {
+        query.split('&').all(|part| ["db=", "protocol="].iter().any(|name| part.starts_with(name)))
+    };
+    let from = rest.rfind('@').unwrap_or(0);
+    let (rest, query) = match rest[from..].find('?').map(|at| rest.split_at(from + at)) {
+        Some((rest, query)) if harmless(&query[1..]) => (rest, query.to_owned()),
+        Some((rest, _)) => (rest, format!("?{REDACTED}")),
         None => (rest, String::new()),
     };
     // The last `@`: a password may hold one that nobody escaped.

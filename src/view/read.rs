@@ -151,7 +151,7 @@ impl Reader {
                 let counts: Vec<Option<u64>> = redis::from_redis_value(answer).unwrap_or_default();
                 for (sum, count) in sum.iter_mut().zip(counts) {
                     known |= count.is_some();
-                    *sum += count.unwrap_or(0);
+                    *sum = u64::saturating_add(*sum, count.unwrap_or(0));
                 }
             }
             block += PARTITIONS_BLOCK;

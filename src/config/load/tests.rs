@@ -217,6 +217,18 @@ fn heartbeats_are_not_replayed_from_before_a_deletion_that_is_forgotten() {
 }
 
 #[test]
+fn a_secret_under_a_slip_of_its_name_is_not_shown() {
+    for variable in
+        ["REDIS__PASWORD", "KAFKA__PROPERTIES__SASL_PASWORD", "KAFKA__PROPERTIES_SASL_PASSWORD"]
+    {
+        let variable = format!("DEVICE_STATUS_{variable}");
+        let message = message("", &[(&variable, "hunter2")]);
+        assert!(message.contains("is no key") || message.contains("asword"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
 fn a_topic_has_one_use_and_a_group_makes_a_name() {
     let text = "[topics]\nlifecycle = \"device-heartbeats\"\n";
     assert!(message(text, &[]).contains("is the topic of topics.heartbeats too"));
