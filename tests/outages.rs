@@ -238,11 +238,11 @@ fn a_cluster_that_is_not_in_service_yet_is_waited_for() {
     let broker = KafkaBroker::start_with(&rarely);
     let topics = ServiceTopics::named(&broker.unique("in-service"), 2);
     let config = ServiceConfig::new(&broker, &topics);
-    let observer: BaseConsumer = broker.config().create().unwrap();
     for arguments in [["topics", "create"], ["topics", "check"]] {
         wait_for(SOON, "no broker to be in service", || {
             // A client that hears of no broker forgets those that it knew, and
-            // may have none to ask for a while.
+            // may have none to ask from then on: each asks once.
+            let observer: BaseConsumer = broker.config().create().unwrap();
             let metadata = observer.fetch_metadata(None, Duration::from_secs(5));
             let metadata = metadata.map_err(|error| error.to_string())?;
             if metadata.brokers().is_empty() { Ok(()) } else { Err("there is one".to_owned()) }
