@@ -11,7 +11,7 @@ use std::time::Duration;
 use device_status::cli::{get, watch};
 use device_status::config::Redis;
 use support::owner::{Dice, EPOCH, Owner, PARTITION, PASS, filled_with, run};
-use support::redis::{PATIENCE, hash, wait_for};
+use support::redis::{PATIENCE, hash, wait_for, was_scanned};
 use support::redis_cluster::RedisCluster;
 
 const DEVICES: usize = 400;
@@ -211,14 +211,10 @@ fn a_node_that_leaves_while_it_is_scanned_stops_nothing() {
     let redis = Redis { refresh_interval: Duration::from_secs(9), ..config(&cluster) };
     let mut owner = filled_with(redis, DEVICES);
     let mut last = cluster.master(2).connection();
-    flow_until(&mut owner, "a scan of the last node", |_| {
-        let calls: String = redis::cmd("INFO").arg("commandstats").query(&mut last).unwrap();
-        calls.contains("cmdstat_scan:")
-    });
-    let scans = |owner: &Owner| owner.view.stats().sweep.scans.load(Ordering::Relaxed);
-    let before = scans(&owner);
+    flow_until(&mut owner, "a scan of the last node", |_| was_scanned(&mut last));
+    let before = owner.scans();
     cluster.take_slots_away(2, 1);
-    flow_until(&mut owner, "the scan to come to its end", |owner| scans(owner) > before);
+    flow_until(&mut owner, "the scan to come to its end", |owner| owner.scans() > before);
     assert_equal(&mut owner, &cluster);
     // Nor does it mislead who asks it first.
     cluster.forget(2);

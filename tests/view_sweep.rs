@@ -15,7 +15,7 @@ use device_status::shard::{Timestamp, ViewBody};
 use device_status::stream_thread::ports::View;
 use redis::Connection;
 use support::owner::{Dice, EPOCH, NOW, Owner, PAGE, PARTITION, PASS, device, filled, run};
-use support::redis::{HostClock, RedisServer, flush_all, hash};
+use support::redis::{HostClock, RedisServer, flush_all, hash, was_scanned};
 
 #[test]
 fn whatever_was_done_to_keys_is_undone_within_a_pass() {
@@ -153,13 +153,9 @@ fn a_pass_during_which_many_keys_come_in_is_not_drawn_out() {
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut owner = filled(&server, 300, false, Duration::from_secs(3));
-    let scans = |owner: &Owner| owner.view.stats().sweep.scans.load(Ordering::Relaxed);
-    owner.turn_until("a pass over nothing", |owner| scans(owner) > 0);
+    owner.turn_until("a pass over nothing", |owner| owner.scans() > 0);
     run(&mut redis, "CONFIG RESETSTAT");
-    owner.turn_until("a pass over few keys to be under way", |_| {
-        let calls: String = redis::cmd("INFO").arg("commandstats").query(&mut redis).unwrap();
-        calls.contains("cmdstat_scan:")
-    });
+    owner.turn_until("a pass over few keys to be under way", |_| was_scanned(&mut redis));
     let mut more = redis::pipe();
     for n in 0..100_000 {
         more.set(format!("other:{n}"), "").ignore();
@@ -335,8 +331,7 @@ fn switched_off_nothing_is_scanned_and_leftovers_stay() {
         hash(&mut redis, "ds:partition:3")["time_ms"] != started
     });
     assert_eq!(hash(&mut redis, "ds:device:extra").len(), 2);
-    let calls: String = redis::cmd("INFO").arg("commandstats").query(&mut redis).unwrap();
-    assert!(!calls.contains("cmdstat_scan:"), "{calls}");
+    assert!(!was_scanned(&mut redis));
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Entry {
     }
 
     fn sounds_secret(&self) -> bool {
-        let sounds = ["pas", "psw", "pwd", "pw", "tok", "tkn", "sec", "sct", "cred", "key"];
+        let sounds = ["pas", "psw", "pw", "tok", "tkn", "sec", "sct", "cred", "key"];
         sounds.iter().any(|sound| self.key.contains(sound))
             || nearest(&self.key).is_some_and(|key| SECRET_KEYS.contains(&key.name))
     }

@@ -42,6 +42,7 @@ use self::sweep::Sweep;
 use crate::error::{Error, Fatal};
 use crate::shard::{Input, Now, Rules, Timestamp};
 use crate::wire::decode::Format;
+use crate::wire::murmur2::partition_of;
 
 /// Records taken from the log in one turn of the loop, at most.
 const RECORDS_PER_POLL: usize = 2_000;
@@ -83,6 +84,15 @@ pub struct Settings {
     pub dead_letters: DeadLetterSettings,
     /// The source of the changes as CloudEvents; absent: they are none.
     pub cloud_events_source: Option<String>,
+}
+
+impl Settings {
+    /// The partition on which a key belongs, where that is checked and is not
+    /// this one (rules R6, R8).
+    fn belongs_elsewhere(&self, key: &[u8], partition: i32) -> Option<i32> {
+        let elsewhere = |belongs: &i32| *belongs != partition;
+        self.check_partitioner.then(|| partition_of(key, self.partitions)).filter(elsewhere)
+    }
 }
 
 /// What dead letters are made of, besides the record.

@@ -11,7 +11,6 @@ use crate::shard::{
     Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Now, Queued, Timestamp,
 };
 use crate::wire::decode::{Refusal, decode};
-use crate::wire::murmur2::partition_of;
 
 /// Records of one input that wait in a shard before its partition is paused,
 /// and until it goes on: far apart, since a pause throws away what was
@@ -84,39 +83,17 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         })
                         .map(|(.., offset)| *offset)
                 };
-                if let (Some(high), Some(stable)) =
+                let (Some(high), Some(stable)) =
                     (find(OffsetAt::HighWatermark), find(OffsetAt::LastStable))
-                {
-                    slot.high_watermarks[input.index()] = Some(high);
-                    let read = slot.expected[input.index()];
-                    let ended_before = &mut slot.ended_before[input.index()];
-                    if high >= read {
-                        *ended_before = 0;
-                        slot.shard.learn_end(input, asked_at, high, stable);
-                        continue;
-                    }
-                    // Another log than the one that was read: what is in it is
-                    // unread, wherever we stand.
-                    slot.shard.forget_evidence(input);
-                    *ended_before += 1;
-                    let (partition, name) = (slot.partition, input.name());
-                    if *ended_before == 1 {
-                        error!(
-                            input = name,
-                            partition,
-                            read,
-                            ends = high,
-                            "the input ends before what was read of it: its topic was made anew \
-                             or has lost records. Nobody is expired meanwhile"
-                        );
-                    }
-                    if *ended_before > ENDED_BEFORE_MAX {
-                        return Err(Fatal::unavailable(format!(
-                            "partition {partition} of {name} ends at {high}, and was read up to \
-                             {read}: its topic was made anew or has lost records. The next start \
-                             reads it from its beginning"
-                        )));
-                    }
+                else {
+                    continue;
+                };
+                slot.high_watermarks[input.index()] = Some(high);
+                if high < slot.expected[input.index()] {
+                    ended_before(slot, input, high)?;
+                } else {
+                    slot.ended_before[input.index()] = 0;
+                    slot.shard.learn_end(input, asked_at, high, stable);
                 }
             }
         }
@@ -158,6 +135,33 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 }
 
+/// An input ends before what was read of it: this is another log, and what is in
+/// it is unread, wherever we stand (rule T1).
+fn ended_before(slot: &mut Slot, input: Input, end: i64) -> Result<(), Fatal> {
+    slot.shard.forget_evidence(input);
+    let (partition, read) = (slot.partition, slot.expected[input.index()]);
+    let times = &mut slot.ended_before[input.index()];
+    *times += 1;
+    if *times == 1 {
+        error!(
+            input = input.name(),
+            partition,
+            read,
+            end,
+            "the input ends before what was read of it: its topic was made anew or has lost \
+             records. Nobody is expired meanwhile"
+        );
+    }
+    if *times > ENDED_BEFORE_MAX {
+        return Err(Fatal::unavailable(format!(
+            "partition {partition} of {} ends at {end}, and was read up to {read}: its topic was \
+             made anew or has lost records. The next start reads it from its beginning",
+            input.name()
+        )));
+    }
+    Ok(())
+}
+
 /// Decodes a record and puts it in line.
 pub(super) fn offer(
     slot: &mut Slot,
@@ -197,20 +201,17 @@ pub(super) fn offer(
 fn check(input: Input, record: &RecordRef<'_>, settings: &Settings) -> Result<Event, Refusal> {
     let format = settings.formats[input.index()];
     let event = decode(input, format, record.key, record.value)?;
-    if settings.check_partitioner
-        && !matches!(event.body, EventBody::Scope(_))
+    if !matches!(event.body, EventBody::Scope(_))
         && let Some(key) = record.key
+        && let Some(belongs) = settings.belongs_elsewhere(key, record.partition)
     {
-        let belongs = partition_of(key, settings.partitions);
-        if belongs != record.partition {
-            return Err(Refusal {
-                reason: DeadLetterReason::WrongPartition,
-                detail: format!(
-                    "the key belongs on partition {belongs} (murmur2 of {} partitions)",
-                    settings.partitions
-                ),
-            });
-        }
+        return Err(Refusal {
+            reason: DeadLetterReason::WrongPartition,
+            detail: format!(
+                "the key belongs on partition {belongs} (murmur2 of {} partitions)",
+                settings.partitions
+            ),
+        });
     }
     Ok(event)
 }

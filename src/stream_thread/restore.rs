@@ -14,7 +14,6 @@ use crate::error::{Error, Fatal};
 use crate::shard::{Input, Rules, Shard, Start, Timestamp};
 use crate::wire::changelog;
 use crate::wire::metadata::ShardMetadata;
-use crate::wire::murmur2::partition_of;
 
 /// How long a restore waits for the view's marker: without it the whole shard
 /// is rewritten, which is right and only costs Redis some work.
@@ -301,10 +300,9 @@ fn belongs_here(record: &RecordRef<'_>, settings: &Settings) -> Result<(), Fatal
     let (Some(device), Some(_)) = (record.key.and_then(changelog::row_of), record.value) else {
         return Ok(());
     };
-    let belongs = partition_of(device, settings.partitions);
-    if belongs == record.partition || !settings.check_partitioner {
+    let Some(belongs) = settings.belongs_elsewhere(device, record.partition) else {
         return Ok(());
-    }
+    };
     Err(Fatal::unavailable(format!(
         "the changelog has device {:?} on partition {}, and of {} partitions it belongs on \
          {belongs}: partitions were added to the topics, and events now go to other shards than \

@@ -114,11 +114,11 @@ pub fn row_of(key: &[u8]) -> Option<&[u8]> {
 }
 
 fn read_entry(key: &[u8], value: Option<&[u8]>) -> Result<Option<Entry>, String> {
+    if let Some(id) = row_of(key) {
+        let row = value.map(|value| read_row(value).map(Box::new)).transpose()?;
+        return Ok(Some(Entry::Device(device_id(id)?, row)));
+    }
     let entry = match key {
-        [b'd', b'/', id @ ..] => {
-            let row = value.map(|value| read_row(value).map(Box::new)).transpose()?;
-            Entry::Device(device_id(id)?, row)
-        }
         [b'c', b'/', rest @ ..] => {
             let (device, fingerprint) = closed_session_key(rest)?;
             let session = value

@@ -131,6 +131,12 @@ impl Script {
         self.world.workload.push(START_MS + at, Input::VpnSessions, 0, message);
     }
 
+    pub fn opens_a_session(&mut self, device: &str, at: i64) {
+        let (instance, session) = ("vpn".to_owned(), "s".to_owned());
+        let opened = v1::SessionOpened { instance, session };
+        self.says_vpn(Some(device), at, vpn::Event::SessionOpened(opened));
+    }
+
     pub fn lifecycle(device: Option<&str>, at: i64, event: lifecycle::Event) -> Message {
         let event = v1::LifecycleEvent { occurred_at: proto(START_MS + at), event: Some(event) };
         Message::of(device, event.encode_to_vec())
@@ -164,6 +170,12 @@ impl Script {
 
     pub fn process(&mut self) -> &mut Process {
         self.world.places[0].0.as_mut().expect("a process")
+    }
+
+    /// A machine sleeps; its monotonic clock stands meanwhile.
+    pub fn sleeps(&mut self, place: usize, ms: i64) {
+        let World { places, sim, .. } = &mut self.world;
+        places[place].0.as_mut().expect("a process").pause(&mut sim.borrow_mut(), ms, true);
     }
 
     /// The process is asked to end.

@@ -70,10 +70,8 @@ fn a_successor_may_be_held_by_another_scope_event_than_its_predecessor_was() {
         |plan| plan.work_per_turn = 1,
         |script| {
             for device in &devices {
-                let (instance, session) = ("vpn".to_owned(), "s".to_owned());
                 script.says(Some(device), 10_000, registered("red"));
-                let opened = v1::SessionOpened { instance, session };
-                script.says_vpn(Some(device), 12_000, vpn::Event::SessionOpened(opened));
+                script.opens_a_session(device, 12_000);
             }
             script.until(33_000);
             let (fleet, reason) = ("red".to_owned(), FrozenReason::Allowance.into());
@@ -222,9 +220,7 @@ fn what_left_the_window_unwritten_is_replayed_where_what_followed_is_unseen() {
             script.until(63_000);
             let witness = Script::lifecycle(Some("witness"), script.now(), registered(""));
             script.begins_transaction(vec![witness]);
-            let (instance, session) = ("vpn".to_owned(), "s".to_owned());
-            let opened = v1::SessionOpened { instance, session };
-            script.says_vpn(Some("other"), 63_500, vpn::Event::SessionOpened(opened));
+            script.opens_a_session("other", 63_500);
             script.until(65_000);
             script.ends_transaction();
             script.until_it("seen", |script| script.has_in_changelog("d/witness"));
@@ -249,11 +245,7 @@ fn a_machine_that_slept_asks_how_far_the_inputs_are_as_soon_as_it_knows_the_time
             script.says(Some("registered"), 20_000, registered(""));
             script.until_it("reported", |script| script.has_in_changelog("d/registered"));
             script.until(script.now() + 200);
-            {
-                let sim = script.world.sim.clone();
-                let mut sim = sim.borrow_mut();
-                script.process().pause(&mut sim, 60_000, true);
-            }
+            script.sleeps(0, 60_000);
             // What is committed first tells how long it slept.
             script.polls("first", 28_000, 28_100, 60_000);
             script.until(90_000);
@@ -275,16 +267,10 @@ fn a_machine_that_slept_until_the_group_gave_it_up_does_not_believe_its_clock() 
             script.says(Some("registered"), 20_000, registered(""));
             script.until_it("reported", |script| script.has_in_changelog("d/registered"));
             script.until(script.now() + 200);
-            {
-                let sim = script.world.sim.clone();
-                let mut sim = sim.borrow_mut();
-                script.process().pause(&mut sim, 60_000, true);
-            }
+            script.sleeps(0, 60_000);
             // No input is idle, so nobody waits for an answer about one.
             script.says(Some("other"), 76_000, registered(""));
-            let (instance, session) = ("vpn".to_owned(), "s".to_owned());
-            let opened = v1::SessionOpened { instance, session };
-            script.says_vpn(Some("other"), 76_000, vpn::Event::SessionOpened(opened));
+            script.opens_a_session("other", 76_000);
             script.until(90_000);
             let expected = [since(ONLINE, 10_000), since(OFFLINE, 41_000), since(ONLINE, 75_000)];
             assert_eq!(script.changes("device"), expected);
@@ -306,21 +292,14 @@ fn a_machine_that_slept_does_not_believe_its_clock_where_a_shard_was_later() {
             script.polls("device", 50_000, 50_100, 20_000);
             script.polls("device", 95_000, 95_100, 60_000);
             script.until(55_000);
-            {
-                let sim = script.world.sim.clone();
-                let mut sim = sim.borrow_mut();
-                let other = script.world.places[1].0.as_mut().expect("the other process");
-                other.pause(&mut sim, 50_000, true);
-            }
+            script.sleeps(1, 50_000);
             script.until(70_000);
             script.is_told_to_leave();
             script.until_it("left", Script::has_left);
             script.world.places[0].1 = START_MS + 400_000;
             // No input is idle, so nobody waits for an answer about one.
             script.says(Some("second"), 96_000, registered(""));
-            let (instance, session) = ("vpn".to_owned(), "s".to_owned());
-            let opened = v1::SessionOpened { instance, session };
-            script.says_vpn(Some("second"), 96_000, vpn::Event::SessionOpened(opened));
+            script.opens_a_session("second", 96_000);
             script.until(140_000);
             let expected = [since(ONLINE, 50_000), since(OFFLINE, 81_000), since(ONLINE, 95_000)];
             assert_eq!(script.changes("device"), expected);

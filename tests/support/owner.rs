@@ -217,18 +217,22 @@ impl Owner {
             .sum()
     }
 
+    /// How many scans have come to their end.
+    pub fn scans(&self) -> u64 {
+        self.view.stats().sweep.scans.load(Ordering::Relaxed)
+    }
+
     /// Waits for a scan that began after now to come to its end.
     pub fn scan(&mut self) {
-        let scans = |owner: &Owner| owner.view.stats().sweep.scans.load(Ordering::Relaxed);
-        let wanted = scans(self) + 2;
-        self.turn_until("a whole scan", |owner| scans(owner) >= wanted);
+        let wanted = self.scans() + 2;
+        self.turn_until("a whole scan", |owner| owner.scans() >= wanted);
         // What it found last is removed in the turns that follow.
         let removed = |owner: &Owner| owner.view.stats().sweep.removed.load(Ordering::Relaxed);
         let mut before = u64::MAX;
         while before != removed(self) {
             before = removed(self);
-            let wanted = scans(self) + 1;
-            self.turn_until("another scan", |owner| scans(owner) >= wanted);
+            let wanted = self.scans() + 1;
+            self.turn_until("another scan", |owner| owner.scans() >= wanted);
         }
     }
 

@@ -235,6 +235,12 @@ pub fn hash(connection: &mut dyn ConnectionLike, key: &str) -> BTreeMap<String, 
     redis::cmd("HGETALL").arg(key).query(connection).unwrap()
 }
 
+/// Whether anybody has walked over the keys, since the server's statistics begin.
+pub fn was_scanned(connection: &mut dyn ConnectionLike) -> bool {
+    let calls: String = redis::cmd("INFO").arg("commandstats").query(connection).unwrap();
+    calls.contains("cmdstat_scan:")
+}
+
 /// Removes everything.
 pub fn flush_all(connection: &mut dyn ConnectionLike) {
     redis::cmd("FLUSHALL").exec(connection).unwrap();

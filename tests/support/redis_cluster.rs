@@ -38,10 +38,9 @@ impl RedisCluster {
         let tls = || authority.map_or_else(Vec::new, Authority::server_settings);
         let mut servers: Vec<RedisServer> =
             (0..masters + followers).map(|_| node(&tls())).collect();
-        let share = 16_384 / masters;
         for (n, server) in servers[..masters].iter().enumerate() {
-            let last = if n + 1 == masters { 16_383 } else { (n + 1) * share - 1 };
-            let slots = [(n * share).to_string(), last.to_string()];
+            let slots = slots_of(n, masters);
+            let slots = [slots.start().to_string(), slots.end().to_string()];
             let mut command = redis::cmd("CLUSTER");
             let mut connection = server.connection();
             command.arg("ADDSLOTSRANGE").arg(&slots).exec(&mut connection).unwrap();
@@ -180,10 +179,8 @@ impl RedisCluster {
     /// Empties a master and gives its slots to another: it serves nobody any more.
     pub fn take_slots_away(&self, from: usize, to: usize) {
         let new = said(&mut self.master(to).connection(), &["CLUSTER", "MYID"]);
-        let share = 16_384 / self.masters.len();
-        let last = if from + 1 == self.masters.len() { 16_384 } else { (from + 1) * share };
         let mut all = redis::pipe();
-        for slot in from * share..last {
+        for slot in slots_of(from, self.masters.len()) {
             all.cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("NODE").arg(&new).ignore();
         }
         let mut old = self.master(from).connection();
@@ -209,6 +206,13 @@ impl RedisCluster {
         }
         run(&mut node, &["CLUSTER", "RESET"]);
     }
+}
+
+/// The slots that the nth of so many masters begins with.
+fn slots_of(n: usize, masters: usize) -> std::ops::RangeInclusive<usize> {
+    let share = 16_384 / masters;
+    let last = if n + 1 == masters { 16_383 } else { (n + 1) * share - 1 };
+    n * share..=last
 }
 
 fn node(more: &[String]) -> RedisServer {
