@@ -287,6 +287,15 @@ pub const KEYS: &[Key] = &[
          do not bring them back."
     ),
     key!(
+        processing.max_input_idle,
+        |raw: &Raw| read::duration(raw, SECOND, HOUR),
+        "1s to 1h",
+        "How long an input that has unread records may deliver nothing before the others go on \
+         without it. Until then they wait, since their records would be judged before its own. \
+         Shorter than the longest pause of a fetch that can be read after all (a quota, a new \
+         leader), changes in between are lost."
+    ),
+    key!(
         heartbeat.tolerance,
         |raw: &Raw| read::number(raw, 1.0, 100.0),
         "1 to 100",

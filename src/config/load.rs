@@ -42,6 +42,9 @@ struct Entry {
     origin: Origin,
 }
 
+/// How long a fetch may wait at the broker, by librdkafka's name.
+const FETCH_WAIT: &str = "fetch.wait.max.ms";
+
 /// What is put behind a name to give a file that holds the value.
 const FILE_SUFFIX: &str = "_file";
 
@@ -334,6 +337,16 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
         );
         let remedy = "shorten it, or lengthen processing.tombstone_retention";
         problem("processing.replay_window", None, what, remedy);
+    }
+    let fetch_wait = config.kafka.properties.get(FETCH_WAIT);
+    let idle_ms = processing.max_input_idle.as_millis();
+    if let Some(wait) = fetch_wait.filter(|wait| wait.parse().is_ok_and(|ms: u128| ms > idle_ms)) {
+        let what = format!(
+            "is longer than processing.max_input_idle ({idle_ms} ms): an input whose fetch waits \
+             at the broker would count as one that cannot be read"
+        );
+        let remedy = "shorten it or leave it out, or lengthen processing.max_input_idle";
+        problem(&format!("{PROPERTIES}.{FETCH_WAIT}"), Some(wait), what, remedy);
     }
     redis_together(config, &mut problem);
     if config.kafka.group_protocol == GroupProtocol::Consumer {

@@ -158,6 +158,8 @@ pub struct Processing {
     pub slack: Duration,
     /// How long closed sessions and deletions are remembered (rules J4, J5).
     pub tombstone_retention: Duration,
+    /// How long an input that others wait for may be silent (rule T4).
+    pub max_input_idle: Duration,
 }
 
 /// What a failure may do to the output.
@@ -274,6 +276,7 @@ impl Default for Config {
                 max_clock_jump: Duration::from_secs(5 * 60),
                 slack: Duration::from_secs(2),
                 tombstone_retention: Duration::from_secs(24 * 3_600),
+                max_input_idle: Duration::from_secs(10),
             },
             heartbeat: Heartbeat {
                 tolerance: 1.5,
@@ -338,6 +341,7 @@ impl Config {
             replay_window_ms: milliseconds(self.processing.replay_window),
             max_clock_jump_ms: milliseconds(self.processing.max_clock_jump),
             tombstone_retention_ms: milliseconds(self.processing.tombstone_retention),
+            max_input_idle_ms: milliseconds(self.processing.max_input_idle),
         }
     }
 }

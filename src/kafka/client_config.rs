@@ -41,6 +41,9 @@ pub fn consumer(config: &Config) -> ClientConfig {
         ("fetch.queue.backoff.ms", "10"),
         ("queued.min.messages", "200000"),
         ("queued.max.messages.kbytes", "65536"),
+        // One fetch is under way with each broker, and a partition that joins waits
+        // until it returns. The default of half a second is for idle partitions.
+        ("fetch.wait.max.ms", "50"),
     ];
     set_defaults(&mut consumer, config, &defaults);
     consumer

@@ -243,6 +243,15 @@ impl Clock {
         Some(state.reached? < state.last_stable?)
     }
 
+    /// When an input without [unread records](Clock::has_unread) was last known to
+    /// have none: its watermark, or later the time of the newest question. Behind
+    /// an open transaction the first stands, and nothing can be read all the same.
+    #[must_use]
+    pub fn idle_at(&self, input: Input) -> Option<Timestamp> {
+        let state = &self.inputs[input.index()];
+        state.watermark.max(state.last_stable_asked_at)
+    }
+
     /// Reading was interrupted (start, pause, reassignment): the input is
     /// behind until an answer says otherwise (rule T1). What has been proven
     /// and reached stays so.
@@ -468,6 +477,8 @@ mod tests {
         clock.end_of_partition(BEATS, 10);
         clock.learn_end(BEATS, Some(at(5_000)), 15, 10);
         assert_eq!(clock.has_unread(BEATS), Some(false));
+        assert_eq!(clock.watermark(BEATS), Some(at(0)));
+        assert_eq!(clock.idle_at(BEATS), Some(at(5_000)));
         assert_eq!(clock.clock(broker(5_000)), at(-SLACK_MS));
         // It was aborted: an end of partition, and not a record, reaches it.
         clock.end_of_partition(BEATS, 16);

@@ -6,21 +6,37 @@ use std::collections::VecDeque;
 use super::clock::Now;
 use super::event::{Input, Queued, Timestamp};
 
-/// How long an input that delivers nothing holds up the others.
-const STALL_MS: i64 = 500;
+/// The most that counts as silence between two looks, in milliseconds: nobody
+/// listened while the process was stopped or had other work.
+const LISTENED_MAX_MS: i64 = 1_000;
 
 /// Records that were read and wait for their turn.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Merge {
     queues: [VecDeque<(Timestamp, Queued)>; 3],
-    /// Since when an input with nothing buffered has held up the others. One
-    /// stall lasts until the input delivers again or is known to have nothing
-    /// more; so an input that cannot be read costs the others 500 ms once, not
-    /// 500 ms a record.
-    stalled_since_ms: [Option<i64>; 3],
+    /// Of each input that others wait for, how long it has not answered. It is
+    /// `None` as soon as the input answers, so that one that cannot be read costs
+    /// the others its time once, not once a record.
+    silences: [Option<Silence>; 3],
+    /// How long an input may be silent before nobody waits for it.
+    max_input_idle_ms: i64,
+}
+
+/// How long an input that others wait for has not answered.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    lasted_ms: i64,
+    looked_at_ms: i64,
 }
 
 impl Merge {
+    /// Three empty queues. An input that is silent for `max_input_idle_ms`
+    /// cannot be read, and holds nobody.
+    #[must_use]
+    pub fn new(max_input_idle_ms: i64) -> Merge {
+        Merge { queues: Default::default(), silences: [None; 3], max_input_idle_ms }
+    }
+
     /// Adds a record behind those of its input; `believed` is the time it
     /// counts as (rule T3).
     pub fn push(&mut self, input: Input, record: Queued, believed: Timestamp) {
@@ -72,14 +88,28 @@ impl Merge {
     /// Throws away what waits of an input, to be offered again.
     pub fn clear(&mut self, input: Input) {
         self.queues[input.index()].clear();
+        self.silences[input.index()] = None;
+    }
+
+    /// A fetch of the input was answered, if only with an end of partition.
+    pub fn answered(&mut self, input: Input) {
+        self.silences[input.index()] = None;
+    }
+
+    /// Whether others go on without the input, because it cannot be read.
+    #[must_use]
+    pub fn is_passed_over(&self, input: Input) -> bool {
+        self.silences[input.index()]
+            .is_some_and(|silence| silence.lasted_ms >= self.max_input_idle_ms)
     }
 
     /// The next record: the earliest head, at equal times in the order of
     /// [`Input::ALL`]. `None` while there is none, or while an input with
     /// nothing buffered may still deliver an earlier one, as `unread` says (by
-    /// [`super::clock::Clock::has_unread`]), for at most 500 ms a stall. They
-    /// count from when the broker's time is known: before that no answer proves
-    /// how far an idle input is (rule T1), and nothing can be committed anyhow.
+    /// [`super::clock::Clock::has_unread`]), unless it has been silent for too
+    /// long. Silence counts once the broker's time is known: before that no
+    /// answer proves how far an idle input is (rule T1), and nothing can be
+    /// committed anyhow.
     pub fn pop(
         &mut self,
         unread: [Option<bool>; 3],
@@ -88,19 +118,21 @@ impl Merge {
         let (_, next) = self.next()?;
         let mut held = false;
         for input in Input::ALL {
-            let stalled_since_ms = &mut self.stalled_since_ms[input.index()];
+            let silence = &mut self.silences[input.index()];
             // Of what is idle at its end, or has something buffered, nothing
             // earlier can come.
-            let may_deliver = unread[input.index()] != Some(false);
-            if !may_deliver || !self.queues[input.index()].is_empty() {
-                *stalled_since_ms = None;
+            if unread[input.index()] == Some(false) || !self.queues[input.index()].is_empty() {
+                *silence = None;
                 continue;
             }
-            let since_ms = stalled_since_ms.get_or_insert(now.monotonic_ms);
-            if now.broker.is_none() {
-                *since_ms = now.monotonic_ms;
+            let now_ms = now.monotonic_ms;
+            let silence = silence.get_or_insert(Silence { lasted_ms: 0, looked_at_ms: now_ms });
+            if now.broker.is_some() {
+                let listened_ms = now_ms.saturating_sub(silence.looked_at_ms);
+                silence.lasted_ms += listened_ms.clamp(0, LISTENED_MAX_MS);
             }
-            held |= now.monotonic_ms.saturating_sub(*since_ms) < STALL_MS;
+            silence.looked_at_ms = now_ms;
+            held |= silence.lasted_ms < self.max_input_idle_ms;
         }
         if held {
             return None;
@@ -134,8 +166,10 @@ mod tests {
         }
     }
 
+    const IDLE_MAX_MS: i64 = 10_000;
+
     fn merge(records: &[(Input, i64)]) -> Merge {
-        let mut merge = Merge::default();
+        let mut merge = Merge::new(IDLE_MAX_MS);
         for &(input, believed) in records {
             let offset = merge.len(input) as i64;
             merge.push(input, record(offset), Timestamp(believed));
@@ -169,56 +203,82 @@ mod tests {
         assert!(merge.pop(IDLE, at(0)).is_some());
     }
 
+    /// Looks at the merge once a second, as a loop with nothing else to do would
+    /// more often, and tells how often it was held.
+    fn held_for(merge: &mut Merge, unread: [Option<bool>; 3], from_ms: i64) -> i64 {
+        (0..60)
+            .find(|second| merge.pop(unread, at(from_ms + second * 1_000)).is_some())
+            .expect("nobody is held for a minute")
+    }
+
     #[test]
-    fn an_input_with_unread_records_holds_the_others_half_a_second() {
+    fn an_input_with_unread_records_holds_the_others_until_it_is_silent_for_too_long() {
         for unread in [Some(true), None] {
             let mut merge = merge(&[(Input::Heartbeats, 5), (Input::Heartbeats, 6)]);
             let unread = [Some(false), unread, Some(false)];
-            assert!(merge.pop(unread, at(1_000)).is_none());
-            assert!(merge.pop(unread, at(1_499)).is_none());
-            assert!(merge.pop(unread, at(1_500)).is_some());
-            assert!(merge.pop(unread, at(1_500)).is_some(), "once a stall, not once a record");
+            assert_eq!(held_for(&mut merge, unread, 1_000), 10);
+            assert!(merge.is_passed_over(Input::VpnSessions));
+            assert!(merge.pop(unread, at(11_000)).is_some(), "once a silence, not once a record");
             merge.push(Input::Heartbeats, record(2), Timestamp(7));
-            assert!(merge.pop(unread, at(90_000)).is_some(), "the stall goes on, and is over");
+            assert!(merge.pop(unread, at(90_000)).is_some(), "it is silent still");
         }
     }
 
     #[test]
-    fn a_stall_begins_when_the_brokers_time_is_known() {
+    fn silence_counts_once_the_brokers_time_is_known() {
         let mut merge = merge(&[(Input::Heartbeats, 5)]);
         let unread = [Some(false), None, Some(false)];
-        for monotonic_ms in [0, 1_000, 9_000] {
+        for monotonic_ms in (0..90_000).step_by(500) {
             assert!(merge.pop(unread, Now { monotonic_ms, broker: None }).is_none());
         }
-        assert!(merge.pop(unread, at(9_400)).is_none());
-        assert!(merge.pop(unread, at(9_500)).is_some());
+        assert_eq!(held_for(&mut merge, unread, 89_500), 10);
         merge.push(Input::Heartbeats, record(1), Timestamp(6));
-        let idle = merge.pop(IDLE, Now { monotonic_ms: 9_600, broker: None });
+        let idle = merge.pop(IDLE, Now { monotonic_ms: 190_000, broker: None });
         assert!(idle.is_some(), "what is read to its end holds nobody");
     }
 
     #[test]
-    fn a_stall_ends_with_the_record_that_was_waited_for() {
-        use Input::{Heartbeats, VpnSessions};
+    fn a_stop_of_the_process_is_no_silence() {
         let unread = [Some(false), Some(true), Some(false)];
-        let mut merge = merge(&[(Heartbeats, 5), (Heartbeats, 9)]);
+        let mut merge = merge(&[(Input::Heartbeats, 5)]);
         assert!(merge.pop(unread, at(0)).is_none());
-        merge.push(VpnSessions, record(0), Timestamp(4));
-        assert_eq!(merge.pop(unread, at(1)).map(|(input, ..)| input), Some(VpnSessions));
-        // The next one is a stall of its own.
-        assert!(merge.pop(unread, at(600)).is_none());
-        assert!(merge.pop(unread, at(1_099)).is_none());
-        assert_eq!(merge.pop(unread, at(1_100)).map(|(input, ..)| input), Some(Heartbeats));
+        assert!(merge.pop(unread, at(3_600_000)).is_none());
+        assert_eq!(held_for(&mut merge, unread, 3_600_000), 9, "the hour counts for a second");
     }
 
     #[test]
-    fn an_input_without_records_of_its_own_begins_no_stall_while_nobody_waits() {
+    fn a_silent_input_that_answers_again_holds_the_others_again() {
+        use Input::{Heartbeats, VpnSessions};
+        let unread = [Some(false), Some(true), Some(false)];
+        let waiting: Vec<_> = (5..9).map(|at| (Heartbeats, at)).collect();
+        let answers: [fn(&mut Merge); 3] = [
+            |merge| {
+                merge.push(VpnSessions, record(0), Timestamp(4));
+                let earliest = merge.pop([Some(false), Some(true), Some(false)], at(20_000));
+                assert_eq!(earliest.map(|(input, ..)| input), Some(VpnSessions));
+            },
+            |merge| merge.answered(VpnSessions),
+            // It is known to be idle, and then to have something again.
+            |merge| assert!(merge.pop(IDLE, at(20_000)).is_some()),
+        ];
+        for answers in answers {
+            let mut merge = merge(&waiting);
+            assert_eq!(held_for(&mut merge, unread, 0), 10);
+            answers(&mut merge);
+            assert!(!merge.is_passed_over(VpnSessions));
+            assert_eq!(held_for(&mut merge, unread, 30_000), 10);
+        }
+    }
+
+    #[test]
+    fn an_input_is_not_silent_while_nobody_waits_for_it() {
         let unread = [None, None, Some(false)];
-        let mut merge = Merge::default();
-        assert!(merge.pop(unread, at(0)).is_none());
+        let mut merge = merge(&[]);
+        for second in 0..60 {
+            assert!(merge.pop(unread, at(second * 1_000)).is_none());
+        }
         merge.push(Input::Heartbeats, record(0), Timestamp(7));
-        assert!(merge.pop(unread, at(10_000)).is_none(), "the stall begins now");
-        assert!(merge.pop(unread, at(10_500)).is_some());
+        assert_eq!(held_for(&mut merge, unread, 60_000), 10);
     }
 
     #[test]
@@ -247,19 +307,26 @@ mod tests {
     proptest! {
         /// All that is pushed comes out, each input in its order; at each pop
         /// the earliest head, ties by input; nobody is held by an input that has
-        /// nothing more to say, nor, while that does not change, for longer
-        /// than 500 ms.
+        /// nothing more to say, and by one that may have for as long as it is
+        /// not silent for too long.
         #[test]
         fn the_earliest_head_comes_next(
             steps in prop::collection::vec(
-                (prop::option::of((0..3usize, 0..20i64)), any::<[Option<bool>; 3]>(), 0..300i64),
+                (
+                    prop::option::of((0..3usize, 0..20i64)),
+                    prop::option::weighted(0.1, 0..3usize),
+                    any::<[Option<bool>; 3]>(),
+                    prop_oneof![5 => 0..900i64, 1 => 900..20_000i64],
+                ),
                 0..200),
             constant in any::<Option<[Option<bool>; 3]>>(),
         ) {
-            let mut merge = Merge::default();
+            let mut merge = Merge::new(IDLE_MAX_MS);
             let mut queues: [VecDeque<(i64, i64)>; 3] = Default::default();
-            let (mut now_ms, mut offset, mut waits_since) = (0, 0, None);
-            for (pushed, unread, passed_ms) in steps {
+            let (mut now_ms, mut offset) = (0, 0);
+            // How long each input has been waited for, and when that was looked at.
+            let mut waited: [Option<(i64, i64)>; 3] = [None; 3];
+            for (pushed, answered, unread, passed_ms) in steps {
                 now_ms += passed_ms;
                 let unread = constant.unwrap_or(unread);
                 if let Some((index, believed)) = pushed {
@@ -267,17 +334,27 @@ mod tests {
                     queues[index].push_back((believed, offset));
                     offset += 1;
                 }
-                let headless = (0..3).any(|i| queues[i].is_empty() && unread[i] != Some(false));
+                if let Some(index) = answered {
+                    merge.answered(Input::ALL[index]);
+                    waited[index] = None;
+                }
                 let model = (0..3).filter_map(|i| Some((queues[i].front()?.0, i))).min();
-                match (merge.pop(unread, at(now_ms)), model) {
-                    (None, None) => waits_since = None,
-                    (None, Some(_)) => {
-                        prop_assert!(headless, "held by nobody");
-                        let since = *waits_since.get_or_insert(now_ms);
-                        prop_assert!(constant.is_none() || now_ms - since < STALL_MS);
+                let mut held = false;
+                for index in (0..3).filter(|_| model.is_some()) {
+                    if queues[index].is_empty() && unread[index] != Some(false) {
+                        let (lasted_ms, looked_at_ms) = waited[index].unwrap_or((0, now_ms));
+                        let lasted_ms = lasted_ms + (now_ms - looked_at_ms).min(1_000);
+                        waited[index] = Some((lasted_ms, now_ms));
+                        held |= lasted_ms < IDLE_MAX_MS;
+                    } else {
+                        waited[index] = None;
                     }
+                }
+                match (merge.pop(unread, at(now_ms)), model) {
+                    (None, None) => {}
+                    (None, Some(_)) => prop_assert!(held, "held by nobody"),
                     (Some((input, record, believed)), Some((at, index))) => {
-                        waits_since = None;
+                        prop_assert!(!held, "{index} goes before one that may have more");
                         prop_assert_eq!((input.index(), believed.0), (index, at));
                         let front = queues[index].pop_front();
                         prop_assert_eq!(front, Some((believed.0, record.offset)));

@@ -184,6 +184,7 @@ impl Shard {
         Shard {
             partition,
             watermarks: Clock::new(rules.slack_ms, rules.max_clock_jump_ms),
+            merge: Merge::new(rules.max_input_idle_ms),
             rules,
             table: Table::default(),
             scopes: Scopes::default(),
@@ -191,7 +192,6 @@ impl Shard {
             next_due: None,
             fired: Timestamp::MIN,
             clock: Timestamp::MIN,
-            merge: Merge::default(),
             ahead: Ahead::default(),
             phase: Phase::Restoring,
             positions: [0; 3],
@@ -240,6 +240,7 @@ impl Shard {
 
     /// Everything before `offset` has been offered, for now (rule T1).
     pub fn end_of_partition(&mut self, input: Input, offset: i64) {
+        self.merge.answered(input);
         self.watermarks.end_of_partition(input, offset);
     }
 
@@ -259,6 +260,13 @@ impl Shard {
     /// (rule T1).
     pub fn forget_evidence(&mut self, input: Input) {
         self.watermarks.forget_evidence(input);
+    }
+
+    /// Whether the others go on without the input, because it cannot be read
+    /// (rule T4).
+    #[must_use]
+    pub fn is_passed_over(&self, input: Input) -> bool {
+        self.merge.is_passed_over(input)
     }
 
     /// Whether the shard applies and expires, and is not in the middle of a
@@ -337,15 +345,14 @@ impl Shard {
     }
 
     /// Which inputs may still deliver something earlier than what waits (rule
-    /// T4). An input that was last known to be read up to a time long before the
-    /// next record counts as one of which nothing is known: the clock stands
-    /// where it does, and a deadline between the two would be overlooked
-    /// (rule T8). It costs at most one stall.
+    /// T4). An input that was last known to be idle long before the next record
+    /// counts as one of which nothing is known: the clock stands where it does,
+    /// and a deadline between the two would be overlooked (rule T8).
     fn unread(&self) -> [Option<bool>; 3] {
         let least = self.merge.next().map(|(next, _)| next.plus_ms(-JUDGED_AHEAD_MS));
         let of = |input| {
             let unread = self.watermarks.has_unread(input)?;
-            (unread || self.watermarks.watermark(input) >= least).then_some(unread)
+            (unread || self.watermarks.idle_at(input) >= least).then_some(unread)
         };
         [of(Input::ALL[0]), of(Input::ALL[1]), of(Input::ALL[2])]
     }

@@ -24,6 +24,9 @@ pub struct Rules {
     pub max_clock_jump_ms: i64,
     /// How long closed sessions and deletions are remembered, in milliseconds.
     pub tombstone_retention_ms: i64,
+    /// How long an input that others wait for may be silent before it counts as
+    /// one that cannot be read, in milliseconds (rule T4).
+    pub max_input_idle_ms: i64,
 }
 
 impl Default for Rules {
@@ -37,6 +40,7 @@ impl Default for Rules {
             replay_window_ms: 30 * 60_000,
             max_clock_jump_ms: 5 * 60_000,
             tombstone_retention_ms: 24 * 3_600_000,
+            max_input_idle_ms: 10_000,
         }
     }
 }

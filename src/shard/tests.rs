@@ -406,6 +406,64 @@ fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_n
     assert_eq!(told, [(quiet, back_at, Cause::Heartbeat)]);
 }
 
+/// Turns once a second for a minute; tells after how many of them the shard has
+/// applied what was offered.
+fn applied_after(told: &mut Told, input: Input) -> Option<i64> {
+    let from_ms = told.now.monotonic_ms;
+    (0..60).find(|second| {
+        let now = Now { monotonic_ms: from_ms + second * 1_000, ..told.now };
+        told.shard.turn(now, 1_000);
+        told.shard.position(input) == told.offsets[input.index()]
+    })
+}
+
+#[test]
+fn an_open_transaction_of_an_idle_input_holds_nobody() {
+    let mut told = Told::new();
+    told.heartbeat(&device(1));
+    told.run();
+    // Since then a transaction has been open, and its records are not to be read.
+    let later = Timestamp(T0 + MINUTE_MS);
+    told.now = Now { monotonic_ms: later.0, broker: Some(later) };
+    let body = EventBody::Heartbeat { device: device(1), poll_interval_ms: None };
+    let content = Content::Event(Event { occurred_at: None, body });
+    let record = |offset| Queued {
+        offset,
+        timestamp: later,
+        stamped_by_broker: true,
+        content: content.clone(),
+    };
+    told.offsets[Input::Heartbeats.index()] += 1;
+    told.shard.offer(Input::Heartbeats, record(1), told.now);
+    told.shard.learn_end(Input::Lifecycle, Some(later), 0, 0);
+    // What was last known of the input is a minute old.
+    told.shard.learn_end(Input::VpnSessions, Some(Timestamp(T0)), 1, 0);
+    told.shard.turn(told.now, 1_000);
+    assert_eq!(told.shard.position(Input::Heartbeats), 1, "it may have more");
+    told.shard.learn_end(Input::VpnSessions, Some(later), 1, 0);
+    assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(0));
+    assert_eq!(told.shard.clock(), Timestamp(T0), "the clock stands all the same");
+}
+
+#[test]
+fn a_pause_or_a_rewind_gives_an_input_its_time_again() {
+    let mut told = Told::new();
+    told.heartbeat(&device(1));
+    told.shard.learn_end(Input::VpnSessions, told.now.broker, 5, 5);
+    assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
+    assert!(told.shard.is_passed_over(Input::VpnSessions));
+    told.shard.rewind();
+    assert!(!told.shard.is_passed_over(Input::VpnSessions));
+    told.heartbeat(&device(1));
+    told.shard.learn_end(Input::VpnSessions, told.now.broker, 5, 5);
+    assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
+    // An end of partition shows that it is read.
+    told.shard.end_of_partition(Input::VpnSessions, 3);
+    told.heartbeat(&device(1));
+    told.shard.learn_end(Input::VpnSessions, told.now.broker, 5, 5);
+    assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
+}
+
 #[test]
 fn a_bad_record_becomes_a_dead_letter_and_its_offset_moves_on() {
     let mut told = Told::new();

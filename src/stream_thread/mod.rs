@@ -181,7 +181,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.poll_view();
         self.adopt();
         self.restore();
+        self.begin_reading();
         self.turn();
+        self.tell_silence();
         self.ask_ends();
         self.balance_read_ahead();
         self.sweep();
@@ -467,9 +469,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             self.broker_time.forget();
         }
         self.ask_ends_at_once();
-        if let Err(error) = self.log.resume(&all_inputs(partition)) {
-            warn!(partition, %error, "the shard cannot be read from yet");
-        }
     }
 
     fn turn(&mut self) {

@@ -1,11 +1,11 @@
 //! Reading: records become events in line, and the loop learns how far the
 //! partitions go (rules T1, T4, R8).
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::ports::{Clock, FoundOffset, Log, OffsetAt, RecordRef, Source, View};
 use super::slot::{Slot, Stage};
-use super::{Settings, StreamThread};
+use super::{Settings, StreamThread, all_inputs};
 use crate::error::{Error, Fatal};
 use crate::shard::{
     Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Now, Queued, Timestamp,
@@ -24,6 +24,48 @@ const ENDS_INTERVAL_MS: i64 = 1_000;
 const ENDED_BEFORE_MAX: u32 = 60;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
+    /// Reads the inputs of shards that begin to run, once a record has something
+    /// to be measured by (rules T3, T6).
+    pub(super) fn begin_reading(&mut self) {
+        if self.now().broker.is_none() {
+            return;
+        }
+        for slot in self.slots.values_mut().filter(|slot| slot.is_running() && !slot.reads) {
+            match self.log.resume(&all_inputs(slot.partition)) {
+                Ok(()) => slot.reads = true,
+                Err(error) => {
+                    let partition = slot.partition;
+                    warn!(partition, %error, "the shard cannot be read from yet; it is tried again");
+                }
+            }
+        }
+    }
+
+    /// Says which inputs the others go on without (rule T4).
+    pub(super) fn tell_silence(&mut self) {
+        let idle_ms = self.settings.rules.max_input_idle_ms;
+        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
+            for input in Input::ALL {
+                let passed_over = slot.shard.is_passed_over(input);
+                let told = std::mem::replace(&mut slot.passed_over[input.index()], passed_over);
+                let (partition, input) = (slot.partition, input.name());
+                match (told, passed_over) {
+                    (false, true) => warn!(
+                        partition,
+                        input,
+                        silent_ms = idle_ms,
+                        "the input has unread records and delivers none: the other inputs go on \
+                         without it, and changes in between may be lost. Nobody is expired \
+                         meanwhile. Look at the broker that leads it, its ACLs and its quotas; \
+                         processing.max_input_idle says how long the others wait"
+                    ),
+                    (true, false) => info!(partition, input, "the input is read again"),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Asks how far the partitions go, once a second for all of them (rule T1).
     pub(super) fn ask_ends(&mut self) {
         let now = self.now();

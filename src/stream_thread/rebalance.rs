@@ -101,7 +101,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     fn begin_restores(&mut self) {
         let now_ms = self.clock.monotonic_ms();
-        let mut resumed = Vec::new();
         for slot in self.slots.values_mut() {
             let complete = slot.inputs.iter().all(Option::is_some);
             if !complete || !matches!(slot.stage, Stage::Created) {
@@ -117,7 +116,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     slot.committed = Some(kept.committed);
                     slot.changelog_end = kept.changelog_end;
                     slot.stage = Stage::Running;
-                    resumed.push(slot.partition);
                 }
                 _ => {
                     for input in slot.mark_forgotten() {
@@ -132,11 +130,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     }
                     slot.stage = Stage::Restoring(Restore::new(slot.metadata(), now_ms));
                 }
-            }
-        }
-        for partition in resumed {
-            if let Err(error) = self.log.resume(&all_inputs(partition)) {
-                warn!(partition, %error, "the shard cannot be read from yet");
             }
         }
     }

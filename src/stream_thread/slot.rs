@@ -42,7 +42,11 @@ pub(super) struct Slot {
     pub changelog_end: i64,
     /// The next offset expected of each input.
     pub expected: [i64; Input::ALL.len()],
+    /// Its inputs are read from now on, once broker time is known (rule T6).
+    pub reads: bool,
     pub paused: [bool; Input::ALL.len()],
+    /// Inputs of which the log says that the others go on without them.
+    pub passed_over: [bool; Input::ALL.len()],
     /// How many answers in a row said that an input ends before what was read.
     pub ended_before: [u32; Input::ALL.len()],
     pub high_watermarks: [Option<i64>; Input::ALL.len()],
@@ -83,7 +87,9 @@ impl Slot {
             marker: MarkerAnswer::Awaited { since_ms: now_ms },
             changelog_end: 0,
             expected: [0; 3],
+            reads: false,
             paused: [false; 3],
+            passed_over: [false; 3],
             ended_before: [0; 3],
             high_watermarks: [None; 3],
             restored: 0,

@@ -288,6 +288,8 @@ pub fn rules() -> impl Strategy<Value = Rules> {
                 slack_ms,
                 replay_window_ms,
                 tombstone_retention_ms: FOREVER_MS,
+                // Where time passes, an input is soon given up.
+                max_input_idle_ms: 500,
                 ..Rules::default()
             }
         })

@@ -37,6 +37,8 @@ struct Reading {
     paused: bool,
     /// The end that was last told.
     told_end: Option<i64>,
+    /// When the fetch that is under way is answered.
+    answered_at: i64,
 }
 
 struct Question {
@@ -87,6 +89,10 @@ pub struct Client {
     questions: Vec<Question>,
     next_question: QuestionId,
     read_ahead: usize,
+    /// Up to how long a fetch of each input takes, the first one and some later.
+    pub fetch_late_ms: [i64; Input::ALL.len()],
+    /// No fetch of these inputs is answered until then.
+    pub unanswered_until: [i64; Input::ALL.len()],
     /// How often a restore was not allowed to begin or end a reading.
     pub refused_restores: usize,
 }
@@ -126,6 +132,8 @@ impl Client {
             questions: Vec::new(),
             next_question: 0,
             read_ahead,
+            fetch_late_ms: [0; Input::ALL.len()],
+            unanswered_until: [0; Input::ALL.len()],
             refused_restores: 0,
         }
     }
@@ -295,7 +303,7 @@ impl Sim {
         records: &mut Vec<(Delivery, i32, Rc<Record>)>,
         events: &mut Vec<LogEvent>,
     ) {
-        let Sim { clients, kafka, random, .. } = self;
+        let Sim { clients, kafka, random, now, .. } = self;
         let client = &mut clients[index];
         let read_ahead = client.read_ahead.min(max);
         let mut order: Vec<(Source, i32)> = client.restoring.keys().copied().collect();
@@ -319,8 +327,13 @@ impl Sim {
         random.shuffle(&mut order);
         for (input, partition) in order {
             let Some(reading) = client.reading.get_mut(&(input, partition)) else { continue };
-            if reading.paused || random.chance(0.3) {
+            let waits = *now < reading.answered_at.max(client.unanswered_until[input.index()]);
+            if reading.paused || waits || random.chance(0.3) {
                 continue;
+            }
+            let late_ms = client.fetch_late_ms[input.index()];
+            if late_ms > 0 && random.chance(0.05) {
+                reading.answered_at = *now + random.between(0, late_ms);
             }
             let log = kafka.log((Topic::Input(input), partition));
             reading.position = reading.position.max(log.start);
@@ -471,7 +484,7 @@ impl Log for SimLog {
         }
         for &(input, partition, position) in starts {
             client.wait_assign.remove(&(input, partition));
-            let reading = Reading { position, paused: true, told_end: None };
+            let reading = Reading { position, paused: true, told_end: None, answered_at: 0 };
             client.reading.insert((input, partition), reading);
         }
         Ok(())
@@ -507,7 +520,7 @@ impl Log for SimLog {
     }
 
     fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
-        let reading = Reading { position: offset, paused: false, told_end: None };
+        let reading = Reading { position: offset, paused: false, told_end: None, answered_at: 0 };
         let mut sim = self.sim.borrow_mut();
         sim.may_restore(self.client)?;
         sim.clients[self.client].restoring.insert((source, partition), reading);
@@ -556,11 +569,16 @@ impl Log for SimLog {
 impl SimLog {
     fn set_paused(&self, partitions: &[(Input, i32)], paused: bool) {
         let mut sim = self.sim.borrow_mut();
-        let client = &mut sim.clients[self.client];
+        let Sim { clients, random, now, .. } = &mut *sim;
+        let client = &mut clients[self.client];
         for place in partitions {
+            let late_ms = client.fetch_late_ms[place.0.index()];
             if let Some(reading) = client.reading.get_mut(place) {
                 reading.paused = paused;
                 reading.told_end = None;
+                if late_ms > 0 {
+                    reading.answered_at = *now + random.between(0, late_ms);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@
 //! on after so many that fail.
 
 mod auditor;
+mod backlog;
 mod client;
 mod commit;
 mod group;
@@ -17,6 +18,19 @@ mod sim;
 mod stories;
 mod workload;
 mod world;
+
+#[path = "../oracle/fleet.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod fleet;
+#[path = "../oracle/history.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod history;
+#[path = "../oracle/model.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod model;
+#[path = "../oracle/sequence.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod sequence;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -56,6 +56,7 @@ fn quiet_plan() -> Plan {
             replay_window_ms: 20_000,
             max_clock_jump_ms: 900_000,
             tombstone_retention_ms: 24 * 3_600_000,
+            max_input_idle_ms: 10_000,
         },
         shape: Shape::default(),
         faults: Faults::default(),
@@ -65,6 +66,7 @@ fn quiet_plan() -> Plan {
         marker_late_one_in: 12,
         work_per_turn: 20_000,
         read_ahead: 30,
+        fetch_late_ms: [0; Input::ALL.len()],
         tick_ms: 60,
         classic: false,
         at_least_once: false,
@@ -178,6 +180,12 @@ impl Script {
         places[place].0.as_mut().expect("a process").pause(&mut sim.borrow_mut(), ms, true);
     }
 
+    /// A process is stopped; its monotonic clock goes on.
+    pub fn stops(&mut self, place: usize, ms: i64) {
+        let World { places, sim, .. } = &mut self.world;
+        places[place].0.as_mut().expect("a process").pause(&mut sim.borrow_mut(), ms, false);
+    }
+
     /// The process is asked to end.
     pub fn is_told_to_leave(&mut self) {
         let World { places, sim, .. } = &mut self.world;
@@ -222,6 +230,13 @@ impl Script {
         let mut sim = self.world.sim.borrow_mut();
         let due = sim.now + ms;
         sim.clients[client].job.as_mut().expect("a commit").wait_until(due);
+    }
+
+    /// The leader of an input says where it ends, and answers no fetch.
+    pub fn cannot_read(&mut self, input: Input, until: i64) {
+        let client = self.process().client;
+        let mut sim = self.world.sim.borrow_mut();
+        sim.clients[client].unanswered_until[input.index()] = START_MS + until;
     }
 
     /// The answer to a question that is under way takes this long.
@@ -291,21 +306,23 @@ impl Script {
         records.any(|record| record.message.key.as_deref() == Some(key.as_bytes()))
     }
 
+    /// All changes, in the order in which they were told.
+    pub fn all_changes(&self) -> Vec<v1::StatusChanged> {
+        let sim = self.world.sim.borrow();
+        let log = sim.kafka.log((Topic::Changes, 0));
+        let values = log.committed().map(|record| record.message.value.as_deref().unwrap_or(b""));
+        values.map(|value| v1::StatusChanged::decode(value).expect("a change")).collect()
+    }
+
     /// The changes of a device: what it shows, and since when.
     pub fn changes(&self, device: &str) -> Vec<(Status, Connectivity, i64)> {
-        let sim = self.world.sim.borrow();
-        let mut found = Vec::new();
-        for record in sim.kafka.log((Topic::Changes, 0)).committed() {
-            let value = record.message.value.as_deref().unwrap_or(b"");
-            let value = v1::StatusChanged::decode(value).expect("a change");
-            if value.device_id == device {
-                let since = value.since.map_or(0, |at| {
-                    at.seconds * 1_000 + i64::from(at.nanos) / 1_000_000 - START_MS
-                });
-                found.push((value.status(), value.connectivity(), since));
-            }
-        }
-        found
+        let changes = self.all_changes().into_iter().filter(|change| change.device_id == device);
+        let since = |change: &v1::StatusChanged| {
+            let ms =
+                |at: prost_types::Timestamp| at.seconds * 1_000 + i64::from(at.nanos) / 1_000_000;
+            change.since.map_or(0, |at| ms(at) - START_MS)
+        };
+        changes.map(|value| (value.status(), value.connectivity(), since(&value))).collect()
     }
 
     /// Everything comes to rest, and the auditor has nothing to say.

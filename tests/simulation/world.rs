@@ -36,6 +36,8 @@ pub struct Plan {
     pub marker_late_one_in: u64,
     pub work_per_turn: usize,
     pub read_ahead: usize,
+    /// Up to how long a fetch of each input takes, the first one and some later.
+    pub fetch_late_ms: [i64; Input::ALL.len()],
     pub tick_ms: i64,
     pub classic: bool,
     pub at_least_once: bool,
@@ -95,6 +97,7 @@ impl Plan {
             // Longer than anything is silent.
             max_clock_jump_ms: 900_000,
             tombstone_retention_ms: 24 * 3_600_000,
+            max_input_idle_ms: 10_000,
         };
         let herd = random.chance(0.25);
         let rich = random.chance(0.7);
@@ -125,6 +128,7 @@ impl Plan {
             marker_delay_ms: *random.pick(&[2, 50, 1_500]),
             work_per_turn: *random.pick(&[1, 3, 20_000]),
             read_ahead: *random.pick(&[3, 30, 300]),
+            fetch_late_ms: Input::ALL.map(|_| *random.pick(&[0, 0, 400, 5_000])),
             tick_ms: *random.pick(&[60, 120, 250]),
             classic: !at_least_once && random.chance(0.25),
             at_least_once,
@@ -233,6 +237,7 @@ impl World {
         sim.note(|| format!("{name} starts"));
         let mut new = Client::new(name, clock.clone(), self.plan.read_ahead);
         new.at_least_once = self.plan.at_least_once;
+        new.fetch_late_ms = self.plan.fetch_late_ms;
         sim.clients.push(new);
         let wrong = sim.faults.clock_step_per_s > 0.0 && sim.random.chance(0.3);
         let wall_offset_ms = if wrong { sim.random.between(-600_000, 600_000) } else { 0 };

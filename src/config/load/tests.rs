@@ -62,6 +62,7 @@ fn every_key_is_read_from_the_file() {
             max_clock_jump = "1m"
             slack = 0
             tombstone_retention = "2days"
+            max_input_idle = "15s"
             [heartbeat]
             tolerance = 2
             minimum = "1m"
@@ -104,6 +105,7 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.processing.threads, 2);
     assert_eq!(config.processing.slack, Duration::ZERO);
     assert_eq!(config.processing.tombstone_retention, Duration::from_secs(2 * 86_400));
+    assert_eq!(config.processing.max_input_idle, Duration::from_secs(15));
     assert!((config.heartbeat.tolerance - 2.0).abs() < f64::EPSILON);
     assert_eq!(config.redis.refresh_interval, Duration::ZERO);
     assert_eq!(config.admin.listen.port(), 80);
@@ -353,5 +355,21 @@ proptest::proptest! {
     ) {
         let file = Some((Path::new("fuzzed.toml"), text.as_str()));
         let _ = from_text(file, [(variable, value)].into_iter(), &[flag]);
+    }
+}
+
+#[test]
+fn a_fetch_that_waits_at_the_broker_is_no_silent_input() {
+    let text = "[processing]\nmax_input_idle = \"5s\"\n\
+                [kafka.properties]\n\"fetch.wait.max.ms\" = \"5001\"\n";
+    let told = message(text, &[]);
+    assert!(told.contains("kafka.properties.fetch.wait.max.ms"), "{told}");
+    assert!(told.contains("processing.max_input_idle (5000 ms)"), "{told}");
+    let just = [("DEVICE_STATUS_PROCESSING__MAX_INPUT_IDLE", "5001ms")];
+    let config = load_text(text, &just).unwrap();
+    assert_eq!(config.config.rules().max_input_idle_ms, 5_001);
+    for wrong in ["\"999ms\"", "\"61m\"", "5"] {
+        let told = message(&format!("[processing]\nmax_input_idle = {wrong}\n"), &[]);
+        assert!(told.contains("processing.max_input_idle"), "{told}");
     }
 }
