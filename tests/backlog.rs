@@ -95,8 +95,7 @@ impl Cluster {
     /// The same inputs, for a group that has read none of them.
     fn new_group(&self, inputs: &ServiceTopics) -> ServiceTopics {
         let own = ServiceTopics::named(&self.first.unique("backlog"), inputs.partitions);
-        let compact =
-            [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")];
+        let compact = [("cleanup.policy", "compact"), ("message.timestamp.type", "LogAppendTime")];
         self.first.create_topic(&own.changelog, inputs.partitions, &compact);
         self.first.create_topic(&own.status_changes, inputs.partitions, &[]);
         self.first.create_topic(&own.dead_letters, 1, &[]);

@@ -54,12 +54,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         partition,
                         input,
                         silent_ms = idle_ms,
-                        "the input has unread records and delivers none: the other inputs go on \
-                         without it, and changes in between may be lost. Nobody is expired \
-                         meanwhile. Look at the broker that leads it, its ACLs and its quotas; \
-                         processing.max_input_idle says how long the others wait"
+                        "the input does not answer, though it may have unread records: the other \
+                         inputs go on without it, and changes in between may be lost. Nobody is \
+                         expired meanwhile. Look at the broker that leads it, its ACLs and its \
+                         quotas; processing.max_input_idle says how long the others wait"
                     ),
-                    (true, false) => info!(partition, input, "the input is read again"),
+                    (true, false) => info!(partition, input, "the input answers again"),
                     _ => {}
                 }
             }
