@@ -28,9 +28,9 @@ use device_status::wire::proto::v1::StatusChanged;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use fleet::{Fleet, Told};
-use support::kafka::{EventProducer, Isolation, KafkaBroker, RawRecord, ServiceTopics};
+use support::kafka::{EventProducer, KafkaBroker, RawRecord, ServiceTopics};
 use support::service::{DeviceStatus, ServiceConfig};
-use support::wait::{now_ms, pause, wait_for};
+use support::wait::{Deadline, now_ms, pause, wait_for};
 
 const DEVICES: usize = 600;
 const STEPS: usize = 80;
@@ -125,9 +125,14 @@ impl Cluster {
         config.set("topics.accept_create_time", true)
     }
 
-    /// Runs the service until it has read everything and no more changes come;
-    /// tells them.
-    fn start_on(&self, inputs: &ServiceTopics, slowly: bool) -> BTreeMap<String, Vec<Told>> {
+    /// Runs the service until it has read everything and has told as many changes
+    /// as there are; tells them.
+    fn start_on(
+        &self,
+        inputs: &ServiceTopics,
+        count: usize,
+        slowly: bool,
+    ) -> BTreeMap<String, Vec<Told>> {
         let topics = self.new_group(inputs);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -144,14 +149,15 @@ impl Cluster {
             let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 let mut service = DeviceStatus::start(&self.config(&topics));
                 self.wait_until_all_is_read(&mut service, &topics);
-                let mut reader =
-                    self.first.reader(&topics.status_changes, Isolation::ReadCommitted);
-                let mut count = None;
-                while count != Some(reader.read_for(Duration::from_secs(1)).len()) {
-                    count = Some(reader.records.len());
+                let read = || self.first.read_committed(&topics.status_changes, SOON);
+                let deadline = Deadline::after(SOON);
+                while read().len() < count && !deadline.passed() {
+                    pause(Duration::from_millis(100));
                 }
+                // Nor do more come.
+                pause(Duration::from_secs(1));
                 let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();
-                for record in &reader.records {
+                for record in read() {
                     let change: StatusChanged = record.decode();
                     told.entry(change.device_id.clone()).or_default().push(Told::of(&change));
                 }
@@ -196,7 +202,7 @@ fn a_backlog_of_hours_is_told_change_by_change() {
         let inputs = cluster.write(&fleet, partitions);
         for start in 1..=starts() {
             for slowly in [false, true] {
-                let told = cluster.start_on(&inputs, slowly);
+                let told = cluster.start_on(&inputs, fleet.count(), slowly);
                 let differences = fleet.differences(&told);
                 let changes: usize = told.values().map(Vec::len).sum();
                 let what = format!(

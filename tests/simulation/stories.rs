@@ -181,7 +181,7 @@ fn the_next_in_line_when_the_offsets_were_lost_was_not_seen() {
 }
 
 #[test]
-fn what_was_processed_before_anything_was_known_of_the_time_counts_after_a_restart() {
+fn what_was_processed_while_no_answer_came_counts_after_a_restart() {
     worlds(
         |plan| plan.shape.create_time = true,
         |script| {
@@ -191,7 +191,7 @@ fn what_was_processed_before_anything_was_known_of_the_time_counts_after_a_resta
             }
             script.until_it_runs();
             script.faults(|faults| faults.question_fails = 1.0);
-            script.until_it("processed", |script| script.committed()[2] == 3);
+            script.until_it("processed", |script| script.committed()[2] >= 3);
             script.dies();
             script.faults(|faults| faults.question_fails = 0.0);
             script.world.places[0].1 = START_MS + script.now() + 1_000;
