@@ -134,6 +134,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 }
             }
         }
+        if !resumed.is_empty() {
+            self.ask_ends_at_once();
+        }
         for partition in resumed {
             if let Err(error) = self.log.resume(&all_inputs(partition)) {
                 warn!(partition, %error, "the shard cannot be read from yet");
