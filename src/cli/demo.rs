@@ -26,7 +26,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::run::run_service;
-use super::traffic::Traffic;
+use super::traffic::{Sending, Traffic};
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::Fatal;
@@ -172,7 +172,7 @@ fn show(
     stop: &AtomicBool,
     service: &Service,
 ) -> Result<(), Fatal> {
-    let mut traffic = Traffic::open(config)?;
+    let mut traffic = Traffic::open(config, Sending::EachByItself)?;
     let changes = Changes::open(config)?;
     let start = clock.wall();
     let started_ms = clock.monotonic_ms();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::traffic::Traffic;
+use super::traffic::{Sending, Traffic};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
@@ -18,8 +18,8 @@ use crate::shard::Timestamp;
 use crate::simulate::{Fleet, KINDS, Plan};
 use crate::stream_thread::ports::Clock;
 
-/// How long to wait between two rounds of sending.
-const ROUND: Duration = Duration::from_millis(5);
+/// How long to wait for the next event, at most: signals and answers wait too.
+const ROUND_MS: i64 = 5;
 /// How often to say how it goes, without a terminal.
 const REPORT_EVERY_MS: i64 = 10_000;
 
@@ -40,6 +40,11 @@ pub struct Args {
     /// The same seed gives the same devices and the same events
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Send all that has come due at once, every so often [20ms without a value], in large batches,
+    /// instead of each event by itself at its instant
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "20ms",
+        value_parser = parse_bursts)]
+    bursts: Option<Duration>,
     /// When to stop [default: at Ctrl-C]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -50,6 +55,20 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
         _ => Err("a number above 0 is needed".to_owned()),
     }
+}
+
+fn parse_bursts(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(every) if every >= Duration::from_millis(1) => Ok(every),
+        Ok(_) => Err("1ms is the least".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Up to when events are sent: until now, or until the last burst began.
+fn due_ms(elapsed_ms: i64, bursts: Option<Duration>) -> i64 {
+    let every_ms = bursts.map_or(1, |every| every.as_millis() as i64);
+    elapsed_ms - elapsed_ms % every_ms
 }
 
 impl Args {
@@ -98,7 +117,8 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     }
     let start = clock.wall();
     let plan = args.plan(config, start)?;
-    let mut traffic = Traffic::open(config)?;
+    let sending = if args.bursts.is_some() { Sending::Batches } else { Sending::EachByItself };
+    let mut traffic = Traffic::open(config, sending)?;
     let mut fleet = Fleet::new(plan.clone());
     let mut report = Report::new(args.duration);
     // The fleet's time is the time of day at the start, and goes on evenly
@@ -107,7 +127,8 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let end_ms = args.duration.map(|duration| duration.as_millis() as i64);
     loop {
         let elapsed_ms = clock.monotonic_ms() - started_ms;
-        let to_ms = end_ms.map_or(elapsed_ms, |end_ms| elapsed_ms.min(end_ms));
+        let over = end_ms.filter(|end_ms| elapsed_ms >= *end_ms);
+        let to_ms = over.unwrap_or_else(|| due_ms(elapsed_ms, args.bursts));
         let mut failure = None;
         fleet.advance(start.plus_ms(to_ms), &mut |sent| {
             if failure.is_none() && !stop.load(Ordering::Relaxed) {
@@ -119,10 +140,12 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         }
         traffic.poll()?;
         report.tell(elapsed_ms, traffic.counts().iter().sum(), plan.devices);
-        if stop.load(Ordering::Relaxed) || end_ms.is_some_and(|end_ms| to_ms >= end_ms) {
+        if stop.load(Ordering::Relaxed) || over.is_some() {
             break;
         }
-        SystemClock::pause(ROUND);
+        let next = fleet.next_at().filter(|_| args.bursts.is_none());
+        let until_next_ms = next.map_or(ROUND_MS, |next| next.0 - start.0 - elapsed_ms);
+        SystemClock::pause(Duration::from_millis(until_next_ms.clamp(1, ROUND_MS) as u64));
     }
     traffic.finish(&clock)?;
     report.bar.finish_and_clear();
@@ -234,6 +257,18 @@ mod tests {
     fn without_a_rate_devices_poll_as_they_are_told() {
         assert_eq!(plan("").unwrap().poll_interval_ms, 15 * 60_000);
         assert_eq!(plan("--poll-interval 30s").unwrap().poll_interval_ms, 30_000);
+    }
+
+    #[test]
+    fn events_are_due_at_their_instants_or_at_the_bursts() {
+        let bursts = |arguments: &str| {
+            let arguments = std::iter::once("simulate").chain(arguments.split_whitespace());
+            Command::try_parse_from(arguments).map(|command| command.args.bursts)
+        };
+        assert_eq!(due_ms(1_234, bursts("").unwrap()), 1_234);
+        assert_eq!(due_ms(1_234, bursts("--bursts").unwrap()), 1_220);
+        assert_eq!(due_ms(1_234, bursts("--bursts 1s --devices 5").unwrap()), 1_000);
+        assert!(bursts("--bursts 0s").is_err());
     }
 
     #[test]

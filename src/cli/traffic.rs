@@ -27,6 +27,15 @@ const SERVED_MAX: u32 = 100;
 /// How long a record may wait for its broker.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 
+/// How records go to the brokers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// As soon as each is there.
+    EachByItself,
+    /// Many at a time, each up to 20 ms late.
+    Batches,
+}
+
 /// Writes simulated events to the configured topics.
 pub struct Traffic {
     producer: BaseProducer<Deliveries>,
@@ -89,7 +98,7 @@ impl Traffic {
     /// # Errors
     /// When there are no brokers, or not the topics, or they hold Confluent's
     /// framing.
-    pub fn open(config: &Config) -> Result<Traffic, Fatal> {
+    pub fn open(config: &Config, sending: Sending) -> Result<Traffic, Fatal> {
         for input in Input::ALL {
             if config.formats.input(input) == Format::ConfluentProtobuf {
                 let name = input.name();
@@ -100,7 +109,7 @@ impl Traffic {
             }
         }
         let brokers = config.kafka.brokers.clone();
-        let producer = producer(config)?;
+        let producer = producer(config, sending)?;
         let topics = find_topics(&producer, config)?;
         Ok(Traffic {
             producer,
@@ -202,7 +211,7 @@ impl Traffic {
     }
 }
 
-fn producer(config: &Config) -> Result<BaseProducer<Deliveries>, Fatal> {
+fn producer(config: &Config, sending: Sending) -> Result<BaseProducer<Deliveries>, Fatal> {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &config.kafka.brokers)
@@ -210,8 +219,7 @@ fn producer(config: &Config) -> Result<BaseProducer<Deliveries>, Fatal> {
         .set("partitioner", "murmur2_random")
         .set("enable.idempotence", "true")
         .set("compression.type", "lz4")
-        // Large batches: what matters here is throughput.
-        .set("linger.ms", "20")
+        .set("linger.ms", if sending == Sending::Batches { "20" } else { "0" })
         .set("batch.num.messages", "100000")
         .set("batch.size", "900000")
         .set("queue.buffering.max.messages", "500000")

@@ -250,6 +250,12 @@ impl Fleet {
         self.now = self.now.max(to);
     }
 
+    /// When something happens next; it may send nothing.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Timestamp> {
+        self.agenda.peek().map(|Reverse((at, _, _))| Timestamp(*at))
+    }
+
     /// The id of the device at `place`, 0 to the number of devices less one.
     #[must_use]
     pub fn device_id(&self, place: u32) -> DeviceId {

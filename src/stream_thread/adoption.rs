@@ -101,8 +101,10 @@ impl Adoption {
                     })
                     .map_or(0, |(.., offset)| (*offset).max(0))
             };
+            // Asked for after the assignment, and so after all reading that was
+            // committed: no commit is past this end but by hand.
             let log = bound(OffsetAt::Start)..=bound(OffsetAt::HighWatermark);
-            // Past the end: the log was cut off, or the offset set by hand.
+            // Past the end: the log was cut off, or the offset set.
             let gone = committed.as_ref().is_some_and(|c| !log.contains(&c.offset));
             let offset = match &committed {
                 Some(committed) if !gone => committed.offset,

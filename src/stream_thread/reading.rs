@@ -19,8 +19,8 @@ const READ_AHEAD_HIGH: usize = 50_000;
 const READ_AHEAD_LOW: usize = 2_000;
 /// How often the ends of the partitions are asked for (rule T1).
 const ENDS_INTERVAL_MS: i64 = 1_000;
-/// How many answers in a row may say that an input ends before what was read of
-/// it, a second each: a leader that was replaced may answer so for a while.
+/// How many answers in a row may say that an input ends before what had been read
+/// of it, a second each: a leader that was replaced may answer so for a while.
 const ENDED_BEFORE_MAX: u32 = 60;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
@@ -73,7 +73,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             return;
         }
         let mut of = Vec::new();
-        for slot in self.slots.values().filter(|slot| slot.is_running()) {
+        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
+            slot.expected_when_asked = Some(slot.expected);
             for input in Input::ALL {
                 let source = Source::Input(input);
                 of.push((source, slot.partition, OffsetAt::HighWatermark));
@@ -114,7 +115,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             }
         };
         for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
-            for input in Input::ALL {
+            // A broker answers, and what it appends after that may be here first.
+            let Some(read) = slot.expected_when_asked else { continue };
+            for (input, read) in Input::ALL.into_iter().zip(read) {
                 let find = |wanted| {
                     found
                         .iter()
@@ -131,8 +134,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     continue;
                 };
                 slot.high_watermarks[input.index()] = Some(high);
-                if high < slot.expected[input.index()] {
-                    ended_before(slot, input, high)?;
+                if high < read {
+                    ended_before(slot, input, read, high)?;
                 } else {
                     slot.ended_before[input.index()] = 0;
                     slot.shard.learn_end(input, asked_at, high, stable);
@@ -177,11 +180,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 }
 
-/// An input ends before what was read of it: this is another log, and what is in
-/// it is unread, wherever we stand (rule T1).
-fn ended_before(slot: &mut Slot, input: Input, end: i64) -> Result<(), Fatal> {
+/// An input ends before what had been read of it when its end was asked for: this
+/// is another log, and what is in it is unread, wherever we stand (rule T1).
+fn ended_before(slot: &mut Slot, input: Input, read: i64, end: i64) -> Result<(), Fatal> {
     slot.shard.forget_evidence(input);
-    let (partition, read) = (slot.partition, slot.expected[input.index()]);
+    let partition = slot.partition;
     let times = &mut slot.ended_before[input.index()];
     *times += 1;
     if *times == 1 {

@@ -101,6 +101,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     fn begin_restores(&mut self) {
         let now_ms = self.clock.monotonic_ms();
+        let mut resumed = false;
         for slot in self.slots.values_mut() {
             let complete = slot.inputs.iter().all(Option::is_some);
             if !complete || !matches!(slot.stage, Stage::Created) {
@@ -116,6 +117,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     slot.committed = Some(kept.committed);
                     slot.changelog_end = kept.changelog_end;
                     slot.stage = Stage::Running;
+                    resumed = true;
                 }
                 _ => {
                     for input in slot.mark_forgotten() {
@@ -131,6 +133,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     slot.stage = Stage::Restoring(Restore::new(slot.metadata(), now_ms));
                 }
             }
+        }
+        if resumed {
+            self.ask_ends_at_once();
         }
     }
 

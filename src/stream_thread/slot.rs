@@ -42,12 +42,16 @@ pub(super) struct Slot {
     pub changelog_end: i64,
     /// The next offset expected of each input.
     pub expected: [i64; Input::ALL.len()],
+    /// The same as it was when the ends were last asked for; `None`: not in this
+    /// life of the slot (rule T1).
+    pub expected_when_asked: Option<[i64; Input::ALL.len()]>,
     /// Its inputs are read from now on, once broker time is known (rule T6).
     pub reads: bool,
     pub paused: [bool; Input::ALL.len()],
     /// Inputs of which the log says that the others go on without them.
     pub passed_over: [bool; Input::ALL.len()],
-    /// How many answers in a row said that an input ends before what was read.
+    /// How many answers in a row said that an input ends before what had been
+    /// read when they were asked for.
     pub ended_before: [u32; Input::ALL.len()],
     pub high_watermarks: [Option<i64>; Input::ALL.len()],
     pub restored: u64,
@@ -87,6 +91,7 @@ impl Slot {
             marker: MarkerAnswer::Awaited { since_ms: now_ms },
             changelog_end: 0,
             expected: [0; 3],
+            expected_when_asked: None,
             reads: false,
             paused: [false; 3],
             passed_over: [false; 3],

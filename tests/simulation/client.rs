@@ -167,7 +167,7 @@ impl Sim {
         if self.clients[index].closed {
             return;
         }
-        self.answer_questions(index);
+        self.answer_questions(index, self.now);
         for _ in 0..12 {
             if !self.advance_commit(index) {
                 break;
@@ -175,11 +175,19 @@ impl Sim {
         }
     }
 
-    fn answer_questions(&mut self, index: usize) {
-        if !self.reachable(index) {
+    /// Brokers answer what has come due: before they append what comes later.
+    pub fn answer_until(&mut self, at: i64) {
+        for index in 0..self.clients.len() {
+            self.answer_questions(index, at);
+        }
+    }
+
+    fn answer_questions(&mut self, index: usize, at: i64) {
+        if self.clients[index].questions.is_empty() || !self.reachable(index) {
             return;
         }
-        let Sim { clients, kafka, now, .. } = self;
+        let Sim { clients, kafka, .. } = self;
+        let now = at;
         for question in &mut clients[index].questions {
             let Question { what, due, found, .. } = question;
             match what {
@@ -190,7 +198,7 @@ impl Sim {
                         OffsetAt::LastStable => 2,
                         OffsetAt::Time(_) => 3,
                     };
-                    if *now < due[kind] {
+                    if now < due[kind] {
                         return true;
                     }
                     let log = kafka.log((topic_of(source), partition));
@@ -204,7 +212,7 @@ impl Sim {
                     false
                 }),
                 Asked::Committed(of, answer) => {
-                    if answer.is_none() && *now >= due[0] {
+                    if answer.is_none() && now >= due[0] {
                         *answer = Some(kafka.stable_offsets(of));
                     }
                 }
@@ -395,7 +403,9 @@ impl Sim {
         let due = [0; 4].map(|_| self.now + self.latency());
         let fails = self.faults.question_fails;
         let fails = self.random.chance(fails) || !self.reachable(index) && self.random.chance(0.5);
-        let mut arrives_at = due.into_iter().max().unwrap_or(0) + self.latency();
+        let longest = self.faults.answers_late_ms;
+        let late = if longest > 0 { self.random.between(longest / 2, longest) } else { 0 };
+        let mut arrives_at = due.into_iter().max().unwrap_or(0) + self.latency() + late;
         if fails {
             arrives_at += 5_000;
         }

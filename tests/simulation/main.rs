@@ -6,6 +6,7 @@
 //! many, `SIM_FIRST=1000` begins with another than seed 0, `SIM_ENOUGH=300` goes
 //! on after so many that fail.
 
+mod alarms;
 mod auditor;
 mod backlog;
 mod client;
@@ -84,10 +85,7 @@ fn replay(seed: u64, whole: bool) -> Outcome {
 #[test]
 fn every_world_ends_as_its_inputs_say() {
     if let Some(seed) = variable("SIM_SEED") {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-            .without_time()
-            .try_init();
+        alarms::listen(true);
         let outcome = replay(seed, true);
         println!("seed {seed}: {:?}, hash {:016x}", outcome.counts, outcome.hash);
         assert!(outcome.failures.is_empty(), "seed {seed}");

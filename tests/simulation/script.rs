@@ -10,6 +10,7 @@ use device_status::wire::proto::v1::{
 };
 use prost::Message as _;
 
+use crate::alarms;
 use crate::kafka::{Message, Topic};
 use crate::sim::{Faults, Random, START_MS};
 use crate::workload::{Shape, duration, proto};
@@ -20,6 +21,7 @@ const SEEDS: u64 = 12;
 
 /// Runs a story in some worlds.
 pub fn worlds(change: impl Fn(&mut Plan), story: impl Fn(&mut Script)) {
+    alarms::listen(false);
     for seed in 0..SEEDS {
         let mut plan = quiet_plan();
         change(&mut plan);

@@ -71,6 +71,8 @@ pub struct Faults {
     /// Of any step of a commit, a question or a round with Redis.
     pub slow: f64,
     pub question_fails: f64,
+    /// Up to how long the answer to any question is on its way, on top.
+    pub answers_late_ms: i64,
     /// Of the beginning and the end of a restore's reading; only in stories.
     pub restore_refused: f64,
 }

@@ -6,6 +6,7 @@ use device_status::wire::proto::v1::{
     self, Connectivity, FrozenReason, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
 
+use crate::alarms;
 use crate::script::{Script, worlds};
 use crate::sim::START_MS;
 
@@ -430,6 +431,31 @@ fn an_input_that_runs_far_ahead_is_paused_and_goes_on() {
             let expected = [since(ONLINE, 10_000), since(OFFLINE, 116_999)];
             assert_eq!(script.changes("device"), expected);
             script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn a_steady_input_is_not_taken_for_one_that_was_made_anew() {
+    worlds(
+        |_| {},
+        |script| {
+            script.faults(|faults| faults.answers_late_ms = 400);
+            // A record or more between any answer and its arrival.
+            for poll in 0..4_000 {
+                let at = 10_000 + 20 * poll;
+                script.polls("steady", at, at, 10_000);
+            }
+            alarms::take();
+            script.until(89_000);
+            assert_eq!(alarms::take(), [""; 0]);
+            assert_eq!(script.changes("steady"), [since(ONLINE, 10_000)]);
+            // What came to its end is noticed as before.
+            script.until(92_000);
+            script.loses_the_log(Input::Heartbeats);
+            script.until(95_000);
+            let told = alarms::take();
+            assert!(told.len() == 1 && told[0].contains("made anew"), "{told:?}");
         },
     );
 }

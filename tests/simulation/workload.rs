@@ -33,6 +33,8 @@ pub struct Shape {
     pub herd: bool,
     /// Nearly all others are of one fleet, and much happens to it.
     pub one_fleet: bool,
+    /// One more device polls evenly, many times a second: each record by itself.
+    pub steady: bool,
     /// The topics keep their producers' stamps.
     pub create_time: bool,
 }
@@ -49,6 +51,15 @@ struct Device {
     next_event: i64,
     sessions: Vec<(String, String)>,
     session_count: u32,
+}
+
+/// A device that polls evenly.
+struct Steady {
+    id: String,
+    partition: i32,
+    every_ms: i64,
+    next_poll: i64,
+    until: i64,
 }
 
 struct Instance {
@@ -70,6 +81,7 @@ pub struct Workload {
     partitions: i32,
     devices: Vec<Device>,
     instances: Vec<Instance>,
+    steady: Option<Steady>,
     /// How long a herd waits, poll by poll.
     herd_waits: Vec<i64>,
     next_scope_event: i64,
@@ -83,6 +95,9 @@ pub struct Workload {
     absurd: BTreeSet<String>,
 }
 
+/// The interval that the heartbeats of a device carry that polls evenly.
+const STEADY_INTERVAL_MS: i64 = 10_000;
+
 const FLEETS: [&str; 3] = ["", "red", "blue"];
 const ORGANIZATIONS: [&str; 2] = ["", "acme"];
 
@@ -94,6 +109,18 @@ pub fn proto(ms: i64) -> Option<prost_types::Timestamp> {
 pub fn duration(ms: i64) -> Option<prost_types::Duration> {
     let nanos = (ms % 1_000 * 1_000_000) as i32;
     Some(prost_types::Duration { seconds: ms / 1_000, nanos })
+}
+
+impl Steady {
+    fn new(sim: &mut Sim, begin: i64) -> Steady {
+        let id = "steady".to_owned();
+        let partition = partition_of(id.as_bytes(), sim.kafka.partitions);
+        let every_ms = sim.random.between(20, 100);
+        let next_poll = begin + sim.random.between(0, 60_000);
+        // More than a minute, after which an input is given up (rule T1).
+        let until = next_poll + sim.random.between(90_000, 150_000);
+        Steady { id, partition, every_ms, next_poll, until }
+    }
 }
 
 impl Workload {
@@ -145,6 +172,7 @@ impl Workload {
             instances: instances.collect(),
             partitions,
             devices,
+            steady: shape.steady.then(|| Steady::new(sim, begin)),
             herd_waits: Vec::new(),
             next_scope_event: begin + sim.random.between(5_000, 60_000),
             next_bad: begin + sim.random.between(1_000, 20_000),
@@ -251,6 +279,7 @@ impl Workload {
                 self.event(sim, device, at);
             }
         }
+        self.poll_steadily(sim.now);
         for index in 0..self.instances.len() {
             self.instance(sim, index);
         }
@@ -296,6 +325,25 @@ impl Workload {
             poll_interval: carried.and_then(duration),
         };
         self.say(sim, index, at, Input::Heartbeats, Some(value.encode_to_vec()));
+    }
+
+    fn poll_steadily(&mut self, now: i64) {
+        let Some(Steady { id, partition, every_ms, next_poll, until }) = &mut self.steady else {
+            return;
+        };
+        let mut polls = Vec::new();
+        while *next_poll <= now.min(*until) {
+            let at = *next_poll;
+            let interval = duration(STEADY_INTERVAL_MS);
+            let value = v1::Heartbeat { occurred_at: proto(at), poll_interval: interval };
+            let mut message = Message::of(Some(id), value.encode_to_vec());
+            message.stamp = self.shape.create_time.then_some(at);
+            polls.push((at, *partition, message));
+            *next_poll += *every_ms;
+        }
+        for (at, partition, message) in polls {
+            self.push(at, Input::Heartbeats, partition, message);
+        }
     }
 
     fn event(&mut self, sim: &mut Sim, index: usize, at: i64) {
@@ -449,6 +497,7 @@ impl Workload {
             }
             let ((at, _), pending) = entry.remove_entry();
             let Pending { input, partition, message } = pending;
+            sim.answer_until(at);
             self.close_transactions(sim, at, false);
             let place = (Topic::Input(input), partition);
             if self.shape.transactions

@@ -9,6 +9,7 @@ use device_status::stream_thread::report::StageName;
 use device_status::stream_thread::{DeadLetterSettings, Settings, StreamThread};
 use device_status::wire::decode::Format;
 
+use crate::alarms;
 use crate::auditor::{self, Observed};
 use crate::client::{Client, SimLog};
 use crate::group::Group;
@@ -77,8 +78,13 @@ impl Plan {
             crash_in_redis: some(0.003),
             slow: some(0.02),
             question_fails: some(0.1),
+            answers_late_ms: 0,
             restore_refused: 0.0,
         };
+        let steady = random.chance(0.1);
+        if steady {
+            faults.answers_late_ms = 400;
+        }
         let create_time = random.chance(0.2);
         // What was deleted cannot be read again; and what producers stamped too
         // early is not to be told, when it is, from what the clock has seen.
@@ -117,6 +123,7 @@ impl Plan {
                 rich,
                 herd,
                 one_fleet,
+                steady,
                 create_time,
                 bad_records: random.chance(0.5),
                 long_intervals,
@@ -126,10 +133,11 @@ impl Plan {
             marker_late_ms: *random.pick(&[5, 5, 9_000]),
             marker_late_one_in: *random.pick(&[2, 12]),
             marker_delay_ms: *random.pick(&[2, 50, 1_500]),
-            work_per_turn: *random.pick(&[1, 3, 20_000]),
-            read_ahead: *random.pick(&[3, 30, 300]),
+            // Enough for what is said.
+            work_per_turn: if steady { 20_000 } else { *random.pick(&[1, 3, 20_000]) },
+            read_ahead: *random.pick(if steady { &[30, 300] } else { &[3, 30, 300] }),
             fetch_late_ms: Input::ALL.map(|_| *random.pick(&[0, 0, 400, 5_000])),
-            tick_ms: *random.pick(&[60, 120, 250]),
+            tick_ms: if steady { 60 } else { *random.pick(&[60, 120, 250]) },
             classic: !at_least_once && random.chance(0.25),
             at_least_once,
             // Without transactions a process that does not know that it was
@@ -176,12 +184,17 @@ pub struct Outcome {
 
 /// Runs one seed.
 pub fn run(seed: u64, trace: bool) -> Outcome {
+    alarms::listen(false);
+    alarms::take();
     let mut random = Random::new(seed);
     let plan = Plan::new(&mut random);
     let mut world = World::new(plan, random, trace);
     let mut outcome = Outcome::default();
     if let Err(failure) = world.live(&mut outcome) {
         outcome.failures.push(failure);
+    }
+    if let Some(alarm) = alarms::false_alarm(alarms::take()) {
+        outcome.failures.push(format!("a false alarm: {alarm}"));
     }
     // Nothing of the world refers to the world any more but this.
     for (process, _) in &mut world.places {
