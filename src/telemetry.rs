@@ -56,6 +56,8 @@ pub const REBALANCES: &str = "device_status_rebalances_total";
 pub const OFFSETS_LOST: &str = "device_status_offsets_lost_total";
 /// Closed sessions forgotten early (rule J4).
 pub const SESSIONS_FORGOTTEN: &str = "device_status_sessions_forgotten_total";
+/// Open sessions forgotten (rule J4).
+pub const OPEN_SESSIONS_FORGOTTEN: &str = "device_status_open_sessions_forgotten_total";
 /// Whether Redis answers.
 pub const REDIS_UP: &str = "device_status_redis_up";
 /// Writes that wait for Redis.
@@ -306,6 +308,13 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Closed VPN sessions forgotten before their time, because their device had too many.",
     ),
+    metric(
+        OPEN_SESSIONS_FORGOTTEN,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Open VPN sessions forgotten, because their device had too many.",
+    ),
     metric(REDIS_UP, Kind::Gauge, Unit::Count, &[], "1 while Redis answers, else 0."),
     metric(REDIS_BACKLOG, Kind::Gauge, Unit::Count, &[], "Writes that wait for Redis."),
     metric(
@@ -447,7 +456,9 @@ fn zero_all() {
     for result in sweep_result::ALL {
         counter!(REDIS_SWEEP, "result" => result).increment(0);
     }
-    for name in [DEADLINES, SESSIONS_FORGOTTEN, REDIS_REWRITES, REDIS_SCANS] {
+    for name in
+        [DEADLINES, SESSIONS_FORGOTTEN, OPEN_SESSIONS_FORGOTTEN, REDIS_REWRITES, REDIS_SCANS]
+    {
         counter!(name).increment(0);
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);

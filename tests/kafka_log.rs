@@ -377,3 +377,90 @@ fn members_share_shards_whole_and_give_them_back_when_asked() {
     second.log.close();
     first.log.close();
 }
+
+#[test]
+fn a_partition_without_a_leader_leaves_the_others_their_answers() {
+    let mock = MockCluster::new(1).unwrap();
+    let mut config = Config::default();
+    for input in Input::ALL {
+        mock.create_topic(config.topics.input(input), 2, 1).unwrap();
+    }
+    config.kafka.brokers = mock.bootstrap_servers();
+    config.kafka.group_protocol = GroupProtocol::Classic;
+    let topic = config.topics.input(Input::VpnSessions);
+    mock.partition_leader(topic, 1, None).unwrap();
+    let mut heard = Heard::start(&config, "p1");
+    let mut of = Vec::new();
+    for input in Input::ALL {
+        for partition in [0, 1] {
+            for at in [OffsetAt::Start, OffsetAt::HighWatermark] {
+                of.push((Source::Input(input), partition, at));
+            }
+        }
+    }
+    let question = heard.log.ask_offsets(&of);
+    let found = heard.offsets(question).expect("an answer of the others");
+    let without = |(source, partition): (Source, i32)| {
+        (source, partition) == (Source::Input(Input::VpnSessions), 1)
+    };
+    let expected = of.iter().filter(|(source, p, _)| !without((*source, *p))).count();
+    assert_eq!(found.len(), expected);
+    assert!(found.iter().all(|(source, p, ..)| !without((*source, *p))), "{found:?}");
+    let error = heard.wait("word of the other", |event| match event {
+        LogEvent::NoAnswer { partition: 1, error } => Some(error.clone()),
+        _ => None,
+    });
+    assert!(error.starts_with(&format!("{topic} [1]: ")), "{error}");
+
+    // Asked for alone, it has no answer at all.
+    let question = heard.log.ask_offsets(&of[6..8]);
+    assert!(heard.offsets(question).unwrap_err().starts_with(&format!("{topic} [1]: ")));
+    mock.partition_leader(topic, 1, Some(1)).unwrap();
+    let deadline = Deadline::after(Duration::from_secs(30));
+    loop {
+        let question = heard.log.ask_offsets(&of);
+        if heard.offsets(question).is_ok_and(|found| found.len() == of.len()) {
+            return;
+        }
+        assert!(!deadline.passed(), "its leader is back; {:?}", heard.events);
+    }
+}
+
+#[test]
+fn what_is_assigned_in_parts_is_read_once_and_whole() {
+    for protocol in [GroupProtocol::Consumer, GroupProtocol::Classic] {
+        let broker = KafkaBroker::shared();
+        let topics = broker.service_topics("log-parts", 2);
+        let producer = broker.producer();
+        producer.send(&topics, (0..200).map(|n| heartbeat(&device_id(n), now_ms())));
+        producer.flush();
+        let mut config = config(broker, &topics);
+        config.kafka.group_protocol = protocol;
+        let mut heard = Heard::start(&config, "p1");
+        let assigned = heard.wait_assigned();
+        let (first, rest): (Vec<_>, Vec<_>) = assigned.into_iter().partition(|(_, p)| *p == 0);
+        let starts = |of: &[(Input, i32)]| of.iter().map(|(i, p)| (*i, *p, 0)).collect::<Vec<_>>();
+        heard.log.assign(&starts(&first)).unwrap();
+        heard.log.resume(&first).unwrap();
+        heard.wait_records(1);
+        // While the first ones are read, the others come.
+        heard.log.assign(&starts(&rest)).unwrap();
+        let deadline = Deadline::after(Duration::from_secs(1));
+        while !deadline.passed() {
+            heard.poll();
+        }
+        assert!(heard.records.iter().all(|(_, partition, ..)| *partition == 0), "paused");
+        heard.log.resume(&rest).unwrap();
+        heard.wait_records(200);
+        producer.send(&topics, (0..200).map(|n| heartbeat(&device_id(n), now_ms())));
+        producer.flush();
+        heard.wait_records(400);
+        for partition in [0, 1] {
+            let records = heard.records.iter().filter(|(_, p, ..)| *p == partition);
+            let offsets: Vec<i64> = records.map(|(.., offset, _)| *offset).collect();
+            let expected: Vec<i64> = (0..i64::try_from(offsets.len()).unwrap()).collect();
+            assert_eq!(offsets, expected, "{protocol:?}");
+        }
+        heard.log.close();
+    }
+}

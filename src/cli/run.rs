@@ -20,7 +20,10 @@ use crate::kafka::watch::PartitionWatch;
 use crate::shard::{Input, Status};
 use crate::stream_thread::ports::Clock;
 use crate::stream_thread::report::{Report, StageName};
-use crate::stream_thread::{DeadLetterSettings, Settings, StreamThread, WORK_PER_TURN};
+use crate::stream_thread::{
+    DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
+    WORK_PER_TURN,
+};
 use crate::telemetry::{
     self, commit_result, rebalance_kind, record_result, redis_result, sweep_result,
 };
@@ -160,6 +163,8 @@ impl Service {
             commit_interval_ms: i64::try_from(config.processing.commit_interval.as_millis())
                 .unwrap_or(i64::MAX),
             work_per_turn: WORK_PER_TURN,
+            output_max_bytes: OUTPUT_MAX_BYTES,
+            read_ahead_max_bytes: READ_AHEAD_MAX_BYTES,
             refresh_interval_ms: i64::try_from(config.redis.refresh_interval.as_millis())
                 .unwrap_or(i64::MAX),
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
@@ -464,6 +469,7 @@ fn publish_counts(report: &Report) {
     }
     counter!(telemetry::DEADLINES).increment(counts.expired);
     counter!(telemetry::SESSIONS_FORGOTTEN).increment(counts.sessions_forgotten);
+    counter!(telemetry::OPEN_SESSIONS_FORGOTTEN).increment(counts.open_sessions_forgotten);
     counter!(telemetry::REDIS_REWRITES).increment(counts.view_rewrites);
 }
 

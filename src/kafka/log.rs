@@ -1,7 +1,7 @@
 //! The real [`Log`]: one group consumer, one producer, one client for
 //! questions and, while something is restored, one consumer for that.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -58,6 +58,9 @@ pub struct KafkaLog {
     restore_names: TopicCache,
     pending: HashMap<QuestionId, Pending>,
     parts: HashMap<u64, (QuestionId, Kind)>,
+    /// Where reading began of the partitions that were assigned by a protocol that
+    /// assigns all of them at once.
+    assigned: BTreeMap<(Input, i32), i64>,
     next_id: u64,
     forwarded_ms: i64,
     refused: VecDeque<Outcome>,
@@ -71,7 +74,8 @@ struct TopicCache(Vec<(usize, Source)>);
 struct Pending {
     parts_to_come: usize,
     found: Vec<FoundOffset>,
-    error: Option<String>,
+    /// Why nothing is known of some partitions.
+    failed: BTreeMap<(Source, i32), String>,
 }
 
 /// What a part of a question asks for.
@@ -155,6 +159,7 @@ impl KafkaLog {
             restore_names: TopicCache::default(),
             pending: HashMap::new(),
             parts: HashMap::new(),
+            assigned: BTreeMap::new(),
             next_id: 0,
             forwarded_ms: 0,
             refused: VecDeque::new(),
@@ -183,6 +188,16 @@ impl KafkaLog {
         list
     }
 
+    fn starts(&self, starts: &[(Input, i32, i64)]) -> Result<TopicPartitionList, Error> {
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for (input, partition, offset) in starts {
+            let topic = &self.topics.inputs[input.index()];
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+                .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
+        }
+        Ok(list)
+    }
+
     fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -198,38 +213,23 @@ impl KafkaLog {
                 Kind::Offsets(asked) => {
                     let Some(pending) = self.pending.get_mut(&question) else { continue };
                     pending.parts_to_come -= 1;
-                    match answer {
-                        Err(message) => pending.error = Some(message),
-                        Ok(found) => {
-                            for (source, partition, at) in asked {
-                                let topic = match source {
-                                    Source::Input(input) => &self.topics.inputs[input.index()],
-                                    Source::Changelog => &self.topics.changelog,
-                                };
-                                match found
-                                    .iter()
-                                    .find(|f| f.partition == partition && f.topic == *topic)
-                                {
-                                    Some(Found { error: None, offset, .. }) => {
-                                        pending.found.push((source, partition, at, *offset));
-                                    }
-                                    Some(Found { error: Some(error), .. }) => {
-                                        pending.error =
-                                            Some(format!("{topic} [{partition}]: {error}"));
-                                    }
-                                    None => {
-                                        pending.error =
-                                            Some(format!("{topic} [{partition}]: no answer"));
-                                    }
-                                }
+                    for (source, partition, at) in asked {
+                        let topic = match source {
+                            Source::Input(input) => &self.topics.inputs[input.index()],
+                            Source::Changelog => &self.topics.changelog,
+                        };
+                        match offset_of(&answer, topic, partition) {
+                            Ok(offset) => pending.found.push((source, partition, at, offset)),
+                            Err(error) => {
+                                let error = format!("{topic} [{partition}]: {error}");
+                                pending.failed.insert((source, partition), error);
                             }
                         }
                     }
                     if pending.parts_to_come == 0
                         && let Some(done) = self.pending.remove(&question)
                     {
-                        let result = done.error.map_or(Ok(done.found), Err);
-                        events.push(LogEvent::Offsets(question, result));
+                        done.tell(question, events);
                     }
                 }
             }
@@ -279,6 +279,38 @@ fn requests(of: &[(Source, i32, OffsetAt)]) -> Vec<Vec<(Source, i32, OffsetAt)>>
         }
     }
     requests
+}
+
+/// What an answer says of one partition.
+fn offset_of(
+    answer: &Result<Vec<Found>, String>,
+    topic: &str,
+    partition: i32,
+) -> Result<i64, String> {
+    let found = answer.as_ref().map_err(String::clone)?;
+    match found.iter().find(|found| found.partition == partition && found.topic == topic) {
+        Some(Found { error: None, offset, .. }) => Ok(*offset),
+        Some(Found { error: Some(error), .. }) => Err(error.clone()),
+        None => Err("no answer".to_owned()),
+    }
+}
+
+impl Pending {
+    /// All parts have come. A partition that one of them knows nothing of is as
+    /// if no part knew it.
+    fn tell(mut self, question: QuestionId, events: &mut Vec<LogEvent>) {
+        self.found.retain(|(source, p, ..)| !self.failed.contains_key(&(*source, *p)));
+        if self.found.is_empty()
+            && let Some((_, error)) = self.failed.pop_first()
+        {
+            events.push(LogEvent::Offsets(question, Err(error)));
+            return;
+        }
+        for ((_, partition), error) in self.failed {
+            events.push(LogEvent::NoAnswer { partition, error });
+        }
+        events.push(LogEvent::Offsets(question, Ok(self.found)));
+    }
 }
 
 impl TopicCache {
@@ -412,6 +444,7 @@ impl Log for KafkaLog {
             let partitions = self.inputs(partitions);
             if assigned {
                 self.membership.assigned();
+                self.assigned.clear();
             }
             if assigned && partitions.is_empty() {
                 // Nothing to decide, and librdkafka waits for the call.
@@ -460,7 +493,8 @@ impl Log for KafkaLog {
             self.parts.insert(id, (question, Kind::Offsets(part)));
             parts_to_come += 1;
         }
-        self.pending.insert(question, Pending { parts_to_come, found: Vec::new(), error: None });
+        let pending = Pending { parts_to_come, found: Vec::new(), failed: BTreeMap::new() };
+        self.pending.insert(question, pending);
         question
     }
 
@@ -475,26 +509,30 @@ impl Log for KafkaLog {
     }
 
     fn assign(&mut self, starts: &[(Input, i32, i64)]) -> Result<(), Error> {
-        let mut list = TopicPartitionList::with_capacity(starts.len());
-        for (input, partition, offset) in starts {
-            list.add_partition_offset(
-                &self.topics.inputs[input.index()],
-                *partition,
-                Offset::Offset(*offset),
-            )
-            .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
-        }
+        let failed = |e| Error::Retriable(format!("assign: {e}"));
         if let Some(queue) = &mut self.consumer {
             for (input, partition, _) in starts {
                 queue.forward(&self.topics.inputs[input.index()], *partition);
             }
         }
-        let consumer = self.consumer()?;
-        let assigned = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
-            _ => consumer.assign(&list),
-        };
-        assigned.map_err(|e| Error::Retriable(format!("assign: {e}")))?;
+        let consumer = self.consumer()?.clone();
+        if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
+            consumer.incremental_assign(&self.starts(starts)?).map_err(failed)?;
+        } else {
+            // What was assigned before is assigned again, from where it has come.
+            let come_to = if self.assigned.is_empty() { None } else { consumer.position().ok() };
+            let come_to = come_to.iter().flat_map(TopicPartitionList::elements);
+            for at in come_to {
+                if let (Some(input), Offset::Offset(offset)) = (self.input(at.topic()), at.offset())
+                    && let Some(held) = self.assigned.get_mut(&(input, at.partition()))
+                {
+                    *held = offset;
+                }
+            }
+            self.assigned.extend(starts.iter().map(|(i, p, offset)| ((*i, *p), *offset)));
+            let all: Vec<_> = self.assigned.iter().map(|((i, p), at)| (*i, *p, *at)).collect();
+            consumer.assign(&self.starts(&all)?).map_err(failed)?;
+        }
         if starts.is_empty() {
             return Ok(());
         }
@@ -508,6 +546,7 @@ impl Log for KafkaLog {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(&self.list(partitions)),
             _ => consumer.unassign(),
         };
+        self.assigned.clear();
         if let Some(queue) = &mut self.consumer {
             for (input, partition) in partitions {
                 queue.stop_forwarding(&self.topics.inputs[input.index()], *partition);

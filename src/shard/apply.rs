@@ -24,7 +24,7 @@ impl Shard {
         match record.content {
             Content::Bad(letter) => {
                 turn.bad += 1;
-                self.pending.dead_letters.push(*letter);
+                self.pending.dead_letter(*letter);
             }
             Content::Event(event) => {
                 turn.applied[input.index()] += 1;
@@ -192,6 +192,7 @@ impl Shard {
         // Not before: what ended the session may be what made the difference.
         if matches!(event, DeviceEvent::SessionOpened { .. }) {
             self.prune_sessions(&mut row);
+            self.limit_sessions(&mut row, turn);
         }
         self.store(row, judged);
         joined

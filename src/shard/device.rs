@@ -16,8 +16,8 @@ use super::status::Cause;
 /// Closed sessions remembered of a device (rule J4).
 pub(super) const CLOSED_SESSIONS_MAX: usize = 16;
 
-/// Open sessions held of a device. No rule asks for the limit; without it one
-/// device whose closes are all lost would grow a row that fits no record.
+/// Open sessions held of a device (rule J4): a device whose closes are all lost
+/// must not grow a row that fits no record.
 pub(super) const OPEN_SESSIONS_MAX: usize = 64;
 
 /// A session that was opened.
@@ -290,9 +290,7 @@ impl Cold {
         if closed_later {
             // Nothing new, but what is dated by this event must know that the
             // session held for a while; then it is dropped.
-            if self.sessions.len() < OPEN_SESSIONS_MAX {
-                self.sessions.push(session);
-            }
+            self.sessions.push(session);
             return false;
         }
         let held = self.sessions.iter_mut().find(|held| {
@@ -304,10 +302,19 @@ impl Cold {
             None => self.sessions.push(session),
         }
         self.sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
-        if self.sessions.len() > OPEN_SESSIONS_MAX {
-            self.sessions.remove(0);
-        }
         true
+    }
+
+    /// Lets go of open sessions where there are too many: first of those that do
+    /// not count, then of the oldest (rule J4). Answers how many went. A device
+    /// with a session that counts keeps one.
+    pub fn limit_open_sessions(&mut self, counts: impl Fn(&Session) -> bool) -> usize {
+        let too_many = self.sessions.len().saturating_sub(OPEN_SESSIONS_MAX);
+        for _ in 0..too_many {
+            let idle = self.sessions.iter().position(|session| !counts(session));
+            self.sessions.remove(idle.unwrap_or(0));
+        }
+        too_many
     }
 
     fn close(

@@ -331,6 +331,19 @@ pub struct Queued {
     pub content: Content,
 }
 
+impl Queued {
+    /// How much memory it takes, in bytes. Of an event the names in it are left
+    /// out.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let letter = match &self.content {
+            Content::Event(_) => 0,
+            Content::Bad(letter) => letter.bytes(),
+        };
+        size_of::<Queued>() + letter
+    }
+}
+
 /// What a record says: an event, or nothing that can be understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
@@ -364,6 +377,18 @@ pub struct DeadLetter {
     pub reason: DeadLetterReason,
     /// The same in words.
     pub detail: Box<str>,
+}
+
+impl DeadLetter {
+    /// How much memory it takes, in bytes, and nearly as much of a transaction.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map_or(0, |bytes| bytes.len());
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| size_of::<Header>() + name.len() + of(value));
+        let whole = size_of::<DeadLetter>() + self.detail.len();
+        whole + of(&self.key) + of(&self.value) + headers.sum::<usize>()
+    }
 }
 
 /// Why a record became a dead letter.

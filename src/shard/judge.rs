@@ -20,14 +20,14 @@
 //! frozen after the move is Frozen since the freeze. It costs only where there
 //! is a change.
 
-use super::device::{ClosedChanges, Cold};
+use super::device::{ClosedChanges, Cold, Session};
 use super::event::{Settings, Timestamp};
 use super::facts::{Facts, View};
 use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
 use super::rules::INTERVAL_MAX_MS;
 use super::status::{Cause, Connectivity, Status, next_deadline};
-use super::{JUDGED_AHEAD_MS, Shard};
+use super::{JUDGED_AHEAD_MS, Shard, Turn};
 
 /// A row taken out of the table to be worked on.
 #[derive(Debug)]
@@ -109,12 +109,11 @@ impl Shard {
         let leaving = leaves_window.is_some_and(|at| at <= judged);
         if (row.written || row.cold_changed || leaving) && !hot.has(flag::DIRTY) {
             hot.set(flag::DIRTY, true);
-            self.pending.rows.push((row.index, previous_fleet));
+            self.pending.row(row.index, previous_fleet, &row.cold);
         }
         if !row.closed.is_empty() {
             let device = self.table.device(hot);
-            let closed = row.closed.drain(..);
-            self.pending.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
+            self.pending.closed(&device, row.closed.drain(..));
         }
         self.file(&mut row, judged);
         if row.cold_changed || row.remembered_only {
@@ -264,7 +263,7 @@ impl Shard {
             vpn_connected: facts.vpn_connected(View::Now),
             progress: facts.progress(),
         };
-        self.pending.changes.push(change);
+        self.pending.change(change);
         let hot = &mut row.hot;
         hot.version = hot.version.saturating_add(1);
         hot.show(current);
@@ -288,6 +287,18 @@ impl Shard {
             .retain(|session| instances.get(session.instance).may_count(session.opened_at));
         // Not worth a write of its own: a restore does the same.
         row.remembered_only |= row.cold.sessions.len() != held;
+    }
+
+    /// Lets go of open sessions where a device has too many (rule J4), and says
+    /// so.
+    pub(super) fn limit_sessions(&self, row: &mut Row, turn: &mut Turn) {
+        let instances = &self.scopes.instances;
+        let counts = |held: &Session| instances.get(held.instance).counts(held.opened_at);
+        let fallen_out = row.cold.limit_open_sessions(counts);
+        if fallen_out > 0 {
+            turn.open_sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
+            turn.most_sessions.get_or_insert_with(|| self.table.device(&row.hot));
+        }
     }
 
     /// Forgets what has been remembered long enough by `clock` (rules J4, J5).
@@ -322,9 +333,8 @@ impl Shard {
         for closed in &row.cold.closed {
             row.closed.push((closed.fingerprint, None));
         }
-        let closed = row.closed.drain(..);
-        self.pending.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
-        self.pending.forgotten.push(device);
+        self.pending.closed(&device, row.closed.drain(..));
+        self.pending.forgotten(device);
         self.table.remove(row.index);
     }
 }

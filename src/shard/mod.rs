@@ -87,6 +87,8 @@ pub struct Shard {
     /// is being settled, just before it.
     clock: Timestamp,
     merge: Merge,
+    /// How much memory the records take that wait in the merge, by input.
+    buffered_bytes: [usize; 3],
     ahead: Ahead,
     phase: Phase,
     /// The next offset to commit of each input.
@@ -140,9 +142,9 @@ pub struct Start {
     pub watermarks: [Option<Timestamp>; 3],
     /// Whence heartbeats were replayed.
     pub replay_from: Option<Timestamp>,
-    /// The time of the start, where the configuration that statuses depend on
-    /// is another than the last owner's (rule J9).
-    pub rules_changed_at: Option<Timestamp>,
+    /// Whether the configuration that statuses depend on is another than the last
+    /// owner's (rule J9).
+    pub rules_changed: bool,
     /// The view was lost: write every row to it.
     pub rewrite_view: bool,
     /// The next offset to read of each input.
@@ -150,7 +152,7 @@ pub struct Start {
 }
 
 /// What a turn did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Events applied, of each input.
     pub applied: [u32; 3],
@@ -162,6 +164,10 @@ pub struct Turn {
     pub expired: u32,
     /// Closed sessions that fell out because the device has too many (rule J4).
     pub sessions_fallen_out: u32,
+    /// Open sessions that fell out because the device has too many (rule J4).
+    pub open_sessions_fallen_out: u32,
+    /// The first of these devices.
+    pub most_sessions: Option<DeviceId>,
     /// There is work left that could be done now.
     pub more: bool,
 }
@@ -192,6 +198,7 @@ impl Shard {
             next_due: None,
             fired: Timestamp::MIN,
             clock: Timestamp::MIN,
+            buffered_bytes: [0; 3],
             ahead: Ahead::default(),
             phase: Phase::Restoring,
             positions: [0; 3],
@@ -225,6 +232,7 @@ impl Shard {
             self.watermarks.believe(input, record.timestamp, record.stamped_by_broker, now);
         let believed = Timestamp(believed.0.clamp(Timestamp::MIN.0, Instant48::MAX));
         let first = self.merge.len(input) == 0;
+        self.buffered_bytes[input.index()] += record.bytes();
         self.merge.push(input, record, believed);
         // The record that holds the shard comes before this one (rule J7).
         if first && !self.is_held_by(input) {
@@ -232,10 +240,10 @@ impl Shard {
         }
     }
 
-    /// How many records of the input wait.
+    /// How much memory the records of the input take that wait, in bytes.
     #[must_use]
-    pub fn buffered(&self, input: Input) -> usize {
-        self.merge.len(input)
+    pub fn buffered_bytes(&self, input: Input) -> usize {
+        self.buffered_bytes[input.index()]
     }
 
     /// Everything before `offset` has been offered, for now (rule T1).
@@ -281,6 +289,7 @@ impl Shard {
     pub fn rewind(&mut self) {
         for input in Input::ALL {
             self.merge.clear(input);
+            self.buffered_bytes[input.index()] = 0;
             self.ahead.clear();
             self.watermarks.discard_buffered(input);
             self.watermarks.head(input, None);
@@ -293,6 +302,12 @@ impl Shard {
     /// Settles, merges, applies and fires timers, at most about `budget` units
     /// of work.
     pub fn turn(&mut self, now: Now, budget: usize) -> Turn {
+        self.turn_until_full(now, budget, usize::MAX)
+    }
+
+    /// The same, until about `output_max_bytes` wait to be written (rule C10):
+    /// what is left then is left for after the next commit, and is not `more`.
+    pub fn turn_until_full(&mut self, now: Now, budget: usize, output_max_bytes: usize) -> Turn {
         let mut turn = Turn::default();
         let mut records = budget.max(1);
         let mut timers = budget.max(1);
@@ -307,9 +322,12 @@ impl Shard {
             match self.phase {
                 Phase::Restoring => return turn,
                 Phase::Settling(_) => {
-                    self.settle_chunk(&mut records, &mut turn);
+                    if !self.dates_new_rules(now) {
+                        return turn;
+                    }
+                    self.settle_chunk(&mut records, output_max_bytes, &mut turn);
                     if matches!(self.phase, Phase::Settling(_)) {
-                        turn.more = true;
+                        turn.more = self.pending.bytes < output_max_bytes;
                         return turn;
                     }
                 }
@@ -321,13 +339,16 @@ impl Shard {
             // Before anything is judged by this clock, the timers fire through
             // it: so the clock that is committed (rule C2) is one by which no
             // row was judged later, and a restore judges none back in time.
-            if !self.fire_timers(self.clock, &mut timers, &mut turn) {
-                turn.more = true;
+            if !self.fire_timers(self.clock, &mut timers, output_max_bytes, &mut turn) {
+                turn.more = self.pending.bytes < output_max_bytes;
                 return turn;
             }
             if let Some((end, instance)) = lease {
                 self.hold_for_lease(end, instance);
                 continue;
+            }
+            if self.pending.bytes >= output_max_bytes {
+                return turn;
             }
             if records == 0 {
                 turn.more |= !self.merge.is_empty();
@@ -339,6 +360,8 @@ impl Shard {
                 return turn;
             };
             records -= 1;
+            let buffered_bytes = &mut self.buffered_bytes[input.index()];
+            *buffered_bytes = buffered_bytes.saturating_sub(record.bytes());
             let row = if input == Input::Heartbeats { self.ahead.take() } else { None };
             self.apply(input, record, believed, row, &mut turn);
         }

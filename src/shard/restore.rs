@@ -8,7 +8,7 @@ use super::device::{Cold, Membership, Session};
 use super::event::{DeviceId, Input, Timestamp};
 use super::hot::{Instant48, flag};
 use super::judge::Row;
-use super::settle::What;
+use super::settle::{RulesBefore, What};
 use super::snapshot::{Entry, Register, RowSnapshot};
 use super::timer::Wheel;
 use super::{Shard, Start};
@@ -247,6 +247,11 @@ impl Shard {
             self.rewrite_view();
         }
         self.scopes.start(clock);
-        self.hold(What::Restored { rules_changed_at: start.rules_changed_at }, None);
+        let rules = if start.rules_changed {
+            RulesBefore::Others { until: None }
+        } else {
+            RulesBefore::Same
+        };
+        self.hold(What::Restored { rules }, None);
     }
 }

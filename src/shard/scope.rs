@@ -103,6 +103,11 @@ impl Instance {
         self.facts.lost.is_none_or(|lost| opened_at > lost)
             && self.facts.started.is_none_or(|started| opened_at >= started)
     }
+
+    /// The same, and that the lease, if there is one, has not ended.
+    pub fn counts(&self, opened_at: Timestamp) -> bool {
+        !self.lapsed && self.may_count(opened_at)
+    }
 }
 
 /// A fleet.

@@ -2,6 +2,7 @@
 //! lease changes (rule J7), settling after a restore (rule R3), and timers
 //! (rule T7).
 
+use super::clock::Now;
 use super::cold::{ColdFacts, NO_COLD};
 use super::event::{Input, Timestamp};
 use super::hot::{Instant48, flag};
@@ -31,11 +32,21 @@ pub(super) struct Settling {
     end: u32,
 }
 
+/// The rules by which the last owner judged (rule J9).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RulesBefore {
+    /// Ours.
+    Same,
+    /// Others, until now by the broker's time. While that is not known nothing
+    /// is settled: the host's clock may be wrong by hours.
+    Others { until: Option<Timestamp> },
+}
+
 /// Why rows are settled.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
     /// The restore is complete (rule R3).
-    Restored { rules_changed_at: Option<Timestamp> },
+    Restored { rules: RulesBefore },
     /// A fact of a scope changed (rule J7), or a lease ended: then there is no
     /// record. Rows are judged at `judged`; `at` is what `since` may be.
     Scope {
@@ -110,14 +121,31 @@ impl Shard {
     #[must_use]
     pub fn is_settling_new_rules(&self) -> bool {
         let Phase::Settling(settling) = &self.phase else { return false };
-        matches!(settling.what, What::Restored { rules_changed_at: Some(_) })
+        matches!(settling.what, What::Restored { rules: RulesBefore::Others { .. } })
     }
 
-    /// Settles rows until the budget is used up or all are settled.
-    pub(super) fn settle_chunk(&mut self, budget: &mut usize, turn: &mut Turn) {
+    /// Whether what is being settled can be dated: where the rules are new, by
+    /// the broker's time at which that begins (rules J9, T6).
+    pub(super) fn dates_new_rules(&mut self, now: Now) -> bool {
+        let Phase::Settling(settling) = &mut self.phase else { return true };
+        let What::Restored { rules: RulesBefore::Others { until } } = &mut settling.what else {
+            return true;
+        };
+        *until = until.or(now.broker);
+        until.is_some()
+    }
+
+    /// Settles rows until the budget is used up, enough waits to be written, or
+    /// all are settled.
+    pub(super) fn settle_chunk(
+        &mut self,
+        budget: &mut usize,
+        output_max_bytes: usize,
+        turn: &mut Turn,
+    ) {
         let Phase::Settling(Settling { what, mut next, end }) = self.phase else { return };
         let mut looks = 0;
-        while next < end && *budget > 0 {
+        while next < end && *budget > 0 && self.pending.bytes < output_max_bytes {
             let index = next;
             next += 1;
             looks += 1;
@@ -168,13 +196,17 @@ impl Shard {
                 };
                 self.judge(&mut row, judged, Some(trigger), false);
             }
-            What::Restored { rules_changed_at } => {
+            What::Restored { rules } => {
                 judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
                 // Timers have fired through the committed clock, so deadlines
                 // that passed by then are no changes to be made up for: some
                 // were over before their heartbeat arrived. With other rules,
                 // what differs is no earlier than the start (rule J9).
-                let trigger = rules_changed_at.map(|at| (at, Cause::RulesChanged));
+                let until = match rules {
+                    RulesBefore::Same => None,
+                    RulesBefore::Others { until } => until,
+                };
+                let trigger = until.map(|at| (at, Cause::RulesChanged));
                 self.judge(&mut row, judged, trigger, false);
                 if self.forget(&mut row, self.clock) {
                     self.remove(row);
@@ -186,19 +218,20 @@ impl Shard {
         self.store(row, judged);
     }
 
-    /// Fires timers through `until`, within the budget. Says whether that was
-    /// all.
+    /// Fires timers through `until`, within the budget and while not too much
+    /// waits to be written. Says whether that was all.
     pub(super) fn fire_timers(
         &mut self,
         until: Timestamp,
         budget: &mut usize,
+        output_max_bytes: usize,
         turn: &mut Turn,
     ) -> bool {
         // A small step at a time: what was handed out is fired at once, so that
         // the wheel's position is the time through which all have *fired*.
         const STEP: usize = 1024;
         while self.timers_due(until) {
-            if *budget == 0 {
+            if *budget == 0 || self.pending.bytes >= output_max_bytes {
                 self.fired = self.fired.max(self.wheel.position().min(until));
                 return false;
             }

@@ -1,5 +1,7 @@
 //! A shard from outside: positions, outboxes, chunks, the view.
 
+mod bounds;
+
 use super::*;
 
 const MINUTE_MS: i64 = 60_000;
@@ -356,13 +358,13 @@ fn new_rules_are_new_until_every_row_was_settled_by_them() {
     (0..5).for_each(|number| told.heartbeat(&device(number)));
     told.run();
     let entries = told.shard.take_outbox(0).changelog;
-    for rules_changed_at in [None, Some(Timestamp(T0))] {
+    for rules_changed in [false, true] {
         let mut shard = Shard::new(3, Rules { slack_ms: 0, ..Rules::default() });
         entries.iter().for_each(|entry| shard.restore_entry(entry.clone(), false));
         let clock = Some(Timestamp(T0));
-        shard.start(Start { epoch: 8, clock, rules_changed_at, ..Start::default() });
+        shard.start(Start { epoch: 8, clock, rules_changed, ..Start::default() });
         assert!(shard.turn(told.now, 2).more);
-        assert_eq!(shard.is_settling_new_rules(), rules_changed_at.is_some());
+        assert_eq!(shard.is_settling_new_rules(), rules_changed);
         while shard.turn(told.now, 2).more {}
         assert!(!shard.is_settling_new_rules());
     }
@@ -464,20 +466,24 @@ fn a_pause_or_a_rewind_gives_an_input_its_time_again() {
     assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
 }
 
-#[test]
-fn a_bad_record_becomes_a_dead_letter_and_its_offset_moves_on() {
-    let mut told = Told::new();
-    let letter = DeadLetter {
+fn letter(offset: i64, bytes: usize) -> DeadLetter {
+    DeadLetter {
         input: Input::Heartbeats,
         partition: 3,
-        offset: 0,
+        offset,
         timestamp: Timestamp(T0),
         key: None,
-        value: None,
+        value: Some(vec![0; bytes].into()),
         headers: Vec::new(),
         reason: DeadLetterReason::MissingKey,
         detail: "no key".into(),
-    };
+    }
+}
+
+#[test]
+fn a_bad_record_becomes_a_dead_letter_and_its_offset_moves_on() {
+    let mut told = Told::new();
+    let letter = letter(0, 10);
     told.offer_content(Input::Heartbeats, Content::Bad(Box::new(letter.clone())));
     let turn = told.shard.turn(told.now, 10);
     assert_eq!((turn.applied[Input::Heartbeats.index()], turn.bad), (0, 1));

@@ -13,6 +13,14 @@ use super::snapshot::{
     ClosedSession, Emitted, Entry, OpenSession, Register, RowSnapshot, SessionFingerprint,
 };
 
+/// About how much a change takes of a transaction, in bytes.
+const CHANGE_BYTES: usize = 400;
+/// The same of a row, and of each session that it holds.
+const ROW_BYTES: usize = 300;
+const SESSION_BYTES: usize = 64;
+/// The same of a closed session, and of a row that is forgotten.
+const KEY_BYTES: usize = 100;
+
 /// What waits for the next outbox.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -26,6 +34,40 @@ pub(super) struct Pending {
     pub forgotten: Vec<DeviceId>,
     /// The epoch is to be written (rules C7, T6).
     pub epoch: bool,
+    /// About how much all of it takes of a transaction, in bytes (rule C10).
+    pub bytes: usize,
+}
+
+impl Pending {
+    pub fn change(&mut self, change: StatusChange) {
+        self.bytes += CHANGE_BYTES;
+        self.changes.push(change);
+    }
+
+    pub fn dead_letter(&mut self, letter: DeadLetter) {
+        self.bytes += letter.bytes();
+        self.dead_letters.push(letter);
+    }
+
+    pub fn row(&mut self, index: u32, previous_fleet: u32, cold: &Cold) {
+        self.bytes += ROW_BYTES + SESSION_BYTES * cold.sessions.len();
+        self.rows.push((index, previous_fleet));
+    }
+
+    pub fn closed(
+        &mut self,
+        device: &DeviceId,
+        closed: impl Iterator<Item = (SessionFingerprint, Option<Timestamp>)>,
+    ) {
+        let before = self.closed.len();
+        self.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
+        self.bytes += KEY_BYTES * (self.closed.len() - before);
+    }
+
+    pub fn forgotten(&mut self, device: DeviceId) {
+        self.bytes += KEY_BYTES;
+        self.forgotten.push(device);
+    }
 }
 
 impl Shard {
@@ -33,7 +75,8 @@ impl Shard {
     /// rewrite of the view.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        let Pending { changes, dead_letters, rows, closed, forgotten, epoch } = &self.pending;
+        let Pending { changes, dead_letters, rows, closed, forgotten, epoch, bytes: _ } =
+            &self.pending;
         *epoch
             || !changes.is_empty()
             || !dead_letters.is_empty()
@@ -43,10 +86,11 @@ impl Shard {
             || !self.scopes.dirty.is_empty()
     }
 
-    /// How much waits to be written: changes, dead letters and rows.
+    /// About how much of a transaction what waits to be written takes, in bytes
+    /// (rule C10).
     #[must_use]
-    pub fn output_len(&self) -> usize {
-        self.pending.changes.len() + self.pending.dead_letters.len() + self.pending.rows.len()
+    pub fn output_bytes(&self) -> usize {
+        self.pending.bytes
     }
 
     /// All that is to be written since the last time, and the next `rewrite`

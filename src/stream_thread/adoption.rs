@@ -1,11 +1,13 @@
 //! From an assignment to the offsets at which reading starts (rules R1, R5).
 
-use super::ports::{CommittedOffset, FoundCommit, FoundOffset, Log, OffsetAt, QuestionId, Source};
+use super::ports::{FoundCommit, FoundOffset, Log, OffsetAt, QuestionId, Source};
 use super::slot::InputStart;
 use crate::shard::Input;
 
 /// How long to wait before a question is put again.
 const ASK_AGAIN_MS: i64 = 200;
+/// The same where some partitions have been answered, and others have no leader.
+const ASK_REST_AGAIN_MS: i64 = 1_000;
 
 /// Assigned partitions whose start is not known yet.
 pub(super) struct Adoption {
@@ -81,37 +83,41 @@ impl Adoption {
         self.log_bounds.take(id, answer, now_ms);
     }
 
-    /// Where each partition is read from, once that is known.
-    pub fn starts(&self) -> Option<Vec<(Input, i32, InputStart)>> {
+    /// Takes the partitions of which it is known by now where they are read
+    /// from. The others stay, and are asked for again (rule R1).
+    pub fn take_starts(&mut self, now_ms: i64) -> Vec<(Input, i32, InputStart)> {
         let (Answer::Known(committed), Answer::Known(log_bounds)) =
             (&self.committed, &self.log_bounds)
         else {
-            return None;
+            return Vec::new();
         };
         let start_of = |(input, partition): &(Input, i32)| {
-            let committed: Option<CommittedOffset> = committed
-                .iter()
-                .find(|(i, p, _)| i == input && p == partition)
-                .and_then(|(.., committed)| committed.clone());
+            let (.., committed) =
+                committed.iter().find(|(i, p, _)| i == input && p == partition)?;
             let bound = |wanted| {
-                log_bounds
-                    .iter()
-                    .find(|(source, p, at, _)| {
-                        *source == Source::Input(*input) && p == partition && *at == wanted
-                    })
-                    .map_or(0, |(.., offset)| (*offset).max(0))
+                let is_wanted = |(source, p, at, _): &&FoundOffset| {
+                    *source == Source::Input(*input) && p == partition && *at == wanted
+                };
+                log_bounds.iter().find(is_wanted).map(|(.., offset)| (*offset).max(0))
             };
             // Asked for after the assignment, and so after all reading that was
             // committed: no commit is past this end but by hand.
-            let log = bound(OffsetAt::Start)..=bound(OffsetAt::HighWatermark);
+            let log = bound(OffsetAt::Start)?..=bound(OffsetAt::HighWatermark)?;
             // Past the end: the log was cut off, or the offset set.
             let gone = committed.as_ref().is_some_and(|c| !log.contains(&c.offset));
-            let offset = match &committed {
+            let offset = match committed {
                 Some(committed) if !gone => committed.offset,
                 _ => *log.start(),
             };
-            (*input, *partition, InputStart { offset, committed, gone })
+            let committed = committed.clone();
+            Some((*input, *partition, InputStart { offset, committed, gone }))
         };
-        Some(self.partitions.iter().map(start_of).collect())
+        let starts: Vec<_> = self.partitions.iter().filter_map(start_of).collect();
+        let taken = |place: &(Input, i32)| starts.iter().any(|(i, p, _)| (*i, *p) == *place);
+        self.partitions.retain(|place| !taken(place));
+        let at_ms = now_ms + ASK_REST_AGAIN_MS;
+        self.committed = Answer::Unasked { at_ms };
+        self.log_bounds = Answer::Unasked { at_ms };
+        starts
     }
 }

@@ -201,7 +201,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
         let leaving = self.stopping() || self.release.is_some();
         let since_commit = now_ms - self.last_commit_ms;
-        if since_commit < self.settings.commit_interval_ms && !leaving {
+        let full = self.output_bytes() >= self.settings.output_max_bytes;
+        if since_commit < self.settings.commit_interval_ms && !leaving && !full {
             return;
         }
         // Unknown it is also after a commit that had to be looked up: what the

@@ -27,6 +27,7 @@ mod slot;
 mod sweep;
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::time::Duration;
 
 use tracing::{debug, error, warn};
@@ -48,9 +49,14 @@ use crate::wire::murmur2::partition_of;
 const RECORDS_PER_POLL: usize = 2_000;
 /// Units of work of one shard in one turn of the loop.
 pub const WORK_PER_TURN: usize = 20_000;
-/// Output of all shards that waits for a commit before nothing more is applied:
-/// memory stays bounded while the broker is away.
-const OUTPUT_HIGH: usize = 200_000;
+/// About how much output of all shards may wait for a commit, in bytes, before
+/// nothing more is applied (rule C10). Of a broker that takes 0.5 MB a second a
+/// transaction of this size is through before its ten seconds are over (rule
+/// C4); and five thousand new devices fit in one.
+pub const OUTPUT_MAX_BYTES: usize = 4 << 20;
+/// About how much memory the records take that wait in all shards, in bytes,
+/// before less is read ahead (rule T4).
+pub const READ_AHEAD_MAX_BYTES: usize = 32 << 20;
 /// How long a shard may wait for the rest of its inputs (rule R6).
 const CREATED_LIMIT_MS: i64 = 60_000;
 /// How long partitions the group wants back are kept for a last commit.
@@ -76,6 +82,13 @@ pub struct Settings {
     /// Units of work of one shard in one turn of the loop, [`WORK_PER_TURN`] but
     /// where a simulation wants it small.
     pub work_per_turn: usize,
+    /// About how much a transaction holds at most, in bytes (rule C10),
+    /// [`OUTPUT_MAX_BYTES`] but where a simulation wants it small.
+    pub output_max_bytes: usize,
+    /// About how much memory the records take that wait in all shards, in bytes,
+    /// before less is read ahead (rule T4), [`READ_AHEAD_MAX_BYTES`] but where a
+    /// simulation wants it small.
+    pub read_ahead_max_bytes: usize,
     /// How long a pass of the sweep takes (rule V6), in milliseconds; 0: none.
     pub refresh_interval_ms: i64,
     /// Whether revoked shards are kept in case they come back (rule R7).
@@ -133,6 +146,9 @@ pub struct StreamThread<L, V, C> {
     view_events: Vec<ViewEvent>,
     /// There was work left at the end of the last turn.
     busy: bool,
+    /// The partition whose turn it was when nothing more was to be applied: it
+    /// is the first of the next turn.
+    turn_from: i32,
     stopping_since_ms: Option<i64>,
     stopped: bool,
 }
@@ -162,6 +178,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             events: Vec::new(),
             view_events: Vec::new(),
             busy: false,
+            turn_from: 0,
             stopping_since_ms: None,
             stopped: false,
         }
@@ -337,11 +354,23 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     self.ends = None;
                     return self.learn_ends(asked_at, answer);
                 }
+                if let Err(error) = &answer {
+                    self.counts.kafka_error = Some(error.clone());
+                }
                 self.restore_answered(id, &answer);
                 let mut answer = Some(answer);
                 for adoption in &mut self.adoptions {
                     adoption.log_bounds(id, &mut answer, now_ms);
                 }
+            }
+            LogEvent::NoAnswer { partition, error } => {
+                warn!(
+                    partition,
+                    %error,
+                    "nobody says where a partition begins and ends: its shard waits, or its clock \
+                     stands, and the others go on. Look at the brokers that lead it"
+                );
+                self.counts.kafka_error = Some(error);
             }
             LogEvent::Committed(id, answer) => {
                 if let Some(flight) = &mut self.in_flight
@@ -435,7 +464,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let mut context = restore::RestoreContext {
             now_ms: self.clock.monotonic_ms(),
             wall: self.clock.wall(),
-            broker: self.broker_time.now(self.clock.monotonic_ms()),
             rules_fingerprint: self.rules_fingerprint,
             rules: &self.settings.rules,
             last_epoch: self.last_epoch,
@@ -473,25 +501,50 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     fn turn(&mut self) {
         let now = self.now();
-        let waiting: usize = self.slots.values().map(|slot| slot.shard.output_len()).sum();
-        if waiting > OUTPUT_HIGH {
-            return;
-        }
-        let Self { slots, counts, busy, release, settings, .. } = self;
-        for slot in slots.values_mut() {
+        let mut waiting = self.output_bytes();
+        let from = self.turn_from;
+        let Self { slots, counts, busy, release, settings, turn_from, .. } = self;
+        // Each shard in its turn, so that none fills every transaction alone.
+        let (first, rest) = ((Included(from), Unbounded), (Unbounded, Excluded(from)));
+        let partitions = slots.range(first).chain(slots.range(rest)).map(|(p, _)| *p);
+        let partitions: Vec<i32> = partitions.collect();
+        for partition in partitions {
+            let Some(slot) = slots.get_mut(&partition) else { continue };
             let leaving = release.as_ref().is_some_and(|release| release.holds(slot.partition));
             if !slot.is_running() || leaving {
                 continue;
             }
-            let turn = slot.shard.turn(now, settings.work_per_turn);
+            if waiting >= settings.output_max_bytes {
+                *turn_from = partition;
+                return;
+            }
+            let held = slot.shard.output_bytes();
+            let most = held + settings.output_max_bytes - waiting;
+            let turn = slot.shard.turn_until_full(now, settings.work_per_turn, most);
+            waiting += slot.shard.output_bytes() - held;
             for input in Input::ALL {
                 counts.applied[input.index()] += u64::from(turn.applied[input.index()]);
                 counts.stale[input.index()] += u64::from(turn.stale[input.index()]);
             }
             counts.expired += u64::from(turn.expired);
             counts.sessions_forgotten += u64::from(turn.sessions_fallen_out);
+            counts.open_sessions_forgotten += u64::from(turn.open_sessions_fallen_out);
+            if let Some(device) = turn.most_sessions {
+                warn!(
+                    partition,
+                    %device,
+                    "a device has more open VPN sessions than are kept, and some are forgotten. \
+                     Look whether the VPN servers send a close for each session, and announce \
+                     themselves when they start"
+                );
+            }
             *busy |= turn.more;
         }
+    }
+
+    /// About how much of a transaction waits for the next one, in bytes.
+    fn output_bytes(&self) -> usize {
+        self.slots.values().map(|slot| slot.shard.output_bytes()).sum()
     }
 
     /// Says what waits for too long (rule R6).

@@ -129,8 +129,17 @@ pub enum LogEvent {
         /// The position reached.
         offset: i64,
     },
-    /// Answer to [`Log::ask_offsets`].
+    /// Answer to [`Log::ask_offsets`]. Each partition is answered whole or not at
+    /// all: where some are not, a [`LogEvent::NoAnswer`] of each comes first, and
+    /// where none is, this is an error.
     Offsets(QuestionId, Result<Vec<FoundOffset>, String>),
+    /// Others of the same question are answered, this partition is not.
+    NoAnswer {
+        /// Which partition.
+        partition: i32,
+        /// Why, with the name of the topic.
+        error: String,
+    },
     /// Answer to [`Log::ask_committed`]; absent = nothing committed.
     Committed(QuestionId, Result<Vec<FoundCommit>, String>),
     /// What became of the batch handed to [`Log::submit`].

@@ -12,11 +12,6 @@ use crate::shard::{
 };
 use crate::wire::decode::{Refusal, decode};
 
-/// Records of one input that wait in a shard before its partition is paused,
-/// and until it goes on: far apart, since a pause throws away what was
-/// prefetched (rule T4).
-const READ_AHEAD_HIGH: usize = 50_000;
-const READ_AHEAD_LOW: usize = 2_000;
 /// How often the ends of the partitions are asked for (rule T1).
 const ENDS_INTERVAL_MS: i64 = 1_000;
 /// How many answers in a row may say that an input ends before what had been read
@@ -145,18 +140,20 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         Ok(())
     }
 
-    /// Pauses inputs that run too far ahead of the others (rule T4).
+    /// Pauses inputs that run too far ahead of the others (rule T4). Nothing is
+    /// ever paused of which nothing waits: others may wait for that.
     pub(super) fn balance_read_ahead(&mut self) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        let read_ahead = self.read_ahead();
         for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
             for input in Input::ALL {
-                let buffered = slot.shard.buffered(input);
+                let buffered = slot.shard.buffered_bytes(input);
                 let paused = &mut slot.paused[input.index()];
-                if !*paused && buffered > READ_AHEAD_HIGH {
+                if !*paused && buffered > read_ahead.high_bytes {
                     *paused = true;
                     pause.push((input, slot.partition));
                     slot.shard.forget_evidence(input);
-                } else if *paused && buffered < READ_AHEAD_LOW {
+                } else if *paused && buffered < read_ahead.low_bytes {
                     *paused = false;
                     resume.push((input, slot.partition));
                 }
@@ -171,12 +168,46 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
     }
 
+    /// How far an input may be read ahead, given what waits of all of them.
+    fn read_ahead(&self) -> ReadAhead {
+        let running = self.slots.values().filter(|slot| slot.is_running());
+        let (mut inputs, mut bytes) = (0, 0);
+        for slot in running {
+            inputs += Input::ALL.len();
+            bytes += Input::ALL.map(|input| slot.shard.buffered_bytes(input)).iter().sum::<usize>();
+        }
+        ReadAhead::of(self.settings.read_ahead_max_bytes, inputs, bytes)
+    }
+
     fn log_pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
         if partitions.is_empty() { Ok(()) } else { self.log.pause(partitions) }
     }
 
     fn log_resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
         if partitions.is_empty() { Ok(()) } else { self.log.resume(partitions) }
+    }
+}
+
+/// How much may wait of an input before it is paused, and until it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ReadAhead {
+    high_bytes: usize,
+    low_bytes: usize,
+}
+
+impl ReadAhead {
+    /// Where a thread reads `inputs`, of which `bytes` wait already. One alone may
+    /// have a fifth of `max_bytes`. Once there is more than that in all, each may
+    /// have its share only: so at most half as much again comes in, or the least
+    /// share of each. It goes on when it has little left: much less, since a pause
+    /// throws away what was prefetched, and more than nothing.
+    fn of(max_bytes: usize, inputs: usize, bytes: usize) -> ReadAhead {
+        let alone = max_bytes / 5;
+        let share = (max_bytes / 2 / inputs.max(1)).clamp(max_bytes / 512, alone);
+        ReadAhead {
+            high_bytes: if bytes > max_bytes { share } else { alone },
+            low_bytes: (max_bytes / 128).min(share / 2),
+        }
     }
 }
 
@@ -259,4 +290,26 @@ fn check(input: Input, record: &RecordRef<'_>, settings: &Settings) -> Result<Ev
         });
     }
     Ok(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream_thread::READ_AHEAD_MAX_BYTES;
+
+    #[test]
+    fn a_thread_of_many_inputs_reads_no_more_ahead_than_one_of_few() {
+        for inputs in [1, 3, 30, 300, 1_500] {
+            let calm = ReadAhead::of(READ_AHEAD_MAX_BYTES, inputs, READ_AHEAD_MAX_BYTES);
+            assert_eq!(calm.high_bytes, READ_AHEAD_MAX_BYTES / 5, "{inputs}");
+            let full = ReadAhead::of(READ_AHEAD_MAX_BYTES, inputs, READ_AHEAD_MAX_BYTES + 1);
+            let least_share_bytes = READ_AHEAD_MAX_BYTES / 512;
+            let most = READ_AHEAD_MAX_BYTES / 2 + inputs * least_share_bytes;
+            assert!(inputs * full.high_bytes <= most, "{inputs}");
+            // Who is paused has something left to go on with.
+            assert!(full.low_bytes >= least_share_bytes / 2, "{inputs}");
+            assert!(full.low_bytes * 2 <= full.high_bytes, "{inputs}");
+            assert_eq!(full.low_bytes, calm.low_bytes);
+        }
+    }
 }

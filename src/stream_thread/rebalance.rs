@@ -62,14 +62,10 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let mut adopted = Vec::new();
         for adoption in &mut self.adoptions {
             adoption.ask(&mut self.log, now_ms);
+            adopted.push(adoption.take_starts(now_ms));
         }
-        self.adoptions.retain(|adoption| match adoption.starts() {
-            Some(starts) => {
-                adopted.push(starts);
-                false
-            }
-            None => true,
-        });
+        self.adoptions.retain(|adoption| !adoption.partitions.is_empty());
+        adopted.retain(|starts| !starts.is_empty());
         for starts in adopted {
             let offsets: Vec<_> =
                 starts.iter().map(|(input, p, start)| (*input, *p, start.offset)).collect();

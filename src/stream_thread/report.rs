@@ -51,6 +51,8 @@ pub struct Counts {
     pub expired: u64,
     /// Closed sessions forgotten because the device had too many (rule J4).
     pub sessions_forgotten: u64,
+    /// The same of open ones.
+    pub open_sessions_forgotten: u64,
     /// Records read by restores: of the changelog, of the heartbeats.
     pub restored: [u64; 2],
     /// Views that were lost and are written again.

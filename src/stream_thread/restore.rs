@@ -4,7 +4,7 @@
 //! marker → bounds → stable → changelog → replay bounds → replay → running
 //! ```
 
-use tracing::{debug, error, info};
+use tracing::{error, info, warn};
 
 use super::Settings;
 use super::ports::{Delivery, FoundOffset, Log, OffsetAt, QuestionId, RecordRef, Source};
@@ -20,6 +20,8 @@ use crate::wire::metadata::ShardMetadata;
 const MARKER_PATIENCE_MS: i64 = 2_000;
 /// How long to wait before a question is put again.
 const ASK_AGAIN_MS: i64 = 100;
+/// How often a restore tells how it gets on.
+const LOGGED_EVERY_MS: i64 = 5_000;
 
 /// How far a restore has come.
 pub(super) struct Restore {
@@ -60,7 +62,6 @@ struct Bounds {
 pub(super) struct RestoreContext<'a> {
     pub now_ms: i64,
     pub wall: Timestamp,
-    pub broker: Option<Timestamp>,
     pub rules_fingerprint: u64,
     pub rules: &'a Rules,
     /// The greatest epoch that any shard of this thread was given.
@@ -128,7 +129,7 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
                 *question = Some(context.log.ask_offsets(&of));
             }
             Step::Changelog { .. } | Step::Replay { .. } => {
-                if context.now_ms - restore.logged_ms >= 5_000 {
+                if context.now_ms - restore.logged_ms >= LOGGED_EVERY_MS {
                     restore.logged_ms = context.now_ms;
                     info!(
                         partition,
@@ -171,8 +172,25 @@ pub(super) fn answered(
     let partition = slot.partition;
     let replay = replayed(slot, context.rules);
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
-    if let Err(message) = answer {
-        debug!(partition, %message, "where the past lies is not known yet; asking again");
+    let is_ours = match &restore.step {
+        Step::Bounds(question) => *question == id,
+        Step::Stable { question, .. } | Step::ReplayBounds { question, .. } => {
+            *question == Some(id)
+        }
+        _ => false,
+    };
+    // The first ones fail where a leader is being elected.
+    if let Err(error) = answer
+        && is_ours
+        && context.now_ms - restore.logged_ms >= LOGGED_EVERY_MS
+    {
+        restore.logged_ms = context.now_ms;
+        warn!(
+            partition,
+            %error,
+            "a shard cannot be restored yet: nobody says where its past begins and ends. Others go \
+             on; look at the brokers that lead the partition"
+        );
     }
     let again_ms = context.now_ms + ASK_AGAIN_MS;
     let find = |found: &[FoundOffset], source: Source, is: fn(OffsetAt) -> bool| {
@@ -417,7 +435,7 @@ fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
         watermarks: restore.metadata.as_ref().map_or([None; 3], |m| m.watermarks),
         replay_from: replay_from
             .or(clock.map(|clock| clock.plus_ms(-context.rules.replay_window_ms))),
-        rules_changed_at: rules_changed.then(|| context.broker.unwrap_or(context.wall)),
+        rules_changed,
         rewrite_view,
         positions,
     });

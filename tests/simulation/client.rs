@@ -48,6 +48,8 @@ struct Question {
     due: [i64; 4],
     arrives_at: i64,
     found: Vec<FoundOffset>,
+    /// Partitions of which somebody else than their leader was asked.
+    unanswered: BTreeSet<(Source, i32)>,
     fails: bool,
 }
 
@@ -186,10 +188,10 @@ impl Sim {
         if self.clients[index].questions.is_empty() || !self.reachable(index) {
             return;
         }
-        let Sim { clients, kafka, .. } = self;
+        let Sim { clients, kafka, leaderless, .. } = self;
         let now = at;
         for question in &mut clients[index].questions {
-            let Question { what, due, found, .. } = question;
+            let Question { what, due, found, unanswered, .. } = question;
             match what {
                 Asked::Offsets(of) => of.retain(|&(source, partition, at)| {
                     let kind = match at {
@@ -201,7 +203,12 @@ impl Sim {
                     if now < due[kind] {
                         return true;
                     }
-                    let log = kafka.log((topic_of(source), partition));
+                    let place = (topic_of(source), partition);
+                    if leaderless.get(&place).is_some_and(|until| now < *until) {
+                        unanswered.insert((source, partition));
+                        return false;
+                    }
+                    let log = kafka.log(place);
                     let offset = match at {
                         OffsetAt::Start => log.start,
                         OffsetAt::HighWatermark => log.end,
@@ -311,13 +318,17 @@ impl Sim {
         records: &mut Vec<(Delivery, i32, Rc<Record>)>,
         events: &mut Vec<LogEvent>,
     ) {
-        let Sim { clients, kafka, random, now, .. } = self;
+        let Sim { clients, kafka, random, leaderless, now, .. } = self;
+        let is_leaderless = |place| leaderless.get(&place).is_some_and(|until| *now < *until);
         let client = &mut clients[index];
         let read_ahead = client.read_ahead.min(max);
         let mut order: Vec<(Source, i32)> = client.restoring.keys().copied().collect();
         random.shuffle(&mut order);
         for (source, partition) in order {
             let Some(reading) = client.restoring.get_mut(&(source, partition)) else { continue };
+            if is_leaderless((topic_of(source), partition)) {
+                continue;
+            }
             let log = kafka.log((topic_of(source), partition));
             reading.position = reading.position.max(log.start);
             let (found, position) = log.read(reading.position, 1 + random.below(read_ahead));
@@ -336,7 +347,8 @@ impl Sim {
         for (input, partition) in order {
             let Some(reading) = client.reading.get_mut(&(input, partition)) else { continue };
             let waits = *now < reading.answered_at.max(client.unanswered_until[input.index()]);
-            if reading.paused || waits || random.chance(0.3) {
+            let leaderless = is_leaderless((Topic::Input(input), partition));
+            if reading.paused || waits || leaderless || random.chance(0.3) {
                 continue;
             }
             let late_ms = client.fetch_late_ms[input.index()];
@@ -374,6 +386,16 @@ impl Sim {
                 continue;
             }
             let failed = || "no answer from the broker".to_owned();
+            let unanswered = std::mem::take(&mut question.unanswered);
+            question.found.retain(|(source, p, ..)| !unanswered.contains(&(*source, *p)));
+            if question.found.is_empty() && !unanswered.is_empty() {
+                question.fails = true;
+            } else if !question.fails {
+                events.extend(unanswered.into_iter().map(|(_, partition)| LogEvent::NoAnswer {
+                    partition,
+                    error: "no leader".to_owned(),
+                }));
+            }
             events.push(match question.what {
                 Asked::Offsets(_) => {
                     let found = std::mem::take(&mut question.found);
@@ -412,7 +434,8 @@ impl Sim {
         let client = &mut self.clients[index];
         client.next_question += 1;
         let id = client.next_question;
-        client.questions.push(Question { id, what, due, arrives_at, found: Vec::new(), fails });
+        let (found, unanswered) = (Vec::new(), BTreeSet::new());
+        client.questions.push(Question { id, what, due, arrives_at, found, unanswered, fails });
         id
     }
 }

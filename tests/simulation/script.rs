@@ -5,6 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use device_status::shard::{Input, Rules};
+use device_status::stream_thread::{OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES};
+use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::{
     self, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
@@ -13,7 +15,7 @@ use prost::Message as _;
 use crate::alarms;
 use crate::kafka::{Message, Topic};
 use crate::sim::{Faults, Random, START_MS};
-use crate::workload::{Shape, duration, proto};
+use crate::workload::{BAD, Shape, duration, proto};
 use crate::world::{Outcome, Plan, Process, World};
 
 /// How many worlds a test looks at.
@@ -67,6 +69,8 @@ fn quiet_plan() -> Plan {
         marker_late_ms: 2,
         marker_late_one_in: 12,
         work_per_turn: 20_000,
+        output_max_bytes: OUTPUT_MAX_BYTES,
+        read_ahead_max_bytes: READ_AHEAD_MAX_BYTES,
         read_ahead: 30,
         fetch_late_ms: [0; Input::ALL.len()],
         tick_ms: 60,
@@ -121,7 +125,15 @@ impl Script {
         };
         let mut message = Message::of(Some(device), heartbeat.encode_to_vec());
         message.stamp = Some(START_MS + stamp);
-        self.world.workload.push(START_MS + written_at, Input::Heartbeats, 0, message);
+        let partition = partition_of(device.as_bytes(), self.world.plan.partitions);
+        self.world.workload.push(START_MS + written_at, Input::Heartbeats, partition, message);
+    }
+
+    /// Records that nobody can use.
+    pub fn says_rubbish(&mut self, at: i64, partition: i32, bytes: usize) {
+        let mut message = Message::of(Some("device"), vec![0xff; bytes]);
+        message.headers = vec![(BAD.to_owned(), None)];
+        self.world.workload.push(START_MS + at, Input::Heartbeats, partition, message);
     }
 
     pub fn says(&mut self, device: Option<&str>, at: i64, event: lifecycle::Event) {
@@ -249,6 +261,24 @@ impl Script {
         assert!(sim.clients[client].delay_answers(due), "no question");
     }
 
+    pub fn loses_the_leader_of_the_changelog(&mut self, partition: i32, until: i64) {
+        let mut sim = self.world.sim.borrow_mut();
+        sim.leaderless.insert((Topic::Changelog, partition), START_MS + until);
+    }
+
+    /// A partition of an input has no leader until then.
+    pub fn has_no_leader(&mut self, input: Input, partition: i32, until: i64) {
+        let mut sim = self.world.sim.borrow_mut();
+        sim.leaderless.insert((Topic::Input(input), partition), START_MS + until);
+        let now = sim.now;
+        sim.unreachable.push((now, START_MS + until));
+    }
+
+    /// Processes that start from now on have these rules.
+    pub fn changes_rules(&mut self, change: impl Fn(&mut Rules)) {
+        change(&mut self.world.plan.rules);
+    }
+
     pub fn evicts_the_member(&mut self) {
         let mut sim = self.world.sim.borrow_mut();
         let members: Vec<u64> = sim.kafka.group.members.keys().copied().collect();
@@ -314,6 +344,20 @@ impl Script {
         let log = sim.kafka.log((Topic::Changes, 0));
         let values = log.committed().map(|record| record.message.value.as_deref().unwrap_or(b""));
         values.map(|value| v1::StatusChanged::decode(value).expect("a change")).collect()
+    }
+
+    /// How many bytes of dead letters each transaction wrote, in order.
+    pub fn dead_letter_bytes(&self) -> Vec<usize> {
+        let sim = self.world.sim.borrow();
+        let mut transactions: Vec<(Option<u64>, usize)> = Vec::new();
+        for record in sim.kafka.log((Topic::DeadLetters, 0)).committed() {
+            let bytes = record.message.value.as_ref().map_or(0, Vec::len);
+            match transactions.last_mut() {
+                Some((transaction, sum)) if *transaction == record.transaction => *sum += bytes,
+                _ => transactions.push((record.transaction, bytes)),
+            }
+        }
+        transactions.into_iter().map(|(_, bytes)| bytes).collect()
     }
 
     /// The changes of a device: what it shows, and since when.

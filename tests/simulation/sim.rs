@@ -2,7 +2,7 @@
 //! clients, and a trace of it all.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use device_status::shard::Timestamp;
@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::client::Client;
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, TopicPartition};
 use crate::redis::Redis;
 
 pub type Shared = Rc<RefCell<Sim>>;
@@ -32,6 +32,8 @@ pub struct Sim {
     pub faults: Faults,
     /// Nobody reaches the brokers until then.
     pub brokers_away_until: i64,
+    /// Partitions that nobody can read or ask about until then.
+    pub leaderless: BTreeMap<TopicPartition, i64>,
     /// From when until when somebody did not reach the brokers, at most.
     pub unreachable: Vec<(i64, i64)>,
     pub trace: Trace,
@@ -44,6 +46,8 @@ pub struct Faults {
     pub pause_per_s: f64,
     pub leave_per_s: f64,
     pub brokers_away_per_s: f64,
+    /// Of each partition of each input.
+    pub leaderless_per_s: f64,
     pub cut_off_per_s: f64,
     pub clock_step_per_s: f64,
     pub redis_away_per_s: f64,

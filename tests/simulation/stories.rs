@@ -2,6 +2,7 @@
 //! each mistake in restoring, and in learning the time, that was mended.
 
 use device_status::shard::Input;
+use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::{
     self, Connectivity, FrozenReason, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
@@ -413,14 +414,17 @@ fn a_restore_that_is_refused_again_and_again_comes_to_its_end() {
 
 #[test]
 fn an_input_that_runs_far_ahead_is_paused_and_goes_on() {
-    const MANY: i64 = 60_000;
+    const MANY: i64 = 12_000;
     worlds(
-        |plan| (plan.read_ahead, plan.work_per_turn) = (10_000, 50),
+        |plan| {
+            (plan.read_ahead, plan.work_per_turn) = (2_000, 50);
+            plan.read_ahead_max_bytes = 4 << 20;
+        },
         |script| {
             script.polls("device", 10_000, 10_100, 60_000);
             script.until(20_000);
             for number in 0..MANY {
-                script.polls("device", 20_000 + number / 10, 26_000, 60_000);
+                script.polls("device", 20_000 + number / 2, 26_000, 60_000);
             }
             script.until_it("paused", |script| script.has_paused(Input::Heartbeats));
             assert!(script.committed()[2] < MANY, "there is more to come");
@@ -476,4 +480,118 @@ fn an_input_that_ends_before_what_was_read_of_it_expires_nobody_and_ends_the_pro
             nobody_went_offline(script, 3);
         },
     );
+}
+
+/// A device of each of two partitions.
+fn one_of_each() -> [String; 2] {
+    [0, 1].map(|partition| {
+        let mut names = (0..).map(|number| format!("device-{number}"));
+        names.find(|name| partition_of(name.as_bytes(), 2) == partition).expect("a name")
+    })
+}
+
+#[test]
+fn a_flood_of_dead_letters_goes_in_many_transactions_and_holds_up_no_other_shard() {
+    const LETTERS: usize = 400;
+    const BYTES: usize = 2_000;
+    const MOST: usize = 20_000;
+    let [_, other] = one_of_each();
+    worlds(
+        |plan| (plan.partitions, plan.read_ahead, plan.output_max_bytes) = (2, 1_000, MOST),
+        |script| {
+            script.until(10_000);
+            for _ in 0..LETTERS {
+                script.says_rubbish(12_000, 0, BYTES);
+            }
+            script.polls(&other, 12_000, 12_000, 60_000);
+            script.until_it("half through", |script| {
+                script.dead_letter_bytes().iter().sum::<usize>() >= LETTERS * BYTES / 2
+            });
+            assert_eq!(script.changes(&other), [since(ONLINE, 12_000)]);
+            script.ends_well();
+            let written = script.dead_letter_bytes();
+            assert!(written.iter().all(|bytes| *bytes <= MOST + BYTES), "{written:?}");
+            assert_eq!(written.iter().sum::<usize>(), LETTERS * BYTES);
+        },
+    );
+}
+
+#[test]
+fn a_partition_without_a_leader_holds_up_no_other() {
+    let [device, other] = one_of_each();
+    worlds(
+        |plan| plan.partitions = 2,
+        |script| {
+            // Neither is it known where to begin, nor, later, how far it goes.
+            script.has_no_leader(Input::VpnSessions, 1, 40_000);
+            for name in [&device, &other] {
+                script.polls(name, 10_000, 10_100, 10_000);
+                script.polls(name, 50_000, 50_100, 10_000);
+            }
+            script.until(35_000);
+            let expected = [since(ONLINE, 10_000), since(OFFLINE, 26_000)];
+            assert_eq!(script.changes(&device), expected, "the other partition has no leader");
+            assert_eq!(script.changes(&other), []);
+            script.until(55_000);
+            let expected = [expected[0], expected[1], since(ONLINE, 50_000)];
+            assert_eq!(script.changes(&device), expected);
+            assert_eq!(script.changes(&other), expected, "its leader is back");
+            script.has_no_leader(Input::VpnSessions, 1, 100_000);
+            script.until(80_000);
+            let offline = since(OFFLINE, 66_000);
+            assert_eq!(script.changes(&device).last(), Some(&offline));
+            assert_eq!(script.changes(&other), expected, "nothing says how far it goes");
+            script.until(105_000);
+            assert_eq!(script.changes(&other).last(), Some(&offline));
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn a_changelog_without_a_leader_holds_up_no_other_restore() {
+    let [device, other] = one_of_each();
+    worlds(
+        |plan| plan.partitions = 2,
+        |script| {
+            for name in [&device, &other] {
+                script.polls(name, 10_000, 10_100, 30_000);
+            }
+            script.until(15_000);
+            script.dies();
+            script.loses_the_leader_of_the_changelog(1, 90_000);
+            script.until(80_000);
+            let expected = [since(ONLINE, 10_000), since(OFFLINE, 56_000)];
+            assert_eq!(script.changes(&device), expected);
+            assert_eq!(script.changes(&other), expected[..1]);
+            script.until(100_000);
+            assert_eq!(script.changes(&other), expected);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn new_rules_are_dated_by_the_broker_where_the_hosts_clock_is_wrong_by_hours() {
+    for wrong_by_ms in [-7_200_000, 7_200_000] {
+        worlds(
+            |_| {},
+            |script| {
+                script.polls("device", 10_000, 10_100, 10_000);
+                script.until(30_000);
+                script.dies();
+                // What was too late by the old rules counts by the new ones.
+                script.changes_rules(|rules| rules.tolerance = 20.0);
+                script.until_it("started", |script| script.world.places[0].0.is_some());
+                let started = script.now();
+                script.process().wall_offset_ms = wrong_by_ms;
+                script.until(started + 20_000);
+                let changes = script.changes("device");
+                assert_eq!(changes[..2], [since(ONLINE, 10_000), since(OFFLINE, 26_000)]);
+                let [(status, links, at)] = changes[2..] else { panic!("{changes:?}") };
+                assert_eq!((status, links), ONLINE);
+                assert!((started..started + 20_000).contains(&at), "{at} after {started}");
+            },
+        );
+    }
 }

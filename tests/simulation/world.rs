@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use device_status::shard::{Input, Rules};
 use device_status::stream_thread::report::StageName;
-use device_status::stream_thread::{DeadLetterSettings, Settings, StreamThread};
+use device_status::stream_thread::{
+    DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
+};
 use device_status::wire::decode::Format;
 
 use crate::alarms;
@@ -36,6 +38,8 @@ pub struct Plan {
     pub marker_late_ms: i64,
     pub marker_late_one_in: u64,
     pub work_per_turn: usize,
+    pub output_max_bytes: usize,
+    pub read_ahead_max_bytes: usize,
     pub read_ahead: usize,
     /// Up to how long a fetch of each input takes, the first one and some later.
     pub fetch_late_ms: [i64; Input::ALL.len()],
@@ -58,6 +62,7 @@ impl Plan {
             pause_per_s: some(0.02),
             leave_per_s: some(0.01),
             brokers_away_per_s: some(0.006),
+            leaderless_per_s: some(0.003),
             cut_off_per_s: some(0.01),
             clock_step_per_s: some(0.02),
             redis_away_per_s: some(0.01),
@@ -109,6 +114,11 @@ impl Plan {
         let rich = random.chance(0.7);
         let one_fleet = rich && random.chance(0.3);
         let crowd = herd || one_fleet;
+        let marker_late_ms = *random.pick(&[5, 5, 9_000]);
+        let marker_delay_ms = *random.pick(&[2, 50, 1_500]);
+        // A record a transaction, unless each takes its time.
+        let least_bytes = if marker_late_ms.max(marker_delay_ms) > 50 { 10_000 } else { 1 };
+        let output_max_bytes = *random.pick(&[least_bytes, OUTPUT_MAX_BYTES]);
         Plan {
             partitions: random.between(1, if crowd { 2 } else { 3 }) as i32,
             changes_partitions: random.between(1, 4) as i32,
@@ -130,11 +140,13 @@ impl Plan {
             },
             faults,
             commit_interval_ms: *random.pick(&[20, 20, 200]),
-            marker_late_ms: *random.pick(&[5, 5, 9_000]),
+            marker_late_ms,
             marker_late_one_in: *random.pick(&[2, 12]),
-            marker_delay_ms: *random.pick(&[2, 50, 1_500]),
+            marker_delay_ms,
             // Enough for what is said.
             work_per_turn: if steady { 20_000 } else { *random.pick(&[1, 3, 20_000]) },
+            output_max_bytes,
+            read_ahead_max_bytes: *random.pick(&[10_000, READ_AHEAD_MAX_BYTES]),
             read_ahead: *random.pick(if steady { &[30, 300] } else { &[3, 30, 300] }),
             fetch_late_ms: Input::ALL.map(|_| *random.pick(&[0, 0, 400, 5_000])),
             tick_ms: if steady { 60 } else { *random.pick(&[60, 120, 250]) },
@@ -224,6 +236,7 @@ impl World {
             clients: Vec::new(),
             faults: Faults::default(),
             brokers_away_until: 0,
+            leaderless: BTreeMap::new(),
             unreachable: Vec::new(),
             trace: Trace { on: trace, ..Trace::default() },
         };
@@ -263,6 +276,8 @@ impl World {
             check_partitioner: true,
             commit_interval_ms: self.plan.commit_interval_ms,
             work_per_turn: self.plan.work_per_turn,
+            output_max_bytes: self.plan.output_max_bytes,
+            read_ahead_max_bytes: self.plan.read_ahead_max_bytes,
             refresh_interval_ms: 0,
             suspend: self.plan.classic,
             cloud_events_source: None,
@@ -339,6 +354,7 @@ impl World {
         sim.note(|| "calm".to_owned());
         sim.faults = Faults::default();
         sim.brokers_away_until = 0;
+        sim.leaderless.clear();
         sim.redis.away_until = 0;
         for client in &mut sim.clients {
             client.cut_off_until = 0;
@@ -605,6 +621,14 @@ impl World {
             sim.redis.snapshot = sim.redis.keys.clone();
         }
         for partition in 0..plan.partitions {
+            for input in Input::ALL {
+                if sim.random.chance(faults.leaderless_per_s * per_tick) {
+                    let ms = sim.random.between(500, 40_000).min(plan.longest_absence_ms);
+                    sim.leaderless.insert((Topic::Input(input), partition), now + ms);
+                    sim.unreachable.push((now, now + ms));
+                    sim.note(|| format!("{} {partition} has no leader for {ms} ms", input.name()));
+                }
+            }
             if sim.random.chance(faults.compaction_per_s * per_tick) {
                 let share = sim.random.unit();
                 let log = sim.kafka.logs.get_mut(&(Topic::Changelog, partition));

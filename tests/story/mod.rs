@@ -334,7 +334,7 @@ impl Story {
             clock: Some(progress.clock),
             watermarks: progress.watermarks,
             replay_from: Some(progress.replay_from),
-            rules_changed_at: (self.rules.fingerprint() != before).then_some(Timestamp(self.now)),
+            rules_changed: self.rules.fingerprint() != before,
             rewrite_view: false,
             positions,
         });
