@@ -28,7 +28,7 @@ use device_status::wire::proto::v1::StatusChanged;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use fleet::{Fleet, Told};
-use support::kafka::{EventProducer, KafkaBroker, RawRecord, ServiceTopics};
+use support::kafka::{EventProducer, Isolation, KafkaBroker, RawRecord, ServiceTopics};
 use support::service::{DeviceStatus, ServiceConfig};
 use support::wait::{Deadline, now_ms, pause, wait_for};
 
@@ -99,6 +99,10 @@ impl Cluster {
         self.first.create_topic(&own.changelog, inputs.partitions, &compact);
         self.first.create_topic(&own.status_changes, inputs.partitions, &[]);
         self.first.create_topic(&own.dead_letters, 1, &[]);
+        // The slow node hears of them too, before it is slow.
+        for topic in [&own.changelog, &own.status_changes, &own.dead_letters] {
+            drop(self.slow.reader(topic, Isolation::ReadUncommitted));
+        }
         ServiceTopics {
             heartbeats: inputs.heartbeats.clone(),
             vpn_sessions: inputs.vpn_sessions.clone(),
