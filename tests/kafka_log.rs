@@ -335,6 +335,29 @@ fn committed_offsets_are_asked_for_again_where_the_coordinator_has_moved() {
 }
 
 #[test]
+fn letting_go_of_clients_while_the_broker_does_not_answer_holds_up_nothing() {
+    let broker = KafkaBroker::start();
+    let topics = broker.service_topics("letting-go", 1);
+    let producer = broker.producer();
+    producer.send(&topics, (0..100).map(|n| heartbeat(&device_id(n), now_ms())));
+    producer.flush();
+    let mut heard = Heard::start(&config(&broker, &topics), "p1");
+    heard.wait_assigned();
+    let source = Source::Input(Input::Heartbeats);
+    heard.log.start_restore(source, 0, 0).unwrap();
+    heard.wait_records(100);
+    broker.pause();
+    let clock = SystemClock::new();
+    heard.log.stop_restore(source, 0).unwrap();
+    let took_ms = clock.monotonic_ms();
+    assert!(took_ms < 50, "the loop stood for {took_ms} ms");
+    heard.log.close();
+    let took_ms = clock.monotonic_ms();
+    assert!(took_ms < 8_000, "closing took {took_ms} ms");
+    broker.resume();
+}
+
+#[test]
 fn members_share_shards_whole_and_give_them_back_when_asked() {
     let broker = KafkaBroker::shared();
     let topics = broker.service_topics("log-members", 4);

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::client_config;
 use super::log::LoopContext;
+use super::reaper::Reaped;
 use crate::clock::SystemClock;
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
@@ -67,7 +68,7 @@ struct Command {
     batch: Arc<Batch>,
     member: ConsumerGroupMetadata,
     /// Through which offsets are committed that are not part of a transaction.
-    consumer: Arc<BaseConsumer<LoopContext>>,
+    consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
 }
 
 impl Committer {
@@ -106,7 +107,7 @@ impl Committer {
         &self,
         batch: Arc<Batch>,
         member: ConsumerGroupMetadata,
-        consumer: Arc<BaseConsumer<LoopContext>>,
+        consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
     ) {
         if let Some(commands) = &self.commands {
             // A thread that is gone is noticed by the outcome that never comes.
@@ -270,6 +271,8 @@ impl Worker {
     /// behind (KIP-98, rule C6).
     fn recreate(&mut self, message: String) -> Outcome {
         warn!(reason = %message, "making the producer anew; the committed offsets will tell what happened");
+        // It ends before the next one begins: one that still asks for its
+        // transactional id would fence the other. Only this thread waits for it.
         self.producer = None;
         match self.producer() {
             Ok(_) => Outcome::Unknown { message },

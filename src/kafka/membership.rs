@@ -10,8 +10,6 @@
 //! the group took its partitions away while the brokers stood still. So whoever
 //! is refused waits for that, for a while.
 
-use std::sync::Arc;
-
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -69,11 +67,11 @@ impl Membership {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn join(&self) -> Result<Arc<BaseConsumer<LoopContext>>, KafkaError> {
+    pub fn join(&self) -> Result<BaseConsumer<LoopContext>, KafkaError> {
         let consumer: BaseConsumer<LoopContext> = self.config.create_with_context(LoopContext)?;
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
-        Ok(Arc::new(consumer))
+        Ok(consumer)
     }
 
     /// The group has spoken.

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka_sys as sys;
 
 use super::guards::{Code, Queue, bytes, partitions};
+use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
 use crate::stream_thread::ports::Headers;
 
@@ -27,7 +28,7 @@ pub struct ConsumerQueue<C: ConsumerContext + 'static> {
     queue: Queue,
     records: Queue,
     forwarded: Vec<(CString, i32)>,
-    consumer: Arc<BaseConsumer<C>>,
+    consumer: Arc<Reaped<BaseConsumer<C>>>,
 }
 
 /// What a consumer's queue held.
@@ -154,18 +155,18 @@ impl Headers for NativeRecord<'_> {
 
 impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     /// The queues of a consumer that is polled by nobody else.
-    pub fn new(consumer: Arc<BaseConsumer<C>>) -> ConsumerQueue<C> {
+    pub fn new(consumer: Reaped<BaseConsumer<C>>) -> ConsumerQueue<C> {
         // SAFETY: the client lives as long as `consumer`, which this value keeps.
         let (queue, records) = unsafe {
             let rk = consumer.client().native_ptr();
             (sys::rd_kafka_queue_get_consumer(rk), sys::rd_kafka_queue_new(rk))
         };
-        let forwarded = Vec::new();
+        let (forwarded, consumer) = (Vec::new(), Arc::new(consumer));
         ConsumerQueue { queue: Queue(queue), records: Queue(records), forwarded, consumer }
     }
 
     /// The consumer itself.
-    pub fn consumer(&self) -> &Arc<BaseConsumer<C>> {
+    pub fn consumer(&self) -> &Arc<Reaped<BaseConsumer<C>>> {
         &self.consumer
     }
 
