@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
+pub use super::committer::Stamps;
 use super::committer::{Committer, TopicNames};
 use super::membership::Membership;
 use super::native::{
@@ -94,6 +95,20 @@ impl KafkaLog {
         thread: usize,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
+        KafkaLog::start_with(config, process_id, thread, Stamps::Broker, clock)
+    }
+
+    /// The same, with the stamps that tell the broker's time.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn start_with(
+        config: &Config,
+        process_id: &str,
+        thread: usize,
+        stamps: Stamps,
+        clock: Arc<dyn Clock + Send + Sync>,
+    ) -> Result<KafkaLog, Fatal> {
         let refused = |error| client_config::refused(&error);
         let topics = TopicNames {
             inputs: Input::ALL.map(|input| config.topics.input(input).to_owned()),
@@ -131,6 +146,7 @@ impl KafkaLog {
             transactional,
             access::transactions_remedy(config),
             topics.clone(),
+            stamps,
             clock.clone(),
         );
         // An answer of "fenced leader epoch" does not make librdkafka ask who leads
