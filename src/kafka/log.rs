@@ -545,6 +545,10 @@ impl Log for KafkaLog {
         resumed.map_err(|e| Error::Retriable(format!("resume: {e}")))
     }
 
+    fn log_start(&self, input: Input, partition: i32) -> Option<i64> {
+        self.consumer.as_ref()?.log_start(&self.topics.inputs[input.index()], partition)
+    }
+
     fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
         if self.restore.is_none() {
             let consumer = self

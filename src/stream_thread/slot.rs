@@ -1,6 +1,7 @@
 //! A shard as a stream thread holds it: created → restoring → running, and gone
 //! when its partitions are.
 
+use super::gaps::Gap;
 use super::ports::{CommittedOffset, Marker};
 use super::report::{ShardReport, StageName};
 use super::restore::Restore;
@@ -42,6 +43,8 @@ pub(super) struct Slot {
     pub changelog_end: i64,
     /// The next offset expected of each input.
     pub expected: [i64; Input::ALL.len()],
+    /// What reading passed over and was not judged yet (rule R5).
+    pub gaps: Vec<Gap>,
     pub paused: [bool; Input::ALL.len()],
     /// How many answers in a row said that an input ends before what was read.
     pub ended_before: [u32; Input::ALL.len()],
@@ -83,6 +86,7 @@ impl Slot {
             marker: MarkerAnswer::Awaited { since_ms: now_ms },
             changelog_end: 0,
             expected: [0; 3],
+            gaps: Vec::new(),
             paused: [false; 3],
             ended_before: [0; 3],
             high_watermarks: [None; 3],

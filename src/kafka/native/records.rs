@@ -213,6 +213,21 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
         }
     }
 
+    /// Where the log of a partition starts, by what the last fetch was answered.
+    /// `None`: nothing was fetched, or the last fetch failed.
+    pub fn log_start(&self, topic: &str, partition: i32) -> Option<i64> {
+        let topic = CString::new(topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: client and name are valid; both results outlive the call. The
+        // error is of librdkafka's own, and leaves them as they are.
+        unsafe {
+            let rk = self.consumer.client().native_ptr();
+            let (low, high) = (&raw mut low, &raw mut high);
+            let _ = sys::rd_kafka_get_watermark_offsets(rk, topic.as_ptr(), partition, low, high);
+        }
+        (low >= 0).then_some(low)
+    }
+
     /// Takes up to `most` records, and the ends of partitions between them;
     /// waits up to `timeout_ms` for the first.
     ///
