@@ -17,6 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::client_config;
 use super::committer::TopicNames;
 use super::log::LoopContext;
+use super::protocol;
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Error, Fatal};
 
@@ -104,6 +105,12 @@ impl Membership {
                  this one only came back late, start it again"
             ))
             .into(),
+            // The start has asked; they were others then.
+            Some(RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature) => {
+                let remedy = protocol::REMEDY;
+                Fatal::unavailable(format!("the Kafka consumer gave up: {message}; {remedy}"))
+                    .into()
+            }
             _ => Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into(),
         }
     }
