@@ -21,6 +21,8 @@ demo: need-build ## A fleet, the service and a live picture of it, all in one pr
 test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
 	scripts/need.sh java maven redis prometheus
 	scripts/kafka.sh fetch
+	@# A broker from before the group protocol "consumer", for tests/group_protocol.rs.
+	KAFKA_VERSION=3.9.1 scripts/kafka.sh fetch
 	scripts/deny.sh
 	@# Without a network, WITHOUT_EXAMPLES=1 leaves out the examples in other languages.
 	[ -n "$$WITHOUT_EXAMPLES" ] || scripts/examples.sh

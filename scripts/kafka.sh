@@ -8,6 +8,10 @@ kafka.sh fetch                      get the broker (once; into target/kafka/lib)
 kafka.sh start [option ...]         run it in the foreground, until Ctrl-C
 kafka.sh stop [--data DIR]          stop the one that runs on DIR
 
+KAFKA_VERSION=3.9.1 in the environment gets and runs that version instead of the one in
+scripts/kafka/pom.xml; it is kept beside it, in target/kafka/lib-3.9.1. Its data need a DIR of
+their own.
+
 Options of start:
   --port PORT            where clients connect (default 9092)
   --data DIR             where it keeps its logs (default target/kafka/data)
@@ -32,7 +36,8 @@ USAGE
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 home="$root/target/kafka"
-lib="$home/lib"
+version=${KAFKA_VERSION:-}
+lib="$home/lib${version:+-$version}"
 
 say() { echo "kafka.sh: $*" >&2; }
 die() { say "$@"; exit 1; }
@@ -46,10 +51,10 @@ fetch() {
         # Whoever comes second waits, and then finds it done.
         flock 9
         cmp -s "$pom" "$lib/pom.xml" && exit
-        say "fetching Apache Kafka $(sed -n 's:.*<kafka.version>\(.*\)</.*:\1:p' "$pom") ..."
+        say "fetching Apache Kafka ${version:-$(sed -n 's:.*<kafka.version>\(.*\)</.*:\1:p' "$pom")} ..."
         rm -rf "$lib.partial" "$lib"
-        mvn --batch-mode --quiet -Dstyle.color=never -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
-            -DoutputDirectory="$lib.partial" >&2 </dev/null || exit 1
+        mvn --batch-mode --quiet -Dstyle.color=never ${version:+"-Dkafka.version=$version"} -f "$pom" \
+            dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$lib.partial" >&2 </dev/null || exit 1
         # The copy marks the directory as complete, and of which version.
         cp "$pom" "$lib.partial/pom.xml"
         mv "$lib.partial" "$lib"

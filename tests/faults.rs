@@ -312,6 +312,61 @@ fn inputs_that_no_longer_have_what_was_to_be_read_next_are_read_from_their_start
 }
 
 #[test]
+fn records_that_are_deleted_before_they_are_read_are_told_and_reading_goes_on() {
+    let broker = KafkaBroker::shared();
+    let redis = RedisServer::start();
+    let topics = broker.service_topics("deleted-unread", 1);
+    let service =
+        DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
+    let producer = broker.producer();
+    let poll = |devices: std::ops::Range<u64>, every| {
+        poll_all(&producer, &topics, &devices.map(device_id).collect::<Vec<_>>(), every);
+    };
+    let hour = Duration::from_secs(3_600);
+    poll(0..10, hour);
+    wait_status(&redis, &device_id(9), "online");
+    let lost = || service.metric("device_status_offsets_lost_total", "heartbeats");
+    assert_eq!(lost(), Some(0.0));
+
+    service.pause();
+    // The fetch under way is answered, and none follows it.
+    poll(10..11, hour);
+    pause(Duration::from_secs(2));
+    poll(20..30, hour);
+    broker.delete_records(&topics.heartbeats);
+    // Its deadline comes by the clock alone, which has to go on.
+    poll(30..31, Duration::from_secs(1));
+    service.resume();
+    wait_status(&redis, &device_id(10), "online");
+    wait_status(&redis, &device_id(30), "offline");
+    wait_for(SOON, "the loss to be counted", || match lost() {
+        Some(1.0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let words = service.process.output();
+    assert!(words.contains("records were deleted before they were read"), "{words}");
+
+    // Everything is deleted unread, and nothing follows.
+    service.pause();
+    poll(11..12, hour);
+    pause(Duration::from_secs(2));
+    poll(40..50, hour);
+    broker.delete_records(&topics.heartbeats);
+    service.resume();
+    wait_for(SOON, "the second loss to be counted", || match lost() {
+        Some(2.0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    poll(31..32, Duration::from_secs(1));
+    wait_status(&redis, &device_id(31), "offline");
+    assert_eq!(lost(), Some(2.0));
+    let changes = decode(&broker.read_committed(&topics.status_changes, SOON));
+    assert_versions_without_gaps(&changes);
+    let unread = (20..30).chain(40..50).map(device_id).collect::<Vec<_>>();
+    assert!(changes.iter().all(|change| !unread.contains(&change.device_id)), "{changes:#?}");
+}
+
+#[test]
 fn heartbeats_that_are_kept_for_less_than_the_replay_window_refuse_the_start() {
     let broker = KafkaBroker::shared();
     let topics = broker.service_topics("short", 2);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use device_status::clock::SystemClock;
-use device_status::config::{Config, GroupProtocol};
-use device_status::kafka::log::KafkaLog;
+use device_status::config::{Config, GroupProtocol, Guarantee};
+use device_status::kafka::log::{KafkaLog, Stamps};
 use device_status::shard::{Input, Timestamp};
 use device_status::stream_thread::ports::{
     Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
@@ -44,7 +44,12 @@ struct Heard {
 
 impl Heard {
     fn start(config: &Config, process: &str) -> Heard {
-        let log = KafkaLog::start(config, process, 0, Arc::new(SystemClock::new())).unwrap();
+        Heard::start_with(config, process, Stamps::Broker)
+    }
+
+    fn start_with(config: &Config, process: &str, stamps: Stamps) -> Heard {
+        let clock = Arc::new(SystemClock::new());
+        let log = KafkaLog::start_with(config, process, 0, stamps, clock).unwrap();
         Heard { log, records: Vec::new(), events: Vec::new() }
     }
 
@@ -332,6 +337,62 @@ fn committed_offsets_are_asked_for_again_where_the_coordinator_has_moved() {
             Err(message) => assert!(!deadline.passed(), "{message}"),
         }
     }
+}
+
+#[test]
+fn the_brokers_stamp_is_its_time_whatever_it_says_unless_it_cannot_stamp() {
+    // The mock cluster says 1234 of every record, in milliseconds.
+    let mock = MockCluster::new(1).unwrap();
+    let mut config = Config::default();
+    let topics = &config.topics;
+    let inputs = Input::ALL.map(|input| topics.input(input));
+    for name in inputs.into_iter().chain([topics.changelog.as_str()]) {
+        mock.create_topic(name, 1, 1).unwrap();
+    }
+    config.kafka.brokers = mock.bootstrap_servers();
+    config.kafka.group_protocol = GroupProtocol::Classic;
+    config.processing.guarantee = Guarantee::AtLeastOnce;
+    for (stamps, group) in [(Stamps::Broker, "stamps"), (Stamps::Own, "own")] {
+        config.kafka.group = group.to_owned();
+        let mut heard = Heard::start_with(&config, "p1", stamps);
+        let assigned = heard.wait_assigned();
+        let starts: Vec<_> = assigned.iter().map(|(input, p)| (*input, *p, 0)).collect();
+        heard.log.assign(&starts).unwrap();
+        let before = now_ms();
+        heard.log.submit(Arc::new(changelog_batch("row", 0)));
+        let told = heard.wait("a commit", |event| match event {
+            LogEvent::Submitted(Outcome::Committed(receipt)) => Some(receipt.broker_time),
+            _ => None,
+        });
+        let (stamp, _) = told.unwrap();
+        match stamps {
+            Stamps::Broker => assert_eq!(stamp, Timestamp(1234)),
+            Stamps::Own => assert!((before..=now_ms()).contains(&stamp.0), "{stamp:?}"),
+        }
+    }
+}
+
+#[test]
+fn letting_go_of_clients_while_the_broker_does_not_answer_holds_up_nothing() {
+    let broker = KafkaBroker::start();
+    let topics = broker.service_topics("letting-go", 1);
+    let producer = broker.producer();
+    producer.send(&topics, (0..100).map(|n| heartbeat(&device_id(n), now_ms())));
+    producer.flush();
+    let mut heard = Heard::start(&config(&broker, &topics), "p1");
+    heard.wait_assigned();
+    let source = Source::Input(Input::Heartbeats);
+    heard.log.start_restore(source, 0, 0).unwrap();
+    heard.wait_records(100);
+    broker.pause();
+    let clock = SystemClock::new();
+    heard.log.stop_restore(source, 0).unwrap();
+    let took_ms = clock.monotonic_ms();
+    assert!(took_ms < 50, "the loop stood for {took_ms} ms");
+    heard.log.close();
+    let took_ms = clock.monotonic_ms();
+    assert!(took_ms < 8_000, "closing took {took_ms} ms");
+    broker.resume();
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! process and with nothing left behind.
 //!
 //! Kafka is librdkafka's mock cluster, which knows neither transactions nor
-//! `LogAppendTime`; so the service runs at least once, and believes the
-//! senders' timestamps. Redis is real.
+//! `LogAppendTime`; so the service runs at least once, believes the senders'
+//! timestamps, and takes its own time for the broker's. Redis is real.
 
 mod picture;
 mod redis_server;
@@ -30,6 +30,7 @@ use super::traffic::{Sending, Traffic};
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::Fatal;
+use crate::kafka::log::Stamps;
 use crate::shard::{DeviceId, EventBody, Input};
 use crate::simulate::{Fleet, Joining, Plan, Sent};
 use crate::stream_thread::ports::Clock;
@@ -152,7 +153,7 @@ impl Service {
         let flag = Arc::clone(&shutdown);
         let thread = std::thread::Builder::new()
             .name("service".to_owned())
-            .spawn(move || run_service(config, flag))
+            .spawn(move || run_service(config, Stamps::Own, flag))
             .map_err(|error| Fatal::internal(format!("cannot start a thread: {error}")))?;
         Ok(Service { shutdown, thread })
     }

@@ -14,7 +14,7 @@ use crate::admin::{self, Health, RedisHealth, ThreadReport};
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Partitioner};
 use crate::error::Fatal;
-use crate::kafka::log::KafkaLog;
+use crate::kafka::log::{KafkaLog, Stamps};
 use crate::kafka::topics::{Role, check_topics};
 use crate::kafka::watch::PartitionWatch;
 use crate::shard::{Input, Status};
@@ -75,22 +75,24 @@ pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let max_bytes = report
         .max_message_bytes(Role::DeadLetters)
         .min(own.unwrap_or(dead_letter::DEFAULT_MAX_BYTES));
-    Service { config, max_bytes, shutdown }.run()
+    Service { config, max_bytes, stamps: Stamps::Broker, shutdown }.run()
 }
 
 /// Runs the service with topics that are known to be right, until `shutdown`
-/// is set.
+/// is set. `stamps` says whether the broker stamps the changelog.
 ///
 /// # Errors
 /// Whatever it cannot start with, or cannot go on with.
-pub fn run_service(config: Config, shutdown: Arc<AtomicBool>) -> Result<(), Fatal> {
-    Service { config, max_bytes: dead_letter::DEFAULT_MAX_BYTES, shutdown }.run()
+pub fn run_service(config: Config, stamps: Stamps, shutdown: Arc<AtomicBool>) -> Result<(), Fatal> {
+    Service { config, max_bytes: dead_letter::DEFAULT_MAX_BYTES, stamps, shutdown }.run()
 }
 
 struct Service {
     config: Config,
     /// The largest dead letter.
     max_bytes: usize,
+    /// Whose stamps tell the broker's time.
+    stamps: Stamps,
     shutdown: Arc<AtomicBool>,
 }
 
@@ -124,7 +126,13 @@ impl Service {
         let mut views = Vec::new();
         let started = RedisView::start_all(&self.config.redis, &view_clock, threads)?;
         for (thread, view) in started.into_iter().enumerate() {
-            let log = KafkaLog::start(&self.config, &process_id, thread, clock.clone())?;
+            let log = KafkaLog::start_with(
+                &self.config,
+                &process_id,
+                thread,
+                self.stamps,
+                clock.clone(),
+            )?;
             views.push(view.stats());
             let stream_thread = StreamThread::new(self.settings(), log, view, clock.clone());
             let runner = Runner {
@@ -486,7 +494,8 @@ mod tests {
         let config = Config::default();
         let watch = PartitionWatch::new(&config, 1).unwrap();
         let shutdown = Arc::new(AtomicBool::new(false));
-        let service = Service { config, max_bytes: 0, shutdown: shutdown.clone() };
+        let service =
+            Service { config, max_bytes: 0, stamps: Stamps::Broker, shutdown: shutdown.clone() };
         let clock = SystemClock::new();
         let (sender, endings) = channel();
         let worker = Ending::new(0, sender.clone());

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::client_config;
 use super::log::LoopContext;
+use super::reaper::Reaped;
 use crate::clock::SystemClock;
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
@@ -55,6 +56,17 @@ impl TopicNames {
     }
 }
 
+/// Whose stamps tell the broker's time (rule T6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamps {
+    /// Those that the broker puts on the changelog: the start has made sure that
+    /// it does.
+    Broker,
+    /// Our own clock when a record is acknowledged: for a broker that cannot
+    /// stamp, such as the mock cluster of the demo.
+    Own,
+}
+
 /// Hands batches to the producer's thread, and outcomes back.
 pub struct Committer {
     commands: Option<Sender<Command>>,
@@ -67,7 +79,7 @@ struct Command {
     batch: Arc<Batch>,
     member: ConsumerGroupMetadata,
     /// Through which offsets are committed that are not part of a transaction.
-    consumer: Arc<BaseConsumer<LoopContext>>,
+    consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
 }
 
 impl Committer {
@@ -78,12 +90,13 @@ impl Committer {
         transactional: bool,
         transactions_remedy: String,
         topics: TopicNames,
+        stamps: Stamps,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Committer {
         let (commands, inbox) = channel();
         let (outbox, outcomes) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let deliveries = Arc::new(Deliveries::new(topics.changelog.clone(), clock.clone()));
+        let deliveries = Arc::new(Deliveries::new(topics.changelog.clone(), stamps, clock.clone()));
         let mut worker = Worker {
             config,
             transactions_remedy,
@@ -106,7 +119,7 @@ impl Committer {
         &self,
         batch: Arc<Batch>,
         member: ConsumerGroupMetadata,
-        consumer: Arc<BaseConsumer<LoopContext>>,
+        consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
     ) {
         if let Some(commands) = &self.commands {
             // A thread that is gone is noticed by the outcome that never comes.
@@ -134,12 +147,10 @@ impl Committer {
     }
 }
 
-/// The time at which librdkafka's mock cluster claims to append every record.
-const MOCK_CLUSTER_STAMP: i64 = 1234;
-
 /// What the broker said of the records of the transaction under way.
 struct Deliveries {
     changelog: String,
+    stamps: Stamps,
     clock: Arc<dyn Clock + Send + Sync>,
     state: Mutex<DeliveryState>,
 }
@@ -152,8 +163,8 @@ struct DeliveryState {
 }
 
 impl Deliveries {
-    fn new(changelog: String, clock: Arc<dyn Clock + Send + Sync>) -> Deliveries {
-        Deliveries { changelog, clock, state: Mutex::default() }
+    fn new(changelog: String, stamps: Stamps, clock: Arc<dyn Clock + Send + Sync>) -> Deliveries {
+        Deliveries { changelog, stamps, clock, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, DeliveryState> {
@@ -167,12 +178,12 @@ impl Deliveries {
         let mut state = self.state();
         let end = state.ends.entry(message.partition()).or_default();
         *end = (*end).max(message.offset() + 1);
-        // The start has made sure that the broker stamps the changelog; the
-        // mock cluster of the demo cannot, and says 1234 whenever it is asked:
-        // there, our own time has to do.
         if let Some(ms) = message.timestamp().to_millis() {
             let received = self.clock.monotonic_ms();
-            let stamp = if ms == MOCK_CLUSTER_STAMP { self.clock.wall() } else { Timestamp(ms) };
+            let stamp = match self.stamps {
+                Stamps::Broker => Timestamp(ms),
+                Stamps::Own => self.clock.wall(),
+            };
             if state.receipt.broker_time.is_none_or(|(known, _)| stamp >= known) {
                 state.receipt.broker_time = Some((stamp, received));
             }
@@ -270,6 +281,8 @@ impl Worker {
     /// behind (KIP-98, rule C6).
     fn recreate(&mut self, message: String) -> Outcome {
         warn!(reason = %message, "making the producer anew; the committed offsets will tell what happened");
+        // It ends before the next one begins: one that still asks for its
+        // transactional id would fence the other. Only this thread waits for it.
         self.producer = None;
         match self.producer() {
             Ok(_) => Outcome::Unknown { message },

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -12,11 +11,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
+pub use super::committer::Stamps;
 use super::committer::{Committer, TopicNames};
 use super::membership::Membership;
 use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
 };
+use super::reaper::{Reaped, Reaper};
 use super::{access, client_config};
 use crate::config::{Config, Guarantee};
 use crate::error::{Error, Fatal};
@@ -51,7 +52,8 @@ pub struct KafkaLog {
     membership: Membership,
     consumer: Option<ConsumerQueue<LoopContext>>,
     committer: Committer,
-    questions: Questions,
+    questions: Reaped<Questions>,
+    reaper: Reaper,
     restore_config: ClientConfig,
     restore: Option<ConsumerQueue<LoopContext>>,
     names: TopicCache,
@@ -97,6 +99,20 @@ impl KafkaLog {
         thread: usize,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
+        KafkaLog::start_with(config, process_id, thread, Stamps::Broker, clock)
+    }
+
+    /// The same, with the stamps that tell the broker's time.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn start_with(
+        config: &Config,
+        process_id: &str,
+        thread: usize,
+        stamps: Stamps,
+        clock: Arc<dyn Clock + Send + Sync>,
+    ) -> Result<KafkaLog, Fatal> {
         let refused = |error| client_config::refused(&error);
         let topics = TopicNames {
             inputs: Input::ALL.map(|input| config.topics.input(input).to_owned()),
@@ -105,7 +121,8 @@ impl KafkaLog {
             dead_letters: config.topics.dead_letters.clone(),
         };
         let membership = Membership::new(config, &topics, thread);
-        let consumer = membership.join().map_err(refused)?;
+        let reaper = Reaper::start();
+        let consumer = reaper.keep(membership.join().map_err(refused)?);
 
         let transactional = config.processing.guarantee == Guarantee::ExactlyOnce;
         let mut producer_config = client_config::base(config);
@@ -133,6 +150,7 @@ impl KafkaLog {
             transactional,
             access::transactions_remedy(config),
             topics.clone(),
+            stamps,
             clock.clone(),
         );
         // An answer of "fenced leader epoch" does not make librdkafka ask who leads
@@ -152,7 +170,8 @@ impl KafkaLog {
             membership,
             consumer: Some(ConsumerQueue::new(consumer)),
             committer,
-            questions: Questions::new(questions),
+            questions: reaper.keep(Questions::new(questions)),
+            reaper,
             restore_config,
             restore: None,
             names: TopicCache::default(),
@@ -166,7 +185,7 @@ impl KafkaLog {
         })
     }
 
-    fn consumer(&self) -> Result<&Arc<BaseConsumer<LoopContext>>, Error> {
+    fn consumer(&self) -> Result<&BaseConsumer<LoopContext>, Error> {
         match &self.consumer {
             Some(queue) => Ok(queue.consumer()),
             None => Err(Error::Retriable("the consumer is closed".into())),
@@ -392,7 +411,7 @@ impl Log for KafkaLog {
                 self.membership.not_joined(now_ms);
                 Error::Retriable(format!("consumer: {e}"))
             })?;
-            self.consumer = Some(ConsumerQueue::new(joined));
+            self.consumer = Some(ConsumerQueue::new(self.reaper.keep(joined)));
         }
         if now_ms - self.forwarded_ms >= FORWARD_INTERVAL_MS {
             self.forwarded_ms = now_ms;
@@ -565,13 +584,17 @@ impl Log for KafkaLog {
         resumed.map_err(|e| Error::Retriable(format!("resume: {e}")))
     }
 
+    fn log_start(&self, input: Input, partition: i32) -> Option<i64> {
+        self.consumer.as_ref()?.log_start(&self.topics.inputs[input.index()], partition)
+    }
+
     fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
         if self.restore.is_none() {
             let consumer = self
                 .restore_config
                 .create_with_context(LoopContext)
                 .map_err(|e| Error::Retriable(format!("restore consumer: {e}")))?;
-            self.restore = Some(ConsumerQueue::new(Arc::new(consumer)));
+            self.restore = Some(ConsumerQueue::new(self.reaper.keep(consumer)));
         }
         self.restore_names = TopicCache::default();
         let mut list = TopicPartitionList::with_capacity(1);
@@ -621,20 +644,16 @@ impl Log for KafkaLog {
     }
 
     fn close(&mut self) {
-        let (restore, consumer) = (self.restore.take(), self.consumer.take());
         let Some(committer) = self.committer.close() else { return };
-        let (done, closed) = channel::<()>();
-        let closing = move || {
+        let (restore, consumer) = (self.restore.take(), self.consumer.take());
+        self.reaper.run(move || {
             drop(restore);
             let _ = committer.join();
             // Leaves the group.
             drop(consumer);
-            drop(done);
-        };
-        // librdkafka has no deadline for any of it, and waits for brokers that
-        // are away. The end of the process ends that.
-        let spawned = std::thread::Builder::new().name("closing".into()).spawn(closing);
-        if spawned.is_ok() && closed.recv_timeout(CLOSE_LIMIT) == Err(RecvTimeoutError::Timeout) {
+        });
+        // The end of the process ends what is left.
+        if !self.reaper.wait(CLOSE_LIMIT) {
             warn!("Kafka does not answer; the group will notice by itself that this member left");
         }
     }

@@ -10,8 +10,6 @@
 //! the group took its partitions away while the brokers stood still. So whoever
 //! is refused waits for that, for a while.
 
-use std::sync::Arc;
-
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -19,6 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::client_config;
 use super::committer::TopicNames;
 use super::log::LoopContext;
+use super::protocol;
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Error, Fatal};
 
@@ -69,11 +68,11 @@ impl Membership {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn join(&self) -> Result<Arc<BaseConsumer<LoopContext>>, KafkaError> {
+    pub fn join(&self) -> Result<BaseConsumer<LoopContext>, KafkaError> {
         let consumer: BaseConsumer<LoopContext> = self.config.create_with_context(LoopContext)?;
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
-        Ok(Arc::new(consumer))
+        Ok(consumer)
     }
 
     /// The group has spoken.
@@ -106,6 +105,12 @@ impl Membership {
                  this one only came back late, start it again"
             ))
             .into(),
+            // The start has asked; they were others then.
+            Some(RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature) => {
+                let remedy = protocol::REMEDY;
+                Fatal::unavailable(format!("the Kafka consumer gave up: {message}; {remedy}"))
+                    .into()
+            }
             _ => Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into(),
         }
     }

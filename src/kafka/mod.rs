@@ -7,6 +7,8 @@ pub mod log;
 mod membership;
 mod native;
 pub mod positions;
+mod protocol;
+mod reaper;
 pub mod topics;
 pub mod trouble;
 pub mod watch;

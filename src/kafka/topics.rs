@@ -6,10 +6,12 @@ mod judge;
 use std::fmt;
 
 use serde::Serialize;
+use tracing::warn;
 
 use self::brokers::Brokers;
 use super::access::{self, Operation};
-use crate::config::{Config, Guarantee};
+use super::protocol;
+use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{Fatal, FatalKind};
 use crate::shard::Input;
 
@@ -214,7 +216,18 @@ pub struct CreateReport {
 pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
     let brokers = Brokers::connect(config)?;
     let report = brokers.inspect()?.into_result()?;
-    match brokers.group_problem()? {
+    let mut problem = brokers.group_problem()?;
+    if problem.is_none() {
+        problem = protocol::problem(config).or_else(|fatal| match fatal.kind {
+            FatalKind::Configuration => Err(fatal),
+            // It may be only late.
+            _ => {
+                warn!(error = %fatal, "it is not known whether this process can join its group");
+                Ok(None)
+            }
+        })?;
+    }
+    match problem {
         None => Ok(report),
         Some((what, remedy)) => Err(Fatal::unavailable(format!("{what}; {remedy}"))),
     }
@@ -283,13 +296,18 @@ pub fn inspect_all(config: &Config) -> Vec<Check> {
         }
     }
     let group = format!("consumer group {}", config.kafka.group);
-    checks.push(match brokers.group_problem() {
-        Ok(None) => Check::ok(group),
+    let check = |name: String, problem| match problem {
+        Ok(None) => Check::ok(name),
         Ok(Some((what, remedy))) => {
-            Check::failed(group, &Fatal::unavailable(format!("{what}; {remedy}")))
+            Check::failed(name, &Fatal::unavailable(format!("{what}; {remedy}")))
         }
-        Err(fatal) => Check::failed(group, &fatal),
-    });
+        Err(fatal) => Check::failed(name, &fatal),
+    };
+    checks.push(check(group, brokers.group_problem()));
+    let asks = config.kafka.group_protocol == GroupProtocol::Consumer;
+    if asks && checks.last().is_some_and(|group| group.problem.is_none()) {
+        checks.push(check("group protocol consumer".to_owned(), protocol::problem(config)));
+    }
     if config.processing.guarantee == Guarantee::ExactlyOnce {
         let name = format!("transactional ids {}*", access::transactional_id_prefix(config));
         checks.push(match access::try_transactions(config) {

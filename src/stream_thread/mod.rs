@@ -17,6 +17,7 @@
 mod adoption;
 mod broker_time;
 mod commit;
+mod gaps;
 pub mod ports;
 mod reading;
 mod rebalance;
@@ -195,6 +196,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             self.on_event(event)?;
         }
         self.events = events;
+        self.judge_gaps();
         self.poll_view();
         self.adopt();
         self.restore();
@@ -336,6 +338,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 if let Some(slot) = self.slots.get_mut(&partition)
                     && slot.is_running()
                 {
+                    slot.passed_to(input, offset);
                     slot.shard.end_of_partition(input, offset);
                 }
             }

@@ -275,6 +275,10 @@ pub trait Log {
     /// When the client is broken.
     fn resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error>;
 
+    /// Where the log of an input partition that is read starts, by what the last
+    /// fetch was answered; no question is put. `None`: it did not say.
+    fn log_start(&self, input: Input, partition: i32) -> Option<i64>;
+
     /// Begins to read a partition for a restore, `read_committed`, from an
     /// offset; apart from the group's own reading.
     ///

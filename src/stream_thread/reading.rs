@@ -246,11 +246,11 @@ pub(super) fn offer(
     settings: &Settings,
     now: Now,
 ) {
-    let expected = &mut slot.expected[input.index()];
-    if !matches!(slot.stage, Stage::Running) || record.offset < *expected {
+    if !matches!(slot.stage, Stage::Running) || record.offset < slot.expected[input.index()] {
         return;
     }
-    *expected = record.offset + 1;
+    slot.passed_to(input, record.offset);
+    slot.expected[input.index()] = record.offset + 1;
     let content = match check(input, record, settings) {
         Ok(event) => Content::Event(event),
         Err(refusal) => Content::Bad(Box::new(DeadLetter {

@@ -45,7 +45,8 @@ pub struct Counts {
     pub commits_unknown: u64,
     /// Rebalances by what they did: assigned, revoked, lost.
     pub rebalances: [u64; 3],
-    /// Partitions whose committed offset was gone (rule R5), by input.
+    /// Partitions whose committed offset was gone, and records that were deleted
+    /// before they were read (rule R5), by input.
     pub offsets_gone: [u64; Input::ALL.len()],
     /// Rows that a deadline of theirs changed.
     pub expired: u64,

@@ -1,6 +1,7 @@
 //! A shard as a stream thread holds it: created → restoring → running, and gone
 //! when its partitions are.
 
+use super::gaps::Gap;
 use super::ports::{CommittedOffset, Marker};
 use super::report::{ShardReport, StageName};
 use super::restore::Restore;
@@ -47,6 +48,8 @@ pub(super) struct Slot {
     pub expected_when_asked: Option<[i64; Input::ALL.len()]>,
     /// Its inputs are read from now on, once broker time is known (rule T6).
     pub reads: bool,
+    /// What reading passed over and was not judged yet (rule R5).
+    pub gaps: Vec<Gap>,
     pub paused: [bool; Input::ALL.len()],
     /// Inputs of which the log says that the others go on without them.
     pub passed_over: [bool; Input::ALL.len()],
@@ -93,6 +96,7 @@ impl Slot {
             expected: [0; 3],
             expected_when_asked: None,
             reads: false,
+            gaps: Vec::new(),
             paused: [false; 3],
             passed_over: [false; 3],
             ended_before: [0; 3],

@@ -552,6 +552,10 @@ impl Log for SimLog {
         Ok(())
     }
 
+    fn log_start(&self, input: Input, partition: i32) -> Option<i64> {
+        Some(self.sim.borrow().kafka.log((Topic::Input(input), partition)).start)
+    }
+
     fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
         let reading = Reading { position: offset, paused: false, told_end: None, answered_at: 0 };
         let mut sim = self.sim.borrow_mut();

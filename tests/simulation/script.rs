@@ -237,6 +237,20 @@ impl Script {
         (log.start, log.end) = (0, 0);
     }
 
+    /// Retention deletes all that an input holds.
+    pub fn deletes_everything(&mut self, input: Input) {
+        let mut sim = self.world.sim.borrow_mut();
+        let log = sim.kafka.logs.get_mut(&(Topic::Input(input), 0)).expect("an input");
+        log.delete_before(log.end);
+    }
+
+    /// The process hears nothing of the brokers for a while, and still turns.
+    pub fn is_cut_off_for(&mut self, ms: i64) {
+        let client = self.process().client;
+        let mut sim = self.world.sim.borrow_mut();
+        sim.clients[client].cut_off_until = sim.now + ms;
+    }
+
     /// What became of the commit that was not answered is told so late that its
     /// transaction has timed out.
     pub fn hears_nothing_of_its_commit_for(&mut self, ms: i64) {
@@ -297,6 +311,12 @@ impl Script {
     }
 
     // ---- what is seen
+
+    /// How often the process found since the last look that records of an input
+    /// had been deleted unread.
+    pub fn offsets_lost(&mut self, input: Input) -> u64 {
+        self.process().offsets_lost(input)
+    }
 
     pub fn has_left(&self) -> bool {
         self.world.places[0].0.is_none()

@@ -595,3 +595,89 @@ fn new_rules_are_dated_by_the_broker_where_the_hosts_clock_is_wrong_by_hours() {
         );
     }
 }
+
+#[test]
+fn retention_that_overtakes_the_reading_is_told_and_the_clock_goes_on() {
+    worlds(
+        |_| {},
+        |script| {
+            script.polls("kept", 10_000, 10_100, 60_000);
+            script.until(20_000);
+            assert_eq!(script.offsets_lost(Input::Heartbeats), 0);
+            script.is_cut_off_for(6_000);
+            script.polls("unread", 21_000, 21_100, 60_000);
+            script.until(23_000);
+            script.deletes_everything(Input::Heartbeats);
+            script.polls("read", 24_000, 24_100, 10_000);
+            script.until(35_000);
+            assert_eq!(script.offsets_lost(Input::Heartbeats), 1);
+            // 10 s, one and a half times, and 1 s.
+            script.until(60_000);
+            let expected = [since(ONLINE, 24_000), since(OFFLINE, 40_000)];
+            assert_eq!(script.changes("read"), expected);
+            assert_eq!(script.changes("unread"), []);
+            assert_eq!(script.offsets_lost(Input::Heartbeats), 0, "it is told once");
+        },
+    );
+}
+
+#[test]
+fn an_input_that_is_emptied_unread_proves_that_it_is_read() {
+    worlds(
+        |_| {},
+        |script| {
+            script.polls("device", 10_000, 10_100, 10_000);
+            script.until(15_000);
+            script.is_cut_off_for(6_000);
+            script.polls("unread", 16_000, 16_100, 60_000);
+            script.until(18_000);
+            script.deletes_everything(Input::Heartbeats);
+            // Nothing follows, and the deadline comes all the same.
+            script.until(60_000);
+            assert_eq!(script.changes("device"), [since(ONLINE, 10_000), since(OFFLINE, 26_000)]);
+            assert_eq!(script.offsets_lost(Input::Heartbeats), 1);
+        },
+    );
+}
+
+#[test]
+fn where_transactions_end_nothing_was_deleted() {
+    worlds(
+        |_| {},
+        |script| {
+            script.until(10_000);
+            let said = Script::lifecycle(Some("device"), 10_000, registered("red"));
+            script.begins_transaction(vec![said]);
+            script.until(11_000);
+            script.ends_transaction();
+            script.says(Some("device"), 14_000, registered("green"));
+            script.until(20_000);
+            // What was read may be deleted, and so may the end of a transaction.
+            script.deletes_everything(Input::Lifecycle);
+            script.says(Some("device"), 26_000, registered("blue"));
+            script.until(30_000);
+            assert_eq!(script.offsets_lost(Input::Lifecycle), 0);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
+fn a_transactions_end_that_is_deleted_after_it_was_read_is_no_loss() {
+    worlds(
+        |_| {},
+        |script| {
+            script.until(10_000);
+            let said = Script::lifecycle(Some("device"), 10_000, registered("red"));
+            script.begins_transaction(vec![said]);
+            script.until(11_000);
+            script.ends_transaction();
+            script.until(20_000);
+            script.deletes_everything(Input::Lifecycle);
+            script.says(Some("device"), 26_000, registered("blue"));
+            script.until(30_000);
+            assert_eq!(script.offsets_lost(Input::Lifecycle), 0);
+            script.ends_well();
+        },
+    );
+}

@@ -671,6 +671,12 @@ impl Process {
         shards.iter().any(|shard| shard.stage == StageName::Running)
     }
 
+    /// Since the last report.
+    pub fn offsets_lost(&mut self, input: Input) -> u64 {
+        let report = self.thread.as_mut().map(|thread| thread.report());
+        report.map_or(0, |report| report.counts.offsets_gone[input.index()])
+    }
+
     pub fn leave(&mut self, sim: &mut Sim) {
         if self.leaving {
             return;

@@ -32,6 +32,8 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 pub struct KafkaBroker {
     port: u16,
     controller_port: u16,
+    /// Of Apache Kafka, if not that of `scripts/kafka/pom.xml`.
+    version: Option<&'static str>,
     properties: Vec<(String, String)>,
     /// Other options of `scripts/kafka.sh start`.
     options: Vec<String>,
@@ -92,6 +94,18 @@ impl KafkaBroker {
         KafkaBroker::launch(free_port(), data, Some(directory), &[], options)
     }
 
+    /// The same of another version.
+    pub fn start_version(
+        version: &'static str,
+        properties: &[(&str, &str)],
+        options: &[String],
+    ) -> KafkaBroker {
+        let directory = own_directory();
+        let data = directory.path().join("data");
+        let (port, directory) = (free_port(), Some(directory));
+        KafkaBroker::launch_version(Some(version), port, data, directory, properties, options)
+    }
+
     /// The broker that the tests of one test binary share: it starts at the
     /// first call. Use names of your own on it ([`KafkaBroker::unique`]).
     pub fn shared() -> &'static KafkaBroker {
@@ -109,10 +123,22 @@ impl KafkaBroker {
         properties: &[(&str, &str)],
         options: &[String],
     ) -> KafkaBroker {
+        KafkaBroker::launch_version(None, port, data, directory, properties, options)
+    }
+
+    fn launch_version(
+        version: Option<&'static str>,
+        port: u16,
+        data: PathBuf,
+        directory: Option<tempfile::TempDir>,
+        properties: &[(&str, &str)],
+        options: &[String],
+    ) -> KafkaBroker {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let broker = KafkaBroker {
             port,
             controller_port: free_port(),
+            version,
             properties: properties.iter().map(own).collect(),
             options: options.to_vec(),
             running: Mutex::new(None),
@@ -137,8 +163,8 @@ impl KafkaBroker {
     pub fn restart(&self) {
         let mut running = self.running.lock().unwrap();
         assert!(running.is_none(), "the broker is running already");
-        fetch_once();
-        let mut command = Command::new(script());
+        fetch_once(self.version);
+        let mut command = kafka_sh(self.version);
         command
             .args(["start", "--bound", "--port", &self.port.to_string()])
             .args(["--controller-port", &self.controller_port.to_string()])
@@ -274,6 +300,13 @@ impl KafkaBroker {
             let results = block_on(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
             results.into_iter().next().unwrap().map_err(|(_, error)| error.to_string())
         });
+    }
+
+    /// The names of all groups.
+    pub fn groups(&self) -> Vec<String> {
+        let consumer = self.consumer_config().create::<BaseConsumer>().unwrap();
+        let groups = consumer.fetch_group_list(None, Duration::from_secs(10)).unwrap();
+        groups.groups().iter().map(|group| group.name().to_owned()).collect()
     }
 
     /// Deletes all records that a topic has, as retention does.
@@ -740,11 +773,23 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh")
 }
 
+/// `scripts/kafka.sh` for a version.
+fn kafka_sh(version: Option<&str>) -> Command {
+    let mut command = Command::new(script());
+    match version {
+        Some(version) => command.env("KAFKA_VERSION", version),
+        None => command.env_remove("KAFKA_VERSION"),
+    };
+    command
+}
+
 /// Gets the broker's files, which takes a while the first time.
-fn fetch_once() {
-    static FETCHED: OnceLock<()> = OnceLock::new();
-    FETCHED.get_or_init(|| {
-        let status = Command::new(script()).arg("fetch").stdin(Stdio::null()).status().unwrap();
+fn fetch_once(version: Option<&'static str>) {
+    static FETCHED: Mutex<Vec<Option<&str>>> = Mutex::new(Vec::new());
+    let mut fetched = FETCHED.lock().unwrap();
+    if !fetched.contains(&version) {
+        let status = kafka_sh(version).arg("fetch").stdin(Stdio::null()).status().unwrap();
         assert!(status.success(), "scripts/kafka.sh fetch failed; its own words are above");
-    });
+        fetched.push(version);
+    }
 }

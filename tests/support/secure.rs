@@ -54,6 +54,18 @@ impl Authority {
 impl SecureBroker {
     /// Starts one that knows these users, by name and password.
     pub fn start(users: &[(&str, &str)]) -> SecureBroker {
+        SecureBroker::launch(users, KafkaBroker::start_with_options)
+    }
+
+    /// The same of another version of Apache Kafka.
+    pub fn start_version(version: &'static str, users: &[(&str, &str)]) -> SecureBroker {
+        SecureBroker::launch(users, |options| KafkaBroker::start_version(version, &[], options))
+    }
+
+    fn launch(
+        users: &[(&str, &str)],
+        start: impl FnOnce(&[String]) -> KafkaBroker,
+    ) -> SecureBroker {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::new("the test's authority");
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
@@ -86,7 +98,7 @@ impl SecureBroker {
             options.extend(["--user".to_owned(), format!("{name}={password}")]);
             write(&format!("{name}.password"), &format!("{password}\n")).unwrap();
         }
-        let broker = KafkaBroker::start_with_options(&options);
+        let broker = start(&options);
         SecureBroker { broker, port, certificate_port, directory }
     }
 

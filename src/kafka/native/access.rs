@@ -6,7 +6,9 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka_sys as sys;
 
-use super::guards::{COORDINATOR_TIMEOUT_MS, List, NoAnswer, QUESTION_TIMEOUT_MS, Queue, options};
+use super::guards::{
+    COORDINATOR_TIMEOUT_MS, Code, List, NoAnswer, QUESTION_TIMEOUT_MS, Queue, code_of, options,
+};
 
 /// What a client may do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,13 +66,9 @@ pub fn topic_access<C: ProducerContext>(
             let topic = *topics.add(place);
             let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic));
             let error = sys::rd_kafka_TopicDescription_error(topic);
-            let access = match sys::rd_kafka_error_code(error) {
-                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => {
-                    TopicAccess::Hidden
-                }
-                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-                    TopicAccess::Known(operations(topic))
-                }
+            let access = match code_of(error).known() {
+                RDKafkaErrorCode::TopicAuthorizationFailed => TopicAccess::Hidden,
+                RDKafkaErrorCode::NoError => TopicAccess::Known(operations(topic)),
                 _ => TopicAccess::Unknown,
             };
             found.push((name.to_string_lossy().into_owned(), access));
@@ -142,13 +140,14 @@ pub fn may_commit<C: ProducerContext>(
             return Err(unusable("no group in the answer".into()));
         }
         let error = sys::rd_kafka_group_result_error(*groups);
-        if RDKafkaErrorCode::from(sys::rd_kafka_error_code(error)) == denied {
+        if code_of(error).known() == denied {
             return Ok(false);
         }
         let Some(list) = sys::rd_kafka_group_result_partitions(*groups).as_ref() else {
             return Ok(true);
         };
         let count = usize::try_from(list.cnt).unwrap_or_default();
-        Ok((0..count).all(|place| RDKafkaErrorCode::from((*list.elems.add(place)).err) != denied))
+        let code = |place: usize| Code::read(&raw const (*list.elems.add(place)).err);
+        Ok((0..count).all(|place| code(place).known() != denied))
     }
 }

@@ -1,6 +1,6 @@
 //! What comes from librdkafka, each in a guard that destroys it.
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::time::Duration;
 use std::{fmt, ptr};
 
@@ -21,6 +21,73 @@ pub(super) const COORDINATOR_TIMEOUT_MS: i32 = 3_600_000;
 /// milliseconds: its `socket.timeout.ms`.
 pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
 const ANSWER_SLICE_MS: i32 = 100;
+
+/// What librdkafka gives out as `rd_kafka_resp_err_t`, read as the integer that
+/// it is: a broker newer than librdkafka may answer with a code that the enum
+/// does not have, and a value of an enum that it does not have is undefined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Code(c_int);
+
+/// Same size and alignment, so that the one can be read as the other.
+const _: () = assert!(
+    size_of::<sys::rd_kafka_resp_err_t>() == size_of::<c_int>()
+        && align_of::<sys::rd_kafka_resp_err_t>() == align_of::<c_int>()
+);
+
+impl Code {
+    pub(super) const NONE: Code = Code::of(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
+    pub(super) const END_OF_PARTITION: Code =
+        Code::of(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF);
+    pub(super) const FATAL: Code = Code::of(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL);
+    pub(super) const ASSIGN: Code =
+        Code::of(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS);
+
+    const fn of(known: sys::rd_kafka_resp_err_t) -> Code {
+        Code(known as c_int)
+    }
+
+    /// # Safety
+    /// `at` points to a code that librdkafka has written.
+    pub(super) unsafe fn read(at: *const sys::rd_kafka_resp_err_t) -> Code {
+        // SAFETY: the caller's promise; nothing is read as the enum.
+        Code(unsafe { at.cast::<c_int>().read() })
+    }
+
+    /// By name; [`RDKafkaErrorCode::Unknown`] if it is newer than librdkafka.
+    pub(super) fn known(self) -> RDKafkaErrorCode {
+        let known = sys::rd_kafka_resp_err_t::try_from(self.0);
+        known.map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match sys::rd_kafka_resp_err_t::try_from(self.0) {
+            Ok(known) => RDKafkaErrorCode::from(known).fmt(f),
+            Err(_) => write!(f, "error {} of the broker, which librdkafka does not know", self.0),
+        }
+    }
+}
+
+/// The functions of librdkafka that return a broker's code, with the type that
+/// they have in C.
+mod integers {
+    use super::{c_int, sys};
+
+    unsafe extern "C" {
+        pub fn rd_kafka_event_error(event: *mut sys::rd_kafka_event_t) -> c_int;
+        pub fn rd_kafka_error_code(error: *const sys::rd_kafka_error_t) -> c_int;
+    }
+}
+
+/// The code of an error.
+///
+/// # Safety
+/// `error` is null, which is no error, or valid.
+pub(super) unsafe fn code_of(error: *const sys::rd_kafka_error_t) -> Code {
+    // SAFETY: the caller's promise.
+    Code(unsafe { integers::rd_kafka_error_code(error) })
+}
 
 /// A query's position of one partition.
 #[derive(Clone, Debug)]
@@ -124,8 +191,8 @@ impl Queue {
                 Some(event) if event.kind() != kind => {}
                 Some(event) => {
                     return match event.error() {
-                        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(event),
-                        error => Err(NoAnswer { code: error.into(), message: event.message() }),
+                        Code::NONE => Ok(event),
+                        code => Err(NoAnswer { code: code.known(), message: event.message() }),
                     };
                 }
                 None => {}
@@ -151,9 +218,9 @@ impl Event {
         unsafe { sys::rd_kafka_event_type(self.0) }
     }
 
-    pub(super) fn error(&self) -> sys::rd_kafka_resp_err_t {
+    pub(super) fn error(&self) -> Code {
         // SAFETY: the event is valid until dropped.
-        unsafe { sys::rd_kafka_event_error(self.0) }
+        Code(unsafe { integers::rd_kafka_event_error(self.0) })
     }
 
     pub(super) fn message(&self) -> String {
@@ -163,13 +230,12 @@ impl Event {
     }
 
     pub(super) fn failure(&self) -> Polled<'static> {
-        if self.error() == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+        if self.error() == Code::END_OF_PARTITION {
             // SAFETY: the result is ours to destroy, after its fields are copied.
             unsafe {
                 let found = sys::rd_kafka_event_topic_partition(self.0);
-                if let Some(at) = found.as_ref() {
-                    let topic = CStr::from_ptr(at.topic).to_string_lossy().into_owned();
-                    let (partition, offset) = (at.partition, at.offset);
+                if !found.is_null() {
+                    let Found { topic, partition, offset, .. } = copy(found);
                     sys::rd_kafka_topic_partition_destroy(found);
                     return Polled::EndOfPartition { topic, partition, offset };
                 }
@@ -189,7 +255,7 @@ impl Event {
         if !is_answer {
             return None;
         }
-        if self.error() != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        if self.error() != Code::NONE {
             return Some((id, Err(self.message())));
         }
         // SAFETY: results and what they hold live as long as the event; all that
@@ -201,7 +267,7 @@ impl Event {
                 let infos = sys::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
                 (0..count)
                     .map(|i| {
-                        copy(&*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i)))
+                        copy(sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(i)))
                     })
                     .map(answered)
                     .collect()
@@ -286,24 +352,66 @@ pub(super) unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_
     unsafe {
         let Some(list) = list.as_ref() else { return Vec::new() };
         let count = usize::try_from(list.cnt).unwrap_or_default();
-        (0..count).map(|i| copy(&*list.elems.add(i))).collect()
+        (0..count).map(|i| copy(list.elems.add(i))).collect()
     }
 }
 
+/// Not by reference: what a reference points to must be valid as a whole, its
+/// error code too.
+///
 /// # Safety
-/// The element's pointers are valid.
-unsafe fn copy(found: &sys::rd_kafka_topic_partition_t) -> Found {
+/// The element and its pointers are valid.
+unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Found {
     // SAFETY: the caller's promise.
-    let (topic, metadata) =
-        unsafe { (CStr::from_ptr(found.topic), bytes(found.metadata, found.metadata_size)) };
-    let error = (found.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
-        .then(|| rdkafka::types::RDKafkaErrorCode::from(found.err).to_string());
+    let (topic, metadata, partition, offset, code) = unsafe {
+        (
+            CStr::from_ptr((*found).topic),
+            bytes((*found).metadata, (*found).metadata_size),
+            (*found).partition,
+            (*found).offset,
+            Code::read(&raw const (*found).err),
+        )
+    };
+    let error = (code != Code::NONE).then(|| code.to_string());
     Found {
         topic: topic.to_string_lossy().into_owned(),
-        partition: found.partition,
-        offset: found.offset,
+        partition,
+        offset,
         // An operator's tool may have written anything.
         metadata: metadata.map(|m| String::from_utf8_lossy(m).into_owned()).unwrap_or_default(),
         error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a broker newer than librdkafka may answer.
+    const NEWER: c_int = 12_345;
+
+    #[test]
+    fn a_code_that_librdkafka_does_not_know_is_an_error_like_another() {
+        let code = Code(NEWER);
+        assert_ne!(code, Code::NONE);
+        assert_eq!(code.known(), RDKafkaErrorCode::Unknown);
+        assert!(code.to_string().contains("12345"), "{code}");
+        let known = Code::of(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION);
+        assert_eq!(known.known(), RDKafkaErrorCode::NotLeaderForPartition);
+        assert!(known.to_string().contains("NotLeaderForPartition"), "{known}");
+    }
+
+    #[test]
+    fn a_partition_with_such_a_code_is_told_with_it() {
+        let list = List::new(1);
+        list.add("topic", 3, 7);
+        // SAFETY: the list has one element; a code is as long as an integer.
+        let found = unsafe {
+            (&raw mut (*(*list.0).elems).err).cast::<c_int>().write(NEWER);
+            partitions(list.0)
+        };
+        assert_eq!((found[0].topic.as_str(), found[0].partition, found[0].offset), ("topic", 3, 7));
+        let error = found[0].error.as_deref().unwrap();
+        assert!(error.contains("12345"), "{error}");
     }
 }

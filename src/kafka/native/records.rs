@@ -10,7 +10,8 @@ use std::sync::Arc;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka_sys as sys;
 
-use super::guards::{Queue, bytes, partitions};
+use super::guards::{Code, Queue, bytes, partitions};
+use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
 use crate::stream_thread::ports::Headers;
 
@@ -27,7 +28,7 @@ pub struct ConsumerQueue<C: ConsumerContext + 'static> {
     queue: Queue,
     records: Queue,
     forwarded: Vec<(CString, i32)>,
-    consumer: Arc<BaseConsumer<C>>,
+    consumer: Arc<Reaped<BaseConsumer<C>>>,
 }
 
 /// What a consumer's queue held.
@@ -154,18 +155,18 @@ impl Headers for NativeRecord<'_> {
 
 impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     /// The queues of a consumer that is polled by nobody else.
-    pub fn new(consumer: Arc<BaseConsumer<C>>) -> ConsumerQueue<C> {
+    pub fn new(consumer: Reaped<BaseConsumer<C>>) -> ConsumerQueue<C> {
         // SAFETY: the client lives as long as `consumer`, which this value keeps.
         let (queue, records) = unsafe {
             let rk = consumer.client().native_ptr();
             (sys::rd_kafka_queue_get_consumer(rk), sys::rd_kafka_queue_new(rk))
         };
-        let forwarded = Vec::new();
+        let (forwarded, consumer) = (Vec::new(), Arc::new(consumer));
         ConsumerQueue { queue: Queue(queue), records: Queue(records), forwarded, consumer }
     }
 
     /// The consumer itself.
-    pub fn consumer(&self) -> &Arc<BaseConsumer<C>> {
+    pub fn consumer(&self) -> &Arc<Reaped<BaseConsumer<C>>> {
         &self.consumer
     }
 
@@ -212,6 +213,21 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
         }
     }
 
+    /// Where the log of a partition starts, by what the last fetch was answered.
+    /// `None`: nothing was fetched, or the last fetch failed.
+    pub fn log_start(&self, topic: &str, partition: i32) -> Option<i64> {
+        let topic = CString::new(topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: client and name are valid; both results outlive the call. The
+        // error is of librdkafka's own, and leaves them as they are.
+        unsafe {
+            let rk = self.consumer.client().native_ptr();
+            let (low, high) = (&raw mut low, &raw mut high);
+            let _ = sys::rd_kafka_get_watermark_offsets(rk, topic.as_ptr(), partition, low, high);
+        }
+        (low >= 0).then_some(low)
+    }
+
     /// Takes up to `most` records, and the ends of partitions between them;
     /// waits up to `timeout_ms` for the first.
     ///
@@ -248,19 +264,21 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
                     .map(|found| (found.topic, found.partition))
                     .collect();
                 match event.error() {
-                    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                        with(Polled::Assigned(partitions));
-                    }
+                    Code::ASSIGN => with(Polled::Assigned(partitions)),
                     _ => with(Polled::Revoked(partitions)),
                 }
             }
             // A record that came before its partition was forwarded.
             sys::RD_KAFKA_EVENT_FETCH => {
-                // SAFETY: a fetch event owns its messages; null is the end of them.
-                while let Some(message) =
-                    unsafe { sys::rd_kafka_event_message_next(event.0).as_ref() }
-                {
-                    with(polled(message));
+                loop {
+                    // SAFETY: a fetch event owns its messages; null is the end of
+                    // them. Each lives as long as the event.
+                    let message = unsafe { sys::rd_kafka_event_message_next(event.0) };
+                    if message.is_null() {
+                        break;
+                    }
+                    // SAFETY: as above.
+                    with(unsafe { polled(message) });
                 }
             }
             sys::RD_KAFKA_EVENT_ERROR => with(event.failure()),
@@ -270,22 +288,29 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     }
 }
 
-fn polled(message: &sys::rd_kafka_message_t) -> Polled<'_> {
-    match message.err {
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
-            Polled::Record(NativeRecord { message })
-        }
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::EndOfPartition {
-            topic: NativeRecord { message }.topic().to_owned(),
-            partition: message.partition,
-            offset: message.offset,
-        },
-        error => {
-            // SAFETY: the message is valid, its text null-terminated and copied.
-            let text = unsafe { sys::rd_kafka_message_errstr(message).as_ref() }
-                .map(|text| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned());
-            let fatal = error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__FATAL;
-            Polled::Failed { fatal, message: text.unwrap_or_default() }
+/// Not of a reference: what a reference points to must be valid as a whole, its
+/// error code too, which is known to be only where it is none.
+///
+/// # Safety
+/// The message is valid for `'a`.
+unsafe fn polled<'a>(message: *const sys::rd_kafka_message_t) -> Polled<'a> {
+    // SAFETY: the caller's promise; names and texts are null-terminated and copied.
+    unsafe {
+        match Code::read(&raw const (*message).err) {
+            Code::NONE => Polled::Record(NativeRecord { message: &*message }),
+            Code::END_OF_PARTITION => Polled::EndOfPartition {
+                topic: CStr::from_ptr(sys::rd_kafka_topic_name((*message).rkt))
+                    .to_string_lossy()
+                    .into_owned(),
+                partition: (*message).partition,
+                offset: (*message).offset,
+            },
+            code => {
+                let text = sys::rd_kafka_message_errstr(message);
+                let text = (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy());
+                let message = text.map_or_else(|| code.to_string(), |text| text.into_owned());
+                Polled::Failed { fatal: code == Code::FATAL, message }
+            }
         }
     }
 }
@@ -306,8 +331,7 @@ unsafe extern "C" fn on_message<F: FnMut(Polled<'_>)>(
     taking: *mut c_void,
 ) {
     // SAFETY: the caller's promise.
-    let (message, taking) = unsafe { (&*message, &mut *taking.cast::<Taking<F>>()) };
-    let polled = polled(message);
+    let (polled, taking) = unsafe { (polled(message), &mut *taking.cast::<Taking<F>>()) };
     if matches!(polled, Polled::Record(_)) {
         taking.left = taking.left.saturating_sub(1);
     }
@@ -317,5 +341,30 @@ unsafe extern "C" fn on_message<F: FnMut(Polled<'_>)>(
     if taking.left == 0 || taking.panic.is_some() {
         // SAFETY: the client is valid. What was not given yet stays in the queue.
         unsafe { sys::rd_kafka_yield(taking.client) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_with_a_code_that_librdkafka_does_not_know_is_a_failure() {
+        // SAFETY: all zeros is a message: no error, null pointers, numbers.
+        let mut message: sys::rd_kafka_message_t = unsafe { std::mem::zeroed() };
+        let said = c"of a newer broker";
+        message.payload = said.as_ptr().cast_mut().cast();
+        message.len = said.count_bytes();
+        let at = &raw mut message;
+        // SAFETY: a code is as long as an integer. Without a topic, the text of an
+        // error is its payload.
+        let polled = unsafe {
+            (&raw mut (*at).err).cast::<i32>().write(12_345);
+            polled(at)
+        };
+        match polled {
+            Polled::Failed { fatal: false, message } => assert_eq!(message, "of a newer broker"),
+            other => panic!("{other:?}"),
+        }
     }
 }
