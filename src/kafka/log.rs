@@ -413,16 +413,21 @@ impl Log for KafkaLog {
             if assigned {
                 self.membership.assigned();
             }
-            if assigned && partitions.is_empty() {
-                // Nothing to decide, and librdkafka waits for the call.
-                self.assign(&[])?;
+            // The call that gives back, or takes, forgets it.
+            let lost = self.consumer()?.assignment_lost();
+            if partitions.is_empty() {
+                // Nothing to decide, and librdkafka waits for the call: until it
+                // comes, this member does not join again, and the whole group
+                // waits for it.
+                let taken = if assigned { self.assign(&[]) } else { self.unassign(&[]) };
+                if let Err(error) = taken {
+                    warn!(%error, "a rebalance without partitions was not acknowledged");
+                }
             }
-            events.push(if assigned {
-                LogEvent::Assigned(partitions)
-            } else if self.consumer()?.assignment_lost() {
-                LogEvent::Lost(partitions)
-            } else {
-                LogEvent::Revoked(partitions)
+            events.push(match (assigned, lost) {
+                (true, _) => LogEvent::Assigned(partitions),
+                (false, true) => LogEvent::Lost(partitions),
+                (false, false) => LogEvent::Revoked(partitions),
             });
         }
         self.poll_answers(events);
