@@ -13,6 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::committer::{Committer, TopicNames};
+use super::group::Identity;
 use super::membership::Membership;
 use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
@@ -159,6 +160,12 @@ impl KafkaLog {
             forwarded_ms: 0,
             refused: VecDeque::new(),
         })
+    }
+
+    /// Who this thread is in the group.
+    #[must_use]
+    pub fn identity(&self) -> Arc<Identity> {
+        self.membership.identity()
     }
 
     fn consumer(&self) -> Result<&Arc<BaseConsumer<LoopContext>>, Error> {

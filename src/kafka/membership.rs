@@ -18,7 +18,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client_config;
 use super::committer::TopicNames;
+use super::group::Identity;
 use super::log::LoopContext;
+use super::native;
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Error, Fatal};
 
@@ -33,7 +35,19 @@ pub struct Membership {
     config: ClientConfig,
     topics: [String; 3],
     instance_id: Option<String>,
+    identity: Arc<Identity>,
     refused: Option<Refused>,
+}
+
+/// What ends a process whose instance id is another's by now. With the classic
+/// protocol librdkafka is told so, and gives up; with the consumer protocol it
+/// goes on for ever, refused, and [`super::group`] finds out.
+pub fn id_lost(id: &str) -> Fatal {
+    Fatal::unavailable(format!(
+        "another process has taken the instance id {id:?} from this one, whose partitions it has. \
+         Give each process a kafka.instance_id of its own; if this one only came back late, start \
+         it again"
+    ))
 }
 
 /// The id is taken, as far as the group knows.
@@ -62,7 +76,8 @@ impl Membership {
             client.set("group.instance.id", id);
         }
         let topics = topics.inputs.clone();
-        Membership { config: client, topics, instance_id, refused: None }
+        let identity = Arc::new(Identity::new(instance_id.clone()));
+        Membership { config: client, topics, instance_id, identity, refused: None }
     }
 
     /// A consumer that joins.
@@ -73,7 +88,13 @@ impl Membership {
         let consumer: BaseConsumer<LoopContext> = self.config.create_with_context(LoopContext)?;
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
+        self.identity.joins_as(native::member_id(&consumer));
         Ok(Arc::new(consumer))
+    }
+
+    /// Who the thread is in the group, whichever consumer it joins with.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.clone()
     }
 
     /// The group has spoken.
@@ -100,12 +121,7 @@ impl Membership {
                 refused.again_ms = now_ms + JOIN_AGAIN_MS;
                 Error::Retriable(taken)
             }
-            Some(RDKafkaErrorCode::FencedInstanceId) => Fatal::unavailable(format!(
-                "another process has taken the instance id {id:?} from this one, which has \
-                 given everything back. Give each process a kafka.instance_id of its own; if \
-                 this one only came back late, start it again"
-            ))
-            .into(),
+            Some(RDKafkaErrorCode::FencedInstanceId) => id_lost(id).into(),
             _ => Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into(),
         }
     }
