@@ -517,6 +517,29 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_of_kafka_is_told_while_it_lasts_also_before_the_group_has_spoken() {
+        let health = Arc::new(Health::new(1, 0));
+        health.set_redis(RedisHealth::Available);
+        let mut runner = Runner {
+            number: 0,
+            clock: Arc::new(SystemClock::new()),
+            health: health.clone(),
+            shutdown: Arc::new(AtomicBool::new(false)),
+            owned: Vec::new(),
+            kafka_error: None,
+        };
+        let mut report = Report::default();
+        report.counts.kafka_error = Some("all brokers are down".to_owned());
+        runner.publish(&report, false);
+        let told = ["stream thread 0 cannot reach Kafka: all brokers are down"];
+        assert_eq!(health.ready(0).reasons, told);
+        runner.kafka_error.as_mut().unwrap().1 -= KAFKA_ERROR_MS + 1;
+        runner.publish(&Report::default(), false);
+        let told = ["stream thread 0 has not heard from the group yet"];
+        assert_eq!(health.ready(0).reasons, told);
+    }
+
+    #[test]
     fn the_first_failure_is_the_one_that_is_told() {
         let failed = || Err(Fatal::unavailable("no brokers"));
         let fatal = supervised(failed, &AtomicBool::new(false)).unwrap_err();
