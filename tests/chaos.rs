@@ -141,12 +141,7 @@ fn faults_are_survived(protocol: &str) {
             _ => config,
         }
     };
-    let mut configs = [config(free_port()), config(free_port())];
-    // With the classic protocol a static member whose join was answered by a
-    // broker that died is fenced by itself, and ends.
-    if protocol == "consumer" {
-        configs[0] = configs[0].clone().set("kafka.instance_id", "first");
-    }
+    let configs = [config(free_port()).set("kafka.instance_id", "first"), config(free_port())];
     let mut services = [Some(DeviceStatus::start_ready(&configs[0])), None];
     let mut traffic = Traffic {
         producer: broker.producer(),

@@ -166,9 +166,16 @@ struct Mute {
 
 impl Mute {
     fn join(members: &Members<'_>) -> Mute {
+        Mute::join_as(members, None)
+    }
+
+    fn join_as(members: &Members<'_>, instance_id: Option<&str>) -> Mute {
         let mut config = members.broker.config();
         config.set("group.id", &members.topics.group).set("enable.auto.commit", "false");
         config.set("group.protocol", members.protocol);
+        if let Some(id) = instance_id {
+            config.set("group.instance.id", id);
+        }
         if members.protocol == "classic" {
             config.set("partition.assignment.strategy", "range");
             config.set("session.timeout.ms", SESSION.as_millis().to_string());
@@ -241,4 +248,22 @@ fn whoever_comes_back_late_to_an_instance_id_that_another_has_ends() {
     assert!(words.contains("\"host-1-0\"") && words.contains("kafka.instance_id"), "{words}");
     pause(Duration::from_secs(2));
     assert!(matches!(second.get("/ready"), Ok((200, _))), "the successor is not disturbed");
+}
+
+/// A member that took the id and is gone again, as one whose joining was answered
+/// by a broker that died: the id was this process's all along.
+#[test]
+fn whoever_lost_its_instance_id_to_a_member_that_is_gone_comes_back() {
+    let broker = broker();
+    let members = Members::new(&broker, "classic", 2, 1);
+    let config = members.config().set("kafka.instance_id", "host-1");
+    let mut first = DeviceStatus::start_ready(&config);
+    drop(Mute::join_as(&members, Some("host-1-0")));
+    first.process.wait_for_output(SOON, "has the instance id");
+    wait_for(SESSION + TAKEOVER, "the partitions to be back", || match shards(&first) {
+        2.0 => Ok(()),
+        other => Err(format!("{other}; {:?}", first.get("/ready"))),
+    });
+    first.wait_ready(SOON);
+    assert!(first.terminate().success());
 }

@@ -35,23 +35,40 @@ const SILENCE_LIMIT_MS: i64 = 60_000;
 pub struct Identity {
     instance_id: Option<String>,
     member_id: Mutex<Option<String>>,
+    /// When the group was last asked and answered, and whether a member had our
+    /// instance id.
+    named: Mutex<Option<(i64, bool)>>,
 }
 
 impl Identity {
     /// That of a thread which has not joined yet.
     #[must_use]
     pub fn new(instance_id: Option<String>) -> Identity {
-        Identity { instance_id, member_id: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<String>> {
-        self.member_id.lock().unwrap_or_else(PoisonError::into_inner)
+        Identity { instance_id, ..Identity::default() }
     }
 
     /// It joins under this id, if it chooses one itself.
     pub fn joins_as(&self, member_id: Option<String>) {
-        *self.lock() = member_id;
+        *lock(&self.member_id) = member_id;
     }
+
+    /// Whether a member has our instance id, if the group was asked after this
+    /// moment.
+    #[must_use]
+    pub fn named_since(&self, since_ms: i64) -> Option<bool> {
+        let (_, named) = (*lock(&self.named)).filter(|(asked_ms, _)| *asked_ms > since_ms)?;
+        Some(named)
+    }
+
+    /// What the group said of our instance id when it was asked.
+    pub fn set_named(&self, asked_ms: i64, named: bool) {
+        *lock(&self.named) = Some((asked_ms, named));
+    }
+}
+
+/// A panic elsewhere does not make what is known unknown.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is known of the group.
@@ -127,6 +144,7 @@ impl GroupWatch {
             Some(Ok(group)) => {
                 self.heard_ms = Some(now_ms);
                 self.complained = false;
+                self.known.tell_names(&group, self.asked_ms.unwrap_or(now_ms));
                 return Some(self.known.learn(&group, now_ms));
             }
             Some(Err(error)) => {
@@ -208,12 +226,20 @@ impl Known {
         (0..self.partitions).filter(|partition| !has_all(*partition)).collect()
     }
 
+    /// Tells our members whether their instance ids are somebody's.
+    fn tell_names(&self, group: &Group, asked_ms: i64) {
+        for identity in self.members.iter().filter(|identity| identity.instance_id.is_some()) {
+            let named = |member: &Member| member.instance_id == identity.instance_id;
+            identity.set_named(asked_ms, group.members.iter().any(named));
+        }
+    }
+
     /// Which of our threads are spare, and which of our instance ids is taken.
     fn ours(&mut self, group: &Group) -> (BTreeSet<usize>, Option<String>) {
         let mut spare = BTreeSet::new();
         let mut taken = None;
         for (thread, identity) in self.members.iter().enumerate() {
-            let Some(id) = identity.lock().clone() else { continue };
+            let Some(id) = lock(&identity.member_id).clone() else { continue };
             if let Some(member) = group.members.iter().find(|member| member.id == id) {
                 // What is to come is told before it comes.
                 if group.stable && member.target.as_ref().is_some_and(Vec::is_empty) {
@@ -236,12 +262,17 @@ impl Known {
 
 /// How long a partition may have no owner before that is a fault.
 fn patience_ms(config: &Config) -> i64 {
+    session_timeout_ms(config) + HANDOVER_MS
+}
+
+/// How long a member may be silent before the group excludes it, as far as a
+/// client knows.
+pub fn session_timeout_ms(config: &Config) -> i64 {
     let own = config.kafka.properties.get("session.timeout.ms").and_then(|own| own.parse().ok());
-    let session_ms = match config.kafka.group_protocol {
+    match config.kafka.group_protocol {
         GroupProtocol::Classic => own.unwrap_or(SESSION_TIMEOUT_MS),
         GroupProtocol::Consumer => SESSION_TIMEOUT_MS,
-    };
-    session_ms + HANDOVER_MS
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The real [`Log`]: one group consumer, one producer, one client for
 //! questions and, while something is restored, one consumer for that.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub struct KafkaLog {
     questions: Questions,
     restore_config: ClientConfig,
     restore: Option<ConsumerQueue<LoopContext>>,
+    /// What the group has given, and the loop has not given back.
+    held: BTreeSet<(Input, i32)>,
     names: TopicCache,
     restore_names: TopicCache,
     pending: HashMap<QuestionId, Pending>,
@@ -152,6 +154,7 @@ impl KafkaLog {
             questions: Questions::new(questions),
             restore_config,
             restore: None,
+            held: BTreeSet::new(),
             names: TopicCache::default(),
             restore_names: TopicCache::default(),
             pending: HashMap::new(),
@@ -352,15 +355,7 @@ impl Log for KafkaLog {
     ) -> Result<(), Error> {
         let mut failed = None;
         let now_ms = self.clock.monotonic_ms();
-        if self.membership.join_again(now_ms) {
-            // What the refused consumer may still hold is no longer its own.
-            let held = self.consumer().ok().and_then(|consumer| consumer.assignment().ok());
-            let held = held.iter().flat_map(TopicPartitionList::elements);
-            let held = held.map(|at| (at.topic().to_owned(), at.partition())).collect();
-            let held = self.inputs(held);
-            if !held.is_empty() {
-                events.push(LogEvent::Lost(held));
-            }
+        if self.membership.join_again(now_ms)? {
             self.consumer = None;
             let joined = self.membership.join();
             let joined = joined.map_err(|e| {
@@ -419,6 +414,7 @@ impl Log for KafkaLog {
             let partitions = self.inputs(partitions);
             if assigned {
                 self.membership.assigned();
+                self.held.extend(&partitions);
             }
             // The call that gives back, or takes, forgets it.
             let lost = self.consumer()?.assignment_lost();
@@ -444,6 +440,11 @@ impl Log for KafkaLog {
         match failed {
             Some((true, message)) => {
                 let code = self.consumer()?.client().fatal_error().map(|(code, _)| code);
+                // A consumer that gave up tells of no more rebalances.
+                let held = std::mem::take(&mut self.held);
+                if !held.is_empty() {
+                    events.push(LogEvent::Lost(held.into_iter().collect()));
+                }
                 Err(self.membership.gave_up(code, &message, now_ms))
             }
             Some((false, message)) => Err(Error::Retriable(message)),
@@ -501,6 +502,7 @@ impl Log for KafkaLog {
                 queue.forward(&self.topics.inputs[input.index()], *partition);
             }
         }
+        self.held.extend(starts.iter().map(|(input, partition, _)| (*input, *partition)));
         let consumer = self.consumer()?;
         let assigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
@@ -515,6 +517,7 @@ impl Log for KafkaLog {
     }
 
     fn unassign(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        self.held.retain(|held| !partitions.contains(held));
         let consumer = self.consumer()?;
         let unassigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(&self.list(partitions)),
