@@ -3,6 +3,7 @@
 //! The loop of each stream thread, and the view, tell [`Health`] how they are;
 //! the server judges when it is asked. Time comes from the caller's clock.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,7 @@ const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 pub struct Health {
     threads: Vec<Thread>,
     redis: Mutex<RedisHealth>,
+    group: Mutex<GroupHealth>,
     fatal: Mutex<Option<String>>,
     stopping: AtomicBool,
 }
@@ -43,13 +45,16 @@ pub struct Health {
 struct Thread {
     /// When its loop last came round, on the monotonic clock.
     turned_ms: AtomicI64,
-    /// `None` until the group has spoken.
+    /// `None` until its loop has told.
     report: Mutex<Option<ThreadReport>>,
 }
 
 /// What a stream thread tells of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ThreadReport {
+    /// Whether the group has given the thread its partitions, or told it that
+    /// there are none.
+    pub heard: bool,
     /// Shards of which at least one input is assigned.
     pub assigned: usize,
     /// Of these, those that lack an input (rule R6).
@@ -85,6 +90,15 @@ impl RedisHealth {
     }
 }
 
+/// How the group is, as it says itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupHealth {
+    /// The threads that it knows, and has no partition for.
+    pub spare: BTreeSet<usize>,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
+}
+
 /// The answer to a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
@@ -107,6 +121,7 @@ impl Health {
         Health {
             threads: std::iter::repeat_with(thread).take(threads).collect(),
             redis: Mutex::new(RedisHealth::Connecting),
+            group: Mutex::default(),
             fatal: Mutex::new(None),
             stopping: AtomicBool::new(false),
         }
@@ -119,8 +134,7 @@ impl Health {
         }
     }
 
-    /// How a thread is. To be told when it changes, once the group has given
-    /// the thread its partitions or told it that there are none.
+    /// How a thread is. To be told when it changes.
     pub fn report(&self, thread: usize, report: ThreadReport) {
         if let Some(thread) = self.threads.get(thread) {
             *lock(&thread.report) = Some(report);
@@ -130,6 +144,11 @@ impl Health {
     /// How the view is.
     pub fn set_redis(&self, redis: RedisHealth) {
         *lock(&self.redis) = redis;
+    }
+
+    /// What the group said last.
+    pub fn set_group(&self, group: GroupHealth) {
+        *lock(&self.group) = group;
     }
 
     /// Something that ends the process. The first one stays.
@@ -159,21 +178,25 @@ impl Health {
     }
 
     /// Whether the process does all its work: its shards are restored, Kafka
-    /// and Redis reachable.
+    /// and Redis reachable, and no partition of the group is left lying.
     #[must_use]
     pub fn ready(&self, now_ms: i64) -> Verdict {
         let mut reasons = self.live(now_ms).reasons;
         if self.stopping.load(Ordering::Relaxed) {
             reasons.push("the process is stopping".to_owned());
         }
+        let group = lock(&self.group).clone();
         for (number, thread) in self.threads.iter().enumerate() {
-            match &*lock(&thread.report) {
-                None => {
-                    reasons.push(format!("stream thread {number} has not heard from the group yet"))
-                }
-                Some(report) => reasons.extend(unready(number, report)),
+            let report = lock(&thread.report).clone().unwrap_or_default();
+            // With the consumer protocol, a thread that gets nothing is told
+            // nothing: the group knows it, and has nothing for it.
+            let heard = report.heard || group.spare.contains(&number);
+            if !heard && report.kafka_error.is_none() {
+                reasons.push(format!("stream thread {number} has not heard from the group yet"));
             }
+            reasons.extend(unready(number, &report));
         }
+        reasons.extend(group.trouble);
         match &*lock(&self.redis) {
             RedisHealth::Available => {}
             RedisHealth::Connecting => reasons.push("Redis has not answered yet".to_owned()),
@@ -379,8 +402,13 @@ mod tests {
     fn all_well() -> Health {
         let health = Health::new(2, 0);
         for thread in 0..2 {
-            let report =
-                ThreadReport { assigned: 3, running: 3, near_head: true, ..Default::default() };
+            let report = ThreadReport {
+                heard: true,
+                assigned: 3,
+                running: 3,
+                near_head: true,
+                ..Default::default()
+            };
             health.report(thread, report);
         }
         health.set_redis(RedisHealth::Available);
@@ -408,6 +436,7 @@ mod tests {
         );
         health.set_redis(RedisHealth::Available);
         let mut report = ThreadReport {
+            heard: true,
             assigned: 4,
             waiting: 1,
             restoring: 2,
@@ -424,8 +453,41 @@ mod tests {
         health.report(0, report);
         assert!(health.ready(0).ok);
         // A spare has nothing to do, and is ready to.
-        health.report(0, ThreadReport::default());
+        health.report(0, ThreadReport { heard: true, ..Default::default() });
         assert!(health.ready(0).ok);
+    }
+
+    #[test]
+    fn a_thread_that_the_group_has_nothing_for_is_ready_though_nobody_told_it() {
+        let health = all_well();
+        health.report(1, ThreadReport::default());
+        let unheard = ["stream thread 1 has not heard from the group yet"];
+        assert_eq!(health.ready(0).reasons, unheard);
+        health.set_group(GroupHealth { spare: [0].into(), trouble: None });
+        assert_eq!(health.ready(0).reasons, unheard);
+        health.set_group(GroupHealth { spare: [1].into(), trouble: None });
+        assert!(health.ready(0).ok);
+    }
+
+    #[test]
+    fn what_kept_a_thread_from_kafka_is_told_instead_of_the_silence_and_while_it_lasts() {
+        let health = all_well();
+        let kafka_error = Some("all brokers are down".to_owned());
+        health.report(1, ThreadReport { kafka_error, ..Default::default() });
+        let reasons = health.ready(0).reasons;
+        assert_eq!(reasons, ["stream thread 1 cannot reach Kafka: all brokers are down"]);
+        health.report(1, ThreadReport::default());
+        let reasons = health.ready(0).reasons;
+        assert_eq!(reasons, ["stream thread 1 has not heard from the group yet"]);
+    }
+
+    #[test]
+    fn a_partition_that_is_left_lying_makes_everybody_unready_and_nobody_dead() {
+        let health = all_well();
+        let trouble = Some("nobody has partition 2".to_owned());
+        health.set_group(GroupHealth { trouble, ..Default::default() });
+        assert_eq!(health.ready(0).reasons, ["nobody has partition 2"]);
+        assert!(health.live(0).ok);
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub const RESTORE_REMAINING: &str = "device_status_restore_remaining_records";
 pub const SHARDS: &str = "device_status_shards";
 /// Partitions that the group shares.
 pub const PARTITIONS: &str = "device_status_partitions";
+/// Partitions of the group that no member has.
+pub const WITHOUT_OWNER: &str = "device_status_partitions_without_owner";
 /// Whether `/ready` says so.
 pub const READY: &str = "device_status_ready";
 /// Rebalances.
@@ -285,6 +287,14 @@ pub const METRICS: &[Metric] = &[
          why).",
     ),
     metric(PARTITIONS, Kind::Gauge, Unit::Count, &[], "Partitions that the whole group shares."),
+    metric(
+        WITHOUT_OWNER,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "Partitions that no member of the group has, as the group said last; the same in each \
+         process.",
+    ),
     metric(READY, Kind::Gauge, Unit::Count, &[], "1 while /ready answers 200, else 0."),
     metric(
         REBALANCES,

@@ -1,11 +1,13 @@
 //! The built binary under real faults, traffic flowing evenly and in bursts: killed,
 //! frozen past its session, joined and left by others, restarted one after the
 //! other, its broker restarted, killed and frozen, its Redis killed and emptied. One
-//! of the two processes is a static member of the group. An independent reader of the
-//! topics judges.
+//! of the two processes is a static member of the group, and both together have more
+//! threads than there are partitions. An independent reader of the topics judges. Once
+//! with either protocol of the group.
 //!
-//! `CHAOS_SECONDS` says how long (default: short, for `make test`; `make chaos`
-//! runs ten minutes), `CHAOS_SEED` which faults.
+//! `CHAOS_SECONDS` says how long each (default: short, for `make test`; `make chaos`
+//! runs five minutes each), `CHAOS_SEED` which faults, `CHAOS_THREADS` how many
+//! threads a process has.
 
 mod support;
 
@@ -20,7 +22,7 @@ use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopic
 use support::process::free_port;
 use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig};
-use support::wait::{Stopwatch, now_ms, pause, wait_for};
+use support::wait::{Stopwatch, now_ms, pause, wait_for, wait_until};
 
 /// Devices whose VPN session opens and closes all the time: each step is a change.
 const TOGGLERS: u64 = 60;
@@ -35,7 +37,11 @@ const GRACE_MS: i64 = 1_000;
 /// says: a fault may hold up the traffic itself for half a minute.
 const SILENCE_MS: i64 = 5_000;
 const ROUND: Duration = Duration::from_millis(250);
-const PARTITIONS: i32 = 6;
+/// Fewer than the threads of two processes, more than those of one.
+const PARTITIONS: i32 = 3;
+const THREADS: i64 = 2;
+/// The session timeout, with either protocol.
+const SESSION_MS: &str = "6000";
 
 fn toggler(n: u64) -> String {
     device_id(n)
@@ -130,21 +136,45 @@ fn assert_no_false_alarm(service: &DeviceStatus) {
 
 #[test]
 fn no_fault_loses_doubles_or_invents_a_change() {
-    let seconds = std::env::var("CHAOS_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(75);
-    let seed = std::env::var("CHAOS_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    faults_are_survived("consumer");
+}
+
+#[test]
+fn no_fault_loses_doubles_or_invents_a_change_with_the_classic_protocol() {
+    faults_are_survived("classic");
+}
+
+/// A number from the environment.
+fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}
+
+fn faults_are_survived(protocol: &str) {
+    let seconds = number("CHAOS_SECONDS", 75);
+    let seed = number("CHAOS_SEED", 1);
+    let threads = number("CHAOS_THREADS", THREADS);
+    eprintln!(
+        "{protocol}: CHAOS_SEED={seed} CHAOS_SECONDS={seconds} CHAOS_THREADS={threads}, \
+         {PARTITIONS} partitions"
+    );
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let broker = KafkaBroker::start_with(&[
-        ("group.consumer.session.timeout.ms", "6000"),
-        ("group.consumer.max.session.timeout.ms", "6000"),
+        ("group.consumer.session.timeout.ms", SESSION_MS),
+        ("group.consumer.max.session.timeout.ms", SESSION_MS),
     ]);
     let mut redis = RedisServer::start();
     let topics = broker.service_topics("chaos", PARTITIONS);
     let config = |port: u16| {
-        ServiceConfig::new(&broker, &topics)
+        let config = ServiceConfig::new(&broker, &topics)
             .redis(&redis.url())
             .set("admin.listen", format!("127.0.0.1:{port}"))
-            .set("log.level", "info")
+            .set("kafka.group_protocol", protocol)
+            .set("processing.threads", threads)
+            .set("log.level", "info");
+        match protocol {
+            "classic" => config.set("kafka.properties.session.timeout.ms", SESSION_MS),
+            _ => config,
+        }
     };
     let configs = [config(free_port()).set("kafka.instance_id", "first"), config(free_port())];
     let mut services = [Some(DeviceStatus::start_ready(&configs[0])), None];
@@ -238,7 +268,7 @@ fn no_fault_loses_doubles_or_invents_a_change() {
             }
         };
         *faults.entry(fault).or_default() += 1;
-        eprintln!("{:?} {fault}", clock.elapsed());
+        eprintln!("{protocol}: {:?} {fault}", clock.elapsed());
     }
 
     // The faults stop; the traffic comes to rest with all sessions closed.
@@ -290,11 +320,18 @@ fn no_fault_loses_doubles_or_invents_a_change() {
         }
     });
     services.iter().flatten().for_each(assert_no_false_alarm);
+    // Also whoever has no partition is well, and says so.
+    for service in services.iter_mut().flatten() {
+        service.wait_ready(Duration::from_secs(60));
+        wait_until(Duration::from_secs(30), "each partition to have an owner", || {
+            service.metric("device_status_partitions_without_owner", "") == Some(0.0)
+        });
+    }
     let changes = decode(reader.read_for(Duration::from_secs(2)));
     judge(&changes, &traffic);
     compare_view(&changes, &mut redis);
     eprintln!(
-        "{} changes, {} rounds, quiet {:?}, faults {faults:?}",
+        "{protocol}: {} changes, {} rounds, quiet {:?}, faults {faults:?}",
         changes.len(),
         traffic.round,
         quiet.elapsed()

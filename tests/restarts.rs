@@ -184,6 +184,7 @@ fn with_the_classic_protocol_a_newcomer_takes_the_id_and_the_former_process_stop
         config(broker, &topics, &redis)
             .set("kafka.group_protocol", "classic")
             .set("kafka.instance_id", "host-1")
+            .set("kafka.properties.session.timeout.ms", "6000")
     };
     let mut first = DeviceStatus::start_ready(&config());
     let mut traffic = Traffic::new(broker, &topics, 20);

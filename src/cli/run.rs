@@ -10,13 +10,13 @@ use metrics::{counter, gauge, histogram};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::{error, info};
 
-use crate::admin::{self, Health, RedisHealth, ThreadReport};
+use crate::admin::{self, GroupHealth, Health, RedisHealth, ThreadReport};
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Partitioner};
 use crate::error::Fatal;
 use crate::kafka::log::{KafkaLog, Stamps};
 use crate::kafka::topics::{Role, check_topics};
-use crate::kafka::watch::PartitionWatch;
+use crate::kafka::watch::Watch;
 use crate::shard::{Input, Status};
 use crate::stream_thread::ports::Clock;
 use crate::stream_thread::report::{Report, StageName};
@@ -34,8 +34,6 @@ use crate::wire::dead_letter;
 const REPORT_INTERVAL_MS: i64 = 500;
 /// How often the supervisor looks at the view.
 const SUPERVISE: Duration = Duration::from_millis(250);
-/// How often the partition counts are looked at (rule R6).
-const WATCH_INTERVAL_MS: i64 = 30_000;
 /// How long the view may take for what waits, at a stop.
 const VIEW_DRAIN: Duration = Duration::from_secs(3);
 /// For how long readiness tells of a failure of Kafka after it happened.
@@ -119,11 +117,11 @@ impl Service {
             "starting"
         );
         let panicked = watch_panics();
-        let watch = PartitionWatch::new(&self.config, self.config.topics.partitions)?;
         let process_id = uuid::Uuid::new_v4().simple().to_string();
         let (ended, endings) = channel();
         let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
+        let mut members = Vec::new();
         let started = RedisView::start_all(&self.config.redis, &view_clock, threads)?;
         for (thread, view) in started.into_iter().enumerate() {
             let log = KafkaLog::start_with(
@@ -134,6 +132,7 @@ impl Service {
                 clock.clone(),
             )?;
             views.push(view.stats());
+            members.push(log.identity());
             let stream_thread = StreamThread::new(self.settings(), log, view, clock.clone());
             let runner = Runner {
                 number: thread,
@@ -150,7 +149,8 @@ impl Service {
                 .map_err(|e| Fatal::internal(format!("a stream thread cannot be started: {e}")))?;
         }
         drop(ended);
-        let result = self.supervise(&endings, &health, &views, &watch, &panicked, &*clock);
+        let watch = Watch::new(&self.config, members)?;
+        let result = self.supervise(&endings, &health, &views, watch, &panicked, &*clock);
         drop(server);
         info!("stopped");
         result
@@ -191,7 +191,7 @@ impl Service {
         endings: &Receiver<Ended>,
         health: &Health,
         views: &[Arc<ViewStats>],
-        watch: &PartitionWatch,
+        mut watch: Watch,
         panicked: &AtomicBool,
         clock: &dyn Clock,
     ) -> Result<(), Fatal> {
@@ -204,7 +204,6 @@ impl Service {
             }
         };
         gauge!(telemetry::PARTITIONS).set(f64::from(self.config.topics.partitions));
-        let mut watched_ms = clock.monotonic_ms();
         loop {
             match endings.recv_timeout(SUPERVISE) {
                 Ok((_, Ok(()))) => {}
@@ -220,11 +219,18 @@ impl Service {
             }
             if self.shutdown.load(Ordering::Relaxed) {
                 health.set_stopping();
-            } else if clock.monotonic_ms() - watched_ms > WATCH_INTERVAL_MS {
-                watched_ms = clock.monotonic_ms();
-                if let Err(fatal) = watch.check() {
-                    error!(%fatal, "stopping");
-                    fail(fatal);
+            } else {
+                match watch.look(clock.monotonic_ms()) {
+                    Ok(None) => {}
+                    Ok(Some(group)) => {
+                        gauge!(telemetry::WITHOUT_OWNER).set(group.without_owner.len() as f64);
+                        let trouble = group.trouble();
+                        health.set_group(GroupHealth { spare: group.spare, trouble });
+                    }
+                    Err(fatal) => {
+                        error!(%fatal, "stopping");
+                        fail(fatal);
+                    }
                 }
             }
             publish_views(views, health);
@@ -401,27 +407,26 @@ impl Runner {
             self.kafka_error = Some((error.clone(), now_ms));
         }
         self.kafka_error.take_if(|(_, at_ms)| now_ms - *at_ms > KAFKA_ERROR_MS);
-        // Who is refused by the group has not heard of it, and has that to tell.
-        if heard || self.kafka_error.is_some() {
-            let near =
-                report.shards.iter().filter(|s| s.stage == StageName::Running).all(|s| {
-                    s.lag.iter().all(|lag| lag.is_some_and(|lag| lag < NEAR_HEAD_RECORDS))
-                });
-            self.health.report(
-                self.number,
-                ThreadReport {
-                    assigned: report.shards.len() + report.adopting,
-                    waiting: count(StageName::Created),
-                    restoring: count(StageName::Restoring) + report.adopting,
-                    running: count(StageName::Running),
-                    near_head: near,
-                    kafka_error: self.kafka_error.as_ref().map(|(e, _)| e.clone()).or_else(|| {
-                        let pending_ms = report.commit_pending_ms.filter(|ms| *ms > 10_000)?;
-                        Some(format!("a commit has been under way for {} s", pending_ms / 1000))
-                    }),
-                },
-            );
-        }
+        let near = report
+            .shards
+            .iter()
+            .filter(|s| s.stage == StageName::Running)
+            .all(|s| s.lag.iter().all(|lag| lag.is_some_and(|lag| lag < NEAR_HEAD_RECORDS)));
+        self.health.report(
+            self.number,
+            ThreadReport {
+                heard,
+                assigned: report.shards.len() + report.adopting,
+                waiting: count(StageName::Created),
+                restoring: count(StageName::Restoring) + report.adopting,
+                running: count(StageName::Running),
+                near_head: near,
+                kafka_error: self.kafka_error.as_ref().map(|(e, _)| e.clone()).or_else(|| {
+                    let pending_ms = report.commit_pending_ms.filter(|ms| *ms > 10_000)?;
+                    Some(format!("a commit has been under way for {} s", pending_ms / 1000))
+                }),
+            },
+        );
     }
 }
 
@@ -492,7 +497,7 @@ mod tests {
         panicked: &AtomicBool,
     ) -> Result<(), Fatal> {
         let config = Config::default();
-        let watch = PartitionWatch::new(&config, 1).unwrap();
+        let watch = Watch::new(&config, Vec::new()).unwrap();
         let shutdown = Arc::new(AtomicBool::new(false));
         let service =
             Service { config, max_bytes: 0, stamps: Stamps::Broker, shutdown: shutdown.clone() };
@@ -508,7 +513,7 @@ mod tests {
         let failing = Ending::new(1, sender);
         std::thread::spawn(move || failing.tell(other()));
         let health = Health::new(2, clock.monotonic_ms());
-        let result = service.supervise(&endings, &health, &[], &watch, panicked, &clock);
+        let result = service.supervise(&endings, &health, &[], watch, panicked, &clock);
         assert!(!health.live(clock.monotonic_ms()).ok);
         result
     }
@@ -524,6 +529,29 @@ mod tests {
     fn a_panic_in_any_other_thread_ends_the_process_too() {
         let fatal = supervised(|| Ok(()), &AtomicBool::new(true)).unwrap_err();
         assert_eq!(fatal.kind.exit_code(), 70);
+    }
+
+    #[test]
+    fn a_failure_of_kafka_is_told_while_it_lasts_also_before_the_group_has_spoken() {
+        let health = Arc::new(Health::new(1, 0));
+        health.set_redis(RedisHealth::Available);
+        let mut runner = Runner {
+            number: 0,
+            clock: Arc::new(SystemClock::new()),
+            health: health.clone(),
+            shutdown: Arc::new(AtomicBool::new(false)),
+            owned: Vec::new(),
+            kafka_error: None,
+        };
+        let mut report = Report::default();
+        report.counts.kafka_error = Some("all brokers are down".to_owned());
+        runner.publish(&report, false);
+        let told = ["stream thread 0 cannot reach Kafka: all brokers are down"];
+        assert_eq!(health.ready(0).reasons, told);
+        runner.kafka_error.as_mut().unwrap().1 -= KAFKA_ERROR_MS + 1;
+        runner.publish(&Report::default(), false);
+        let told = ["stream thread 0 has not heard from the group yet"];
+        assert_eq!(health.ready(0).reasons, told);
     }
 
     #[test]

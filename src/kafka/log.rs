@@ -1,7 +1,7 @@
 //! The real [`Log`]: one group consumer, one producer, one client for
 //! questions and, while something is restored, one consumer for that.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tracing::warn;
 
 pub use super::committer::Stamps;
 use super::committer::{Committer, TopicNames};
+use super::group::Identity;
 use super::membership::Membership;
 use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
@@ -56,6 +57,8 @@ pub struct KafkaLog {
     reaper: Reaper,
     restore_config: ClientConfig,
     restore: Option<ConsumerQueue<LoopContext>>,
+    /// What the group has given, and the loop has not given back.
+    held: BTreeSet<(Input, i32)>,
     names: TopicCache,
     restore_names: TopicCache,
     pending: HashMap<QuestionId, Pending>,
@@ -174,6 +177,7 @@ impl KafkaLog {
             reaper,
             restore_config,
             restore: None,
+            held: BTreeSet::new(),
             names: TopicCache::default(),
             restore_names: TopicCache::default(),
             pending: HashMap::new(),
@@ -183,6 +187,12 @@ impl KafkaLog {
             forwarded_ms: 0,
             refused: VecDeque::new(),
         })
+    }
+
+    /// Who this thread is in the group.
+    #[must_use]
+    pub fn identity(&self) -> Arc<Identity> {
+        self.membership.identity()
     }
 
     fn consumer(&self) -> Result<&BaseConsumer<LoopContext>, Error> {
@@ -396,15 +406,7 @@ impl Log for KafkaLog {
     ) -> Result<(), Error> {
         let mut failed = None;
         let now_ms = self.clock.monotonic_ms();
-        if self.membership.join_again(now_ms) {
-            // What the refused consumer may still hold is no longer its own.
-            let held = self.consumer().ok().and_then(|consumer| consumer.assignment().ok());
-            let held = held.iter().flat_map(TopicPartitionList::elements);
-            let held = held.map(|at| (at.topic().to_owned(), at.partition())).collect();
-            let held = self.inputs(held);
-            if !held.is_empty() {
-                events.push(LogEvent::Lost(held));
-            }
+        if self.membership.join_again(now_ms)? {
             self.consumer = None;
             let joined = self.membership.join();
             let joined = joined.map_err(|e| {
@@ -464,17 +466,23 @@ impl Log for KafkaLog {
             if assigned {
                 self.membership.assigned();
                 self.assigned.clear();
+                self.held.extend(&partitions);
             }
-            if assigned && partitions.is_empty() {
-                // Nothing to decide, and librdkafka waits for the call.
-                self.assign(&[])?;
+            // The call that gives back, or takes, forgets it.
+            let lost = self.consumer()?.assignment_lost();
+            if partitions.is_empty() {
+                // Nothing to decide, and librdkafka waits for the call: until it
+                // comes, this member does not join again, and the whole group
+                // waits for it.
+                let taken = if assigned { self.assign(&[]) } else { self.unassign(&[]) };
+                if let Err(error) = taken {
+                    warn!(%error, "a rebalance without partitions was not acknowledged");
+                }
             }
-            events.push(if assigned {
-                LogEvent::Assigned(partitions)
-            } else if self.consumer()?.assignment_lost() {
-                LogEvent::Lost(partitions)
-            } else {
-                LogEvent::Revoked(partitions)
+            events.push(match (assigned, lost) {
+                (true, _) => LogEvent::Assigned(partitions),
+                (false, true) => LogEvent::Lost(partitions),
+                (false, false) => LogEvent::Revoked(partitions),
             });
         }
         self.poll_answers(events);
@@ -484,6 +492,11 @@ impl Log for KafkaLog {
         match failed {
             Some((true, message)) => {
                 let code = self.consumer()?.client().fatal_error().map(|(code, _)| code);
+                // A consumer that gave up tells of no more rebalances.
+                let held = std::mem::take(&mut self.held);
+                if !held.is_empty() {
+                    events.push(LogEvent::Lost(held.into_iter().collect()));
+                }
                 Err(self.membership.gave_up(code, &message, now_ms))
             }
             Some((false, message)) => Err(Error::Retriable(message)),
@@ -534,6 +547,7 @@ impl Log for KafkaLog {
                 queue.forward(&self.topics.inputs[input.index()], *partition);
             }
         }
+        self.held.extend(starts.iter().map(|(input, partition, _)| (*input, *partition)));
         let consumer = self.consumer()?.clone();
         if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
             consumer.incremental_assign(&self.starts(starts)?).map_err(failed)?;
@@ -560,6 +574,7 @@ impl Log for KafkaLog {
     }
 
     fn unassign(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
+        self.held.retain(|held| !partitions.contains(held));
         let consumer = self.consumer()?;
         let unassigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(&self.list(partitions)),

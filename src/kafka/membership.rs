@@ -16,8 +16,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client_config;
 use super::committer::TopicNames;
+use super::group::{self, Identity};
 use super::log::LoopContext;
-use super::protocol;
+use super::{native, protocol};
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Error, Fatal};
 
@@ -26,19 +27,37 @@ use crate::error::{Error, Fatal};
 const RELEASE_LIMIT_MS: i64 = 120_000;
 /// How often it tries.
 const JOIN_AGAIN_MS: i64 = 2_000;
+/// How long after the end of its session a member is still named by the group, at
+/// most, as far as we hear of it.
+const NAMED_LIMIT_MS: i64 = 15_000;
 
 /// What a stream thread joins the group with.
 pub struct Membership {
     config: ClientConfig,
     topics: [String; 3],
     instance_id: Option<String>,
+    identity: Arc<Identity>,
+    session_ms: i64,
     refused: Option<Refused>,
+}
+
+/// What ends a process whose instance id is another's by now. With the classic
+/// protocol librdkafka is told so, and gives up; with the consumer protocol it
+/// goes on for ever, refused, and [`super::group`] finds out.
+pub fn id_lost(id: &str) -> Fatal {
+    Fatal::unavailable(format!(
+        "another process has taken the instance id {id:?} from this one, whose partitions it has. \
+         Give each process a kafka.instance_id of its own; if this one only came back late, start \
+         it again"
+    ))
 }
 
 /// The id is taken, as far as the group knows.
 struct Refused {
     since_ms: i64,
     again_ms: i64,
+    /// It was ours, and is another member's.
+    fenced: bool,
 }
 
 impl Membership {
@@ -61,7 +80,9 @@ impl Membership {
             client.set("group.instance.id", id);
         }
         let topics = topics.inputs.clone();
-        Membership { config: client, topics, instance_id, refused: None }
+        let identity = Arc::new(Identity::new(instance_id.clone()));
+        let session_ms = group::session_timeout_ms(config);
+        Membership { config: client, topics, instance_id, identity, session_ms, refused: None }
     }
 
     /// A consumer that joins.
@@ -72,7 +93,13 @@ impl Membership {
         let consumer: BaseConsumer<LoopContext> = self.config.create_with_context(LoopContext)?;
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
+        self.identity.joins_as(native::member_id(&consumer));
         Ok(consumer)
+    }
+
+    /// Who the thread is in the group, whichever consumer it joins with.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.identity.clone()
     }
 
     /// The group has spoken.
@@ -91,20 +118,19 @@ impl Membership {
         );
         match code {
             Some(RDKafkaErrorCode::UnreleasedInstanceId) => {
-                let refused =
-                    self.refused.get_or_insert(Refused { since_ms: now_ms, again_ms: now_ms });
+                let new = Refused { since_ms: now_ms, again_ms: now_ms, fenced: false };
+                let refused = self.refused.get_or_insert(new);
                 if now_ms - refused.since_ms > RELEASE_LIMIT_MS {
                     return Fatal::unavailable(taken).into();
                 }
                 refused.again_ms = now_ms + JOIN_AGAIN_MS;
                 Error::Retriable(taken)
             }
-            Some(RDKafkaErrorCode::FencedInstanceId) => Fatal::unavailable(format!(
-                "another process has taken the instance id {id:?} from this one, which has \
-                 given everything back. Give each process a kafka.instance_id of its own; if \
-                 this one only came back late, start it again"
-            ))
-            .into(),
+            Some(RDKafkaErrorCode::FencedInstanceId) => {
+                let again_ms = now_ms + JOIN_AGAIN_MS;
+                self.refused = Some(Refused { since_ms: now_ms, again_ms, fenced: true });
+                Error::Retriable(taken)
+            }
             // The start has asked; they were others then.
             Some(RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature) => {
                 let remedy = protocol::REMEDY;
@@ -123,16 +149,32 @@ impl Membership {
     }
 
     /// Whether it is time to try again with another consumer.
-    pub fn join_again(&mut self, now_ms: i64) -> bool {
-        let due = |refused: &Refused| refused.again_ms <= now_ms;
-        match &mut self.refused {
-            Some(refused) if due(refused) => {
-                // Until it is refused again.
-                refused.again_ms = i64::MAX;
-                true
+    ///
+    /// # Errors
+    /// Where another process has the id for good: it would be fenced in its turn.
+    pub fn join_again(&mut self, now_ms: i64) -> Result<bool, Error> {
+        let Some(refused) = self.refused.as_mut().filter(|refused| refused.again_ms <= now_ms)
+        else {
+            return Ok(false);
+        };
+        // Who it is that has the id is not told. It may be this process itself,
+        // whose joining was not answered by a broker that died: that member says
+        // no more, and is gone when its session ends.
+        if refused.fenced && self.identity.named_since(refused.since_ms) != Some(false) {
+            let id = self.instance_id.as_deref().unwrap_or_default();
+            let gone_ms = refused.since_ms + self.session_ms + NAMED_LIMIT_MS;
+            if self.identity.named_since(gone_ms) == Some(true) {
+                return Err(id_lost(id).into());
             }
-            _ => false,
+            refused.again_ms = now_ms + JOIN_AGAIN_MS;
+            return Err(Error::Retriable(format!(
+                "another member of the group has the instance id {id:?}, which this one had; it \
+                 joins again if that one turns out to be gone"
+            )));
         }
+        // Until it is refused again.
+        refused.again_ms = i64::MAX;
+        Ok(true)
     }
 }
 
@@ -163,23 +205,50 @@ mod tests {
     fn a_taken_id_is_waited_for_at_a_start_and_not_for_ever() {
         let taken = Some(RDKafkaErrorCode::UnreleasedInstanceId);
         let mut starting = membership("pod-7");
-        assert!(!starting.join_again(0));
+        assert!(!starting.join_again(0).unwrap());
         let Error::Retriable(words) = starting.gave_up(taken, "", 1_000) else { panic!() };
         assert!(words.contains("\"pod-7-3\"") && words.contains("kafka.instance_id"), "{words}");
-        assert!(!starting.join_again(1_500));
-        assert!(starting.join_again(1_000 + JOIN_AGAIN_MS));
-        assert!(!starting.join_again(1_001 + JOIN_AGAIN_MS));
+        assert!(!starting.join_again(1_500).unwrap());
+        assert!(starting.join_again(1_000 + JOIN_AGAIN_MS).unwrap());
+        assert!(!starting.join_again(1_001 + JOIN_AGAIN_MS).unwrap());
         let late_ms = 1_001 + RELEASE_LIMIT_MS;
         assert!(matches!(starting.gave_up(taken, "", late_ms), Error::Fatal(_)));
     }
 
-    #[test]
-    fn who_worked_and_lost_its_id_to_another_stops() {
+    fn fenced() -> Membership {
         let mut working = membership("pod-7");
         working.assigned();
         let fenced = Some(RDKafkaErrorCode::FencedInstanceId);
-        let Error::Fatal(fatal) = working.gave_up(fenced, "", 0) else { panic!() };
-        assert!(fatal.message.contains("has taken the instance id"), "{fatal}");
+        assert!(matches!(working.gave_up(fenced, "", 0), Error::Retriable(_)));
+        working
+    }
+
+    #[test]
+    fn who_worked_and_lost_its_id_to_another_stops() {
+        let mut working = fenced();
+        for now_ms in (0..=working.session_ms + NAMED_LIMIT_MS).step_by(5_000) {
+            working.identity.set_named(now_ms, true);
+            assert!(!matches!(working.join_again(now_ms), Ok(true) | Err(Error::Fatal(_))));
+        }
+        let late_ms = working.session_ms + NAMED_LIMIT_MS + JOIN_AGAIN_MS;
+        assert!(matches!(working.join_again(late_ms), Err(Error::Retriable(_))), "no answer");
+        working.identity.set_named(late_ms, true);
+        let late_ms = late_ms + JOIN_AGAIN_MS;
+        let Err(Error::Fatal(fatal)) = working.join_again(late_ms) else { panic!() };
+        assert!(fatal.message.contains("has taken the instance id \"pod-7-3\""), "{fatal}");
+    }
+
+    #[test]
+    fn who_was_fenced_by_itself_comes_back_once_the_group_names_nobody_under_its_id() {
+        let mut working = fenced();
+        working.identity.set_named(0, false);
+        assert!(working.join_again(JOIN_AGAIN_MS).is_err(), "it is not known since the refusal");
+        working.identity.set_named(5_000, true);
+        assert!(working.join_again(2 * JOIN_AGAIN_MS).is_err());
+        working.identity.set_named(10_000, false);
+        assert!(working.join_again(10_000).unwrap());
+        working.assigned();
+        assert!(!working.join_again(20_000).unwrap());
     }
 
     #[test]
@@ -188,8 +257,8 @@ mod tests {
         working.assigned();
         let taken = Some(RDKafkaErrorCode::UnreleasedInstanceId);
         assert!(matches!(working.gave_up(taken, "", 0), Error::Retriable(_)));
-        assert!(working.join_again(JOIN_AGAIN_MS));
+        assert!(working.join_again(JOIN_AGAIN_MS).unwrap());
         working.assigned();
-        assert!(!working.join_again(2 * JOIN_AGAIN_MS));
+        assert!(!working.join_again(2 * JOIN_AGAIN_MS).unwrap());
     }
 }

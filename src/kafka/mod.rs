@@ -3,6 +3,7 @@
 pub mod access;
 pub mod client_config;
 mod committer;
+pub mod group;
 pub mod log;
 mod membership;
 mod native;

@@ -7,16 +7,19 @@
 //! borrowed from an event outlives the closure it is lent to.
 //!
 //! `guards` owns what comes from librdkafka, `records` takes records and
-//! rebalances, `questions` asks without blocking, `access` what a client may do.
+//! rebalances, `questions` asks without blocking, `group` who the members of a
+//! group are, `access` what a client may do.
 
 #![allow(unsafe_code, reason = "librdkafka's C interface")]
 
 mod access;
+mod group;
 mod guards;
 mod questions;
 mod records;
 
 pub use access::{Operation, TopicAccess, may_commit, topic_access};
+pub use group::{Group, GroupQuestion, Member, member_id};
 pub use guards::{Found, NoAnswer, SOCKET_TIMEOUT_MS};
 pub use questions::{Questions, Spec};
 pub use records::{ConsumerQueue, NativeRecord, Polled};

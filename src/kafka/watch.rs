@@ -1,30 +1,70 @@
-//! Notices that somebody changed the number of partitions (rule R6): keys then
-//! belong elsewhere, and half a row in each of two shards is worse than none.
+//! What the process watches of Kafka beside its loops: the group, and the number
+//! of partitions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::producer::{BaseProducer, Producer};
 
 use super::client_config;
+use super::group::{GroupReport, GroupWatch, Identity};
+use super::membership;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::Input;
 
+/// How often the partition counts are looked at (rule R6).
+const COUNT_INTERVAL_MS: i64 = 30_000;
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks at the partition counts of the inputs and the changelog.
-pub struct PartitionWatch {
+/// Looks at both, for as long as the process wants to work.
+pub struct Watch {
+    partitions: PartitionWatch,
+    group: GroupWatch,
+    counted_ms: Option<i64>,
+}
+
+impl Watch {
+    /// Watches a group of which these are our members.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(config: &Config, members: Vec<Arc<Identity>>) -> Result<Watch, Fatal> {
+        Ok(Watch {
+            partitions: PartitionWatch::new(config, config.topics.partitions)?,
+            group: GroupWatch::new(config, members)?,
+            counted_ms: None,
+        })
+    }
+
+    /// Looks at what is due. Answers what the group has said, if it has.
+    ///
+    /// # Errors
+    /// When the process must stop: the number of partitions is another, or
+    /// another process has taken an instance id of ours.
+    pub fn look(&mut self, now_ms: i64) -> Result<Option<GroupReport>, Fatal> {
+        if now_ms - *self.counted_ms.get_or_insert(now_ms) > COUNT_INTERVAL_MS {
+            self.counted_ms = Some(now_ms);
+            self.partitions.check()?;
+        }
+        let report = self.group.look(now_ms);
+        match report.as_ref().and_then(|report| report.taken.as_deref()) {
+            Some(id) => Err(membership::id_lost(id)),
+            None => Ok(report),
+        }
+    }
+}
+
+/// Notices that somebody changed the number of partitions (rule R6): keys then
+/// belong elsewhere, and half a row in each of two shards is worse than none.
+struct PartitionWatch {
     client: BaseProducer,
     topics: Vec<String>,
     expected: usize,
 }
 
 impl PartitionWatch {
-    /// Watches for another count than this.
-    ///
-    /// # Errors
-    /// When librdkafka refuses the configuration.
-    pub fn new(config: &Config, expected: i32) -> Result<PartitionWatch, Fatal> {
+    fn new(config: &Config, expected: i32) -> Result<PartitionWatch, Fatal> {
         let client =
             client_config::base(config).create().map_err(|error| client_config::refused(&error))?;
         let mut topics: Vec<String> =
@@ -34,10 +74,7 @@ impl PartitionWatch {
     }
 
     /// Looks once. What cannot be seen is no finding.
-    ///
-    /// # Errors
-    /// When a count is another.
-    pub fn check(&self) -> Result<(), Fatal> {
+    fn check(&self) -> Result<(), Fatal> {
         for topic in &self.topics {
             let Ok(metadata) = self.client.client().fetch_metadata(Some(topic), METADATA_TIMEOUT)
             else {

@@ -36,12 +36,16 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         info!(partitions = %describe(&partitions), "revoked");
         self.counts.rebalances[1] += 1;
         self.forget_adoptions(&partitions);
-        self.release = Some(Release { partitions, since_ms: self.clock.monotonic_ms() });
+        if !partitions.is_empty() {
+            self.release = Some(Release { partitions, since_ms: self.clock.monotonic_ms() });
+        }
     }
 
     pub(super) fn on_lost(&mut self, partitions: &[(Input, i32)]) {
-        warn!(partitions = %describe(partitions), "lost: the group gave them to others");
-        self.counts.rebalances[2] += 1;
+        if !partitions.is_empty() {
+            warn!(partitions = %describe(partitions), "lost: the group gave them to others");
+            self.counts.rebalances[2] += 1;
+        }
         self.forget_adoptions(partitions);
         self.release = None;
         // The machine may have slept; the first commit to come tells (rule T6).

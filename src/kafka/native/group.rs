@@ -1,0 +1,185 @@
+//! Asking a group's coordinator who its members are and what each has.
+
+use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+
+use super::guards::{COORDINATOR_TIMEOUT_MS, Event, NoAnswer, Queue, options, partitions};
+use crate::kafka::client_config::LoggingContext;
+
+/// A group, as its coordinator describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// No member has still to be told of what it gets or gives.
+    pub stable: bool,
+    /// Whether it is of the classic protocol. While such a group is not stable,
+    /// its members have what they had before only in name.
+    pub classic: bool,
+    /// Its members; none where there is no such group.
+    pub members: Vec<Member>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// The id by which the group knows it.
+    pub id: String,
+    /// The id that it keeps across restarts, if it has one.
+    pub instance_id: Option<String>,
+    /// What it has, by topic and partition.
+    pub assigned: Vec<(String, i32)>,
+    /// What it is to have. `None` with the classic protocol, which does not tell.
+    pub target: Option<Vec<(String, i32)>>,
+}
+
+/// Asks for a group, one question at a time.
+pub struct GroupQuestion {
+    queue: Queue,
+    client: BaseConsumer<LoggingContext>,
+    asked: bool,
+}
+
+impl GroupQuestion {
+    /// Asks through this client, which has the group's id and does not join, as
+    /// that of [`super::Questions`].
+    pub fn new(client: BaseConsumer<LoggingContext>) -> GroupQuestion {
+        // SAFETY: the client lives as long as this value, which keeps it.
+        let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
+        GroupQuestion { queue: Queue(queue), client, asked: false }
+    }
+
+    /// Whether an answer is awaited.
+    pub fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Asks for the group.
+    pub fn ask(&mut self, group: &str) {
+        let Ok(group) = CString::new(group) else { return };
+        let mut groups: [*const c_char; 1] = [group.as_ptr()];
+        let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let rk = self.client.client().native_ptr();
+        // SAFETY: the client is ours; librdkafka copies the name and the options.
+        unsafe {
+            let options = options(rk, 0, operation, COORDINATOR_TIMEOUT_MS);
+            sys::rd_kafka_DescribeConsumerGroups(
+                rk,
+                groups.as_mut_ptr(),
+                groups.len(),
+                options.0,
+                self.queue.0,
+            );
+        }
+        self.asked = true;
+    }
+
+    /// The answer, if it has come.
+    pub fn poll(&mut self) -> Option<Result<Group, NoAnswer>> {
+        // The client's log lines are told only to who polls it.
+        drop(self.client.poll(Duration::ZERO));
+        loop {
+            let event = self.queue.poll(0)?;
+            if event.kind() == sys::RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT {
+                self.asked = false;
+                return Some(described(&event));
+            }
+        }
+    }
+}
+
+fn described(event: &Event) -> Result<Group, NoAnswer> {
+    match event.error() {
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+        error => return Err(NoAnswer { code: error.into(), message: event.message() }),
+    }
+    // SAFETY: the event is of this kind, and what it holds lives as long as it
+    // does; all that is kept is copied.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event.0);
+        let mut count = 0;
+        let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+        if count == 0 {
+            let code = RDKafkaErrorCode::Unknown;
+            return Err(NoAnswer { code, message: "no group in the answer".into() });
+        }
+        let group = *groups;
+        let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
+        if !error.is_null() {
+            let code = RDKafkaErrorCode::from(sys::rd_kafka_error_code(error));
+            // Before anybody has joined.
+            if code == RDKafkaErrorCode::GroupIdNotFound {
+                return Ok(Group::default());
+            }
+            let message = text(sys::rd_kafka_error_string(error)).unwrap_or_default();
+            return Err(NoAnswer { code, message });
+        }
+        let state = sys::rd_kafka_ConsumerGroupDescription_state(group);
+        let stable =
+            state == sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
+        let count = sys::rd_kafka_ConsumerGroupDescription_member_count(group);
+        let members = (0..count)
+            .map(|place| member(sys::rd_kafka_ConsumerGroupDescription_member(group, place)))
+            .collect();
+        let kind = sys::rd_kafka_ConsumerGroupDescription_type(group);
+        let classic =
+            kind != sys::rd_kafka_consumer_group_type_t::RD_KAFKA_CONSUMER_GROUP_TYPE_CONSUMER;
+        Ok(Group { stable, classic, members })
+    }
+}
+
+/// # Safety
+/// The member is valid.
+unsafe fn member(member: *const sys::rd_kafka_MemberDescription_t) -> Member {
+    // SAFETY: the caller's promise; all that is kept is copied.
+    unsafe {
+        Member {
+            id: text(sys::rd_kafka_MemberDescription_consumer_id(member)).unwrap_or_default(),
+            instance_id: text(sys::rd_kafka_MemberDescription_group_instance_id(member)),
+            assigned: assignment(sys::rd_kafka_MemberDescription_assignment(member))
+                .unwrap_or_default(),
+            target: assignment(sys::rd_kafka_MemberDescription_target_assignment(member)),
+        }
+    }
+}
+
+/// # Safety
+/// The assignment is null or valid.
+unsafe fn assignment(
+    assignment: *const sys::rd_kafka_MemberAssignment_t,
+) -> Option<Vec<(String, i32)>> {
+    if assignment.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise; the list, if any, lives as long as it does.
+    let found = unsafe { partitions(sys::rd_kafka_MemberAssignment_partitions(assignment)) };
+    Some(found.into_iter().map(|found| (found.topic, found.partition)).collect())
+}
+
+/// # Safety
+/// The text is null, or null-terminated.
+unsafe fn text(text: *const c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// The id by which a group knows this consumer, once it has one: with the
+/// consumer protocol from its beginning and for its life.
+pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    let rk = consumer.client().native_ptr();
+    // SAFETY: the client is borrowed; the text is ours to free, after it is copied.
+    let id = unsafe {
+        let native = sys::rd_kafka_memberid(rk);
+        let id = text(native);
+        if !native.is_null() {
+            sys::rd_kafka_mem_free(rk, native.cast());
+        }
+        id
+    };
+    id.filter(|id| !id.is_empty())
+}
