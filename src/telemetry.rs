@@ -58,6 +58,8 @@ pub const OFFSETS_LOST: &str = "device_status_offsets_lost_total";
 pub const SESSIONS_FORGOTTEN: &str = "device_status_sessions_forgotten_total";
 /// Whether Redis answers.
 pub const REDIS_UP: &str = "device_status_redis_up";
+/// Whether the keys in Redis belong to another group (rule V4).
+pub const REDIS_OTHER_GROUP: &str = "device_status_redis_other_group";
 /// Writes that wait for Redis.
 pub const REDIS_BACKLOG: &str = "device_status_redis_backlog_writes";
 /// Writes to Redis by result.
@@ -307,6 +309,14 @@ pub const METRICS: &[Metric] = &[
         "Closed VPN sessions forgotten before their time, because their device had too many.",
     ),
     metric(REDIS_UP, Kind::Gauge, Unit::Count, &[], "1 while Redis answers, else 0."),
+    metric(
+        REDIS_OTHER_GROUP,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "1 while the keys under redis.prefix belong to another group, so that nothing is written \
+         to Redis, else 0.",
+    ),
     metric(REDIS_BACKLOG, Kind::Gauge, Unit::Count, &[], "Writes that wait for Redis."),
     metric(
         REDIS_WRITES,

@@ -97,9 +97,14 @@ pub struct DeviceStatus {
 impl DeviceStatus {
     /// Starts the service; does not wait for it.
     pub fn start(config: &ServiceConfig) -> DeviceStatus {
+        DeviceStatus::start_with(config, &[])
+    }
+
+    /// The same, with arguments of `run`.
+    pub fn start_with(config: &ServiceConfig, arguments: &[&str]) -> DeviceStatus {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new(binary());
-        command.arg("--config").arg(config.write_to(directory.path())).arg("run");
+        command.arg("--config").arg(config.write_to(directory.path())).arg("run").args(arguments);
         command.env("RUST_BACKTRACE", "1");
         DeviceStatus {
             process: Process::spawn("device-status", command),
