@@ -115,6 +115,59 @@ fn another_group_changes_no_key_and_says_so() {
     assert_eq!(hash(&mut redis, "ds:owner")["group"], "the-others");
 }
 
+#[test]
+fn after_a_flush_who_had_the_prefix_has_it_again() {
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let mut first = filled(&server, 60, true, PASS);
+    let mut second = Owner::start_as(&others(), &config(server.url()), EPOCH + 1_000, 0);
+    second.change(&mut Dice(3), 90, 80);
+    second.turn_until("it to be told", |owner| owner.other_group().is_some());
+    for _ in 0..2 {
+        // Idle, so that the loss is noticed only when the marker is looked at.
+        let rewrites = first.rewrites;
+        flush_all(&mut redis);
+        first.turn_until("the loss to be noticed", |owner| {
+            second.turn();
+            assert_eq!(owner.other_group(), None);
+            owner.rewrites > rewrites
+        });
+        first.settle();
+        // Long enough for the second to take it, were it nobody's.
+        pause(SEVERAL_LOOKS);
+        assert_eq!(first.other_group(), None);
+        assert_eq!(second.other_group().as_deref(), Some("the-group"));
+    }
+    first.assert_equal(&mut redis, &BTreeSet::new());
+}
+
+#[test]
+fn a_marker_that_names_another_group_ends_writing_until_it_is_gone() {
+    let server = RedisServer::start();
+    let mut redis = server.connection();
+    let mut owner = filled(&server, 30, true, PASS);
+    run(&mut redis, "HSET ds:partition:3 group somebody");
+    let mut dice = Dice(9);
+    owner.turn_until("it to be told", |owner| {
+        owner.change(&mut dice, 30, 2);
+        owner.other_group().is_some()
+    });
+    let before = all(&mut redis);
+    let ticks = SEVERAL_LOOKS.as_millis() / 100;
+    for _ in 0..ticks {
+        owner.change(&mut dice, 30, 2);
+        owner.turn();
+        pause(Duration::from_millis(100));
+    }
+    assert!(all(&mut redis) == before, "something was written");
+    run(&mut redis, "HDEL ds:partition:3 group");
+    owner.turn_until("writing to go on", |owner| owner.other_group().is_none());
+    owner.settle();
+    owner.sweep();
+    owner.assert_equal(&mut redis, &BTreeSet::new());
+    assert_eq!(owner.rewrites, 0, "nothing was lost");
+}
+
 /// The markers alone tell it, wherever they are, and so does the owner alone.
 #[test]
 fn one_key_that_names_another_group_is_enough() {
@@ -298,6 +351,16 @@ fn on_a_cluster_every_node_by_itself_tells_of_the_group() {
     let mut second = Owner::start_as(&others(), &redis_config, EPOCH + 1_000, 0);
     second.fill(30);
     assert_eq!(second.other_group(), None);
+    // A witness of any partition, on any node.
+    let witness = keys_of_cluster(&cluster, &format!("ds:partition:{PARTITION}:*")).pop().unwrap();
+    run(&mut cluster.connection(), &format!("HSET {witness} group somebody"));
+    second.turn_until("it to be told", |owner| owner.other_group().is_some());
+    pause(SEVERAL_LOOKS);
+    assert_eq!(second.other_group().as_deref(), Some("somebody"));
+    run(&mut cluster.connection(), &format!("HDEL {witness} group"));
+    second.turn_until("writing to go on", |owner| owner.other_group().is_none());
+    second.fill(30);
+    assert_eq!(second.rewrites, 0, "nothing was lost");
 }
 
 fn keys_of_cluster(cluster: &RedisCluster, pattern: &str) -> Vec<String> {

@@ -16,6 +16,11 @@ use crate::error::Fatal;
 /// Markers are read in blocks of so many partitions, until a block is empty.
 const PARTITIONS_BLOCK: i32 = 128;
 
+/// How long the keys must have been nobody's before a group that was kept from
+/// them claims them. Who had them looks at its markers more often than that, and
+/// claims them again after a flush.
+const VACANT_MS: i64 = 2 * CHECK_INTERVAL_MS;
+
 /// The group whose view is written.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -136,18 +141,19 @@ fn named(
     }
 }
 
-/// The first group besides `ours` that is named under the prefix.
+/// The groups besides `ours` that are named under the prefix.
 ///
 /// # Errors
 /// When a server does not answer.
-pub fn other_named(
+pub fn others_named(
     keys: &Keys,
     layout: &Layout,
     ours: &str,
+    also: Option<(i32, Place)>,
     ask: Ask<'_>,
-) -> Result<Option<String>, String> {
-    let found = named(keys, layout, None, ask)?;
-    Ok(found.into_iter().map(|(_, group)| group).find(|group| group != ours))
+) -> Result<Vec<String>, String> {
+    let found = named(keys, layout, also, ask)?;
+    Ok(found.into_iter().map(|(_, group)| group).filter(|group| group != ours).collect())
 }
 
 /// Claims the prefix for `ours`, unless another group has it: then its name.
@@ -236,13 +242,22 @@ pub enum Passage {
     Shut(String),
 }
 
+/// Nothing may be written.
+struct Shut {
+    met: Met,
+    /// When to look again.
+    at_ms: i64,
+    /// The last look found nobody.
+    vacant: bool,
+}
+
 /// Keeps a worker from writing to another group's keys.
 pub struct Gate {
     group: Group,
     /// The prefix was seen to be ours on this connection.
     open: bool,
     /// What was met, and when to look again.
-    shut: Option<(Met, i64)>,
+    shut: Option<Shut>,
     /// It was ours once: from then on nothing is taken from anybody.
     passed: bool,
 }
@@ -268,7 +283,7 @@ impl Gate {
     /// While nothing may be written: how long until it is looked at again.
     #[must_use]
     pub fn due_in_ms(&self, now_ms: i64) -> Option<i64> {
-        self.shut.as_ref().map(|(_, at_ms)| (at_ms - now_ms).max(0))
+        self.shut.as_ref().map(|shut| (shut.at_ms - now_ms).max(0))
     }
 
     /// Whether the prefix must be claimed before anything is written. `doubt`:
@@ -291,12 +306,18 @@ impl Gate {
     ) -> Result<Passage, String> {
         let Group { name, take_view_from, .. } = &self.group;
         let from = take_view_from.as_deref().filter(|_| !self.passed);
-        let met = met.or_else(|| self.shut.as_ref().map(|(met, _)| met.clone()));
+        let met = met.or_else(|| self.shut.as_ref().map(|shut| shut.met.clone()));
         let marker = met.as_ref().map(|met| met.marker);
         let layout = link.layout();
-        let other =
-            claim(keys, &layout, (name, from), marker, &mut |commands| link.round_trip(commands))?;
-        match other {
+        let mut ask = |commands: &[Cmd]| link.round_trip(commands);
+        if let Some(shut) = self.shut.as_mut().filter(|shut| !shut.vacant)
+            && others_named(keys, &layout, name, marker, &mut ask)?.is_empty()
+        {
+            // Where all was flushed, who had it writes it again.
+            (shut.vacant, shut.at_ms) = (true, now_ms + VACANT_MS);
+            return Ok(Passage::Shut(shut.met.group.clone()));
+        }
+        match claim(keys, &layout, (name, from), marker, &mut ask)? {
             None => {
                 (self.open, self.passed, self.shut) = (true, true, None);
                 Ok(Passage::Open)
@@ -305,7 +326,7 @@ impl Gate {
                 self.open = false;
                 let marker = marker.unwrap_or((0, None));
                 let met = Met { group: other.clone(), marker };
-                self.shut = Some((met, now_ms + CHECK_INTERVAL_MS));
+                self.shut = Some(Shut { met, at_ms: now_ms + CHECK_INTERVAL_MS, vacant: false });
                 Ok(Passage::Shut(other))
             }
         }

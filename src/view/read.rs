@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::access::{Access, complaint};
-use super::claim::{of_another, other_named};
+use super::claim::{of_another, others_named};
 use super::keys::{DEVICE_FIELDS, Keys};
 use super::nodes::Nodes;
 use crate::config::Redis;
@@ -98,10 +98,10 @@ impl Reader {
             let answers = nodes.exchange(commands)?.into_iter();
             Ok(answers.map(|answer| answer.map_err(|error| complaint(&error))).collect())
         };
-        match other_named(keys, &layout, group, &mut ask) {
-            Ok(None) => Ok(()),
-            Ok(Some(other)) => Err(Fatal::unavailable(of_another(shown_url, keys, group, &other))),
-            Err(error) => Err(unavailable(shown_url, &error)),
+        let others = others_named(keys, &layout, group, None, &mut ask);
+        match others.map_err(|error| unavailable(shown_url, &error))?.first() {
+            None => Ok(()),
+            Some(other) => Err(Fatal::unavailable(of_another(shown_url, keys, group, other))),
         }
     }
 
