@@ -42,6 +42,8 @@ pub const CHANGE_DELAY: &str = "device_status_change_delay_seconds";
 pub const COMMITS: &str = "device_status_commits_total";
 /// Records read by restores.
 pub const RESTORED: &str = "device_status_restored_records_total";
+/// When records were first and last worked on.
+pub const WORKED_AT: &str = "device_status_worked_at_seconds";
 /// Records a restore has still to read.
 pub const RESTORE_REMAINING: &str = "device_status_restore_remaining_records";
 /// Shards by state.
@@ -268,6 +270,14 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["source"],
         "Records read by restores, from the changelog or from the heartbeats.",
+    ),
+    metric(
+        WORKED_AT,
+        Kind::Gauge,
+        Unit::Seconds,
+        &["thread", "work", "edge"],
+        "When records were first and last (edge) applied or restored (work), in seconds of the \
+         process's monotonic clock: for rates, by differences only.",
     ),
     metric(
         RESTORE_REMAINING,

@@ -371,6 +371,14 @@ impl Runner {
             gauge!(telemetry::SHARDS, "thread" => thread, "state" => state)
                 .set(count(stage) as f64);
         }
+        for (work, span) in [("applied", report.applied), ("restored", report.restored)] {
+            let Some((first_ms, last_ms)) = span.ends() else { continue };
+            for (edge, ms) in [("first", first_ms), ("last", last_ms)] {
+                let thread = self.number.to_string();
+                gauge!(telemetry::WORKED_AT, "thread" => thread, "work" => work, "edge" => edge)
+                    .set(ms as f64 / 1000.0);
+            }
+        }
         for shard in &report.shards {
             let partition = shard.partition.to_string();
             for (status, count) in Status::ALL.iter().zip(shard.statuses) {
