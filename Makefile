@@ -52,7 +52,7 @@ bench: need-build ## Benchmarks: the parts, then all of it beside a bare consume
 		cargo test --release --test memory -- --nocapture
 	cargo bench --bench end_to_end
 
-bench-quick: need-build ## The end-to-end benchmark with less of everything, in three minutes
+bench-quick: need-build ## The end-to-end benchmark with less of everything, in some minutes
 	scripts/need.sh java javac maven redis
 	cargo bench --bench end_to_end -- --quick
 

@@ -15,7 +15,7 @@ use device_status::shard::{
 use device_status::stream_thread::ports::View;
 use device_status::view::RedisView;
 
-use support::redis::{HostClock, RedisServer};
+use support::redis::{HostClock, RedisServer, group};
 use support::wait::pause;
 
 const BATCH: u64 = 10_000;
@@ -33,7 +33,7 @@ impl Owner {
     fn start(server: &RedisServer) -> Owner {
         let refresh_interval = Duration::ZERO;
         let config = Redis { url: server.url(), refresh_interval, ..Redis::default() };
-        let mut view = RedisView::start(&config, HostClock::start()).expect("a view");
+        let mut view = RedisView::start(&config, &group(), HostClock::start()).expect("a view");
         view.take(PARTITION, EPOCH, 0);
         Owner { view, sequence: 0, events: Vec::new() }
     }

@@ -78,6 +78,8 @@ pub enum RedisHealth {
     Available,
     /// It does not, for this reason.
     Unavailable(String),
+    /// The keys under our prefix are this other group's: nothing is written.
+    OfAnotherGroup(String),
 }
 
 impl RedisHealth {
@@ -86,6 +88,7 @@ impl RedisHealth {
             RedisHealth::Connecting => "connecting",
             RedisHealth::Available => "available",
             RedisHealth::Unavailable(_) => "unavailable",
+            RedisHealth::OfAnotherGroup(_) => "of-another-group",
         }
     }
 }
@@ -203,6 +206,10 @@ impl Health {
             RedisHealth::Unavailable(reason) => {
                 reasons.push(format!("Redis is unavailable: {reason}"));
             }
+            RedisHealth::OfAnotherGroup(other) => reasons.push(format!(
+                "the keys under redis.prefix belong to group {other:?}, so nothing is written to \
+                 Redis: set another redis.prefix, or start with --take-view-from {other}"
+            )),
         }
         self.verdict(reasons)
     }

@@ -42,6 +42,8 @@ pub const CHANGE_DELAY: &str = "device_status_change_delay_seconds";
 pub const COMMITS: &str = "device_status_commits_total";
 /// Records read by restores.
 pub const RESTORED: &str = "device_status_restored_records_total";
+/// When records were first and last worked on.
+pub const WORKED_AT: &str = "device_status_worked_at_seconds";
 /// Records a restore has still to read.
 pub const RESTORE_REMAINING: &str = "device_status_restore_remaining_records";
 /// Shards by state.
@@ -62,6 +64,8 @@ pub const SESSIONS_FORGOTTEN: &str = "device_status_sessions_forgotten_total";
 pub const OPEN_SESSIONS_FORGOTTEN: &str = "device_status_open_sessions_forgotten_total";
 /// Whether Redis answers.
 pub const REDIS_UP: &str = "device_status_redis_up";
+/// Whether the keys in Redis belong to another group (rule V4).
+pub const REDIS_OTHER_GROUP: &str = "device_status_redis_other_group";
 /// Writes that wait for Redis.
 pub const REDIS_BACKLOG: &str = "device_status_redis_backlog_writes";
 /// Writes to Redis by result.
@@ -272,6 +276,14 @@ pub const METRICS: &[Metric] = &[
         "Records read by restores, from the changelog or from the heartbeats.",
     ),
     metric(
+        WORKED_AT,
+        Kind::Gauge,
+        Unit::Seconds,
+        &["thread", "work", "edge"],
+        "When records were first and last (edge) applied or restored (work), in seconds of the \
+         process's monotonic clock: for rates, by differences only.",
+    ),
+    metric(
         RESTORE_REMAINING,
         Kind::Gauge,
         Unit::Count,
@@ -326,6 +338,14 @@ pub const METRICS: &[Metric] = &[
         "Open VPN sessions forgotten, because their device had too many.",
     ),
     metric(REDIS_UP, Kind::Gauge, Unit::Count, &[], "1 while Redis answers, else 0."),
+    metric(
+        REDIS_OTHER_GROUP,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "1 while the keys under redis.prefix belong to another group, so that nothing is written \
+         to Redis, else 0.",
+    ),
     metric(REDIS_BACKLOG, Kind::Gauge, Unit::Count, &[], "Writes that wait for Redis."),
     metric(
         REDIS_WRITES,

@@ -14,7 +14,7 @@ use device_status::shard::{
 use device_status::stream_thread::ports::{View, ViewEvent};
 use device_status::view::RedisView;
 use serde_json::{Value, json};
-use support::redis::{HostClock, PATIENCE, RedisServer, wait_for};
+use support::redis::{HostClock, PATIENCE, RedisServer, group, wait_for};
 
 fn write(sequence: u64, name: &str, status: Status, changed: bool) -> ViewWrite {
     let view = DeviceView {
@@ -42,7 +42,7 @@ fn config(server: &RedisServer) -> Redis {
 
 /// A server, and a view that owns partition 0 and partition 200.
 fn view(server: &RedisServer) -> RedisView {
-    let mut view = RedisView::start(&config(server), HostClock::start()).unwrap();
+    let mut view = RedisView::start(&config(server), &group(), HostClock::start()).unwrap();
     for partition in [0, 100, 200] {
         view.take(partition, 1, 0);
     }

@@ -11,7 +11,7 @@ use device_status::shard::{
 };
 use device_status::stream_thread::ports::{FoundSubject, Marker, View, ViewEvent};
 use device_status::view::RedisView;
-use support::redis::{HostClock, RedisServer, hash, members, wait_for, wait_for_some};
+use support::redis::{HostClock, RedisServer, group, hash, members, wait_for, wait_for_some};
 
 const EPOCH: u64 = 1_700_000_000_000;
 const NOW: Timestamp = Timestamp(1_700_000_000_500);
@@ -42,7 +42,10 @@ fn start(server: &RedisServer, fleet_members: bool) -> Watched {
         refresh_interval: Duration::ZERO,
         ..Redis::default()
     };
-    Watched { view: RedisView::start(&config, HostClock::start()).unwrap(), seen: Vec::new() }
+    Watched {
+        view: RedisView::start(&config, &group(), HostClock::start()).unwrap(),
+        seen: Vec::new(),
+    }
 }
 
 /// A view that has taken partition 3 for [`EPOCH`].
@@ -549,7 +552,7 @@ fn the_rights_that_the_documentation_names_are_enough() {
         refresh_interval: Duration::from_secs(1),
         ..Redis::default()
     };
-    let view = RedisView::start(&config, HostClock::start()).unwrap();
+    let view = RedisView::start(&config, &group(), HostClock::start()).unwrap();
     let mut view = Watched { view, seen: Vec::new() };
     view.ask_marker(3);
     wait_event(&mut view, ViewEvent::Marker(3, None));

@@ -13,7 +13,7 @@ use device_status::config::Redis;
 use device_status::error::FatalKind;
 use device_status::view::RedisView;
 use support::owner::{Dice, EPOCH, Owner, PASS, device, filled_with, run};
-use support::redis::{HostClock, RedisServer, wait_for};
+use support::redis::{HostClock, RedisServer, group, wait_for};
 use support::redis_cluster::RedisCluster;
 use support::redis_sentinel::RedisSentinel;
 use support::redis_tls::{Authority, TlsServer};
@@ -41,7 +41,7 @@ fn assert_reaches(redis: Redis, connection: &mut dyn redis::ConnectionLike) {
 /// What the view complains of, which is what `get` says too.
 #[track_caller]
 fn complaint(redis: &Redis) -> String {
-    let view = RedisView::start(redis, HostClock::start()).unwrap();
+    let view = RedisView::start(redis, &group(), HostClock::start()).unwrap();
     let stats = view.stats();
     wait_for("a complaint", || stats.advice().trouble.is_some());
     assert!(!stats.connected.load(Ordering::Relaxed));
@@ -82,7 +82,7 @@ fn a_renewed_certificate_is_read_at_the_next_connection() {
         key_file: key_file.clone(),
         ..tls.config()
     };
-    let view = RedisView::start(&redis, HostClock::start()).unwrap();
+    let view = RedisView::start(&redis, &group(), HostClock::start()).unwrap();
     let stats = view.stats();
     wait_for("a complaint", || stats.advice().trouble.is_some());
     let (good_certificate, good_key) = tls.authority.sign("client", &[]);
@@ -100,7 +100,7 @@ fn what_bars_the_way_of_tls_is_told_with_its_remedy() {
 
     let wrong_authority = Redis { ca_file: Authority::new().ca_file(), ..whole.clone() };
     // The directory is gone with its authority: so is the file.
-    let Err(fatal) = RedisView::start(&wrong_authority, HostClock::start()) else {
+    let Err(fatal) = RedisView::start(&wrong_authority, &group(), HostClock::start()) else {
         panic!("a file that is not there was read")
     };
     assert!(fatal.message.contains("redis.ca_file"), "{fatal}");

@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::processor;
-use crate::report::{Measured, say};
+use crate::report::{LEAST, Measured, say};
 use crate::support::kafka::KafkaBroker;
 use crate::support::wait::Stopwatch;
 
@@ -29,8 +29,10 @@ pub fn rate_with_jemalloc(broker: &KafkaBroker, topic: &str, count: u64) -> Opti
         .output()
         .expect("this program again");
     let said = String::from_utf8(output.stdout).expect("text");
-    let mut numbers = said.split_whitespace().map(|number| number.parse().expect("a number"));
-    Some(Measured { per_s: numbers.next()?, cpu_ns: numbers.next()? })
+    let mut numbers = said.split_whitespace();
+    let records = numbers.next()?.parse().expect("a count");
+    let took = Duration::from_nanos(numbers.next()?.parse().expect("nanoseconds"));
+    Some(Measured::new(records, took, numbers.next()?.parse().expect("nanoseconds")))
 }
 
 /// What the other process does.
@@ -38,8 +40,8 @@ pub fn child(arguments: &[String]) {
     let [address, topic, count] = arguments else { panic!("--bare BROKER TOPIC COUNT") };
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("broker.address.family", "v4");
-    let Measured { per_s, cpu_ns } = rate_of(&config, topic, count.parse().expect("a count"));
-    println!("{per_s} {cpu_ns}");
+    let measured = rate_of(&config, topic, count.parse().expect("a count"));
+    println!("{} {} {}", measured.records, measured.took.as_nanos(), measured.cpu_ns);
 }
 
 fn jemalloc() -> Option<PathBuf> {
@@ -49,39 +51,48 @@ fn jemalloc() -> Option<PathBuf> {
 }
 
 fn rate_of(config: &ClientConfig, topic: &str, count: u64) -> Measured {
-    let consumer = consumer(config, topic);
-    let mut seen = 0;
-    let mut start = None;
-    // The first tenth is left out: connections and buffers fill.
-    let from = count / 10;
-    while seen < count {
-        if let Some(Ok(_)) = consumer.poll(Duration::from_millis(100)) {
-            seen += 1;
-            if seen == from {
-                start = Some((Stopwatch::start(), processor::this_thread_ns()));
-            }
-        }
-    }
-    let (watch, cpu_ns) = start.expect("more than nothing to read");
-    Measured::new(seen - from, watch.elapsed(), processor::this_thread_ns() - cpu_ns)
+    passes(config, topic, |seen, _| seen == count)
 }
 
 /// The same of a compacted topic, of which nobody knows how much there is.
 pub fn rate_of_what_there_is(broker: &KafkaBroker, topic: &str) -> Measured {
-    let consumer = consumer(&broker.config(), topic);
-    let partitions = consumer.assignment().expect("an assignment").count();
-    let (mut seen, mut ends) = (0, 0);
-    let watch = Stopwatch::start();
-    let cpu_ns = processor::this_thread_ns();
-    while ends < partitions {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(_)) => seen += 1,
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ends += 1,
-            Some(Err(error)) => panic!("{error}"),
-            None => {}
+    say(&format!("a bare consumer reads {topic}"));
+    passes(&broker.config(), topic, |_, ends_left| ends_left == 0)
+}
+
+/// Reads a topic from its start until it is `done`, by the records seen and the
+/// partitions that have not ended, and again until that took long enough to
+/// be measured. Each pass counts from its first record to its last.
+#[allow(clippy::cast_precision_loss, reason = "figures for people")]
+fn passes(config: &ClientConfig, topic: &str, done: impl Fn(u64, usize) -> bool) -> Measured {
+    let (mut records, mut took, mut cpu_ns) = (0, Duration::ZERO, 0);
+    while took < LEAST {
+        let consumer = consumer(config, topic);
+        let mut ends_left = consumer.assignment().expect("an assignment").count();
+        let mut seen = 0;
+        let mut start = None;
+        let mut last = Duration::ZERO;
+        while !done(seen, ends_left) {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(_)) => {
+                    seen += 1;
+                    start.get_or_insert_with(|| (Stopwatch::start(), processor::this_thread_ns()));
+                }
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => {
+                    ends_left = ends_left.saturating_sub(1);
+                    last = start.as_ref().map_or(last, |(watch, _)| watch.elapsed());
+                }
+                Some(Err(error)) => panic!("{error}"),
+                None => {}
+            }
         }
+        let (watch, cpu_before_ns) = start.expect("something to read");
+        // Ends come at once behind the last record.
+        took += if ends_left == 0 { last } else { watch.elapsed() };
+        cpu_ns += processor::this_thread_ns() - cpu_before_ns;
+        records += seen;
     }
-    Measured::new(seen, watch.elapsed(), processor::this_thread_ns() - cpu_ns)
+    Measured::new(records, took, cpu_ns as f64 / records as f64)
 }
 
 fn consumer(config: &ClientConfig, topic: &str) -> BaseConsumer {

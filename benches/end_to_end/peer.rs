@@ -47,5 +47,5 @@ pub fn rate(
     }
     let status = peer.wait().expect("the peer");
     let (records, ms) = said.unwrap_or_else(|| panic!("the peer ended ({status}) too early"));
-    (Measured::new(records, Duration::from_millis(ms), 0), heap_bytes)
+    (Measured::new(records, Duration::from_millis(ms), 0.0), heap_bytes)
 }

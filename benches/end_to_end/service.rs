@@ -1,4 +1,5 @@
-//! The built binary, as a black box: its rates are those of its own counters.
+//! The built binary, as a black box: its rates are those of its own stamps of
+//! the first and the last record, since its counters move only twice a second.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::report::{Measured, Report, say};
 use crate::support::kafka::{KafkaBroker, ServiceTopics};
 use crate::support::redis::RedisServer;
 use crate::support::service::{DeviceStatus, ServiceConfig};
-use crate::support::wait::{Stopwatch, pause, wait_for};
+use crate::support::wait::{pause, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -21,13 +22,11 @@ pub struct Group {
 /// A run under observation.
 struct Run {
     service: DeviceStatus,
-    watch: Stopwatch,
 }
 
-/// A look at the counters.
+/// A look at the counters, just after they moved.
 #[derive(Clone, Debug)]
 struct Look {
-    at: Duration,
     records: u64,
     cpu_ns: u64,
 }
@@ -63,7 +62,7 @@ impl Group {
 
     fn start(&self, redis: &RedisServer, threads: i64) -> Run {
         let config = self.config.clone().redis(&redis.url()).set("processing.threads", threads);
-        Run { service: DeviceStatus::start(&config), watch: Stopwatch::start() }
+        Run { service: DeviceStatus::start(&config) }
     }
 
     /// Reads what there is, commits it, and ends.
@@ -79,10 +78,10 @@ impl Group {
     pub fn steady(&self, redis: &RedisServer, fleet: &Fleet, report: &mut Report) {
         say(&format!("{} restores, then reads on", self.topics.group));
         let mut run = self.start(redis, 1);
-        let (restored, took) = run.wait_until_restored();
-        report.add("restore", Measured::new(restored, took, 0));
+        let restored = run.wait_until_restored();
+        report.add("restore", restored);
         let looks = run.looks_until(fleet.heartbeats);
-        report.add("steady", rate(&looks, fleet.heartbeats));
+        report.add("steady", run.measured("applied", fleet.heartbeats, cpu_ns_each(&looks)));
         report.add_threads("steady", &processor::threads_ns(run.service.process.id()));
         run.service.terminate();
     }
@@ -93,16 +92,7 @@ impl Group {
         say(&format!("{} reads everything, cold", self.topics.group));
         let mut run = self.start(redis, 1);
         let looks = run.looks_until(records);
-        let first = looks.iter().find(|look| look.records > 0).expect("it read something");
-        let last = looks.last().expect("a look");
-        report.add(
-            "cold",
-            Measured::new(
-                last.records - first.records,
-                last.at - first.at,
-                last.cpu_ns - first.cpu_ns,
-            ),
-        );
+        report.add("cold", run.measured("applied", records, cpu_ns_each(&looks)));
         run.wait_until_written();
         let resident = processor::resident_bytes(run.service.process.id());
         report.set("cold_resident_bytes", resident);
@@ -113,11 +103,12 @@ impl Group {
     pub fn grow(&self, redis: &RedisServer, fleet: &Fleet, threads: i64, report: &mut Report) {
         say(&format!("{} devices, {threads} threads", fleet.devices));
         let mut run = self.start(redis, threads);
-        let (_, took) = run.wait_until_restored();
+        let restored = run.wait_until_restored();
         let looks = run.looks_until(fleet.heartbeats);
         let name = format!("growth_{}_devices_{threads}_threads", fleet.devices);
-        report.add(&name, rate(&looks, fleet.heartbeats));
-        report.set(&format!("{name}_restore_ms"), u64::try_from(took.as_millis()).unwrap());
+        report.add(&name, run.measured("applied", fleet.heartbeats, cpu_ns_each(&looks)));
+        let restore_ms = u64::try_from(restored.took.as_millis()).expect("milliseconds");
+        report.set(&format!("{name}_restore_ms"), restore_ms);
         let resident = processor::resident_bytes(run.service.process.id());
         report.set(&format!("{name}_resident_bytes"), resident);
         run.service.terminate();
@@ -135,7 +126,7 @@ impl Run {
             threads.iter().filter(|(name, _)| name.starts_with("stream-")).map(|(_, ns)| ns);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let records = records as u64;
-        Some(Look { at: self.watch.elapsed(), records, cpu_ns: cpu_ns.sum() })
+        Some(Look { records, cpu_ns: cpu_ns.sum() })
     }
 
     /// Looks again and again; keeps a look for each step of the counters.
@@ -149,29 +140,35 @@ impl Run {
             if look.records >= records {
                 return Ok(());
             }
-            // The counters move twice a second; asking costs the service time.
+            // Asking costs the service time.
             pause(Duration::from_millis(20));
             Err(look.records.to_string())
         });
         looks
     }
 
-    fn wait_until_restored(&mut self) -> (u64, Duration) {
-        let mut restored = 0;
-        let mut began = None;
+    fn wait_until_restored(&mut self) -> Measured {
+        let service = &self.service;
         wait_for(PATIENCE, "the restore", || {
-            let service = &self.service;
-            let count = service.metric("device_status_restored_records_total", "").unwrap_or(0.0);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let count = count as u64;
-            if count > 0 && began.is_none() {
-                began = Some(self.watch.elapsed());
-            }
-            restored = count;
             let running = service.metric("device_status_shards", "running").unwrap_or(0.0);
             if running >= 4.0 { Ok(()) } else { Err(format!("{running} shards run")) }
         });
-        (restored, self.watch.elapsed() - began.unwrap_or_default())
+        let count = service.metric("device_status_restored_records_total", "").unwrap_or(0.0);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let restored = count as u64;
+        self.measured("restored", restored, 0.0)
+    }
+
+    /// So many records, between the service's own stamps of the first and the
+    /// last, of whichever thread.
+    fn measured(&self, work: &str, records: u64, cpu_ns: f64) -> Measured {
+        let at = |edge: &str, choose: fn(f64, f64) -> f64| {
+            let labels = [format!("work=\"{work}\""), format!("edge=\"{edge}\"")];
+            let all = self.service.metrics("device_status_worked_at_seconds", &labels);
+            all.into_iter().reduce(choose).expect("the service did some work")
+        };
+        let took_s = at("last", f64::max) - at("first", f64::min);
+        Measured::new(records, Duration::from_secs_f64(took_s.max(0.0)), cpu_ns)
     }
 
     fn wait_until_written(&mut self) {
@@ -187,11 +184,15 @@ impl Run {
     }
 }
 
-/// The rate between the first tenth and the last look before the end: at both
-/// a counter had just been published.
-fn rate(looks: &[Look], records: u64) -> Measured {
-    let first = looks.iter().find(|look| look.records >= records / 10).expect("a look");
-    let before_end = |look: &&Look| look.records < records && look.records > first.records;
-    let last = looks.iter().rev().find(before_end).or(looks.last()).expect("a look");
-    Measured::new(last.records - first.records, last.at - first.at, last.cpu_ns - first.cpu_ns)
+/// Processor time of the stream threads for each record, between the first and
+/// the last time that the counters moved: what they did before and after, as a
+/// restore, is left out. 0 where they moved once only.
+#[allow(clippy::cast_precision_loss, reason = "figures for people")]
+fn cpu_ns_each(looks: &[Look]) -> f64 {
+    let first = looks.iter().find(|look| look.records > 0);
+    let (Some(first), Some(last)) = (first, looks.last()) else { return 0.0 };
+    match last.records - first.records {
+        0 => 0.0,
+        records => (last.cpu_ns - first.cpu_ns) as f64 / records as f64,
+    }
 }

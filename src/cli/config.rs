@@ -96,9 +96,18 @@ pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
 fn connect_all(config: &Config) -> Vec<Check> {
     let mut checks = topics::inspect_all(config);
     let redis = format!("Redis at {}", redact_url(&config.redis.url));
-    checks.push(match Reader::connect(&config.redis) {
-        Ok(_) => Check::ok(redis),
-        Err(fatal) => Check::failed(redis, &fatal),
+    let mut reader = match Reader::connect(&config.redis) {
+        Ok(reader) => reader,
+        Err(fatal) => {
+            checks.push(Check::failed(redis, &fatal));
+            return checks;
+        }
+    };
+    checks.push(Check::ok(redis));
+    let prefix = format!("redis.prefix {:?}", config.redis.prefix);
+    checks.push(match reader.check_owner(&config.kafka.group) {
+        Ok(()) => Check::ok(prefix),
+        Err(fatal) => Check::failed(prefix, &fatal),
     });
     checks
 }

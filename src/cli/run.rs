@@ -27,6 +27,7 @@ use crate::stream_thread::{
 use crate::telemetry::{
     self, commit_result, rebalance_kind, record_result, redis_result, sweep_result,
 };
+use crate::view::claim::{Group, claim_at_start};
 use crate::view::{RedisView, ViewStats};
 use crate::wire::dead_letter;
 
@@ -43,13 +44,17 @@ const NEAR_HEAD_RECORDS: i64 = 100_000;
 
 /// Run the service: read the inputs, keep the statuses, write Redis and the changes.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// Take the keys under redis.prefix over from this group, which must have been stopped
+    #[arg(long, value_name = "GROUP")]
+    pub take_view_from: Option<String>,
+}
 
 /// Runs the service until SIGTERM or Ctrl-C.
 ///
 /// # Errors
 /// Whatever it cannot start with, or cannot go on with.
-pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
+pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let shutdown = Arc::new(AtomicBool::new(false));
     let starting = Arc::new(AtomicBool::new(true));
     for signal in [SIGTERM, SIGINT] {
@@ -63,17 +68,27 @@ pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
             .map_err(|e| Fatal::internal(format!("signal handlers: {e}")))?;
     }
     let report = check_topics(config)?;
-    starting.store(false, Ordering::Relaxed);
     let mut config = config.clone();
     if let Some(partitions) = report.topic(Role::Heartbeats).and_then(|topic| topic.partitions) {
         config.topics.partitions = partitions;
     }
+    let group = group(&config, args.take_view_from.as_deref());
+    claim_at_start(&config.redis, &group)?;
+    starting.store(false, Ordering::Relaxed);
     // The producer's own limit is the broker's default, if the user sets none.
     let own = config.kafka.properties.get("message.max.bytes").and_then(|own| own.parse().ok());
     let max_bytes = report
         .max_message_bytes(Role::DeadLetters)
         .min(own.unwrap_or(dead_letter::DEFAULT_MAX_BYTES));
-    Service { config, max_bytes, stamps: Stamps::Broker, shutdown }.run()
+    Service { config, group, max_bytes, stamps: Stamps::Broker, shutdown }.run()
+}
+
+fn group(config: &Config, take_view_from: Option<&str>) -> Group {
+    Group {
+        name: config.kafka.group.clone(),
+        partitions: config.topics.partitions,
+        take_view_from: take_view_from.map(str::to_owned),
+    }
 }
 
 /// Runs the service with topics that are known to be right, until `shutdown`
@@ -82,11 +97,15 @@ pub fn run(_: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
 /// # Errors
 /// Whatever it cannot start with, or cannot go on with.
 pub fn run_service(config: Config, stamps: Stamps, shutdown: Arc<AtomicBool>) -> Result<(), Fatal> {
-    Service { config, max_bytes: dead_letter::DEFAULT_MAX_BYTES, stamps, shutdown }.run()
+    let group = group(&config, None);
+    let max_bytes = dead_letter::DEFAULT_MAX_BYTES;
+    Service { config, group, max_bytes, stamps, shutdown }.run()
 }
 
 struct Service {
     config: Config,
+    /// Whose view it is.
+    group: Group,
     /// The largest dead letter.
     max_bytes: usize,
     /// Whose stamps tell the broker's time.
@@ -122,7 +141,8 @@ impl Service {
         let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
         let mut members = Vec::new();
-        let started = RedisView::start_all(&self.config.redis, &view_clock, threads)?;
+        let redis = &self.config.redis;
+        let started = RedisView::start_all(redis, &self.group, &view_clock, threads)?;
         for (thread, view) in started.into_iter().enumerate() {
             let log = KafkaLog::start_with(
                 &self.config,
@@ -282,7 +302,11 @@ fn publish_views(views: &[Arc<ViewStats>], health: &Health) {
         counter!(telemetry::REDIS_SWEEP, "result" => result).absolute(count);
     }
     counter!(telemetry::REDIS_SCANS).absolute(sum(|view| &view.sweep.scans));
-    health.set_redis(if connected {
+    let other_group = views.iter().find_map(|view| view.advice().other_group.clone());
+    gauge!(telemetry::REDIS_OTHER_GROUP).set(if other_group.is_some() { 1 } else { 0 });
+    health.set_redis(if let Some(other) = other_group {
+        RedisHealth::OfAnotherGroup(other)
+    } else if connected {
         RedisHealth::Available
     } else {
         let trouble = views.iter().find_map(|view| view.advice().trouble.clone());
@@ -366,6 +390,14 @@ impl Runner {
             let thread = self.number.to_string();
             gauge!(telemetry::SHARDS, "thread" => thread, "state" => state)
                 .set(count(stage) as f64);
+        }
+        for (work, span) in [("applied", report.applied), ("restored", report.restored)] {
+            let Some((first_ms, last_ms)) = span.ends() else { continue };
+            for (edge, ms) in [("first", first_ms), ("last", last_ms)] {
+                let thread = self.number.to_string();
+                gauge!(telemetry::WORKED_AT, "thread" => thread, "work" => work, "edge" => edge)
+                    .set(ms as f64 / 1000.0);
+            }
         }
         for shard in &report.shards {
             let partition = shard.partition.to_string();
@@ -499,8 +531,9 @@ mod tests {
         let config = Config::default();
         let watch = Watch::new(&config, Vec::new()).unwrap();
         let shutdown = Arc::new(AtomicBool::new(false));
-        let service =
-            Service { config, max_bytes: 0, stamps: Stamps::Broker, shutdown: shutdown.clone() };
+        let group = group(&config, None);
+        let stamps = Stamps::Broker;
+        let service = Service { config, group, max_bytes: 0, stamps, shutdown: shutdown.clone() };
         let clock = SystemClock::new();
         let (sender, endings) = channel();
         let worker = Ending::new(0, sender.clone());

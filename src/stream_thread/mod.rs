@@ -38,7 +38,7 @@ use self::broker_time::BrokerTime;
 use self::commit::{InFlight, InFlightState};
 use self::ports::{Clock, Delivery, Log, LogEvent, QuestionId, RecordRef, Source, View, ViewEvent};
 use self::rebalance::Release;
-use self::report::{Counts, Report};
+use self::report::{Counts, Report, Span};
 use self::slot::{MarkerAnswer, Slot, Stage, Suspended};
 use self::sweep::Sweep;
 use crate::error::{Error, Fatal};
@@ -135,6 +135,8 @@ pub struct StreamThread<L, V, C> {
     /// its epoch was committed, and is back, is given another (rule C7). By it
     /// its batches are told from those of its former life.
     last_epoch: Option<u64>,
+    applied: Span,
+    restored: Span,
     sweep: Sweep,
     broker_time: BrokerTime,
     last_commit_ms: i64,
@@ -170,6 +172,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             release: None,
             in_flight: None,
             last_epoch: None,
+            applied: Span::default(),
+            restored: Span::default(),
             sweep: Sweep::default(),
             broker_time: BrokerTime::default(),
             last_commit_ms: now_ms,
@@ -247,6 +251,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             shards: self.slots.values().map(Slot::report).collect(),
             broker_time: self.broker_time.now(now_ms),
             commit_pending_ms: self.in_flight.as_ref().map(|flight| now_ms - flight.submitted_ms),
+            applied: self.applied,
+            restored: self.restored,
         }
     }
 
@@ -273,6 +279,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let Self { log, slots, settings, counts, events, .. } = self;
         let mut failed: Vec<(i32, Error)> = Vec::new();
         let mut received = 0;
+        let mut restored = false;
         let mut latest = None;
         let mut on_record = |delivery: Delivery, record: RecordRef<'_>| {
             received += 1;
@@ -284,6 +291,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 }
                 Delivery::Restore(source) => {
                     counts.restored[usize::from(source != Source::Changelog)] += 1;
+                    restored = true;
                     if let Err(error) = restore::record(slot, delivery, &record, settings) {
                         failed.push((record.partition, error));
                     }
@@ -292,6 +300,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         };
         let polled = log.poll(timeout, RECORDS_PER_POLL, &mut on_record, events);
         self.busy = received > 0;
+        if restored {
+            self.restored.extend(now.monotonic_ms, self.clock.monotonic_ms());
+        }
         if let Some(latest) = latest {
             self.broker_time.doubt(latest, now.monotonic_ms);
         }
@@ -511,6 +522,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let (first, rest) = ((Included(from), Unbounded), (Unbounded, Excluded(from)));
         let partitions = slots.range(first).chain(slots.range(rest)).map(|(p, _)| *p);
         let partitions: Vec<i32> = partitions.collect();
+        let mut applied = false;
         for partition in partitions {
             let Some(slot) = slots.get_mut(&partition) else { continue };
             let leaving = release.as_ref().is_some_and(|release| release.holds(slot.partition));
@@ -528,6 +540,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             for input in Input::ALL {
                 counts.applied[input.index()] += u64::from(turn.applied[input.index()]);
                 counts.stale[input.index()] += u64::from(turn.stale[input.index()]);
+                applied |= turn.applied[input.index()] > 0;
             }
             counts.expired += u64::from(turn.expired);
             counts.sessions_forgotten += u64::from(turn.sessions_fallen_out);
@@ -542,6 +555,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 );
             }
             *busy |= turn.more;
+        }
+        if applied {
+            self.applied.extend(now.monotonic_ms, self.clock.monotonic_ms());
         }
     }
 

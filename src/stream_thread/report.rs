@@ -18,6 +18,30 @@ pub struct Report {
     /// Partitions that were assigned, and of which it is not known yet where to
     /// start: they are not among the shards.
     pub adopting: usize,
+    /// When records were applied, since the thread began.
+    pub applied: Span,
+    /// When records were read by restores, since the thread began.
+    pub restored: Span,
+}
+
+/// From the first to the last of something, in milliseconds of the monotonic
+/// clock. Rates of what was done in between are exact, however seldom they are
+/// published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span(Option<(i64, i64)>);
+
+impl Span {
+    /// Something was done between these instants.
+    pub fn extend(&mut self, from_ms: i64, to_ms: i64) {
+        let first_ms = self.0.map_or(from_ms, |(first_ms, _)| first_ms);
+        self.0 = Some((first_ms, to_ms));
+    }
+
+    /// The first and the last instant, if there was anything.
+    #[must_use]
+    pub fn ends(self) -> Option<(i64, i64)> {
+        self.0
+    }
 }
 
 /// What happened.
@@ -111,5 +135,20 @@ impl StageName {
             StageName::Running => "running",
             StageName::Failed => "failed",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_reaches_from_the_first_beginning_to_the_last_end() {
+        let mut span = Span::default();
+        assert_eq!(span.ends(), None);
+        for (from_ms, to_ms) in [(10, 14), (20, 21), (500, 730)] {
+            span.extend(from_ms, to_ms);
+        }
+        assert_eq!(span.ends(), Some((10, 730)));
     }
 }

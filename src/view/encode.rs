@@ -18,14 +18,15 @@ use crate::stream_thread::ports::{FoundKey, FoundSubject};
 #[derive(Clone, Debug)]
 pub struct Encoder {
     keys: Keys,
+    group: Box<str>,
     fleet_members: bool,
 }
 
 impl Encoder {
-    /// An encoder for `redis.prefix` and `redis.fleet_members`.
+    /// An encoder for `redis.prefix`, `kafka.group` and `redis.fleet_members`.
     #[must_use]
-    pub fn new(prefix: &str, fleet_members: bool) -> Encoder {
-        Encoder { keys: Keys::new(prefix), fleet_members }
+    pub fn new(prefix: &str, group: &str, fleet_members: bool) -> Encoder {
+        Encoder { keys: Keys::new(prefix), group: group.into(), fleet_members }
     }
 
     /// The command that writes what waits. It answers 1, or 0 if refused.
@@ -209,32 +210,31 @@ impl Encoder {
         &self.keys
     }
 
+    /// The group whose view is written.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
     /// Whether member sets are kept.
     #[must_use]
     pub fn keeps_members(&self) -> bool {
         self.fleet_members
     }
 
-    fn marker(&self, partition: i32, place: Place) -> String {
-        match place {
-            None => self.keys.partition(partition),
-            Some(number) => self.keys.witness(partition, number),
-        }
-    }
-
     /// Reads a marker.
     #[must_use]
     pub fn read_marker(&self, partition: i32, place: Place) -> Cmd {
         let mut command = redis::cmd("HMGET");
-        command.arg(self.marker(partition, place)).arg(&MARKER_FIELDS);
+        command.arg(self.keys.marker(partition, place)).arg(&MARKER_FIELDS);
         command
     }
 
     /// Takes a marker.
     #[must_use]
     pub fn take_marker(&self, partition: i32, place: Place, epoch: u64, applied: i64) -> Cmd {
-        let mut command = call(&SCRIPTS.take, &self.marker(partition, place));
-        command.arg(epoch).arg(applied);
+        let mut command = call(&SCRIPTS.take, &self.keys.marker(partition, place));
+        command.arg(epoch).arg(applied).arg(&*self.group);
         command
     }
 
@@ -247,8 +247,8 @@ impl Encoder {
         from: &[MarkerValue],
         to: MarkerValue,
     ) -> Cmd {
-        let mut command = call(&SCRIPTS.advance, &self.marker(partition, place));
-        command.arg(to.epoch).arg(to.applied).arg(to.sequence).arg(to.time_ms);
+        let mut command = call(&SCRIPTS.advance, &self.keys.marker(partition, place));
+        command.arg(to.epoch).arg(to.applied).arg(to.sequence).arg(to.time_ms).arg(&*self.group);
         for value in from {
             command.arg(value.to_string());
         }

@@ -63,6 +63,27 @@ impl Keys {
         format!("{}partition:{partition}:{number}", self.prefix)
     }
 
+    /// The marker of a partition at a place: its own, or a witness.
+    #[must_use]
+    pub fn marker(&self, partition: i32, place: Option<u32>) -> String {
+        match place {
+            None => self.partition(partition),
+            Some(number) => self.witness(partition, number),
+        }
+    }
+
+    /// Says which group all keys under the prefix belong to (rule V4).
+    #[must_use]
+    pub fn owner(&self) -> String {
+        format!("{}owner", self.prefix)
+    }
+
+    /// The prefix.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The channel of hints.
     #[must_use]
     pub fn changes(&self) -> String {
@@ -149,7 +170,7 @@ pub const DEVICE_FIELDS: [&str; 11] = [
 ];
 
 /// Fields of a partition's marker.
-pub const MARKER_FIELDS: [&str; 4] = ["epoch", "applied", "sequence", "time_ms"];
+pub const MARKER_FIELDS: [&str; 5] = ["epoch", "applied", "sequence", "time_ms", "group"];
 
 /// Who wrote a hash, and when in the life of that owner (rule V2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +202,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// What a marker holds, in the order of [`MARKER_FIELDS`].
+/// What a marker holds besides its group, in the order of [`MARKER_FIELDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkerValue {
     /// The owner's epoch.
@@ -223,6 +244,7 @@ mod tests {
         for other in [
             "d*s:partition:3",
             "d*s:partition:3:0",
+            "d*s:owner",
             "ds:device:a",
             "d*s:fleet:x",
             "d*s:fleet:x:y",

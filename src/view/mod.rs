@@ -15,6 +15,7 @@
 
 mod access;
 mod backlog;
+pub mod claim;
 mod encode;
 pub mod keys;
 mod link;
@@ -38,6 +39,7 @@ use crate::shard::{Timestamp, ViewWrite};
 use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
 
 use access::Access;
+use claim::{Gate, Group};
 use encode::Encoder;
 use keys::Keys;
 pub use link::Backoff;
@@ -59,8 +61,12 @@ impl RedisView {
     /// # Errors
     /// When the URL is wrong, or no thread can be started. A server that is
     /// away is no error.
-    pub fn start(config: &Redis, clock: Arc<dyn Clock + Send + Sync>) -> Result<RedisView, Fatal> {
-        RedisView::start_one(config, clock, &Arc::default(), true)
+    pub fn start(
+        config: &Redis,
+        group: &Group,
+        clock: Arc<dyn Clock + Send + Sync>,
+    ) -> Result<RedisView, Fatal> {
+        RedisView::start_one(config, group, clock, &Arc::default(), true)
     }
 
     /// The same for as many views as a process has stream threads: one of them
@@ -70,33 +76,37 @@ impl RedisView {
     /// As [`RedisView::start`].
     pub fn start_all(
         config: &Redis,
+        group: &Group,
         clock: &Arc<dyn Clock + Send + Sync>,
         count: usize,
     ) -> Result<Vec<RedisView>, Fatal> {
         let peers = Arc::default();
-        let start = |i| RedisView::start_one(config, clock.clone(), &peers, i == 0);
+        let start = |i| RedisView::start_one(config, group, clock.clone(), &peers, i == 0);
         (0..count).map(start).collect()
     }
 
     fn start_one(
         config: &Redis,
+        group: &Group,
         clock: Arc<dyn Clock + Send + Sync>,
         peers: &Arc<Peers>,
         scans: bool,
     ) -> Result<RedisView, Fatal> {
         let link = Link::new(Access::new(config)?);
-        let encoder = Encoder::new(&config.prefix, config.fleet_members);
+        let encoder = Encoder::new(&config.prefix, &group.name, config.fleet_members);
         let stats = Arc::new(ViewStats::default());
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(Keys::new(&config.prefix), stats.clone())),
+            state: Mutex::new(State::new(Keys::new(&config.prefix), &group.name, stats.clone())),
             changed: Condvar::new(),
             stats,
             clock,
         });
         peers.add(&shared);
         let scans = scans && config.refresh_interval > Duration::ZERO;
-        let scan = scans.then(|| Scan::new(peers.clone(), config.refresh_interval, &encoder));
-        let worker = Worker::new(shared.clone(), encoder, link, scan, peers.clone());
+        let scan =
+            scans.then(|| Scan::new(peers.clone(), config.refresh_interval, group, &encoder));
+        let gate = Gate::new(group.clone());
+        let worker = Worker::new(shared.clone(), encoder, (link, gate), scan, peers.clone());
         std::thread::Builder::new()
             .name("redis-view".to_owned())
             .spawn(move || worker.run())

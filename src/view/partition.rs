@@ -306,6 +306,13 @@ impl Partition {
         }
     }
 
+    /// Whether a marker is about to be taken.
+    #[must_use]
+    pub fn takes_any(&self) -> bool {
+        let taking = |marker: &Marker| matches!(marker.standing, Standing::Taking { .. });
+        self.phase == Phase::Owned && self.markers.iter().any(taking)
+    }
+
     fn has_witnesses(&self) -> bool {
         self.markers.len() > 1
     }

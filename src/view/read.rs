@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::access::{Access, complaint};
+use super::claim::{of_another, others_named};
 use super::keys::{DEVICE_FIELDS, Keys};
 use super::nodes::Nodes;
 use crate::config::Redis;
@@ -83,6 +84,25 @@ impl Reader {
             ))
         })?;
         Ok(Reader { keys: Keys::new(&config.prefix), nodes, shown_url })
+    }
+
+    /// Looks whether all keys under the prefix are those of `group`, or nobody's
+    /// (rule V4).
+    ///
+    /// # Errors
+    /// When another group has some, or the server does not answer.
+    pub fn check_owner(&mut self, group: &str) -> Result<(), Fatal> {
+        let Reader { keys, nodes, shown_url } = self;
+        let layout = nodes.layout();
+        let mut ask = |commands: &[Cmd]| {
+            let answers = nodes.exchange(commands)?.into_iter();
+            Ok(answers.map(|answer| answer.map_err(|error| complaint(&error))).collect())
+        };
+        let others = others_named(keys, &layout, group, None, &mut ask);
+        match others.map_err(|error| unavailable(shown_url, &error))?.first() {
+            None => Ok(()),
+            Some(other) => Err(Fatal::unavailable(of_another(shown_url, keys, group, other))),
+        }
     }
 
     /// Another connection to the same server, for hints of changes.

@@ -24,11 +24,11 @@ pub struct Rounds<C> {
 
 impl<C: Clock> Rounds<C> {
     /// Nothing asked, nothing owned.
-    pub fn new(prefix: &str, clock: C) -> Rounds<C> {
+    pub fn new(prefix: &str, group: &str, clock: C) -> Rounds<C> {
         let stats = Arc::new(ViewStats::default());
         Rounds {
-            state: State::new(Keys::new(prefix), stats.clone()),
-            encoder: Encoder::new(prefix, false),
+            state: State::new(Keys::new(prefix), group, stats.clone()),
+            encoder: Encoder::new(prefix, group, false),
             stats,
             clock,
             under_way: None,

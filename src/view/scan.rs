@@ -2,13 +2,14 @@
 //! process, one pass an interval. It reads tokens; whether there is a row is
 //! for the loop to say.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
 
+use super::claim::{Group, are_ours};
 use super::encode::Encoder;
 use super::keys::{Named, Token};
 use super::link::{Answer, Link};
@@ -96,6 +97,8 @@ pub struct Scan {
     peers: Arc<Peers>,
     interval_ms: i64,
     pattern: String,
+    /// How many partitions the group has: keys of others are nobody's.
+    partitions: i32,
     /// Where to go on; absent between passes.
     cursor: Option<Cursor>,
     started_ms: i64,
@@ -112,18 +115,20 @@ pub struct Scan {
 impl Scan {
     /// A scan every `interval`, for all of `peers`.
     #[must_use]
-    pub fn new(peers: Arc<Peers>, interval: Duration, encoder: &Encoder) -> Scan {
+    pub fn new(peers: Arc<Peers>, interval: Duration, group: &Group, encoder: &Encoder) -> Scan {
         Scan {
             peers,
             interval_ms: i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1),
             pattern: encoder.keys().pattern(),
+            partitions: group.partitions,
             cursor: None,
             started_ms: 0,
             next_ms: 0,
             keys_per_step: *KEYS_PER_STEP.start(),
             step_ms: STEP_MS,
             sets: VecDeque::new(),
-            hurry: false,
+            // What the other group leaves behind is not left for long.
+            hurry: group.take_view_from.is_some(),
             refused: false,
         }
     }
@@ -245,12 +250,19 @@ impl Scan {
         }
         let answers = link.round_trip(&reads)?;
         let mut found: BTreeMap<i32, Vec<FoundKey>> = BTreeMap::new();
+        let mut beyond = Vec::new();
         for (of, answers) in named.into_iter().zip(answers.chunks(2)) {
             if let [hash, ttl] = answers
                 && let Some((partition, key)) = orphan(of, hash, ttl)
             {
-                found.entry(partition).or_default().push(key);
+                match partition < self.partitions {
+                    true => found.entry(partition).or_default().push(key),
+                    false => beyond.push(encoder.remove(partition, &key)),
+                }
             }
+        }
+        if !beyond.is_empty() && are_ours([], encoder, link)? {
+            add_removed(&link.round_trip(&beyond)?, stats);
         }
         for (partition, keys) in found {
             if let Some(view) = self.peers.holder(partition) {
@@ -267,25 +279,28 @@ impl Scan {
         stats: &ViewStats,
     ) -> Result<(), String> {
         let mut sets: Vec<Set> = self.sets.drain(..SETS_PER_STEP.min(self.sets.len())).collect();
-        sets.retain(|set| self.peers.holder(set.partition).is_some());
-        let reads: Vec<Cmd> = sets
-            .iter()
-            .map(|set| {
-                let key = encoder.keys().members(&set.fleet, set.partition, set.status);
-                if !encoder.keeps_members() {
-                    // Left over from when they were kept.
-                    return redis::cmd("UNLINK").arg(key).to_owned();
-                }
-                let mut read = redis::cmd("SSCAN");
-                read.arg(key).arg(&set.cursor).arg("COUNT").arg(MEMBERS_PER_STEP);
-                read
-            })
-            .collect();
-        let answers = link.round_trip(&reads)?;
-        if !encoder.keeps_members() {
-            add_removed(&answers, stats);
+        sets.retain(|set| {
+            set.partition >= self.partitions || self.peers.holder(set.partition).is_some()
+        });
+        let partitions: BTreeSet<i32> = sets.iter().map(|set| set.partition).collect();
+        if sets.is_empty() || !are_ours(partitions, encoder, link)? {
             return Ok(());
         }
+        let key = |set: &Set| encoder.keys().members(&set.fleet, set.partition, set.status);
+        // Left over from when they were kept, or by another group.
+        let (sets, leftover): (Vec<Set>, Vec<Set>) = sets
+            .into_iter()
+            .partition(|set| encoder.keeps_members() && set.partition < self.partitions);
+        let unlink = |set: &Set| redis::cmd("UNLINK").arg(key(set)).to_owned();
+        let unlinks: Vec<Cmd> = leftover.iter().map(unlink).collect();
+        add_removed(&link.round_trip(&unlinks)?, stats);
+        let read = |set: &Set| {
+            let mut read = redis::cmd("SSCAN");
+            read.arg(key(set)).arg(&set.cursor).arg("COUNT").arg(MEMBERS_PER_STEP);
+            read
+        };
+        let reads: Vec<Cmd> = sets.iter().map(read).collect();
+        let answers = link.round_trip(&reads)?;
         let mut culls = Vec::new();
         for (mut set, answer) in sets.into_iter().zip(answers) {
             // What is no set is replaced by the next write to it.

@@ -154,44 +154,72 @@ end
 return removed
 ";
 
-/// `KEYS[1]` the marker, `ARGV` epoch, applied. Takes the partition unless a
-/// larger epoch holds it: {1, applied, time} or {0, epoch held}. The marker
+/// `KEYS[1]` the marker, `ARGV` epoch, applied, group. Takes the partition unless
+/// another group or a larger epoch holds it: {1, applied, time}, {2, group held}
+/// or {0, epoch held}. A marker without a group is ours. The marker
 /// never says more by being taken: where less than `applied` is found, it was
 /// flushed or set back since it was asked, and starts from 0 (rules V4, V5).
 /// That is decided here so that a repeated call gives the same answer.
 const TAKE: &str = r"
-local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'time_ms')
+local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'time_ms', 'group')
 if m.err then
   if not string.find(m.err, 'WRONGTYPE', 1, true) then return m end
   redis.call('DEL', KEYS[1])
   m = {}
 end
+if m[4] and m[4] ~= ARGV[3] then return {2, m[4]} end
 local epoch = tonumber(m[1] or '')
 if epoch and epoch > tonumber(ARGV[1]) then return {0, m[1]} end
 local applied, time = ARGV[2], tostring(m[3] or '')
 if (tonumber(m[2] or '') or 0) < tonumber(applied) then applied = '0' end
 if applied == '0' or not string.match(time, '^%d+$') then time = '0' end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'applied', applied, 'sequence', '0', 'time_ms', time)
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'applied', applied, 'sequence', '0', 'time_ms', time,
+  'group', ARGV[3])
 redis.call('PERSIST', KEYS[1])
 return {1, applied, time}
 ";
 
-/// `ARGV` 1–4 the new values, 5… the values that the marker may hold now.
-/// Returns 1, or what it holds instead.
+/// `ARGV` 1–4 the new values, 5 the group, 6… the values that the marker may
+/// hold now. Returns 1, or what it holds instead, the group last.
 const ADVANCE: &str = r"
-local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'sequence', 'time_ms')
+local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'sequence', 'time_ms', 'group')
 if m.err then
-  if string.find(m.err, 'WRONGTYPE', 1, true) then return {false, false, false, false} end
+  if string.find(m.err, 'WRONGTYPE', 1, true) then return {false, false, false, false, false} end
   return m
 end
+if m[5] and m[5] ~= ARGV[5] then return m end
 local held = (m[1] or '') .. ':' .. (m[2] or '') .. ':' .. (m[3] or '') .. ':' .. (m[4] or '')
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   if held == ARGV[i] then
-    redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'applied', ARGV[2], 'sequence', ARGV[3], 'time_ms', ARGV[4])
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'applied', ARGV[2], 'sequence', ARGV[3], 'time_ms', ARGV[4],
+      'group', ARGV[5])
     return 1
   end
 end
 return m
+";
+
+/// `KEYS[1]` the name of the owner of all keys under the prefix, `ARGV` group,
+/// another group that it may be taken from, or empty. Returns the group that
+/// owns them now (rule V4).
+const CLAIM: &str = r"
+local held = redis.pcall('HGET', KEYS[1], 'group')
+if type(held) == 'table' then
+  if not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
+  redis.call('DEL', KEYS[1])
+  held = false
+end
+if held == ARGV[1] then return held end
+if held and held ~= ARGV[2] then return held end
+redis.call('HSET', KEYS[1], 'group', ARGV[1])
+redis.call('PERSIST', KEYS[1])
+return ARGV[1]
+";
+
+/// Removes a marker of the group `ARGV[1]`, from which the view was taken.
+const EVICT: &str = r"
+if redis.call('HGET', KEYS[1], 'group') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 ";
 
 /// All scripts, with their hashes.
@@ -218,10 +246,14 @@ pub struct Scripts {
     pub removal: Script,
     /// Takes those out of a member set that do not belong there.
     pub cull: Script,
+    /// Claims the prefix for a group.
+    pub claim: Script,
+    /// Removes a marker of the group that the view was taken from.
+    pub evict: Script,
 }
 
 /// What makes each script, in the order of [`Scripts`]' fields.
-fn codes() -> [String; 11] {
+fn codes() -> [String; 13] {
     let with = |guard: &str, code: &str, wipe: &str| {
         format!("{guard}{}", code.replace("--MEMBERS--", MEMBERS).replace("--WIPE--", wipe))
     };
@@ -237,6 +269,8 @@ fn codes() -> [String; 11] {
         with(EXACT, FLEET, WIPE),
         with(EXACT, REMOVAL, ""),
         CULL.to_owned(),
+        CLAIM.to_owned(),
+        EVICT.to_owned(),
     ]
 }
 
@@ -254,6 +288,8 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         fleet_repair_exact,
         removal,
         cull,
+        claim,
+        evict,
     ] = codes().map(|code| Script::new(&code));
     Scripts {
         device,
@@ -267,6 +303,8 @@ pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         fleet_repair_exact,
         removal,
         cull,
+        claim,
+        evict,
     }
 });
 

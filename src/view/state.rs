@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis::{Cmd, Value};
 
 use super::backlog::Waiting;
+use super::claim::{Met, other_group};
 use super::encode::Encoder;
 use super::keys::{Keys, MarkerValue};
 use super::link::Answer;
@@ -77,6 +78,8 @@ pub struct Advice {
     pub trouble: Option<String>,
     /// What is wrong with the server although it takes writes.
     pub warning: Option<String>,
+    /// The group that the keys belong to, if it is another: nothing is written.
+    pub other_group: Option<String>,
 }
 
 impl ViewStats {
@@ -130,6 +133,7 @@ impl Step {
 #[derive(Debug)]
 pub struct State {
     keys: Keys,
+    group: Box<str>,
     /// Who has which keys, as of the last connection.
     layout: Layout,
     partitions: BTreeMap<i32, Partition>,
@@ -150,14 +154,17 @@ pub struct State {
     pub stopped: bool,
     /// A view was found lost: old keys may have come back.
     pub lost: bool,
+    /// A marker turned out to be another group's: nothing more may be written.
+    pub met: Option<Met>,
 }
 
 impl State {
     /// Nothing asked, nothing owned.
     #[must_use]
-    pub fn new(keys: Keys, stats: Arc<ViewStats>) -> State {
+    pub fn new(keys: Keys, group: &str, stats: Arc<ViewStats>) -> State {
         State {
             keys,
+            group: group.into(),
             layout: Layout::default(),
             partitions: BTreeMap::new(),
             generations: 0,
@@ -171,6 +178,7 @@ impl State {
             close_at_ms: None,
             stopped: false,
             lost: false,
+            met: None,
         }
     }
 
@@ -258,6 +266,12 @@ impl State {
     #[must_use]
     pub fn holds_any(&self) -> bool {
         self.partitions.values().any(Partition::may_write)
+    }
+
+    /// Whether a marker is about to be taken.
+    #[must_use]
+    pub fn takes_any(&self) -> bool {
+        self.partitions.values().any(Partition::takes_any)
     }
 
     fn has_time_to_sweep(&self) -> bool {
@@ -371,7 +385,8 @@ impl State {
         self.disconnected();
     }
 
-    fn disconnected(&mut self) {
+    /// Nothing is known of the markers any more.
+    pub fn disconnected(&mut self) {
         self.partitions.values_mut().for_each(Partition::disconnected);
     }
 
@@ -443,6 +458,13 @@ impl State {
     fn asked_answered(&mut self, partition: i32, answers: Vec<Answer>) {
         let mut markers = Vec::new();
         for answer in answers {
+            if let Ok(value) = &answer
+                && let Some(group) = other_group(value, &self.group)
+            {
+                self.met = Some(Met { group, marker: (partition, None) });
+                self.ask(partition);
+                return;
+            }
             markers.push(match answer.map(|value| found(&value)) {
                 Ok(Found::Value(MarkerValue { epoch, applied, .. })) => {
                     Some(Marker { epoch, applied })
@@ -470,6 +492,12 @@ impl State {
         answer: Answer,
         monotonic_ms: i64,
     ) {
+        if let Ok(value) = &answer
+            && let Some(group) = other_group(value, &self.group)
+        {
+            self.met = Some(Met { group, marker: (number, place) });
+            return;
+        }
         let Some(partition) = self.alive(number, generation) else { return };
         let finding = match (step, answer) {
             (MarkerStep::Take { applied: wanted, .. }, Ok(Value::Array(items))) => match &items[..]
@@ -560,7 +588,7 @@ pub fn epoch_of(marker: &Value) -> Option<u64> {
 /// [`MARKER_FIELDS`](super::keys::MARKER_FIELDS).
 fn found(value: &Value) -> Found {
     let Value::Array(fields) = value else { return Found::Nothing };
-    let [epoch, applied, sequence, time] = &fields[..] else { return Found::Nothing };
+    let [epoch, applied, sequence, time, _group] = &fields[..] else { return Found::Nothing };
     let Some(epoch) = integer(epoch) else { return Found::Nothing };
     match (integer(applied), integer(sequence), integer(time)) {
         (Some(applied), Some(sequence), Some(time_ms)) => {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{Cmd, Value};
 
+use super::claim::other_group;
 use super::encode::Encoder;
 use super::keys::Token;
 use super::link::{Answer, Link};
@@ -83,7 +84,7 @@ impl Sweep {
             Task::Compare(page) => self.compare(page, encoder, link, stats, &mut outcome)?,
             Task::Remove(keys) => {
                 let marker = link.round_trip(&[encoder.read_marker(self.partition, None)])?;
-                if self.is_ours(marker.first(), &mut outcome) {
+                if self.is_ours(marker.first(), encoder, &mut outcome) {
                     let commands: Vec<Cmd> =
                         keys.iter().map(|key| encoder.remove(self.partition, key)).collect();
                     let answers = link.round_trip(&commands)?;
@@ -167,14 +168,17 @@ impl Sweep {
         let commands: Vec<Cmd> = partitions.iter().map(|p| encoder.read_marker(*p, None)).collect();
         let markers: BTreeMap<i32, Answer> =
             partitions.into_iter().zip(link.round_trip(&commands)?).collect();
-        let ours = self.is_ours(markers.get(&self.partition), outcome);
+        let ours = self.is_ours(markers.get(&self.partition), encoder, outcome);
         wrong.retain(|(_, larger, _)| {
             let Some(token) = larger.as_deref().and_then(Token::parse) else { return true };
-            let owner = markers.get(&token.partition);
-            let owner = owner.and_then(|marker| epoch_of(marker.as_ref().ok()?));
+            let marker = markers.get(&token.partition).and_then(|marker| marker.as_ref().ok());
+            let is_owner = |marker: &Value| {
+                epoch_of(marker) == Some(token.epoch)
+                    || other_group(marker, encoder.group()).is_some()
+            };
             // The living owner of another partition is left alone: two rows of
             // one device would only overwrite each other for ever.
-            let theirs = token.partition != self.partition && owner == Some(token.epoch);
+            let theirs = token.partition != self.partition && marker.is_some_and(is_owner);
             let admitted = ours && !theirs;
             if !admitted {
                 add(&stats.skipped);
@@ -184,9 +188,11 @@ impl Sweep {
         Ok(())
     }
 
-    fn is_ours(&self, marker: Option<&Answer>, outcome: &mut Outcome) -> bool {
-        let epoch = marker.and_then(|marker| epoch_of(marker.as_ref().ok()?));
-        let ours = epoch == Some(self.epoch);
+    fn is_ours(&self, marker: Option<&Answer>, encoder: &Encoder, outcome: &mut Outcome) -> bool {
+        let marker = marker.and_then(|marker| marker.as_ref().ok());
+        let ours = marker.is_some_and(|marker| {
+            epoch_of(marker) == Some(self.epoch) && other_group(marker, encoder.group()).is_none()
+        });
         outcome.doubt |= !ours;
         ours
     }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::claim::{Gate, Passage};
 use super::encode::Encoder;
 use super::link::{Backoff, Link};
 use super::scan::{Peers, Scan};
@@ -44,6 +45,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     encoder: Encoder,
     link: Link,
+    gate: Gate,
     backoff: Backoff,
     /// The look for keys without a device, if it is ours to do.
     scan: Option<Scan>,
@@ -60,19 +62,19 @@ impl Worker {
     pub fn new(
         shared: Arc<Shared>,
         encoder: Encoder,
-        link: Link,
+        (link, gate): (Link, Gate),
         scan: Option<Scan>,
         peers: Arc<Peers>,
     ) -> Worker {
         let backoff = Backoff::default();
         let (sweep_complained, complained) = (false, false);
-        Worker { shared, encoder, link, backoff, scan, peers, sweep_complained, complained }
+        Worker { shared, encoder, link, gate, backoff, scan, peers, sweep_complained, complained }
     }
 
     /// Works until told to stop.
     pub fn run(mut self) {
         while self.wait_for_work() {
-            if self.link.is_connected() || self.connect() {
+            if (self.link.is_connected() || self.connect()) && self.is_admitted() {
                 self.round();
                 self.sweep();
                 self.link.look_again(self.shared.clock.monotonic_ms());
@@ -97,12 +99,14 @@ impl Worker {
                 // Connect ahead of the first work: readiness looks at it.
                 wait_ms = 0;
             }
-            if let Some(scan) = &self.scan {
+            if let Some(due_ms) = self.gate.due_in_ms(now_ms) {
+                wait_ms = due_ms;
+            } else if let Some(scan) = &self.scan {
                 wait_ms = wait_ms.min(scan.due_in_ms(now_ms));
             }
             wait_ms = wait_ms.max(self.backoff.remaining_ms(now_ms));
             if let Some(close_at_ms) = state.close_at_ms {
-                if now_ms >= close_at_ms || state.is_drained() {
+                if now_ms >= close_at_ms || state.is_drained() || self.gate.is_shut() {
                     return false;
                 }
                 wait_ms = wait_ms.min(close_at_ms - now_ms);
@@ -124,6 +128,7 @@ impl Worker {
     fn connect(&mut self) -> bool {
         match self.link.connect() {
             Ok(warning) => {
+                self.gate.connected();
                 self.shared.lock().connected(self.link.layout());
                 if let Some(warning) = &warning
                     && self.shared.stats.advice().warning.as_ref() != Some(warning)
@@ -137,6 +142,51 @@ impl Worker {
             Err(message) => {
                 self.shared.stats.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 self.trouble("cannot connect to Redis", &message);
+                false
+            }
+        }
+    }
+
+    /// Whether the keys are ours to write (rule V4).
+    fn is_admitted(&mut self) -> bool {
+        let now_ms = self.shared.clock.monotonic_ms();
+        let (met, takes_any) = {
+            let mut state = self.shared.lock();
+            (state.met.take(), state.takes_any())
+        };
+        if !self.gate.must_ask(met.is_some() || takes_any, now_ms) {
+            return !self.gate.is_shut();
+        }
+        let was_shut = self.gate.is_shut();
+        match self.gate.pass(&mut self.link, self.encoder.keys(), met, now_ms) {
+            Ok(Passage::Open) => {
+                if was_shut {
+                    tracing::info!("the keys in Redis are ours again; writing goes on");
+                    self.shared.stats.advice().other_group = None;
+                    self.shared.lock().connected(self.link.layout());
+                }
+                true
+            }
+            Ok(Passage::Shut(other)) => {
+                self.shared.lock().disconnected();
+                if !was_shut {
+                    tracing::error!(
+                        group = self.encoder.group(),
+                        other_group = other,
+                        prefix = self.encoder.keys().prefix(),
+                        "the keys in Redis belong to another group; nothing is written there. \
+                         Set another redis.prefix, or start with --take-view-from"
+                    );
+                }
+                self.shared.stats.advice().other_group = Some(other);
+                false
+            }
+            Err(message) if self.link.is_connected() => {
+                self.trouble("Redis refuses commands", &message);
+                false
+            }
+            Err(message) => {
+                self.disconnected(&message);
                 false
             }
         }

@@ -25,7 +25,8 @@ pub struct Redis {
     pub violation: Option<String>,
 }
 
-const MARKER: [&str; 4] = ["epoch", "applied", "sequence", "time_ms"];
+const MARKER: [&str; 5] = ["epoch", "applied", "sequence", "time_ms", "group"];
+const GROUP: &str = "simulated";
 const DEVICE: [&str; 11] = [
     "status",
     "connectivity",
@@ -95,7 +96,7 @@ impl Redis {
         assert_eq!(arguments[0], "EVALSHA");
         let (key, rest) = (&arguments[3], &arguments[4..]);
         if key.contains("partition:") {
-            if rest.len() == 2 { self.take(key, rest) } else { self.advance(key, rest) }
+            if rest.len() == 3 { self.take(key, rest) } else { self.advance(key, rest) }
         } else {
             self.write(key, rest)
         }
@@ -111,6 +112,9 @@ impl Redis {
     fn take(&mut self, key: &str, arguments: &[String]) -> Value {
         let held = self.keys.entry(key.to_owned()).or_default();
         let field = |name: &str| held.get(name).map(String::as_str);
+        if let Some(group) = field("group").filter(|group| *group != arguments[2]) {
+            return Value::Array(vec![Value::Int(2), text(group)]);
+        }
         if let Some(epoch) = field("epoch")
             && number(Some(epoch)) > number(Some(&arguments[0]))
         {
@@ -124,7 +128,7 @@ impl Redis {
         if applied == "0" {
             time = "0".to_owned();
         }
-        let values = [arguments[0].as_str(), &applied, "0", &time];
+        let values = [arguments[0].as_str(), &applied, "0", &time, &arguments[2]];
         *held = MARKER.iter().zip(values).map(|(k, v)| ((*k).to_owned(), v.to_owned())).collect();
         Value::Array(vec![Value::Int(1), text(&applied), text(&time)])
     }
@@ -132,10 +136,13 @@ impl Redis {
     fn advance(&mut self, key: &str, arguments: &[String]) -> Value {
         let empty = Hash::default();
         let held = self.keys.get(key).unwrap_or(&empty);
+        if held.get("group").is_some_and(|group| *group != arguments[4]) {
+            return self.marker(key);
+        }
         let now: Vec<&str> =
-            MARKER.iter().map(|name| held.get(*name).map_or("", String::as_str)).collect();
+            MARKER[..4].iter().map(|name| held.get(*name).map_or("", String::as_str)).collect();
         let now = now.join(":");
-        if !arguments[4..].contains(&now) {
+        if !arguments[5..].contains(&now) {
             return self.marker(key);
         }
         let fields = MARKER.iter().zip(arguments).map(|(k, v)| ((*k).to_owned(), v.clone()));
@@ -214,7 +221,7 @@ struct UnderWay {
 
 impl SimView {
     pub fn new(sim: Shared, client: usize, clock: SimClock) -> SimView {
-        let rounds = Rounds::new("ds:", clock);
+        let rounds = Rounds::new("ds:", GROUP, clock);
         SimView { sim, client, rounds, connected: None, under_way: None, told: BTreeMap::new() }
     }
 

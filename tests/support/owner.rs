@@ -11,9 +11,10 @@ use device_status::shard::{
 };
 use device_status::stream_thread::ports::{FoundSubject, View, ViewEvent};
 use device_status::view::RedisView;
+use device_status::view::claim::Group;
 use redis::{Connection, ConnectionLike};
 
-use super::redis::{HostClock, RedisServer, hash, members, wait_for, wait_for_some};
+use super::redis::{HostClock, RedisServer, group, hash, members, wait_for, wait_for_some};
 
 pub const EPOCH: u64 = 1_700_000_000_000;
 pub const NOW: Timestamp = Timestamp(1_700_000_000_500);
@@ -60,8 +61,13 @@ impl Owner {
 
     /// One that trusts what the last owner's marker said.
     pub fn start_with_applied(config: Redis, epoch: u64, applied: i64) -> Owner {
+        Owner::start_as(&group(), &config, epoch, applied)
+    }
+
+    /// The same, of any group.
+    pub fn start_as(group: &Group, config: &Redis, epoch: u64, applied: i64) -> Owner {
         let fleet_members = config.fleet_members;
-        let mut view = RedisView::start(&config, HostClock::start()).unwrap();
+        let mut view = RedisView::start(config, group, HostClock::start()).unwrap();
         view.take(PARTITION, epoch, applied);
         Owner {
             view,
@@ -78,7 +84,7 @@ impl Owner {
 
     /// What the markers that a new owner asks for say that is applied.
     pub fn asked_marker(config: &Redis) -> i64 {
-        let mut view = RedisView::start(config, HostClock::start()).unwrap();
+        let mut view = RedisView::start(config, &group(), HostClock::start()).unwrap();
         view.ask_marker(PARTITION);
         let mut events = Vec::new();
         wait_for_some("the marker", || {
@@ -88,6 +94,23 @@ impl Owner {
                 _ => None,
             })
         })
+    }
+
+    /// Gives it so many devices, and waits until all are written.
+    pub fn fill(&mut self, devices: usize) {
+        let mut dice = Dice(7);
+        for number in 0..devices {
+            let name = format!("d{number}");
+            self.devices.insert(name.clone(), device(&name, &mut dice, 1));
+        }
+        let names: Vec<String> = self.devices.keys().cloned().collect();
+        self.write(&names, &BTreeSet::new());
+        self.settle();
+    }
+
+    /// The other group that it says the keys belong to.
+    pub fn other_group(&self) -> Option<String> {
+        self.view.stats().advice().other_group.clone()
     }
 
     pub fn number(&mut self, bodies: Vec<ViewBody>) -> Vec<ViewWrite> {
@@ -261,7 +284,7 @@ impl Owner {
             expected.insert(format!("ds:fleet:{fleet}:{PARTITION}"), fields);
         }
         let mut found: BTreeSet<String> = redis::cmd("KEYS").arg("*").query(redis).unwrap();
-        found.retain(|key| !others.contains(key) && key != "ds:partition:3");
+        found.retain(|key| !others.contains(key) && key != "ds:partition:3" && key != "ds:owner");
         let mut differences = Vec::new();
         for (key, fields) in expected {
             if !found.remove(&key) {
@@ -379,14 +402,7 @@ pub fn filled(server: &RedisServer, devices: usize, fleet_members: bool, pass: D
 /// The same, with any configuration.
 pub fn filled_with(config: Redis, devices: usize) -> Owner {
     let mut owner = Owner::start_with(config, EPOCH);
-    let mut dice = Dice(7);
-    for number in 0..devices {
-        let name = format!("d{number}");
-        owner.devices.insert(name.clone(), device(&name, &mut dice, 1));
-    }
-    let names: Vec<String> = owner.devices.keys().cloned().collect();
-    owner.write(&names, &BTreeSet::new());
-    owner.settle();
+    owner.fill(devices);
     owner
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use device_status::shard::Timestamp;
 use device_status::stream_thread::ports::Clock;
+use device_status::view::claim::Group;
 use redis::{Client, Connection, ConnectionLike};
 use tempfile::TempDir;
 
@@ -292,6 +293,11 @@ impl Deadline {
     pub fn passed(&self) -> bool {
         Instant::now() >= self.0
     }
+}
+
+/// The group whose view the tests write.
+pub fn group() -> Group {
+    Group::named("the-group")
 }
 
 /// The host's clock.

@@ -97,9 +97,14 @@ pub struct DeviceStatus {
 impl DeviceStatus {
     /// Starts the service; does not wait for it.
     pub fn start(config: &ServiceConfig) -> DeviceStatus {
+        DeviceStatus::start_with(config, &[])
+    }
+
+    /// The same, with arguments of `run`.
+    pub fn start_with(config: &ServiceConfig, arguments: &[&str]) -> DeviceStatus {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new(binary());
-        command.arg("--config").arg(config.write_to(directory.path())).arg("run");
+        command.arg("--config").arg(config.write_to(directory.path())).arg("run").args(arguments);
         command.env("RUST_BACKTRACE", "1");
         DeviceStatus {
             process: Process::spawn("device-status", command),
@@ -149,14 +154,18 @@ impl DeviceStatus {
     /// The sum of a metric's series on `/metrics` whose line contains `labels`;
     /// `None` when there is none.
     pub fn metric(&self, name: &str, labels: &str) -> Option<f64> {
-        let (_, body) = self.get("/metrics").ok()?;
-        let values = body.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(labels)
+        let values = self.metrics(name, &[labels.to_owned()]);
+        values.into_iter().reduce(|sum, value| sum + value)
+    }
+
+    /// The values of all series of a metric whose lines contain all of these.
+    pub fn metrics(&self, name: &str, labels: &[String]) -> Vec<f64> {
+        let Ok((_, body)) = self.get("/metrics") else { return Vec::new() };
+        let series = body.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
         });
-        values
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+        series.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect()
     }
 
     /// SIGKILL.

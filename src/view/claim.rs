@@ -1,0 +1,334 @@
+//! Whose keys they are (rule V4): one prefix belongs to one group. Asked before
+//! anything is written on a connection, and before a marker is taken.
+
+use redis::{Cmd, Value};
+
+use super::access::{Access, text};
+use super::encode::Encoder;
+use super::keys::Keys;
+use super::link::{Answer, Link};
+use super::nodes::Layout;
+use super::partition::{CHECK_INTERVAL_MS, Place};
+use super::scripts::{SCRIPTS, call};
+use crate::config::Redis;
+use crate::error::Fatal;
+
+/// Markers are read in blocks of so many partitions, until a block is empty.
+const PARTITIONS_BLOCK: i32 = 128;
+
+/// How long the keys must have been nobody's before a group that was kept from
+/// them claims them. Who had them looks at its markers more often than that, and
+/// claims them again after a flush.
+const VACANT_MS: i64 = 2 * CHECK_INTERVAL_MS;
+
+/// The group whose view is written.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// `kafka.group`.
+    pub name: String,
+    /// How many partitions it shares. Keys of a partition beyond them are
+    /// nobody's.
+    pub partitions: i32,
+    /// The group that the view may be taken from, on purpose.
+    pub take_view_from: Option<String>,
+}
+
+impl Group {
+    /// A group of any number of partitions that takes nothing from another.
+    #[must_use]
+    pub fn named(name: &str) -> Group {
+        Group { name: name.to_owned(), partitions: i32::MAX, take_view_from: None }
+    }
+}
+
+/// A marker of another group, met while writing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// The group that it names.
+    pub group: String,
+    /// Which marker.
+    pub marker: (i32, Place),
+}
+
+/// What names a group: the owner of the prefix, or a marker.
+type Named = (Option<(i32, Place)>, String);
+
+/// Sends commands and collects the answers.
+type Ask<'a> = &'a mut dyn FnMut(&[Cmd]) -> Result<Vec<Answer>, String>;
+
+/// The group that an answer to a marker's script or reading names, if it is
+/// another than `ours`. A marker without a group is ours.
+#[must_use]
+pub fn other_group(answer: &Value, ours: &str) -> Option<String> {
+    let Value::Array(fields) = answer else { return None };
+    let ([Value::Int(2), group] | [_, _, _, _, group]) = &fields[..] else { return None };
+    text(group).filter(|group| group != ours)
+}
+
+/// Reads the group of a key: the owner of the prefix, or a marker.
+fn read_group(key: &str) -> Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg("epoch").arg("group");
+    command
+}
+
+/// The group that was read, and whether there was anything.
+fn group_read(answer: Answer) -> Result<(bool, Option<String>), String> {
+    match answer {
+        Ok(Value::Array(fields)) => {
+            let exists = fields.iter().any(|field| *field != Value::Nil);
+            Ok((exists, fields.get(1).and_then(text)))
+        }
+        // Somebody's accident under one of our names, which is replaced.
+        Err(message) if message.contains("WRONGTYPE") => Ok((true, None)),
+        Err(message) => Err(message),
+        Ok(_) => Ok((false, None)),
+    }
+}
+
+/// Whether neither the owner of the prefix nor the markers of these partitions
+/// name another group.
+///
+/// # Errors
+/// When the connection was lost.
+pub fn are_ours(
+    partitions: impl IntoIterator<Item = i32>,
+    encoder: &Encoder,
+    link: &mut Link,
+) -> Result<bool, String> {
+    let keys = encoder.keys();
+    let mut commands = vec![read_group(&keys.owner())];
+    commands.extend(partitions.into_iter().map(|partition| read_group(&keys.partition(partition))));
+    let ours = |answer| match group_read(answer) {
+        Ok((_, group)) => group.is_none_or(|group| group == encoder.group()),
+        Err(_) => false,
+    };
+    Ok(link.round_trip(&commands)?.into_iter().all(ours))
+}
+
+/// All groups that are named under the prefix, on every server: the owner, the
+/// witnesses of partition 0, `also`, and the markers of all partitions.
+fn named(
+    keys: &Keys,
+    layout: &Layout,
+    also: Option<(i32, Place)>,
+    ask: Ask<'_>,
+) -> Result<Vec<Named>, String> {
+    let witnesses = layout.witnesses(keys, 0).into_iter().map(|number| Some((0, Some(number))));
+    let mut places: Vec<Option<(i32, Place)>> = vec![None];
+    places.extend(witnesses);
+    places.extend(also.map(Some));
+    let mut first = 0;
+    let mut found = Vec::new();
+    loop {
+        let before = places.len();
+        places.extend((first..first + PARTITIONS_BLOCK).map(|partition| Some((partition, None))));
+        let key = |place: &Option<(i32, Place)>| match *place {
+            None => keys.owner(),
+            Some((partition, place)) => keys.marker(partition, place),
+        };
+        let commands: Vec<Cmd> = places.iter().map(|place| read_group(&key(place))).collect();
+        let mut more = false;
+        for (i, (place, answer)) in places.drain(..).zip(ask(&commands)?).enumerate() {
+            let (exists, group) = group_read(answer)?;
+            more |= exists && i >= before;
+            found.extend(group.map(|group| (place, group)));
+        }
+        if !more {
+            return Ok(found);
+        }
+        first += PARTITIONS_BLOCK;
+    }
+}
+
+/// The groups besides `ours` that are named under the prefix.
+///
+/// # Errors
+/// When a server does not answer.
+pub fn others_named(
+    keys: &Keys,
+    layout: &Layout,
+    ours: &str,
+    also: Option<(i32, Place)>,
+    ask: Ask<'_>,
+) -> Result<Vec<String>, String> {
+    let found = named(keys, layout, also, ask)?;
+    Ok(found.into_iter().map(|(_, group)| group).filter(|group| group != ours).collect())
+}
+
+/// Claims the prefix for `ours`, unless another group has it: then its name.
+/// Of the group `from` it is taken: its markers go, which it notices.
+fn claim(
+    keys: &Keys,
+    layout: &Layout,
+    (ours, from): (&str, Option<&str>),
+    also: Option<(i32, Place)>,
+    ask: Ask<'_>,
+) -> Result<Option<String>, String> {
+    let found = named(keys, layout, also, ask)?;
+    let other = found.iter().map(|(_, group)| group);
+    if let Some(other) = other.into_iter().find(|g| *g != ours && Some(g.as_str()) != from) {
+        return Ok(Some(other.clone()));
+    }
+    let mut command = call(&SCRIPTS.claim, &keys.owner());
+    command.arg(ours).arg(from.unwrap_or_default());
+    let answer = ask(&[command])?.pop().ok_or("no answer")??;
+    if let Some(other) = text(&answer).filter(|group| group != ours) {
+        return Ok(Some(other));
+    }
+    let theirs = found.iter().filter(|(_, group)| group != ours);
+    let evict = |marker: String| {
+        let mut command = call(&SCRIPTS.evict, &marker);
+        command.arg(from.unwrap_or_default());
+        command
+    };
+    let mut commands = Vec::new();
+    for (partition, place) in theirs.filter_map(|(marker, _)| *marker) {
+        commands.push(evict(keys.marker(partition, place)));
+        let witnesses = layout.witnesses(keys, partition).into_iter();
+        commands.extend(witnesses.map(|number| evict(keys.witness(partition, number))));
+    }
+    if !commands.is_empty() {
+        for answer in ask(&commands)? {
+            if let Err(message) = answer
+                && !message.contains("WRONGTYPE")
+            {
+                return Err(message);
+            }
+        }
+        tracing::info!(group = ours, from, "took the view in Redis over from another group");
+    }
+    Ok(None)
+}
+
+/// Claims the prefix at the start. A server that is away is asked later.
+///
+/// # Errors
+/// When the prefix belongs to another group, or the configuration is wrong.
+pub fn claim_at_start(config: &Redis, group: &Group) -> Result<(), Fatal> {
+    let access = Access::new(config)?;
+    let shown_url = access.shown();
+    let mut link = Link::new(access);
+    if link.connect().is_err() {
+        return Ok(());
+    }
+    let keys = Keys::new(&config.prefix);
+    let mut gate = Gate::new(group.clone());
+    match gate.pass(&mut link, &keys, None, 0) {
+        Ok(Passage::Shut(other)) => {
+            Err(Fatal::unavailable(of_another(&shown_url, &keys, &group.name, &other)))
+        }
+        Ok(Passage::Open) | Err(_) => Ok(()),
+    }
+}
+
+/// What a person is told of a prefix that belongs to another group.
+#[must_use]
+pub fn of_another(shown_url: &str, keys: &Keys, ours: &str, other: &str) -> String {
+    format!(
+        "Redis at {shown_url}: the keys under {:?} belong to group {other:?}, and kafka.group is \
+         {ours:?}. Set redis.prefix to one that no other group uses. If {ours:?} is to take this \
+         view over, stop {other:?} and start `device-status run --take-view-from {other}`",
+        keys.prefix()
+    )
+}
+
+/// Whether a worker may write.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// The prefix is ours.
+    Open,
+    /// It belongs to this group.
+    Shut(String),
+}
+
+/// Nothing may be written.
+struct Shut {
+    met: Met,
+    /// When to look again.
+    at_ms: i64,
+    /// The last look found nobody.
+    vacant: bool,
+}
+
+/// Keeps a worker from writing to another group's keys.
+pub struct Gate {
+    group: Group,
+    /// The prefix was seen to be ours on this connection.
+    open: bool,
+    /// What was met, and when to look again.
+    shut: Option<Shut>,
+    /// It was ours once: from then on nothing is taken from anybody.
+    passed: bool,
+}
+
+impl Gate {
+    /// A gate that nobody has passed.
+    #[must_use]
+    pub fn new(group: Group) -> Gate {
+        Gate { group, open: false, shut: None, passed: false }
+    }
+
+    /// The connection is another: ask again.
+    pub fn connected(&mut self) {
+        self.open = false;
+    }
+
+    /// Whether nothing may be written.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.shut.is_some()
+    }
+
+    /// While nothing may be written: how long until it is looked at again.
+    #[must_use]
+    pub fn due_in_ms(&self, now_ms: i64) -> Option<i64> {
+        self.shut.as_ref().map(|shut| (shut.at_ms - now_ms).max(0))
+    }
+
+    /// Whether the prefix must be claimed before anything is written. `doubt`:
+    /// a marker of another group was met, or one is about to be taken.
+    #[must_use]
+    pub fn must_ask(&self, doubt: bool, now_ms: i64) -> bool {
+        self.due_in_ms(now_ms).map_or(!self.open || doubt, |due_ms| due_ms == 0)
+    }
+
+    /// Claims the prefix.
+    ///
+    /// # Errors
+    /// When a server did not answer, or refused.
+    pub fn pass(
+        &mut self,
+        link: &mut Link,
+        keys: &Keys,
+        met: Option<Met>,
+        now_ms: i64,
+    ) -> Result<Passage, String> {
+        let Group { name, take_view_from, .. } = &self.group;
+        let from = take_view_from.as_deref().filter(|_| !self.passed);
+        let met = met.or_else(|| self.shut.as_ref().map(|shut| shut.met.clone()));
+        let marker = met.as_ref().map(|met| met.marker);
+        let layout = link.layout();
+        let mut ask = |commands: &[Cmd]| link.round_trip(commands);
+        if let Some(shut) = self.shut.as_mut().filter(|shut| !shut.vacant)
+            && others_named(keys, &layout, name, marker, &mut ask)?.is_empty()
+        {
+            // Where all was flushed, who had it writes it again.
+            (shut.vacant, shut.at_ms) = (true, now_ms + VACANT_MS);
+            return Ok(Passage::Shut(shut.met.group.clone()));
+        }
+        match claim(keys, &layout, (name, from), marker, &mut ask)? {
+            None => {
+                (self.open, self.passed, self.shut) = (true, true, None);
+                Ok(Passage::Open)
+            }
+            Some(other) => {
+                self.open = false;
+                let marker = marker.unwrap_or((0, None));
+                let met = Met { group: other.clone(), marker };
+                self.shut = Some(Shut { met, at_ms: now_ms + CHECK_INTERVAL_MS, vacant: false });
+                Ok(Passage::Shut(other))
+            }
+        }
+    }
+}
