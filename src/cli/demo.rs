@@ -81,10 +81,7 @@ impl Args {
 pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let clock = SystemClock::new();
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|error| Fatal::internal(format!("signal {signal}: {error}")))?;
-    }
+    super::signals::set(&stop)?;
     let redis = RedisServer::start(free_port()?, &clock)?;
     let mock = MockCluster::new(1)
         .map_err(|error| Fatal::internal(format!("the mock cluster: {error}")))?;

@@ -8,6 +8,7 @@ pub mod get;
 pub mod history;
 mod reading;
 pub mod run;
+mod signals;
 pub mod simulate;
 mod since;
 pub mod topics;
