@@ -13,6 +13,8 @@
 
 mod access;
 mod guards;
+#[cfg(test)]
+mod properties;
 mod questions;
 mod records;
 
