@@ -4,7 +4,7 @@
 //! the server judges when it is asked. Time comes from the caller's clock.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,9 +14,12 @@ use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::Fatal;
 use crate::stream_thread::ports::Clock;
@@ -27,6 +30,18 @@ pub const MAX_TURN_MS: i64 = 30_000;
 
 /// How often histograms are tidied up when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many connections are served at a time.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long a request's head may take, and a connection may wait for the next.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may last, however slowly its client reads.
+const CONNECTION_MAX: Duration = Duration::from_secs(300);
+
+/// How long to wait where the system has no room for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The content type of Prometheus's text format.
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4";
@@ -296,7 +311,7 @@ pub fn start(
             "cannot listen on {listen}: {error}; set admin.listen to a free address"
         ))
     };
-    let listener = TcpListener::bind(listen).map_err(unavailable)?;
+    let listener = bind(listen, TcpListener::bind).map_err(unavailable)?;
     listener.set_nonblocking(true).map_err(unavailable)?;
     let address = listener.local_addr().map_err(unavailable)?;
     let runtime =
@@ -322,12 +337,9 @@ pub fn start(
             }
         });
         runtime.spawn(async move {
-            let served = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => axum::serve(listener, router).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = served {
-                tracing::error!(%error, "the admin server ended");
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => serve_all(listener, router).await,
+                Err(error) => tracing::error!(%error, "the admin server ended"),
             }
         });
         // Dropping the runtime drops its connections, however slow they are.
@@ -338,6 +350,49 @@ pub fn start(
         .spawn(serve)
         .map_err(|error| Fatal::internal(format!("the admin server's thread: {error}")))?;
     Ok(Server { address, stop: Some(stop), thread: Some(thread) })
+}
+
+/// Serves for ever, a bounded number of connections at a time: those beyond wait
+/// until others end, which silence and age see to.
+async fn serve_all(listener: tokio::net::TcpListener, router: Router) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the admin server could not take a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            // How it ends is the client's affair.
+            let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Listens. Where all addresses are asked for as `[::]`, which takes in those of
+/// IPv4, and this machine has no IPv6, listens on those of IPv4 alone.
+fn bind(
+    listen: SocketAddr,
+    listen_on: impl Fn(SocketAddr) -> std::io::Result<TcpListener>,
+) -> std::io::Result<TcpListener> {
+    let listening = listen_on(listen);
+    let lacks_ipv6 = listening.as_ref().is_err_and(|error| {
+        error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+            || error.kind() == std::io::ErrorKind::AddrNotAvailable
+    });
+    if lacks_ipv6 && listen.ip() == Ipv6Addr::UNSPECIFIED {
+        return listen_on(SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port())));
+    }
+    listening
 }
 
 fn router(
@@ -388,7 +443,7 @@ fn answer(verdict: &Verdict) -> Response {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::TcpStream;
 
     use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -565,6 +620,59 @@ mod tests {
         drop(server);
         drop(open);
         assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn all_addresses_are_those_of_ipv6_and_ipv4_or_of_ipv4_alone() {
+        let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let reached = |listener: TcpListener, address: &str| {
+            let address = format!("{address}:{}", listener.local_addr().unwrap().port());
+            TcpStream::connect(address).is_ok()
+        };
+        // Where the machine that tests has IPv6.
+        if TcpListener::bind("[::1]:0").is_ok() {
+            for address in ["[::1]", "127.0.0.1"] {
+                assert!(reached(bind(all, TcpListener::bind).unwrap(), address), "{address}");
+            }
+        }
+        for code in [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL] {
+            let without_ipv6 = |address: SocketAddr| match address.is_ipv6() {
+                true => Err(std::io::Error::from_raw_os_error(code)),
+                false => TcpListener::bind(address),
+            };
+            assert!(reached(bind(all, without_ipv6).unwrap(), "127.0.0.1"));
+            let one = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+            assert_eq!(bind(one, without_ipv6).unwrap_err().raw_os_error(), Some(code));
+        }
+        let taken = |_| Err(std::io::Error::from_raw_os_error(libc::EADDRINUSE));
+        assert_eq!(bind(all, taken).unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
+    }
+
+    #[test]
+    fn connections_that_say_nothing_are_closed_and_keep_nobody_out() {
+        let health = Arc::new(all_well());
+        let clock = Arc::new(ManualClock(AtomicI64::new(0)));
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = start(listen, "", health, metrics, clock).unwrap();
+        let silent: Vec<TcpStream> = (0..CONNECTIONS_MAX + 10)
+            .map(|n| {
+                let mut stream = TcpStream::connect(server.address()).unwrap();
+                stream.set_read_timeout(Some(HEADER_TIMEOUT * 6)).unwrap();
+                if n % 2 == 0 {
+                    stream.write_all(b"GET /live HTTP/1.1\r\nHost:").unwrap();
+                }
+                stream
+            })
+            .collect();
+        assert!(request(server.address(), "/live").starts_with("HTTP/1.1 200"));
+        for mut stream in silent {
+            let mut answer = Vec::new();
+            // Closed, be it with a word or without: not a timeout of ours.
+            if let Err(error) = stream.read_to_end(&mut answer) {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+            }
+        }
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Fatal {
 pub enum FatalKind {
     /// What was asked for does not exist.
     NotFound,
+    /// What was asked for is known, but older than it may be.
+    Stale,
     /// The command line was wrong.
     Usage,
     /// Kafka or Redis cannot be reached, or lacks something.
@@ -42,12 +44,26 @@ pub enum FatalKind {
 }
 
 impl FatalKind {
+    /// Its name for programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FatalKind::NotFound => "not_found",
+            FatalKind::Stale => "stale",
+            FatalKind::Usage => "usage",
+            FatalKind::Unavailable => "unavailable",
+            FatalKind::Internal => "internal",
+            FatalKind::Configuration => "configuration",
+        }
+    }
+
     /// The process's exit code.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
             FatalKind::NotFound => 1,
             FatalKind::Usage => 2,
+            FatalKind::Stale => 3,
             FatalKind::Unavailable => 69,
             FatalKind::Internal => 70,
             FatalKind::Configuration => 78,
@@ -69,6 +85,11 @@ impl Fatal {
     /// What was asked for does not exist.
     pub fn not_found(message: impl Into<String>) -> Fatal {
         Fatal { kind: FatalKind::NotFound, message: message.into() }
+    }
+
+    /// What was asked for is older than it may be.
+    pub fn stale(message: impl Into<String>) -> Fatal {
+        Fatal { kind: FatalKind::Stale, message: message.into() }
     }
 
     /// The command line is wrong.

@@ -15,7 +15,7 @@ fn main() {
     let exit_code = match device_status::cli::main() {
         Ok(()) => 0,
         Err(fatal) => {
-            device_status::cli::say(&format!("error: {fatal}"));
+            device_status::cli::say_error(&fatal);
             fatal.kind.exit_code()
         }
     };

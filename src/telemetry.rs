@@ -16,7 +16,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, check_log_directives};
 use crate::error::Fatal;
 use crate::shard::{DeadLetterReason, Input, Status};
 
@@ -402,9 +402,13 @@ pub const METRICS: &[Metric] = &[
 pub fn init_logging(log: &Log, clock: limit::MonotonicMs) -> Result<(), Fatal> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
-            EnvFilter::try_new(directives).map_err(|error| {
-                Fatal::configuration(format!("environment variable RUST_LOG: {error}; unset it"))
-            })?
+            let refused = |wrong: &str| {
+                Fatal::configuration(format!(
+                    "environment variable RUST_LOG = {directives:?}: {wrong}, or unset it"
+                ))
+            };
+            check_log_directives(&directives).map_err(|wrong| refused(&wrong))?;
+            EnvFilter::try_new(&directives).map_err(|error| refused(&error.to_string()))?
         }
         _ => EnvFilter::try_new(&log.level)
             .map_err(|error| Fatal::configuration(format!("log.level: {error}")))?,

@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use support::process::Process;
+use support::process::{Process, Signal};
 use support::service::binary;
 
 #[test]
@@ -19,6 +19,21 @@ fn a_device_is_offline_since_its_deadline_and_nothing_is_left_behind() {
     assert!(told.ends_with("exactly the deadline"), "{told}");
     let status = demo.terminate(Duration::from_secs(20));
     assert!(status.success(), "{status}");
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_the_demo_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    command.args(["demo", "--plain", "--devices", "50"]);
+    command.env("TMPDIR", directory.path());
+    let mut demo = Process::spawn("demo", command);
+    demo.wait_for_output(Duration::from_secs(90), "redis-cli");
+    demo.signal(Signal::HUP);
+    let status = demo.wait(Duration::from_secs(60));
+    assert_eq!(status.code(), Some(0), "{status}");
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -40,7 +40,7 @@ fn the_configuration_of_kubernetes_is_valid_with_what_its_secret_adds() {
     let secrets = [
         ("DEVICE_STATUS_REDIS__URL", "rediss://device-status:secret@redis.example:6380"),
         ("DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD", "secret"),
-        ("DEVICE_STATUS_ADMIN__LISTEN", "0.0.0.0:9464"),
+        ("DEVICE_STATUS_ADMIN__LISTEN", "[::]:9464"),
         ("DEVICE_STATUS_LOG__FORMAT", "json"),
     ];
     let secrets = secrets.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{self, Write};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use device_status::cli::{get, watch};
@@ -14,6 +15,7 @@ use device_status::shard::{
 use device_status::stream_thread::ports::{View, ViewEvent};
 use device_status::view::RedisView;
 use serde_json::{Value, json};
+use support::process::Process;
 use support::redis::{HostClock, PATIENCE, RedisServer, group, wait_for};
 
 fn write(sequence: u64, name: &str, status: Status, changed: bool) -> ViewWrite {
@@ -76,7 +78,7 @@ fn get_shows_a_device_to_people_and_to_programs() {
     let server = RedisServer::start();
     let mut view = view(&server);
     put(&mut view, 0, write(1, "a", Status::Online, true));
-    let args = get::Args { ids: ids(&["a"]), fleet: None };
+    let args = get::Args { ids: ids(&["a"]), fleet: None, max_age: None };
     let (text, result) = got(&server, &args, false);
     result.unwrap();
     assert!(text.starts_with("a  Online (VPN Only)\n"), "{text}");
@@ -99,7 +101,7 @@ fn get_says_which_devices_it_does_not_know_and_shows_the_others() {
     let device = DeviceId::from_key(b"gone").unwrap();
     let body = ViewBody::DeviceDeleted { device, fleet: None };
     put(&mut view, 0, ViewWrite { sequence: 3, body });
-    let args = get::Args { ids: ids(&["nobody", "a", "gone"]), fleet: None };
+    let args = get::Args { ids: ids(&["nobody", "a", "gone"]), fleet: None, max_age: None };
     let (text, result) = got(&server, &args, true);
     assert_eq!(text.lines().count(), 1);
     let fatal = result.unwrap_err();
@@ -116,12 +118,12 @@ fn get_adds_up_a_fleet_over_more_partitions_than_it_was_told_of() {
         let body = ViewBody::FleetCounts { fleet: "a:b".into(), counts };
         put(&mut view, partition, ViewWrite { sequence: 1, body });
     }
-    let args = get::Args { ids: vec![], fleet: Some("a:b".to_owned()) };
+    let args = get::Args { ids: vec![], fleet: Some("a:b".to_owned()), max_age: None };
     let (text, result) = got(&server, &args, true);
     result.unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&json["devices"], &json["statuses"]["online"]), (&json!(6), &json!(4)));
-    let args = get::Args { ids: vec![], fleet: Some("a".to_owned()) };
+    let args = get::Args { ids: vec![], fleet: Some("a".to_owned()), max_age: None };
     assert_eq!(got(&server, &args, true).1.unwrap_err().kind, FatalKind::NotFound);
 }
 
@@ -129,7 +131,7 @@ fn get_adds_up_a_fleet_over_more_partitions_than_it_was_told_of() {
 fn get_says_how_to_reach_redis_when_it_cannot() {
     let mut server = RedisServer::start();
     server.stop();
-    let args = get::Args { ids: ids(&["a"]), fleet: None };
+    let args = get::Args { ids: ids(&["a"]), fleet: None, max_age: None };
     let fatal = got(&server, &args, false).1.unwrap_err();
     assert_eq!(fatal.kind, FatalKind::Unavailable);
     assert!(fatal.message.contains("redis.url"), "{fatal}");
@@ -191,4 +193,93 @@ fn watch_shows_what_is_then_what_changes_over_a_lost_connection_too() {
     drop(received);
     put(&mut view, 0, write(5, "a", Status::Online, true));
     watcher.join().unwrap().unwrap();
+}
+
+/// Leaves a device whose partition was last written `age_ms` ago, as after the
+/// death of its only writer.
+fn abandon(server: &RedisServer, device: &str, partition: i32, age_ms: i64) {
+    let mut connection = server.connection();
+    let (seconds, _): (i64, i64) = redis::cmd("TIME").query(&mut connection).unwrap();
+    let mut pipeline = redis::pipe();
+    let token = format!("{partition}:7:1");
+    let fields = [("status", "online"), ("display", "Online"), ("version", "1"), ("token", &token)];
+    pipeline.hset_multiple(format!("t:device:{device}"), &fields);
+    let counts = [("online", "1"), ("token", &token)];
+    pipeline.hset_multiple(format!("t:fleet:blue:{partition}"), &counts);
+    let time_ms = if age_ms < 0 { 0 } else { seconds * 1000 - age_ms };
+    let marker = [("epoch", "7".to_owned()), ("time_ms", time_ms.to_string())];
+    pipeline.hset_multiple(format!("t:partition:{partition}"), &marker);
+    pipeline.exec(&mut connection).unwrap();
+}
+
+fn command(server: &RedisServer, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.env_clear().args(arguments);
+    command.env("DEVICE_STATUS_REDIS__URL", server.url()).env("DEVICE_STATUS_REDIS__PREFIX", "t:");
+    command
+}
+
+#[test]
+fn get_says_how_old_the_view_is_and_refuses_what_is_older_than_asked_for() {
+    let server = RedisServer::start();
+    abandon(&server, "old", 1, 600_000);
+    abandon(&server, "lost", 200, -1);
+    abandon(&server, "new", 0, 0);
+    let run = |arguments: &[&str]| {
+        let output = command(&server, arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, text, _) = run(&["get", "old"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("as of") && text.contains("(10 min ") && text.contains("OLD"), "{text}");
+    let (_, text, _) = run(&["get", "new"]);
+    assert!(text.contains("as of") && !text.contains("OLD"), "{text}");
+    let (_, text, _) = run(&["get", "lost"]);
+    assert!(text.contains("as of         not known"), "{text}");
+
+    let (_, text, _) = run(&["get", "--json", "old"]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert!((600_000..900_000).contains(&json["view_age_ms"].as_i64().unwrap()), "{text}");
+    assert!(json["view_time_ms"].as_i64().unwrap() > 1_700_000_000_000, "{text}");
+    let (_, text, _) = run(&["get", "--json", "lost"]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&json["view_age_ms"], &json["view_time_ms"]), (&Value::Null, &Value::Null));
+
+    // What is old is shown all the same.
+    for id in ["old", "lost", "nobody"] {
+        let (code, text, error) = run(&["get", "--max-age", "5m", id]);
+        assert_eq!(code, Some(3), "{id}: {error}");
+        assert_eq!(text.contains("Online"), id != "nobody");
+        assert!(error.contains(id) && error.contains("--max-age 5m"), "{error}");
+    }
+    assert_eq!(run(&["get", "--max-age", "5m", "new"]).0, Some(0));
+    assert_eq!(run(&["get", "--max-age", "1h", "new", "old"]).0, Some(0));
+    let (code, _, error) = run(&["get", "nobody"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("The view is old"), "{error}");
+
+    let (code, text, _) = run(&["get", "--fleet", "blue", "--max-age", "1h"]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("as of       not known"), "{text}");
+    let (_, text, _) = run(&["get", "--fleet", "blue", "--json"]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&json["devices"], &json["view_age_ms"]), (&json!(3), &Value::Null));
+}
+
+#[test]
+fn watch_says_that_the_view_stands_still_and_that_it_goes_on() {
+    let server = RedisServer::start();
+    abandon(&server, "a", 0, 600_000);
+    let mut watch = Process::spawn("watch", command(&server, &["watch", "a"]));
+    watch.wait_for_output(PATIENCE, "as of");
+    watch.wait_for_output(PATIENCE, "the view stands still");
+    abandon(&server, "a", 0, 0);
+    watch.wait_for_output(PATIENCE, "up to date again");
+    watch.kill();
+    let mut watch = Process::spawn("watch", command(&server, &["watch", "--json", "a"]));
+    let line = watch.wait_for_output(PATIENCE, "\"device\"");
+    let json: Value = serde_json::from_str(&line).unwrap();
+    assert!(json["view_time_ms"].is_i64() && json["view_age_ms"].is_i64(), "{line}");
+    watch.kill();
 }

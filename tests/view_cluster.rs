@@ -106,7 +106,7 @@ fn a_cluster_holds_the_view_and_is_read_by_get_and_watch() {
     // The readers.
     let target = get::RedisTarget { redis: &redis, partitions: 4 };
     let mut out = Vec::new();
-    let fleet = get::Args { ids: vec![], fleet: Some("blue".to_owned()) };
+    let fleet = get::Args { ids: vec![], fleet: Some("blue".to_owned()), max_age: None };
     get::get(&fleet, target, true, false, &mut out).unwrap();
     let shown: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(shown["devices"], owner.counts()["blue"].iter().sum::<u64>());

@@ -20,7 +20,7 @@ use support::redis_tls::{Authority, TlsServer};
 
 /// What `get --json` prints of a device.
 fn got(redis: &Redis, id: &str) -> serde_json::Value {
-    let args = get::Args { ids: vec![id.to_owned()], fleet: None };
+    let args = get::Args { ids: vec![id.to_owned()], fleet: None, max_age: None };
     let target = get::RedisTarget { redis, partitions: 4 };
     let mut out = Vec::new();
     get::get(&args, target, true, false, &mut out).unwrap();
@@ -46,7 +46,7 @@ fn complaint(redis: &Redis) -> String {
     wait_for("a complaint", || stats.advice().trouble.is_some());
     assert!(!stats.connected.load(Ordering::Relaxed));
     let trouble = stats.advice().trouble.clone().unwrap();
-    let args = get::Args { ids: vec!["a".to_owned()], fleet: None };
+    let args = get::Args { ids: vec!["a".to_owned()], fleet: None, max_age: None };
     let target = get::RedisTarget { redis, partitions: 4 };
     if let Err(fatal) = get::get(&args, target, true, false, &mut Vec::new())
         && fatal.kind != FatalKind::NotFound

@@ -12,7 +12,7 @@ use crate::config::errors::{Invalid, Origin};
 use crate::config::{Config, Loaded, document, redact_url};
 use crate::error::Fatal;
 use crate::kafka::topics::{self, Check};
-use crate::view::read::Reader;
+use crate::view;
 
 /// `device-status config …`
 #[derive(Debug, clap::Args)]
@@ -79,6 +79,7 @@ pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
                 print_json(&json!({
                     "valid": true,
                     "problems": [],
+                    "warnings": loaded.warnings(),
                     "file": loaded.file.as_ref().map(|file| file.display().to_string()),
                     "environment": variables(loaded),
                     "checks": checks,
@@ -96,16 +97,15 @@ pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
 fn connect_all(config: &Config) -> Vec<Check> {
     let mut checks = topics::inspect_all(config);
     let redis = format!("Redis at {}", redact_url(&config.redis.url));
-    let mut reader = match Reader::connect(&config.redis) {
-        Ok(reader) => reader,
-        Err(fatal) => {
-            checks.push(Check::failed(redis, &fatal));
-            return checks;
-        }
-    };
-    checks.push(Check::ok(redis));
+    checks.push(match view::try_connection(&config.redis) {
+        Ok(None) => Check::ok(redis),
+        Ok(Some(warning)) => Check::ok(format!("{redis}, but: {warning}")),
+        Err(fatal) => Check::failed(redis, &fatal),
+    });
     let prefix = format!("redis.prefix {:?}", config.redis.prefix);
-    checks.push(match reader.check_owner(&config.kafka.group) {
+    let owner = Reader::connect(&config.redis)
+        .and_then(|mut reader| reader.check_owner(&config.kafka.group));
+    checks.push(match owner {
         Ok(()) => Check::ok(prefix),
         Err(fatal) => Check::failed(prefix, &fatal),
     });
@@ -155,7 +155,10 @@ fn summary(loaded: &Loaded) -> String {
     for variable in &variables {
         let _ = writeln!(text, "  environment variable {variable}");
     }
-    if loaded.origins.is_empty() {
+    for warning in loaded.warnings() {
+        let _ = writeln!(text, "  {warning}");
+    }
+    if loaded.origins.is_empty() && loaded.file.is_none() {
         text.push_str("  defaults only: name a file with --config FILE\n");
     }
     text

@@ -59,7 +59,7 @@ pub struct Args {
     /// The same seed gives the same devices and the same events
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Plain lines instead of a picture; so it is anyway without a terminal
+    /// Plain lines instead of a picture; so it is anyway without a terminal that can be drawn on
     #[arg(long)]
     plain: bool,
     /// When to stop [default: at Ctrl-C]
@@ -71,7 +71,7 @@ impl Args {
     /// Whether the picture will take the whole terminal.
     #[must_use]
     pub fn fills_terminal(&self) -> bool {
-        !self.plain && std::io::stdout().is_terminal()
+        !self.plain && std::io::stdout().is_terminal() && !console::is_dumb()
     }
 }
 
@@ -82,10 +82,7 @@ impl Args {
 pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let clock = SystemClock::new();
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|error| Fatal::internal(format!("signal {signal}: {error}")))?;
-    }
+    super::signals::set(&stop)?;
     let redis = RedisServer::start(free_port()?, &clock)?;
     let mock = MockCluster::new(1)
         .map_err(|error| Fatal::internal(format!("the mock cluster: {error}")))?;
@@ -237,23 +234,36 @@ fn show(
                 screen.aloud(&said);
             }
         }
-        let line = story.style().force_styling(picture_wanted).apply_to(story.tell(now));
-        screen.draw(&headline, &picture, &line.to_string(), elapsed_ms);
+        let style = story.style().force_styling(picture_wanted);
+        let told = [story.state(), story.countdown(now)];
+        let told = told.map(|line| style.apply_to(line).to_string());
+        screen.draw(&headline, &picture, &told, elapsed_ms);
     }
     drop(screen);
-    super::print(&format!("{}\n", last_words(&picture, &story)))
+    super::print(&format!("{}\n", last_words(picture.changes, &story)))
 }
 
-fn last_words(picture: &Picture, story: &Story) -> String {
+fn last_words(changes: u64, story: &Story) -> String {
+    let device = picture::short(&story.device);
+    let all = story.misses_ms.len();
     let exact = story.misses_ms.iter().filter(|miss| **miss == 0).count();
-    format!(
-        "{} changes. Device {} went Offline on purpose: {}, of these since exactly its deadline: \
-         {exact}. It is {} now.",
-        picture.changes,
-        picture::short(&story.device),
-        story.misses_ms.len(),
-        picture.status_of(&story.device).map_or("unknown", |status| status.wire_name())
-    )
+    let times =
+        |count: usize| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    let of_the_device = match all {
+        0 => {
+            "It ended before a device was Offline on purpose, which takes half a minute.".to_owned()
+        }
+        _ if exact == all => format!(
+            "Device {device} was switched off {}. It was Offline since exactly its deadline{}.",
+            times(all),
+            if all == 1 { "" } else { " each time" }
+        ),
+        _ => format!(
+            "Device {device} was switched off {}. {exact} of {all}: Offline since its deadline.",
+            times(all)
+        ),
+    };
+    format!("The demo has ended, after {changes} changes.\n{of_the_device}")
 }
 
 /// Reads the topic of status changes, from its start.
@@ -331,7 +341,13 @@ trait Screen {
     fn change(&mut self, line: &str, elapsed_ms: i64);
     /// Something worth a line of its own.
     fn aloud(&mut self, line: &str);
-    fn draw(&mut self, headline: &Headline, picture: &Picture, story: &str, elapsed_ms: i64);
+    fn draw(
+        &mut self,
+        headline: &Headline,
+        picture: &Picture,
+        story: &[String; 2],
+        elapsed_ms: i64,
+    );
 }
 
 /// A picture that is drawn over and over.
@@ -360,7 +376,13 @@ impl Screen for Live {
     fn change(&mut self, _: &str, _: i64) {}
     fn aloud(&mut self, _: &str) {}
 
-    fn draw(&mut self, headline: &Headline, picture: &Picture, story: &str, elapsed_ms: i64) {
+    fn draw(
+        &mut self,
+        headline: &Headline,
+        picture: &Picture,
+        story: &[String; 2],
+        elapsed_ms: i64,
+    ) {
         let (rows, columns) = self.term.size();
         let (rows, columns) = (usize::from(rows), usize::from(columns));
         let bold = console::Style::new().bold();
@@ -369,13 +391,13 @@ impl Screen for Live {
             format!("{} s, {} changes. Ctrl-C ends it.", elapsed_ms / 1000, picture.changes),
             String::new(),
             picture.bar(columns),
-            picture.summary(),
-            String::new(),
-            story.to_owned(),
-            String::new(),
         ];
+        lines.extend(picture.summary_within(columns));
+        lines.push(String::new());
+        lines.extend(story.iter().cloned());
+        lines.push(String::new());
         let room = rows.saturating_sub(lines.len() + headline.hints.len() + 2);
-        lines.extend(picture.latest().take(room));
+        lines.extend(picture.latest(columns).take(room));
         lines.resize(rows.saturating_sub(headline.hints.len() + 1), String::new());
         lines.extend(headline.hints.iter().cloned());
         let mut frame = String::from("\x1b[H");
@@ -428,7 +450,7 @@ impl Screen for Plain {
         Plain::line(&format!(">>> {line}"));
     }
 
-    fn draw(&mut self, _: &Headline, picture: &Picture, _: &str, elapsed_ms: i64) {
+    fn draw(&mut self, _: &Headline, picture: &Picture, story: &[String; 2], elapsed_ms: i64) {
         if elapsed_ms - self.told_ms >= PLAIN_SUMMARY_EVERY_MS {
             self.told_ms = elapsed_ms;
             let seconds = elapsed_ms / 1000;
@@ -437,6 +459,29 @@ impl Screen for Plain {
                 picture.changes,
                 picture.summary()
             ));
+            Plain::line(&format!("    {}. {}", story[0], story[1]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_say_what_was_seen() {
+        let mut story = Story::new("d".repeat(32), crate::shard::Rules::default(), 6_000);
+        assert!(last_words(7, &story).contains("before a device was Offline on purpose"));
+        for (misses_ms, told) in [
+            (vec![0], "switched off once. It was Offline since exactly its deadline."),
+            (vec![0, 0], "off 2 times. It was Offline since exactly its deadline each time."),
+            (vec![0, 3], "switched off 2 times. 1 of 2: Offline since its deadline."),
+            (vec![3], "switched off once. 0 of 1: Offline since its deadline."),
+        ] {
+            story.misses_ms = misses_ms;
+            let words = last_words(7, &story);
+            assert!(words.ends_with(told), "{words}");
+            assert!(words.lines().all(|line| line.len() <= 80), "{words}");
         }
     }
 }

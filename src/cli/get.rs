@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 use crate::config::{Config, Redis};
 use crate::error::Fatal;
 use crate::shard::{Connectivity, Status};
-use crate::view::read::{DeviceStatus, Reader};
+use crate::view::read::{DeviceStatus, Freshness, OLD_MS, Reader};
 
 /// `device-status get …`
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,9 @@ pub struct Args {
     /// Show how many devices of a fleet have each status instead
     #[arg(long, conflicts_with = "ids")]
     pub fleet: Option<String>,
+    /// Exit with 3 if what is shown may be older than this, such as 30s
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub max_age: Option<Duration>,
 }
 
 /// Where to read.
@@ -65,35 +68,80 @@ pub fn get(
     let style = Style { colour };
     match &args.fleet {
         Some(fleet) => {
+            let oldest = reader.oldest(redis.partitions)?;
             let counts = reader.fleet(fleet, redis.partitions)?;
             let counts = counts.ok_or_else(|| {
                 Fatal::not_found(format!("no fleet {fleet:?} is known at {}", reader.shown_url()))
             })?;
-            let text = if json { fleet_json(fleet, counts) } else { fleet_text(fleet, counts) };
-            written(out.write_all(text.as_bytes()))
+            let text = match json {
+                true => fleet_json(fleet, counts, oldest),
+                false => fleet_text(fleet, counts, oldest),
+            };
+            written(out.write_all(text.as_bytes()))?;
+            not_stale(args, oldest, || format!("fleet {fleet:?}"), &reader)
         }
         None => {
-            let (devices, now_ms) = reader.devices(&args.ids)?;
-            for device in devices.iter().flatten() {
+            let seen = reader.devices(&args.ids, redis.partitions)?;
+            for (device, freshness) in &seen {
+                let Some(device) = device else { continue };
                 let text = match json {
-                    true => format!("{}\n", device.to_json()),
-                    false => style.device(device, now_ms),
+                    true => format!("{}\n", device.to_json(*freshness)),
+                    false => style.device(device, *freshness),
                 };
                 written(out.write_all(text.as_bytes()))?;
             }
-            let unknown: Vec<String> = std::iter::zip(&args.ids, &devices)
-                .filter(|(_, device)| device.is_none())
-                .map(|(id, _)| format!("{id:?}"))
-                .collect();
-            if unknown.is_empty() {
-                return Ok(());
+            // What an old view does not know may be known by now.
+            for (id, (_, freshness)) in std::iter::zip(&args.ids, &seen) {
+                not_stale(args, *freshness, || format!("device {id:?}"), &reader)?;
             }
+            let unknown =
+                || std::iter::zip(&args.ids, &seen).filter(|(_, (device, _))| device.is_none());
+            let Some((_, (_, freshness))) = unknown().next() else { return Ok(()) };
+            let ids: Vec<String> = unknown().map(|(id, _)| format!("{id:?}")).collect();
+            let old = match freshness.is_older_than(OLD_MS) {
+                true => format!(" The view is old: {}.", as_of(*freshness)),
+                false => String::new(),
+            };
             Err(Fatal::not_found(format!(
                 "not known at {}: {}. A device is known once it was registered, \
-                 provisioned or heard of, and until it is deleted.",
+                 provisioned or heard of, and until it is deleted.{old}",
                 reader.shown_url(),
-                unknown.join(", ")
+                ids.join(", ")
             )))
+        }
+    }
+}
+
+fn not_stale(
+    args: &Args,
+    freshness: Freshness,
+    what: impl Fn() -> String,
+    reader: &Reader,
+) -> Result<(), Fatal> {
+    let Some(max_age) = args.max_age else { return Ok(()) };
+    let max_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+    if !freshness.is_older_than(max_ms) {
+        return Ok(());
+    }
+    Err(Fatal::stale(format!(
+        "{} is older at {} than --max-age {}: {}",
+        what(),
+        reader.shown_url(),
+        humantime::format_duration(max_age),
+        as_of(freshness)
+    )))
+}
+
+/// Up to when something is in the view, for people.
+pub(super) fn as_of(freshness: Freshness) -> String {
+    match freshness.up_to_ms {
+        Some(up_to_ms) if freshness.is_older_than(OLD_MS) => format!(
+            "{}, OLD: its partition has no owner, or its owner cannot write; see /ready",
+            with_age(up_to_ms, freshness.now_ms)
+        ),
+        Some(up_to_ms) => with_age(up_to_ms.min(freshness.now_ms), freshness.now_ms),
+        None => {
+            "not known: its partition is being written anew, or never was; see /ready".to_owned()
         }
     }
 }
@@ -113,21 +161,27 @@ pub(super) fn is_coloured(out: &impl IsTerminal) -> bool {
     out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn fleet_json(fleet: &str, counts: [u64; Status::ALL.len()]) -> String {
+fn fleet_json(fleet: &str, counts: [u64; Status::ALL.len()], oldest: Freshness) -> String {
     let total: u64 = counts.iter().sum();
     let mut by_status = Map::new();
     for (status, count) in std::iter::zip(Status::ALL, counts) {
         by_status.insert(status.wire_name().to_owned(), json!(count));
     }
-    format!("{}\n", json!({ "fleet": fleet, "devices": total, "statuses": by_status }))
+    let mut object = Map::new();
+    object.insert("fleet".to_owned(), json!(fleet));
+    object.insert("devices".to_owned(), json!(total));
+    object.insert("statuses".to_owned(), by_status.into());
+    oldest.write_to(&mut object);
+    format!("{}\n", serde_json::Value::Object(object))
 }
 
-fn fleet_text(fleet: &str, counts: [u64; Status::ALL.len()]) -> String {
+fn fleet_text(fleet: &str, counts: [u64; Status::ALL.len()], oldest: Freshness) -> String {
     let mut text = format!("{}\n", printable(fleet));
     for (status, count) in std::iter::zip(Status::ALL, counts) {
         let _ = writeln!(text, "  {:18}{count:>10}", status.wire_name());
     }
     let _ = writeln!(text, "  {:18}{:>10}", "devices", counts.iter().sum::<u64>());
+    let _ = writeln!(text, "  as of       {}", as_of(oldest));
     text
 }
 
@@ -139,7 +193,8 @@ pub(super) struct Style {
 }
 
 impl Style {
-    fn device(self, device: &DeviceStatus, now_ms: i64) -> String {
+    fn device(self, device: &DeviceStatus, freshness: Freshness) -> String {
+        let now_ms = freshness.now_ms;
         let mut text = format!("{}  {}\n", printable(&device.device), self.status(device));
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:14}{}", printable(&value));
@@ -166,6 +221,7 @@ impl Style {
         }
         line("fleet", word(device, "fleet"));
         line("version", word(device, "version"));
+        line("as of", as_of(freshness));
         text
     }
 
@@ -274,10 +330,23 @@ mod tests {
     #[test]
     fn a_fleet_is_told_with_its_total() {
         let counts = [5, 0, 0, 2, 0, 0, 1];
-        assert!(fleet_text("blue", counts).ends_with("devices                    8\n"));
-        let json: serde_json::Value = serde_json::from_str(&fleet_json("blue", counts)).unwrap();
+        let fresh = Freshness { up_to_ms: Some(1_000), now_ms: 2_500 };
+        assert!(fleet_text("blue", counts, fresh).contains("devices                    8\n"));
+        let json = fleet_json("blue", counts, fresh);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["view_time_ms"], &json["view_age_ms"]), (&json!(1_000), &json!(1_500)));
         assert_eq!(json["devices"], 8);
         assert_eq!(json["statuses"]["offline"], 2);
+    }
+
+    #[test]
+    fn an_old_view_is_called_old() {
+        let at = |up_to_ms| as_of(Freshness { up_to_ms, now_ms: 1_700_000_100_000 });
+        assert_eq!(at(Some(1_700_000_099_000)), "2023-11-14T22:14:59.000Z (1 s ago)");
+        // The brokers' clock may be ahead of Redis'.
+        assert_eq!(at(Some(1_700_000_101_000)), "2023-11-14T22:15:00.000Z (0 s ago)");
+        assert!(at(Some(1_700_000_000_000)).contains("(1 min 40 s ago), OLD"));
+        assert!(at(None).starts_with("not known"));
     }
 
     #[test]

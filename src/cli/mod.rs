@@ -8,6 +8,7 @@ pub mod get;
 pub mod history;
 mod reading;
 pub mod run;
+mod signals;
 pub mod simulate;
 mod since;
 pub mod topics;
@@ -18,10 +19,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use serde_json::json;
 
 use crate::clock::SystemClock;
 use crate::config::Loaded;
-use crate::config::load::is_key;
+use crate::config::variables::is_key;
 use crate::error::Fatal;
 use crate::stream_thread::ports::Clock as _;
 
@@ -97,7 +99,13 @@ impl Command {
 /// # Errors
 /// Whatever ends the process before its work is done.
 pub fn main() -> Result<(), Fatal> {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json() => {
+            return Err(Fatal::usage(error.render().to_string().trim()));
+        }
+        Err(error) => error.exit(),
+    };
     let mut environment = Vec::new();
     // A name that is not UTF-8 cannot be one of ours.
     for (name, value) in
@@ -129,8 +137,27 @@ pub fn main() -> Result<(), Fatal> {
         let clock = SystemClock::new();
         let clock = Box::new(move || clock.monotonic_ms());
         crate::telemetry::init_logging(&loaded.config.log, clock)?;
+        for warning in loaded.warnings().iter().filter(|_| matches!(cli.command, Command::Run(_))) {
+            tracing::warn!("{warning}");
+        }
     }
     cli.command.dispatch(&loaded, cli.json)
+}
+
+/// Whether the command line asks for JSON, be it otherwise right or not.
+fn wants_json() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
+}
+
+/// Says what ended the command, on standard error: in words, or with `--json` as
+/// one JSON object in a line.
+pub fn say_error(fatal: &Fatal) {
+    if !wants_json() {
+        return say(&format!("error: {fatal}"));
+    }
+    let (kind, code) = (fatal.kind.name(), fatal.kind.exit_code());
+    let error = json!({ "kind": kind, "message": fatal.message, "exit_code": code });
+    say(&json!({ "error": error }).to_string());
 }
 
 /// Says something to whoever looks on, on standard error. That nobody does is no

@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::{error, info};
 
+use super::signals;
 use crate::admin::{self, GroupHealth, Health, RedisHealth, ThreadReport};
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Partitioner};
@@ -50,23 +50,14 @@ pub struct Args {
     pub take_view_from: Option<String>,
 }
 
-/// Runs the service until SIGTERM or Ctrl-C.
+/// Runs the service until SIGTERM, SIGHUP or Ctrl-C.
 ///
 /// # Errors
 /// Whatever it cannot start with, or cannot go on with.
 pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let shutdown = Arc::new(AtomicBool::new(false));
     let starting = Arc::new(AtomicBool::new(true));
-    for signal in [SIGTERM, SIGINT] {
-        // While there is nothing yet to leave in order, the first signal ends the
-        // process at once, and later the second.
-        signal_hook::flag::register_conditional_shutdown(signal, 0, starting.clone())
-            .and_then(|_| {
-                signal_hook::flag::register_conditional_shutdown(signal, 130, shutdown.clone())
-            })
-            .and_then(|_| signal_hook::flag::register(signal, shutdown.clone()))
-            .map_err(|e| Fatal::internal(format!("signal handlers: {e}")))?;
-    }
+    signals::set_or_end(&shutdown, &starting)?;
     let report = check_topics(config)?;
     let mut config = config.clone();
     if let Some(partitions) = report.topic(Role::Heartbeats).and_then(|topic| topic.partitions) {

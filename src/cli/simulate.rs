@@ -111,10 +111,7 @@ impl Args {
 pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let clock = SystemClock::new();
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(|error| Fatal::internal(format!("signal {signal}: {error}")))?;
-    }
+    super::signals::set(&stop)?;
     let start = clock.wall();
     let plan = args.plan(config, start)?;
     let sending = if args.bursts.is_some() { Sending::Batches } else { Sending::EachByItself };

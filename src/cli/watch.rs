@@ -6,13 +6,18 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
-use super::get::{RedisTarget, Style, is_coloured, moment, printable};
+use super::get::{RedisTarget, Style, as_of, is_coloured, moment, printable};
+use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
+use crate::stream_thread::ports::Clock as _;
 use crate::view::Backoff;
-use crate::view::read::{DeviceStatus, Hint, Listener, Reader};
+use crate::view::read::{DeviceStatus, Freshness, Hint, Listener, OLD_MS, Reader, Seen};
+
+/// How often it is looked whether the view still moves.
+const LOOK_INTERVAL_MS: i64 = 10_000;
 
 /// `device-status watch …`
 #[derive(Debug, clap::Args)]
@@ -67,7 +72,16 @@ pub fn watch(
     out: &mut dyn Write,
 ) -> Result<(), Fatal> {
     let style = Style { colour };
-    let mut watch = Watch { ids: &args.ids, shown: BTreeMap::new(), style, json, out };
+    let mut watch = Watch {
+        ids: &args.ids,
+        partitions: redis.partitions,
+        shown: BTreeMap::new(),
+        clock: SystemClock::new(),
+        is_old: false,
+        style,
+        json,
+        out,
+    };
     let mut reader = Reader::connect(redis.redis)?;
     let mut listener = reader.listener()?;
     let mut backoff = Backoff::default();
@@ -96,6 +110,10 @@ struct Watch<'a> {
     ids: &'a [String],
     /// What was shown last, of the devices asked for by name.
     shown: BTreeMap<String, Option<DeviceStatus>>,
+    partitions: i32,
+    clock: SystemClock,
+    /// Whether it was said that the view is old.
+    is_old: bool,
     style: Style,
     json: bool,
     out: &'a mut dyn Write,
@@ -108,16 +126,24 @@ impl Watch<'_> {
         let mut run = || -> Result<(), Stop> {
             let mut hints = listener.hints()?;
             if !self.ids.is_empty() {
-                let (devices, _) = reader.devices(self.ids)?;
-                for (id, device) in self.ids.iter().zip(devices) {
-                    self.show(id, device)?;
+                let seen = reader.devices(self.ids, self.partitions)?;
+                for (id, seen) in self.ids.iter().zip(seen) {
+                    self.show(id, seen)?;
                 }
             }
+            let mut looked_ms = None;
             loop {
-                let Hint { device: id } = hints.next_hint()?;
+                let now_ms = self.clock.monotonic_ms();
+                if looked_ms.is_none_or(|looked_ms| now_ms - looked_ms >= LOOK_INTERVAL_MS) {
+                    looked_ms = Some(now_ms);
+                    self.look_at_age(reader)?;
+                }
+                let Some(Hint { device: id }) = hints.next_hint()? else { continue };
                 if self.ids.is_empty() || self.ids.contains(&id) {
-                    let (devices, _) = reader.devices(std::slice::from_ref(&id))?;
-                    self.show(&id, devices.into_iter().next().flatten())?;
+                    let seen = reader.devices(std::slice::from_ref(&id), self.partitions)?;
+                    for seen in seen {
+                        self.show(&id, seen)?;
+                    }
                 }
             }
         };
@@ -127,7 +153,32 @@ impl Watch<'_> {
         }
     }
 
-    fn show(&mut self, id: &str, device: Option<DeviceStatus>) -> io::Result<()> {
+    /// Says when the view begins to stand still, in which nothing changes and
+    /// nothing would be shown, and when it goes on.
+    fn look_at_age(&mut self, reader: &mut Reader) -> Result<(), Fatal> {
+        let oldest = match self.ids {
+            [] => reader.oldest(self.partitions)?,
+            ids => {
+                let seen = reader.devices(ids, self.partitions)?;
+                let oldest = seen.into_iter().map(|(_, freshness)| freshness);
+                match oldest.min_by_key(|freshness| freshness.up_to_ms) {
+                    Some(oldest) => oldest,
+                    None => return Ok(()),
+                }
+            }
+        };
+        let is_old = oldest.is_older_than(OLD_MS);
+        if is_old != self.is_old {
+            match is_old {
+                true => super::say(&format!("the view stands still: as of {}", as_of(oldest))),
+                false => super::say("the view is up to date again"),
+            }
+            self.is_old = is_old;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, id: &str, (device, freshness): Seen) -> io::Result<()> {
         if !self.ids.is_empty() {
             // Hints may come twice, and after a lost connection all is read again.
             if self.shown.get(id) == Some(&device) {
@@ -136,8 +187,14 @@ impl Watch<'_> {
             self.shown.insert(id.to_owned(), device.clone());
         }
         match (&device, self.json) {
-            (Some(device), true) => writeln!(self.out, "{}", device.to_json())?,
-            (None, true) => writeln!(self.out, "{}", json!({ "device": id, "status": null }))?,
+            (Some(device), true) => writeln!(self.out, "{}", device.to_json(freshness))?,
+            (None, true) => {
+                let mut object = Map::new();
+                object.insert("device".to_owned(), json!(id));
+                object.insert("status".to_owned(), Json::Null);
+                freshness.write_to(&mut object);
+                writeln!(self.out, "{}", Json::Object(object))?;
+            }
             (Some(device), false) => {
                 // What changed last: the status, or the connectivity alone.
                 let since = device.number("since_ms").max(device.number("connectivity_since_ms"));
@@ -146,13 +203,23 @@ impl Watch<'_> {
                 let progress = device
                     .field("progress")
                     .map_or_else(String::new, |percent| format!(" {} %", printable(percent)));
-                writeln!(self.out, "{since}  {}  {status}{progress}", printable(id))?;
+                let id = printable(id);
+                writeln!(self.out, "{since}  {id}  {status}{progress}{}", self.old(freshness))?;
             }
             (None, false) => {
                 let blank = " ".repeat(24);
-                writeln!(self.out, "{blank}  {}  not known", printable(id))?;
+                let id = printable(id);
+                writeln!(self.out, "{blank}  {id}  not known{}", self.old(freshness))?;
             }
         }
         self.out.flush()
+    }
+
+    /// How old what is shown is; for people, who need not read it where it is not.
+    fn old(&self, freshness: Freshness) -> String {
+        match freshness.is_older_than(OLD_MS) {
+            true => self.style.strong(&format!("  as of {}", as_of(freshness))),
+            false => String::new(),
+        }
     }
 }

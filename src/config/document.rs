@@ -87,8 +87,12 @@ pub fn reference() -> String {
          Everything has a default. A TOML file, named with `--config FILE`, goes before the\n\
          defaults, the environment before the file, and `--set KEY=VALUE` on the command line\n\
          before both. The variable of a key is `DEVICE_STATUS_`, the section, two underscores\n\
-         and the key, in capitals. Variables that begin with `DEVICE_STATUS_` and have no two\n\
-         underscores are let be.\n\
+         and the key, in capitals. One underscore too few is an error. Other variables that begin\n\
+         with `DEVICE_STATUS_` and have no two underscores are let be, and so are those that\n\
+         Kubernetes makes for a service (`…_SERVICE_HOST`, `…_PORT_…`).\n\
+         \n\
+         Values are taken as they are written: a `${NAME}` or `$(NAME)` that nothing has replaced\n\
+         is an error, but in the file that a `_file` key names.\n\
          \n\
          Secrets are best given in files: any of `kafka.properties`, and a key of which the\n\
          table says so, may be named with `_file` behind it, and then takes the path of a text\n\
@@ -97,7 +101,7 @@ pub fn reference() -> String {
          \n\
          `device-status config check` says all that is wrong at once, without needing Kafka or\n\
          Redis, and exits with 78 if anything is; with `--json` it prints each problem with its\n\
-         key, value, source and remedy. `device-status config show` prints what holds and where\n\
+         key, value, source and remedy. With `--connect` it looks at Kafka and Redis too. `device-status config show` prints what holds and where\n\
          it came from, without passwords. A commented example with every key is in\n\
          [`deploy/device-status.example.toml`](../deploy/device-status.example.toml).\n\
          \n\

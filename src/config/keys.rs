@@ -400,8 +400,9 @@ pub const KEYS: &[Key] = &[
         admin.listen,
         read::address,
         "IP address and port",
-        "Where `/live`, `/ready` and `/metrics` are served. In a container: `0.0.0.0:9464`, with \
-         a token or behind a network policy."
+        "Where `/live`, `/ready` and `/metrics` are served. In a container: `[::]:9464`, which is \
+         every address of IPv6 and IPv4 (of IPv4 alone where the machine has no IPv6), with a \
+         token or behind a network policy."
     ),
     key!(
         admin.token,

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::errors::{Invalid, Origin, Problem};
-use super::keys::{
-    BROKER_OWNED_PROPERTIES, ENVIRONMENT_PREFIX, FILE_PROPERTIES, KEYS, Key, OWNED_PROPERTIES,
-    PROPERTIES, SECRET_KEYS,
-};
+use super::keys::{BROKER_OWNED_PROPERTIES, FILE_PROPERTIES, KEYS, Key, PROPERTIES, SECRET_KEYS};
+use super::properties::{self, property_name};
 use super::read::{self, Raw, Wrong};
 use super::redis_url::{RedisServers, has_hash_tag};
+use super::variables::{from_environment, variable_of};
 use super::{Config, GroupProtocol, REDACTED, changelog_of, is_secret_property, redact_url};
 
 /// A configuration, and where it came from.
@@ -33,26 +32,41 @@ impl Loaded {
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
+
+    /// What is valid, and hardly meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let is_of_file = |origin: &Origin| matches!(origin.written(), Origin::File { .. });
+        let file = self.file.iter().filter(|_| !self.origins.values().any(is_of_file));
+        file.map(|file| {
+            format!(
+                "{} sets no key: its lines are comments or empty, so the defaults hold. Take the \
+                 # from what you mean",
+                file.display()
+            )
+        })
+        .collect()
+    }
 }
 
 /// A value that somebody wrote.
-struct Entry {
-    key: String,
-    raw: Raw,
-    origin: Origin,
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) raw: Raw,
+    pub(super) origin: Origin,
 }
 
 /// How long a fetch may wait at the broker, by librdkafka's name.
 const FETCH_WAIT: &str = "fetch.wait.max.ms";
 
 /// What is put behind a name to give a file that holds the value.
-const FILE_SUFFIX: &str = "_file";
+pub(super) const FILE_SUFFIX: &str = "_file";
 
 /// The largest value in a file: a chain of certificates has room.
 const CONTENTS_MAX_BYTES: u64 = 1 << 20;
 
 impl Entry {
-    fn problem(&self, wrong: Wrong) -> Problem {
+    pub(super) fn problem(&self, wrong: Wrong) -> Problem {
         let Wrong { what, remedy } = wrong;
         let value = Some(self.shown());
         Problem { key: self.key.clone(), value, origin: self.origin.clone(), what, remedy }
@@ -80,9 +94,23 @@ impl Entry {
     fn is_unknown(&self, property: Option<&str>) -> bool {
         match property {
             _ if named_by_file(&self.key).is_some() => false,
-            Some(name) => !is_known_property(name),
+            Some(name) => !properties::is_known(name),
             None => !KEYS.iter().any(|key| key.name == self.key),
         }
+    }
+
+    /// Whether it holds `${NAME}` or `$(NAME)`, which a shell, Helm or Kubernetes
+    /// should have replaced. What a file holds, as a secret may, is its own
+    /// value; and a shell sees the command of Kerberos.
+    fn is_left_placeholder(&self) -> bool {
+        let (Raw::Text(text) | Raw::Environment(text)) = &self.raw else { return false };
+        let is_exempt = matches!(self.origin, Origin::Contents { .. })
+            || property_name(&self.key) == Some("sasl.kerberos.kinit.cmd");
+        !is_exempt
+            && [("${", '}'), ("$(", ')')].iter().any(|(open, close)| {
+                let names = text.split(open).skip(1).filter_map(|rest| rest.split_once(*close));
+                names.map(|(name, _)| name).any(|name| name.starts_with(is_name_start))
+            })
     }
 
     fn sounds_secret(&self) -> bool {
@@ -92,8 +120,8 @@ impl Entry {
     }
 }
 
-fn property_name(key: &str) -> Option<&str> {
-    key.strip_prefix(PROPERTIES)?.strip_prefix('.')
+fn is_name_start(character: char) -> bool {
+    character.is_ascii_alphabetic() || character == '_'
 }
 
 /// The key whose value is in the file that this key names: `…_file` of a secret
@@ -188,7 +216,7 @@ pub fn from_text(
     if let Some((path, text)) = file {
         from_file(path, text, &mut entries, &mut problems);
     }
-    from_environment(environment, &mut entries);
+    from_environment(environment, &mut entries, &mut problems);
     from_flags(flags, &mut entries, &mut problems);
 
     let mut config = Config::default();
@@ -220,9 +248,12 @@ pub fn from_text(
 }
 
 fn set(config: &mut Config, entry: &Entry) -> Result<(), Wrong> {
+    if entry.is_left_placeholder() {
+        return Err(left_placeholder(entry));
+    }
     if let Some(name) = property_name(&entry.key) {
         let value = read::property(&entry.raw)?;
-        check_property(name, &value)?;
+        properties::check(name, &value)?;
         config.kafka.properties.insert(name.to_owned(), value);
         return Ok(());
     }
@@ -230,6 +261,26 @@ fn set(config: &mut Config, entry: &Entry) -> Result<(), Wrong> {
         Some(key) => (key.set)(config, &entry.raw),
         None => Err(unknown_key(&entry.key)),
     }
+}
+
+fn left_placeholder(entry: &Entry) -> Wrong {
+    let what =
+        "holds a placeholder that nothing has replaced: values are taken as they are written";
+    let mut remedy = match entry.origin {
+        Origin::File { .. } => {
+            "write the value itself, or leave the line out and set the environment variable "
+                .to_owned()
+                + &variable_of(&entry.key)
+        }
+        _ => "replace it before this process starts".to_owned(),
+    };
+    let may_be_a_secret =
+        property_name(&entry.key).is_some() || SECRET_KEYS.contains(&entry.key.as_str());
+    if may_be_a_secret {
+        let file = format!("{}{FILE_SUFFIX}", entry.key);
+        remedy += &format!("; a value that is meant to hold it can be given in a file, by {file}");
+    }
+    Wrong::new(what, remedy)
 }
 
 fn unknown_key(unknown: &str) -> Wrong {
@@ -249,33 +300,6 @@ fn nearest(unknown: &str) -> Option<&'static Key> {
         .filter(|(distance, key)| *distance <= 2 + key.name.len() / 8)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, key)| key)
-}
-
-fn is_known_property(name: &str) -> bool {
-    let mut native = rdkafka::ClientConfig::new();
-    native.set(name, "");
-    let unknown = rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
-    !matches!(
-        native.create_native_config(),
-        Err(rdkafka::error::KafkaError::ClientConfig(result, ..)) if result == unknown
-    )
-}
-
-fn check_property(name: &str, value: &str) -> Result<(), Wrong> {
-    if let Some((_, what, remedy)) = OWNED_PROPERTIES.iter().find(|(owned, ..)| *owned == name) {
-        return Err(Wrong::new(*what, *remedy));
-    }
-    let mut native = rdkafka::ClientConfig::new();
-    native.set(name, value);
-    match native.create_native_config() {
-        Ok(_) => Ok(()),
-        Err(rdkafka::error::KafkaError::ClientConfig(_, what, ..)) => {
-            let what = if is_secret_property(name) { "is not accepted".to_owned() } else { what };
-            let hint = "see librdkafka's CONFIGURATION.md for names and values";
-            Err(Wrong::new(format!("is refused by librdkafka: {what}"), hint))
-        }
-        Err(error) => Err(Wrong::new(format!("is refused by librdkafka: {error}"), "leave it out")),
-    }
 }
 
 /// What no key shows by itself.
@@ -419,40 +443,6 @@ fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, S
         };
         let what = format!("is of no use without {lacking}");
         problem(given, None, what, "give both, or neither");
-    }
-}
-
-/// Whether a variable of this name is meant to be a configuration key.
-#[must_use]
-pub fn is_key(variable: &str) -> bool {
-    variable.strip_prefix(ENVIRONMENT_PREFIX).is_some_and(|name| name.contains("__"))
-}
-
-fn from_environment(environment: impl Iterator<Item = (String, String)>, entries: &mut Vec<Entry>) {
-    let mut variables: Vec<(String, String)> =
-        environment.filter(|(name, _)| is_key(name)).collect();
-    variables.sort();
-    for (variable, value) in variables {
-        let name = variable[ENVIRONMENT_PREFIX.len()..].to_ascii_lowercase();
-        let mut parts = name.splitn(3, "__");
-        let (section, field) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-        let key = match parts.next() {
-            // librdkafka's names have dots and no underscores.
-            Some(property) => {
-                let dotted = property.replace('_', ".");
-                let property = match property.strip_suffix(FILE_SUFFIX) {
-                    // Some of librdkafka's own names end so.
-                    Some(base) if !is_known_property(&dotted) => {
-                        base.replace('_', ".") + FILE_SUFFIX
-                    }
-                    _ => dotted,
-                };
-                format!("{section}.{field}.{property}")
-            }
-            None => format!("{section}.{field}"),
-        };
-        let origin = Origin::Environment { variable };
-        entries.push(Entry { key, raw: Raw::Environment(value), origin });
     }
 }
 

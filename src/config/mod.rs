@@ -10,8 +10,11 @@ pub mod document;
 pub mod errors;
 pub mod keys;
 pub mod load;
+mod properties;
+pub mod property_names;
 mod read;
 pub mod redis_url;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -348,6 +351,14 @@ impl Config {
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Looks at directives of the environment variable `RUST_LOG`.
+///
+/// # Errors
+/// What is wrong with them, and what to do.
+pub fn check_log_directives(directives: &str) -> Result<(), String> {
+    read::log_directives(directives).map_err(|wrong| format!("{}; {}", wrong.what, wrong.remedy))
 }
 
 /// What is shown in place of a secret.

@@ -327,17 +327,29 @@ pub(super) fn address(raw: &Raw) -> Result<SocketAddr, Wrong> {
     text(raw)?.trim().parse().map_err(|_| {
         Wrong::new(
             "is not an IP address and port",
-            "write one such as 127.0.0.1:9464, or 0.0.0.0:9464 to be reached from elsewhere",
+            "write one such as 127.0.0.1:9464, or [::]:9464 to be reached from elsewhere",
         )
     })
 }
 
 /// Comma-separated `host:port`.
 pub(super) fn brokers(raw: &Raw) -> Result<String, Wrong> {
+    if let Raw::Other(type_name @ "an array") = raw {
+        let what = format!("is {type_name}, not text");
+        let remedy = "write all in one text with commas, \"kafka-1:9092,kafka-2:9092\"";
+        return Err(Wrong::new(what, remedy));
+    }
     let brokers = text(raw)?;
+    if let Some((scheme, _)) = brokers.split(',').find_map(|broker| broker.split_once("://")) {
+        return Err(scheme_of_broker(scheme.trim()));
+    }
+    let foreign = |c: char| c.is_whitespace() || "/\\@\"'[]{}".contains(c);
     let good = |broker: &str| {
-        let (host, port) = broker.trim().rsplit_once(':').unwrap_or((broker, "9092"));
-        !host.trim().is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+        let (host, port) = broker.trim().rsplit_once(':').unwrap_or((broker.trim(), "9092"));
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        !bare.is_empty()
+            && !bare.contains(foreign)
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
     };
     match brokers.split(',').all(good) {
         true => Ok(brokers),
@@ -348,6 +360,18 @@ pub(super) fn brokers(raw: &Raw) -> Result<String, Wrong> {
     }
 }
 
+/// What Java clients take for a listener's name, and other URLs.
+fn scheme_of_broker(scheme: &str) -> Wrong {
+    let lower = scheme.to_ascii_lowercase();
+    let remedy = match lower.as_str() {
+        "plaintext" | "ssl" | "sasl_plaintext" | "sasl_ssl" => format!(
+            "write host:port alone, and set kafka.properties.security.protocol to {lower:?}"
+        ),
+        _ => "write host:port alone, such as kafka-1:9092,kafka-2:9092".to_owned(),
+    };
+    Wrong::new("holds a URL; brokers are given as host:port", remedy)
+}
+
 pub(super) fn redis_url(raw: &Raw) -> Result<String, Wrong> {
     let url = text(raw)?;
     RedisServers::parse(&url).map_err(|(what, remedy)| Wrong { what, remedy })?;
@@ -356,20 +380,33 @@ pub(super) fn redis_url(raw: &Raw) -> Result<String, Wrong> {
 
 /// A level, or directives as `RUST_LOG` has them.
 pub(super) fn log_level(raw: &Raw) -> Result<String, Wrong> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level = text(raw)?;
-    // A lone word that is no level would silently be taken for a target.
+    log_directives(&level)?;
+    Ok(level)
+}
+
+/// Refuses directives that would be taken, and silence what they do not name.
+pub(super) fn log_directives(directives: &str) -> Result<(), Wrong> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    const OURS: &str = "device_status";
+    const REMEDY: &str = "use off, error, warn, info, debug or trace, or directives such as \
+                          info,device_status=debug";
+    // A lone word that is no level would be taken for a target.
     let is_level = |part: &str| LEVELS.contains(&part.trim().to_ascii_lowercase().as_str());
-    let good = level.split(',').all(|part| part.contains('=') || is_level(part))
-        && tracing_subscriber::EnvFilter::try_new(&level).is_ok();
-    match good {
-        true => Ok(level),
-        false => Err(Wrong::new(
-            "is not a log level",
-            "use off, error, warn, info, debug or trace, or directives such as \
-             info,device_status=debug",
-        )),
+    let good = directives.split(',').all(|part| part.contains('=') || is_level(part))
+        && tracing_subscriber::EnvFilter::try_new(directives).is_ok();
+    if !good {
+        return Err(Wrong::new("is not a log level", REMEDY));
     }
+    for part in directives.split(',') {
+        let target = part.split(['=', '[', ':']).next().unwrap_or_default().trim();
+        let is_slip = target != OURS && strsim::damerau_levenshtein(target, OURS) <= 3;
+        if is_slip {
+            let what = format!("names {target:?}, where nothing is logged from");
+            return Err(Wrong::new(what, format!("did you mean {OURS}?")));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -400,9 +437,17 @@ mod tests {
         assert_eq!(integer::<i32>(&Raw::Environment("3".into()), 1, 5), Ok(3));
         assert!(log_level(&text("inof")).is_err());
         assert!(log_level(&text("info,device_status=debug")).is_ok());
+        assert!(log_level(&text("device_status::view=trace,librdkafka=debug")).is_ok());
+        assert!(
+            log_level(&text("device-status=debug")).unwrap_err().remedy.contains("device_status")
+        );
+        assert!(log_level(&text("info,device_statsu=debug")).is_err());
         assert!(brokers(&text("a:9092,b:9092")).is_ok());
         assert!(brokers(&text("a:9092,")).is_err());
         assert!(brokers(&text("a:x")).is_err());
+        assert!(brokers(&text("a:9092/x")).is_err());
+        assert!(brokers(&text("[::1]:9092, b")).is_ok());
+        assert!(brokers(&text("a:9092 b:9092")).is_err());
         assert!(topic(&text("a b")).is_err());
         assert!(instance_id(&text("")).is_ok());
         assert!(instance_id(&text("pod-7")).is_ok());

@@ -47,6 +47,13 @@ impl RedisServers {
         {
             return Err(wrong("is not a Redis URL"));
         }
+        if base != "unix" && kind != "unix" && has_open_credentials(rest) {
+            let what = "has a user or a password with a character that ends them in a URL: one of \
+                        / ? # [ ] or a % that begins no code";
+            let remedy = "encode it (%2F / %3F ? %23 # %5B [ %5D ] %25 %), or give the password \
+                          as redis.password or redis.password_file";
+            return Err((what.to_owned(), remedy.to_owned()));
+        }
         let one = |base: &str, rest: &str| {
             let info = format!("{base}://{rest}").into_connection_info();
             info.map_err(|error| wrong(&format!("is not a Redis URL ({error})")))
@@ -101,6 +108,16 @@ impl RedisServers {
         };
         info.is_some_and(|info| matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }))
     }
+}
+
+/// Whether what stands before the last `@` holds what a URL cannot hold there as
+/// it is.
+fn has_open_credentials(rest: &str) -> bool {
+    let Some((credentials, _)) = rest.rsplit_once('@') else { return false };
+    let mut codes = credentials.split('%').skip(1);
+    let is_code =
+        |code: &str| code.len() >= 2 && code.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    credentials.contains(['/', '?', '#', '[', ']']) || !codes.all(is_code)
 }
 
 /// Whether a host has a port behind it; an IPv6 address is in brackets.
@@ -178,6 +195,24 @@ mod tests {
             let (what, remedy) = RedisServers::parse(url).unwrap_err();
             assert!(what.contains(told), "{url}: {what}");
             assert!(!what.contains("secret") && remedy.contains("redis-sentinel://"), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_must_be_encoded_is_told_with_the_way_around_it() {
+        for url in [
+            "redis://:secret#s@h",
+            "redis://u:secret/s@h:1/3",
+            "rediss-sentinel://:secret?@h/main",
+            "redis-cluster://:secret[@h",
+            "redis://:100%secret@h",
+        ] {
+            let (what, remedy) = RedisServers::parse(url).unwrap_err();
+            assert!(what.contains("ends them in a URL") && !what.contains("secret"), "{what}");
+            assert!(remedy.contains("%23 #") && remedy.contains("redis.password"), "{remedy}");
+        }
+        for url in ["redis://u:a%23b@h", "unix:///run/a@b.sock", "redis://:a@b@h"] {
+            assert!(RedisServers::parse(url).is_ok(), "{url}");
         }
     }
 

@@ -15,6 +15,8 @@
 mod access;
 mod group;
 mod guards;
+#[cfg(test)]
+mod properties;
 mod questions;
 mod records;
 

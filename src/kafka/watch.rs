@@ -15,6 +15,12 @@ use crate::shard::Input;
 
 /// How often the partition counts are looked at (rule R6).
 const COUNT_INTERVAL_MS: i64 = 30_000;
+
+/// The way out once partitions were added (docs/operations.md).
+pub const ADDED_REMEDY: &str = "leave the service stopped, add no partitions to the others, and \
+    begin anew on new topics, as \"Scaling partitions\" in docs/operations.md has it; where only \
+    the changelog was widened, do as if it were lost";
+
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Looks at both, for as long as the process wants to work.
@@ -86,14 +92,35 @@ impl PartitionWatch {
                 .find(|found| found.name() == topic && found.error().is_none())
                 .map_or(0, |found| found.partitions().len());
             if count != 0 && count != self.expected {
-                return Err(Fatal::unavailable(format!(
-                    "topic {topic} now has {count} partitions, and had {}: keys belong elsewhere \
-                     now. Give the three inputs and the changelog the same number, and see \
-                     \"scaling partitions\" in docs/operations.md before the restart",
-                    self.expected
-                )));
+                return Err(changed(topic, self.expected, count));
             }
         }
         Ok(())
+    }
+}
+
+fn changed(topic: &str, expected: usize, count: usize) -> Fatal {
+    Fatal::unavailable(format!(
+        "topic {topic} now has {count} partitions, and had {expected}: keys belong elsewhere now; \
+         {ADDED_REMEDY}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_add_more_partitions() {
+        let told = changed("device-lifecycle", 12, 16).message;
+        assert!(told.contains("device-lifecycle now has 16 partitions, and had 12"), "{told}");
+        assert!(!told.contains("same number"), "{told}");
+        let manual = include_str!("../../docs/operations.md");
+        assert!(manual.contains("\n## Scaling partitions\n"));
+        assert!(manual.contains("leave the service stopped, and do this with new topics"));
+        assert!(manual.contains("If only the changelog was widened"));
+        for said in ["leave the service stopped", "new topics", "only the changelog was widened"] {
+            assert!(told.contains(said), "{told}");
+        }
     }
 }

@@ -216,6 +216,9 @@ fn explained(error: &RedisError, server: &str, tls: bool, credentials: &str) -> 
 /// The server's complaint about a command, with what to do about it.
 pub fn complaint(error: &RedisError) -> String {
     let text = error.to_string();
+    if text.contains("NOAUTH") || text.contains("Authentication required") {
+        return format!("{text}: the password is missing: see redis.username and redis.password");
+    }
     let lacks_rights = ["NOPERM", "NoPerm", "can't run this command", "ACL failure"];
     if lacks_rights.iter().any(|word| text.contains(word)) {
         return format!(

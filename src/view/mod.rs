@@ -50,6 +50,21 @@ pub use state::{Advice, SweepStats, ViewStats};
 use sweep::Task;
 use worker::{Shared, Worker};
 
+/// Connects as a stream thread does, and gives the connection up again. Returns
+/// what people should know of a server although it takes writes.
+///
+/// # Errors
+/// When that fails, with what to do.
+pub fn try_connection(redis: &Redis) -> Result<Option<String>, Fatal> {
+    let access = Access::new(redis)?;
+    let shown_url = access.shown();
+    Link::new(access).connect().map_err(|error| {
+        Fatal::unavailable(format!(
+            "Redis at {shown_url} cannot be used: {error}. Is redis.url right?"
+        ))
+    })
+}
+
 /// The view in Redis. One a stream thread.
 pub struct RedisView {
     shared: Arc<Shared>,

@@ -1,6 +1,6 @@
 //! Reads the view: what `get` and `watch` know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::access::{Access, complaint};
 use super::claim::{of_another, others_named};
-use super::keys::{DEVICE_FIELDS, Keys};
+use super::keys::{DEVICE_FIELDS, Keys, Token};
 use super::nodes::Nodes;
 use crate::config::Redis;
 use crate::error::Fatal;
@@ -46,7 +46,7 @@ impl DeviceStatus {
 
     /// As JSON: numbers as numbers, `null` for what there is none of.
     #[must_use]
-    pub fn to_json(&self) -> Json {
+    pub fn to_json(&self, freshness: Freshness) -> Json {
         let mut object = Map::new();
         object.insert("device".to_owned(), json!(self.device));
         for name in DEVICE_FIELDS {
@@ -58,9 +58,46 @@ impl DeviceStatus {
             };
             object.insert(name.to_owned(), value);
         }
+        freshness.write_to(&mut object);
         Json::Object(object)
     }
 }
+
+/// The markers move on every 5 s (rule V4). Beyond this, something is the matter.
+pub const OLD_MS: i64 = 30_000;
+
+/// Up to when something is in the view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Everything committed until then is in it, in milliseconds since the epoch;
+    /// absent while nothing is promised.
+    pub up_to_ms: Option<i64>,
+    /// The server's time, by which ages are told, whatever this host's clock says.
+    pub now_ms: i64,
+}
+
+impl Freshness {
+    /// How old it is; absent while nothing is promised.
+    #[must_use]
+    pub fn age_ms(self) -> Option<i64> {
+        self.up_to_ms.map(|up_to_ms| self.now_ms.saturating_sub(up_to_ms).max(0))
+    }
+
+    /// Whether it may be older than that.
+    #[must_use]
+    pub fn is_older_than(self, max_ms: i64) -> bool {
+        self.age_ms().is_none_or(|age_ms| age_ms > max_ms)
+    }
+
+    /// As two members of a JSON object.
+    pub fn write_to(self, object: &mut Map<String, Json>) {
+        object.insert("view_time_ms".to_owned(), json!(self.up_to_ms));
+        object.insert("view_age_ms".to_owned(), json!(self.age_ms()));
+    }
+}
+
+/// A device, if the view has one of that id, and how old that is.
+pub type Seen = (Option<DeviceStatus>, Freshness);
 
 /// A connection for reading.
 pub struct Reader {
@@ -73,7 +110,7 @@ impl Reader {
     /// Connects.
     ///
     /// # Errors
-    /// When the URL is wrong or there is no server.
+    /// When the URL is wrong, there is no server, or it does not let us in.
     pub fn connect(config: &Redis) -> Result<Reader, Fatal> {
         let access = Arc::new(Access::new(config)?);
         let shown_url = access.shown();
@@ -83,7 +120,10 @@ impl Reader {
                  Is it running, and is redis.url right?"
             ))
         })?;
-        Ok(Reader { keys: Keys::new(&config.prefix), nodes, shown_url })
+        let mut reader = Reader { keys: Keys::new(&config.prefix), nodes, shown_url };
+        // A server that wants a password lets everybody connect.
+        reader.now_ms()?;
+        Ok(reader)
     }
 
     /// Looks whether all keys under the prefix are those of `group`, or nobody's
@@ -121,21 +161,65 @@ impl Reader {
         &self.shown_url
     }
 
-    /// Reads devices; absent where the view knows none of that id. Also the
-    /// server's time, by which ages are told, whatever this host's clock says.
+    /// Reads devices. What is known of none is as old as the oldest partition, of
+    /// `partitions` at least.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub fn devices(&mut self, ids: &[String]) -> Result<(Vec<Option<DeviceStatus>>, i64), Fatal> {
-        let mut commands = vec![redis::cmd("TIME")];
-        for id in ids {
-            commands.push(fields(&self.keys.device_text(id), &DEVICE_FIELDS));
+    pub fn devices(&mut self, ids: &[String], partitions: i32) -> Result<Vec<Seen>, Fatal> {
+        // The markers before the devices: what is shown is then never older than told.
+        let places = ids.iter().map(|id| fields(&self.keys.device_text(id), &["token"]));
+        let places = self.query(&places.collect::<Vec<_>>())?;
+        let places: Vec<Option<i32>> = places.into_iter().map(partition).collect();
+        let known: BTreeSet<i32> = places.iter().flatten().copied().collect();
+        let mut times = BTreeMap::new();
+        let asked = known.iter().map(|known| fields(&self.keys.partition(*known), &["time_ms"]));
+        for (partition, answer) in known.iter().zip(self.query(&asked.collect::<Vec<_>>())?) {
+            times.insert(*partition, marker_time(answer).flatten());
         }
-        let mut answers = self.query(&commands)?.into_iter();
-        let time = answers.next().and_then(|time| redis::from_redis_value(time).ok());
+        let oldest = match places.contains(&None) {
+            true => self.oldest(partitions)?.up_to_ms,
+            false => None,
+        };
+        let commands = ids.iter().map(|id| fields(&self.keys.device_text(id), &DEVICE_FIELDS));
+        let answers = self.query(&commands.collect::<Vec<_>>())?;
+        let now_ms = self.now_ms()?;
+        let seen = ids.iter().zip(places).zip(answers).map(|((id, place), answer)| {
+            let up_to_ms = place.map_or(oldest, |place| times.get(&place).copied().flatten());
+            (device(id, answer), Freshness { up_to_ms, now_ms })
+        });
+        Ok(seen.collect())
+    }
+
+    fn now_ms(&mut self) -> Result<i64, Fatal> {
+        let time = self.query(&[redis::cmd("TIME")])?.pop();
+        let time = time.and_then(|time| redis::from_redis_value(time).ok());
         let (seconds, micros): (i64, i64) = time.unwrap_or_default();
-        let devices = ids.iter().zip(answers).map(|(id, answer)| device(id, answer)).collect();
-        Ok((devices, seconds * 1000 + micros / 1000))
+        Ok(seconds * 1000 + micros / 1000)
+    }
+
+    /// How old the view is: its oldest partition. At least `partitions` are looked
+    /// at, and more while there are markers of more.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn oldest(&mut self, partitions: i32) -> Result<Freshness, Fatal> {
+        let (mut first, mut all) = (0, Vec::new());
+        loop {
+            let block = first..first + PARTITIONS_BLOCK;
+            let asked =
+                block.map(|partition| fields(&self.keys.partition(partition), &["time_ms"]));
+            let answers = self.query(&asked.collect::<Vec<_>>())?;
+            let before = all.len();
+            all.extend(answers.into_iter().filter_map(marker_time));
+            first += PARTITIONS_BLOCK;
+            if all.len() == before && first >= partitions {
+                break;
+            }
+        }
+        // One that promises nothing is older than any that does.
+        let up_to_ms = all.into_iter().min().flatten();
+        Ok(Freshness { up_to_ms, now_ms: self.now_ms()? })
     }
 
     /// How many devices of a fleet have each status, in the order of
@@ -237,22 +321,21 @@ pub struct Hints<'a> {
 }
 
 impl Hints<'_> {
-    /// Waits for the next hint, however long it takes; meanwhile sees to it
-    /// that there still is a server.
+    /// Waits for the next hint. After some seconds without any, sees to it that
+    /// there still is a server, and returns with none.
     ///
     /// # Errors
     /// When there is none.
-    pub fn next_hint(&mut self) -> Result<Hint, Fatal> {
+    pub fn next_hint(&mut self) -> Result<Option<Hint>, Fatal> {
         loop {
             let heard = match self.messages.get_message() {
                 Err(error) if error.is_timeout() => self.messages.ping().map(|_: Value| None),
                 heard => heard.map(Some),
             };
             let message = heard.map_err(|error| unavailable(self.shown_url, &error.to_string()))?;
-            if let Some(message) = message
-                && let Ok(hint) = serde_json::from_slice(message.get_payload_bytes())
-            {
-                return Ok(hint);
+            let Some(message) = message else { return Ok(None) };
+            if let Ok(hint) = serde_json::from_slice(message.get_payload_bytes()) {
+                return Ok(Some(hint));
             }
         }
     }
@@ -262,6 +345,20 @@ fn fields(key: &str, names: &[&str]) -> Cmd {
     let mut command = redis::cmd("HMGET");
     command.arg(key).arg(names);
     command
+}
+
+/// The partition of the token that `HMGET key token` was answered with.
+fn partition(answer: Value) -> Option<i32> {
+    let values: Vec<Option<String>> = redis::from_redis_value(answer).ok()?;
+    Some(Token::parse(&values.into_iter().next()??)?.partition)
+}
+
+/// What `HMGET marker time_ms` was answered with, if there is a marker: up to
+/// when, if that is promised.
+fn marker_time(answer: Value) -> Option<Option<i64>> {
+    let values: Vec<Option<String>> = redis::from_redis_value(answer).ok()?;
+    let time_ms: i64 = values.into_iter().next()??.parse().ok()?;
+    Some((time_ms > 0).then_some(time_ms))
 }
 
 /// A device, if the view has one: a deleted one has left only its token.

@@ -351,6 +351,9 @@ fn device(key: Option<&[u8]>, what: &str) -> Result<DeviceId, Refusal> {
             format!("{what} concerns one device, and the record has no key"),
         )
     })?;
+    if let Some(wrapping) = wrapping(key) {
+        return Err(Refusal::new(DeadLetterReason::InvalidKey, wrapping));
+    }
     DeviceId::from_key(key).map_err(|invalid| {
         let detail = match invalid {
             InvalidDeviceId::Empty => "the key is empty".to_owned(),
@@ -362,6 +365,23 @@ fn device(key: Option<&[u8]>, what: &str) -> Result<DeviceId, Refusal> {
         };
         Refusal::new(DeadLetterReason::InvalidKey, detail)
     })
+}
+
+/// What a key is where its producer's serializer has put something around the
+/// id. The device would be another one than that of the bare id.
+fn wrapping(key: &[u8]) -> Option<&'static str> {
+    let is_json = || serde_json::from_slice::<serde_json::Value>(key).is_ok();
+    match key.first()? {
+        b'"' | b'{' | b'[' if is_json() => Some(
+            "the key is JSON, not a bare device id: have the producer write keys as strings, such \
+             as with Java's StringSerializer",
+        ),
+        0 => Some(
+            "the key begins with a zero byte, as those of a Schema Registry's serializers and \
+             binary numbers do: have the producer write keys as strings",
+        ),
+        _ => None,
+    }
 }
 
 fn no_key(key: Option<&[u8]>, what: &str) -> Result<(), Refusal> {

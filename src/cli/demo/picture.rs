@@ -10,6 +10,12 @@ use crate::wire::proto::v1::{Cause, StatusChanged};
 /// How many of the latest changes are kept.
 const KEPT: usize = 200;
 
+/// The longest that a whole line of a change can be.
+const FULL_WIDTH: usize = 100;
+
+/// How much of a line the time and the device take.
+const SHORT_HEAD: usize = 24;
+
 /// What has been seen of the fleet.
 pub(super) struct Picture {
     devices: HashMap<String, Status>,
@@ -87,18 +93,30 @@ impl Picture {
         self.latest.truncate(KEPT);
     }
 
-    pub(super) fn status_of(&self, device: &str) -> Option<Status> {
-        self.devices.get(device).copied()
-    }
-
     /// The statuses and how many devices have each.
     pub(super) fn summary(&self) -> String {
-        let parts = Status::ALL.iter().map(|status| {
+        self.summary_within(usize::MAX).concat()
+    }
+
+    /// The same in lines of at most `width` characters.
+    pub(super) fn summary_within(&self, width: usize) -> Vec<String> {
+        let mut lines = vec![String::new()];
+        let mut used = 0;
+        for status in Status::ALL {
             let name = status.display(Connectivity::Full);
             let text = format!("{name} {}", self.counts[status.index()]);
-            self.style(*status).apply_to(text).to_string()
-        });
-        parts.collect::<Vec<_>>().join("  ")
+            if used > 0 && used + 2 + text.len() > width {
+                lines.push(String::new());
+                used = 0;
+            }
+            if let Some(line) = lines.last_mut() {
+                let gap = if used > 0 { "  " } else { "" };
+                line.push_str(gap);
+                line.push_str(&self.style(status).apply_to(&text).to_string());
+                used += gap.len() + text.len();
+            }
+        }
+        lines
     }
 
     /// A bar of `width` characters, in which each status has its share.
@@ -120,9 +138,22 @@ impl Picture {
         bar
     }
 
-    /// The latest changes, the newest first.
-    pub(super) fn latest(&self) -> impl Iterator<Item = String> {
-        self.latest.iter().map(|change| self.line(change))
+    /// The latest changes, the newest first, in lines of `width` characters.
+    pub(super) fn latest(&self, width: usize) -> impl Iterator<Item = String> {
+        self.latest.iter().map(move |change| match width < FULL_WIDTH {
+            true => self.short_line(change),
+            false => self.line(change),
+        })
+    }
+
+    /// One change as a line that fits where [`Picture::line`] does not: without
+    /// what the device was before.
+    fn short_line(&self, change: &Change) -> String {
+        let line = self.line(change);
+        let (head, tail) = line.split_once(" → ").unwrap_or((&line, ""));
+        // Time and device come first, in neither of which there is any style.
+        let head: String = head.chars().take(SHORT_HEAD).collect();
+        format!("{head}→ {tail}")
     }
 
     /// One change as a line.
@@ -201,6 +232,22 @@ mod tests {
     }
 
     #[test]
+    fn everything_fits_a_small_terminal() {
+        let mut picture = Picture::new(false);
+        for n in 0..5_000 {
+            picture.apply(Change::of(message(&format!("{n:032}"), 1, 1 + n % 7)));
+        }
+        let lines = picture.summary_within(80);
+        assert!(lines.iter().all(|line| line.len() <= 80), "{lines:?}");
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines.join("  "), picture.summary());
+        for line in picture.latest(80) {
+            assert!(line.chars().count() <= 80 && line.ends_with("heartbeat expired"), "{line}");
+        }
+        assert!(picture.latest(FULL_WIDTH).all(|line| line.chars().count() <= FULL_WIDTH));
+    }
+
+    #[test]
     fn devices_are_counted_where_they_are_now() {
         let mut picture = Picture::new(false);
         for (device, previous, status) in
@@ -211,8 +258,8 @@ mod tests {
         assert!(picture.summary().starts_with("Online 1  Configuring 0  Updating 0  Offline 1"));
         assert!(picture.summary().ends_with("Frozen 0"));
         assert_eq!(picture.bar(10).chars().count(), 10);
-        assert_eq!(picture.status_of("a"), Some(Status::Offline));
-        assert_eq!(picture.status_of("c"), None);
-        assert_eq!(picture.latest().count(), 5);
+        assert_eq!(picture.devices.get("a"), Some(&Status::Offline));
+        assert_eq!(picture.devices.get("c"), None);
+        assert_eq!(picture.latest(80).count(), 5);
     }
 }

@@ -107,23 +107,47 @@ impl Story {
 
     /// The story so far, in a line.
     pub(super) fn tell(&self, now: Timestamp) -> String {
-        let device = short(&self.device);
+        match self.chapter {
+            Chapter::Off => format!("{}. {}", self.state(), self.countdown(now)),
+            _ => self.state(),
+        }
+    }
+
+    /// When the device last polled, and how long it is to its deadline.
+    pub(super) fn countdown(&self, now: Timestamp) -> String {
+        if self.last_heartbeat == Timestamp::MIN {
+            return "It has not polled yet".to_owned();
+        }
+        let last = time_of_day(self.last_heartbeat);
         let deadline = time_of_day(self.deadline());
         let left_s = (self.deadline().0 - now.0) as f64 / 1000.0;
+        match self.chapter {
+            Chapter::Offline { .. } => format!(
+                "Last poll {last}; Offline was due at {deadline}, {:.1} s ago",
+                (-left_s).max(0.0)
+            ),
+            _ if left_s <= 0.0 => {
+                format!("Offline was due at {deadline}, {:.1} s ago; on its way", -left_s)
+            }
+            Chapter::Off => {
+                format!("Last poll {last}; Offline is due at {deadline}, in {left_s:.1} s")
+            }
+            _ => {
+                format!("Last poll {last}; Offline at {deadline}, in {left_s:.1} s, but for polls")
+            }
+        }
+    }
+
+    /// What the device does.
+    pub(super) fn state(&self) -> String {
+        let device = short(&self.device);
+        let deadline = time_of_day(self.deadline());
         match self.chapter {
             Chapter::Opening => format!("{device} is coming online"),
             Chapter::Online { .. } => {
                 format!("{device} is Online; it is switched off after one of its next polls")
             }
-            Chapter::Off if left_s > 0.0 => format!(
-                "{device} is switched off. Last poll {}; Offline is due at {deadline}, in \
-                 {left_s:.1} s",
-                time_of_day(self.last_heartbeat)
-            ),
-            Chapter::Off => format!(
-                "{device} is switched off. Offline was due at {deadline}, {:.1} s ago; on its way",
-                -left_s
-            ),
+            Chapter::Off => format!("{device} is switched off"),
             Chapter::Offline { since, .. } => {
                 let miss_ms = since.0 - self.deadline().0;
                 let verdict = if miss_ms == 0 {
@@ -163,6 +187,27 @@ mod tests {
     }
 
     #[test]
+    fn every_line_fits_a_terminal_and_the_countdown_is_always_there() {
+        let rules = Rules { minimum_ms: 1_000, grace_ms: 2_000, ..Rules::default() };
+        let mut story = Story::new("d".repeat(32), rules, 6_000);
+        let fits = |story: &Story, now: i64, told: &str| {
+            let (state, countdown) = (story.state(), story.countdown(Timestamp(now)));
+            assert!(state.len() <= 80 && countdown.len() <= 80, "{state}\n{countdown}");
+            assert!(countdown.contains(told), "{countdown}");
+        };
+        fits(&story, 0, "not polled yet");
+        story.heartbeat(Timestamp(57_000));
+        fits(&story, 58_000, "Offline at 00:01:08.000, in 10.0 s");
+        story.change(&change(Status::Online, 50_000), Timestamp(58_000));
+        fits(&story, 58_000, "Offline at 00:01:08.000, in 10.0 s");
+        story.chapter = Chapter::Off;
+        fits(&story, 58_000, "due at 00:01:08.000, in 10.0 s");
+        fits(&story, 68_300, "due at 00:01:08.000, 0.3 s ago; on its way");
+        story.change(&change(Status::Offline, 68_003), Timestamp(68_600));
+        fits(&story, 69_000, "due at 00:01:08.000, 1.0 s ago");
+    }
+
+    #[test]
     fn the_deadline_is_what_the_contract_says() {
         let rules = Rules { minimum_ms: 1_000, grace_ms: 2_000, ..Rules::default() };
         let mut story = Story::new("d".repeat(32), rules, 6_000);
@@ -173,6 +218,7 @@ mod tests {
         assert_eq!(story.deadline(), Timestamp(68_000));
         let told = story.tell(Timestamp(60_000));
         assert!(told.ends_with("Offline is due at 00:01:08.000, in 8.0 s"), "{told}");
+        assert_eq!(told, format!("{}. {}", story.state(), story.countdown(Timestamp(60_000))));
         let told = story.change(&change(Status::Offline, 68_000), Timestamp(68_600)).unwrap();
         assert!(told.ends_with("Offline since 00:01:08.000: exactly the deadline"), "{told}");
         assert_eq!(story.misses_ms, [0]);

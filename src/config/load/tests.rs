@@ -2,6 +2,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::*;
+use crate::config::keys::OWNED_PROPERTIES;
 use crate::config::{Format, Guarantee, LogFormat, Partitioner};
 use crate::error::{Fatal, FatalKind};
 

@@ -3,6 +3,7 @@
 use super::{Role, TopicProblem, TopicReport, TopicState};
 use crate::config::Config;
 use crate::kafka::access::{self, Operation};
+use crate::kafka::watch::ADDED_REMEDY;
 
 /// What is wrong with the topics as they are.
 pub fn judge(config: &Config, topics: Vec<TopicState>) -> TopicReport {
@@ -27,9 +28,10 @@ pub fn judge(config: &Config, topics: Vec<TopicState>) -> TopicReport {
                          changelog must have as many as each other",
                         first.name
                     ),
-                    remedy: "create them anew with equal counts; adding partitions would move \
-                             devices away from their state"
-                        .to_owned(),
+                    remedy: format!(
+                        "where nothing was written yet, delete them and run device-status topics \
+                         create; where partitions were added, {ADDED_REMEDY}"
+                    ),
                 });
             }
         }

@@ -104,6 +104,16 @@ fn a_tombstone_deletes_on_the_lifecycle_topic_only() {
 }
 
 #[test]
+fn an_id_that_only_begins_like_json_is_an_id() {
+    for key in ["{4f2a}", "\"", "[4f", "4", "true", "null"] {
+        assert!(
+            read(Input::Heartbeats, Some(key.as_bytes()), &heartbeat_with(None)).is_ok(),
+            "{key}"
+        );
+    }
+}
+
+#[test]
 fn an_event_that_is_unset_or_unknown_is_told() {
     let vpn = v1::VpnEvent { occurred_at: at(10, 0), event: None };
     assert_eq!(reason(read(Input::VpnSessions, KEY, &vpn)), DeadLetterReason::UnknownEvent);
@@ -126,11 +136,16 @@ fn device_events_need_a_key_that_is_a_device_id() {
     }));
     let activated = lifecycle(v1::lifecycle_event::Event::Activated(v1::Activated {}));
     let long = [b'x'; 129];
-    let cases: [(Option<&[u8]>, DeadLetterReason); 4] = [
+    let cases: [(Option<&[u8]>, DeadLetterReason); 9] = [
         (None, DeadLetterReason::MissingKey),
         (Some(b""), DeadLetterReason::InvalidKey),
         (Some(&long), DeadLetterReason::InvalidKey),
         (Some(&[0xff]), DeadLetterReason::InvalidKey),
+        (Some(b"\"4f2a\""), DeadLetterReason::InvalidKey),
+        (Some(b"{\"id\":\"4f2a\"}"), DeadLetterReason::InvalidKey),
+        (Some(b"[\"4f2a\"]"), DeadLetterReason::InvalidKey),
+        (Some(b"\0\0\0\0\x07\x084f2a"), DeadLetterReason::InvalidKey),
+        (Some(&7_u64.to_be_bytes()), DeadLetterReason::InvalidKey),
     ];
     for (key, expected) in cases {
         assert_eq!(reason(read(Input::Heartbeats, key, &heartbeat_with(None))), expected);

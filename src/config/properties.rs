@@ -1,0 +1,113 @@
+//! `kafka.properties`: librdkafka's own settings, checked before a client is
+//! made.
+
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
+
+use super::is_secret_property;
+use super::keys::{OWNED_PROPERTIES, PROPERTIES};
+use super::property_names::PROPERTY_NAMES;
+use super::read::Wrong;
+
+/// The ways to log in that librdkafka and Kafka have in common. librdkafka takes
+/// any other text, and fails with it once a client is made.
+const SASL_MECHANISMS: [&str; 5] =
+    ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"];
+
+/// librdkafka's name in a key of the configuration, if it is one.
+pub(super) fn property_name(key: &str) -> Option<&str> {
+    key.strip_prefix(PROPERTIES)?.strip_prefix('.')
+}
+
+/// Whether librdkafka has a setting of this name.
+pub(super) fn is_known(name: &str) -> bool {
+    !matches!(refusal(name, ""), Some((RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _)))
+}
+
+fn refusal(name: &str, value: &str) -> Option<(RDKafkaConfRes, String)> {
+    let mut native = rdkafka::ClientConfig::new();
+    native.set(name, value);
+    match native.create_native_config() {
+        Ok(_) => None,
+        Err(KafkaError::ClientConfig(result, what, ..)) => Some((result, what)),
+        Err(error) => Some((RDKafkaConfRes::RD_KAFKA_CONF_INVALID, error.to_string())),
+    }
+}
+
+/// Whether librdkafka takes a setting, and we let it.
+pub(super) fn check(name: &str, value: &str) -> Result<(), Wrong> {
+    if let Some((_, what, remedy)) = OWNED_PROPERTIES.iter().find(|(owned, ..)| *owned == name) {
+        return Err(Wrong::new(*what, *remedy));
+    }
+    if ["sasl.mechanism", "sasl.mechanisms"].contains(&name) && !SASL_MECHANISMS.contains(&value) {
+        return Err(unknown_mechanism(value));
+    }
+    let Some((result, what)) = refusal(name, value) else { return Ok(()) };
+    let what = if is_secret_property(name) { "is not accepted".to_owned() } else { what };
+    let nearest = match result {
+        RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => nearest(name),
+        _ => None,
+    };
+    let remedy = match nearest {
+        Some(nearest) => format!("did you mean {PROPERTIES}.{nearest}?"),
+        None => "see librdkafka's CONFIGURATION.md for names and values".to_owned(),
+    };
+    Err(Wrong::new(format!("is refused by librdkafka: {what}"), remedy))
+}
+
+fn unknown_mechanism(value: &str) -> Wrong {
+    let known = SASL_MECHANISMS.join(", ");
+    let remedy = match value {
+        "AWS_MSK_IAM" => {
+            "it is of Java clients with Amazon's library alone: give this client a user of SCRAM \
+             in the cluster, with SCRAM-SHA-512"
+                .to_owned()
+        }
+        _ => match SASL_MECHANISMS.iter().find(|known| known.eq_ignore_ascii_case(value.trim())) {
+            Some(known) => format!("write {known}, in capitals and without spaces"),
+            None => format!("use one of {known}"),
+        },
+    };
+    Wrong::new("is no SASL mechanism that librdkafka has", remedy)
+}
+
+/// The setting whose name is most like this one, if any is.
+fn nearest(unknown: &str) -> Option<&'static str> {
+    let plain = unknown.to_ascii_lowercase().replace(['_', '-'], ".");
+    PROPERTY_NAMES
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(&plain, name), *name))
+        .filter(|(distance, name)| *distance <= 2 + name.len() / 8)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_a_name_is_told_with_the_name() {
+        for (slip, meant) in [
+            ("securty.protocol", "security.protocol"),
+            ("sasl.usrname", "sasl.username"),
+            ("sasl_mechanism", "sasl.mechanism"),
+            ("Client.Rack", "client.rack"),
+        ] {
+            let remedy = check(slip, "x").unwrap_err().remedy;
+            assert_eq!(remedy, format!("did you mean kafka.properties.{meant}?"));
+        }
+        assert!(check("xyzzy", "x").unwrap_err().remedy.contains("CONFIGURATION.md"));
+    }
+
+    #[test]
+    fn a_mechanism_that_nobody_has_is_told_with_what_to_use() {
+        let remedy = |value| check("sasl.mechanism", value).unwrap_err().remedy;
+        assert!(remedy("AWS_MSK_IAM").contains("with SCRAM-SHA-512"));
+        assert!(remedy("scram-sha-512").contains("write SCRAM-SHA-512,"));
+        assert!(remedy("DIGEST").contains("PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"));
+        for known in SASL_MECHANISMS {
+            assert_eq!(check("sasl.mechanisms", known), Ok(()));
+        }
+    }
+}
