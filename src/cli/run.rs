@@ -196,7 +196,7 @@ impl Service {
             match endings.recv_timeout(SUPERVISE) {
                 Ok((_, Ok(()))) => {}
                 Ok((thread, Err(fatal))) => {
-                    error!(thread, %fatal, "a stream thread failed; stopping");
+                    error!(thread, error = %fatal, "a stream thread failed; stopping");
                     fail(fatal);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -210,7 +210,7 @@ impl Service {
             } else if clock.monotonic_ms() - watched_ms > WATCH_INTERVAL_MS {
                 watched_ms = clock.monotonic_ms();
                 if let Err(fatal) = watch.check() {
-                    error!(%fatal, "stopping");
+                    error!(error = %fatal, "stopping");
                     fail(fatal);
                 }
             }
@@ -229,7 +229,7 @@ fn watch_panics() -> Arc<AtomicBool> {
     let told = panicked.clone();
     std::panic::set_hook(Box::new(move |panic| {
         let backtrace = Backtrace::capture();
-        error!(%panic, %backtrace, "a bug: please report it with the log; stopping");
+        error!(error = %panic, %backtrace, "a bug: please report it with the log; stopping");
         told.store(true, Ordering::Relaxed);
     }));
     panicked

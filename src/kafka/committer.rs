@@ -269,7 +269,7 @@ impl Worker {
     /// A new producer under the same id settles whatever the old one left
     /// behind (KIP-98, rule C6).
     fn recreate(&mut self, message: String) -> Outcome {
-        warn!(reason = %message, "making the producer anew; the committed offsets will tell what happened");
+        warn!(error = %message, "making the producer anew; the committed offsets will tell what happened");
         self.producer = None;
         match self.producer() {
             Ok(_) => Outcome::Unknown { message },

@@ -285,7 +285,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             Outcome::Refused { stale_member, message } => {
                 self.counts.commits_refused += 1;
                 let leaving = self.release.is_some();
-                warn!(%message, stale_member, "a transaction was refused; it is sent again");
+                warn!(error = %message, stale_member, "a transaction was refused; it is sent again");
                 if let Some(flight) = &mut self.in_flight {
                     flight.attempts += 1;
                     let until_ms = now_ms + backoff_ms(flight.attempts);
@@ -298,7 +298,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             }
             Outcome::Unknown { message } => {
                 self.counts.commits_unknown += 1;
-                warn!(%message, "the fate of a transaction is unknown; asking for the offsets");
+                warn!(error = %message, "the fate of a transaction is unknown; asking for the offsets");
                 if let Some(flight) = &mut self.in_flight {
                     flight.attempts += 1;
                     flight.state = InFlightState::Unresolved { ask_ms: now_ms };

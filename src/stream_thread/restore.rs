@@ -172,7 +172,7 @@ pub(super) fn answered(
     let replay = replayed(slot, context.rules);
     let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
     if let Err(message) = answer {
-        debug!(partition, %message, "where the past lies is not known yet; asking again");
+        debug!(partition, error = %message, "where the past lies is not known yet; asking again");
     }
     let again_ms = context.now_ms + ASK_AGAIN_MS;
     let find = |found: &[FoundOffset], source: Source, is: fn(OffsetAt) -> bool| {
