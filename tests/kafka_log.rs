@@ -17,6 +17,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use support::events::{device_id, heartbeat};
 use support::kafka::{KafkaBroker, ServiceTopics};
+use support::log::InProcess;
 use support::wait::{Deadline, now_ms};
 
 fn config(broker: &KafkaBroker, topics: &ServiceTopics) -> Config {
@@ -40,12 +41,15 @@ struct Heard {
     log: KafkaLog,
     records: Vec<(Delivery, i32, i64, bool)>,
     events: Vec<LogEvent>,
+    /// Dropped after the log.
+    _trace: InProcess,
 }
 
 impl Heard {
     fn start(config: &Config, process: &str) -> Heard {
+        let trace = InProcess::watch();
         let log = KafkaLog::start(config, process, 0, Arc::new(SystemClock::new())).unwrap();
-        Heard { log, records: Vec::new(), events: Vec::new() }
+        Heard { log, records: Vec::new(), events: Vec::new(), _trace: trace }
     }
 
     /// Polls until an event is what is wanted, and takes it.

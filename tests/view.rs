@@ -11,6 +11,7 @@ use device_status::shard::{
 };
 use device_status::stream_thread::ports::{FoundSubject, Marker, View, ViewEvent};
 use device_status::view::RedisView;
+use support::log::InProcess;
 use support::redis::{HostClock, RedisServer, hash, members, wait_for, wait_for_some};
 
 const EPOCH: u64 = 1_700_000_000_000;
@@ -20,6 +21,8 @@ const NOW: Timestamp = Timestamp(1_700_000_000_500);
 struct Watched {
     view: RedisView,
     seen: Vec<ViewEvent>,
+    /// Dropped after the view.
+    _log: InProcess,
 }
 
 impl std::ops::Deref for Watched {
@@ -42,7 +45,13 @@ fn start(server: &RedisServer, fleet_members: bool) -> Watched {
         refresh_interval: Duration::ZERO,
         ..Redis::default()
     };
-    Watched { view: RedisView::start(&config, HostClock::start()).unwrap(), seen: Vec::new() }
+    watched(&config)
+}
+
+fn watched(config: &Redis) -> Watched {
+    let log = InProcess::watch();
+    let view = RedisView::start(config, HostClock::start()).unwrap();
+    Watched { view, seen: Vec::new(), _log: log }
 }
 
 /// A view that has taken partition 3 for [`EPOCH`].
@@ -549,8 +558,7 @@ fn the_rights_that_the_documentation_names_are_enough() {
         refresh_interval: Duration::from_secs(1),
         ..Redis::default()
     };
-    let view = RedisView::start(&config, HostClock::start()).unwrap();
-    let mut view = Watched { view, seen: Vec::new() };
+    let mut view = watched(&config);
     view.ask_marker(3);
     wait_event(&mut view, ViewEvent::Marker(3, None));
     view.take(3, EPOCH, 0);

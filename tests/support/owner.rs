@@ -13,6 +13,7 @@ use device_status::stream_thread::ports::{FoundSubject, View, ViewEvent};
 use device_status::view::RedisView;
 use redis::{Connection, ConnectionLike};
 
+use super::log::InProcess;
 use super::redis::{HostClock, RedisServer, hash, members, wait_for, wait_for_some};
 
 pub const EPOCH: u64 = 1_700_000_000_000;
@@ -44,6 +45,8 @@ pub struct Owner {
     pub applied: i64,
     pub rewrites: usize,
     pub superseded: bool,
+    /// Dropped after the view.
+    _log: InProcess,
 }
 
 impl Owner {
@@ -61,6 +64,7 @@ impl Owner {
     /// One that trusts what the last owner's marker said.
     pub fn start_with_applied(config: Redis, epoch: u64, applied: i64) -> Owner {
         let fleet_members = config.fleet_members;
+        let log = InProcess::watch();
         let mut view = RedisView::start(&config, HostClock::start()).unwrap();
         view.take(PARTITION, epoch, applied);
         Owner {
@@ -73,6 +77,7 @@ impl Owner {
             applied: 0,
             rewrites: 0,
             superseded: false,
+            _log: log,
         }
     }
 
