@@ -17,7 +17,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use support::events::{device_id, heartbeat};
 use support::kafka::{KafkaBroker, ServiceTopics};
-use support::log::InProcess;
+use support::log::{InProcess, KAFKA_AWAY};
 use support::wait::{Deadline, now_ms};
 
 fn config(broker: &KafkaBroker, topics: &ServiceTopics) -> Config {
@@ -285,6 +285,8 @@ fn a_restore_that_is_begun_anew_at_once_reads_all_again() {
 
 #[test]
 fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
+    InProcess::announce(KAFKA_AWAY);
+    InProcess::announce(&["Kafka does not answer; the group will notice"]);
     let broker = KafkaBroker::start();
     let topics = broker.service_topics("no-answer", 1);
     let mut heard = Heard::start(&config(&broker, &topics), "p1");
@@ -316,6 +318,8 @@ fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
 
 #[test]
 fn committed_offsets_are_asked_for_again_where_the_coordinator_has_moved() {
+    InProcess::announce(KAFKA_AWAY);
+    InProcess::announce(&["Kafka does not answer; the group will notice"]);
     // Which error a broker answers is luck; here it is the mock cluster's to say.
     let mock = MockCluster::new(1).unwrap();
     let mut config = Config::default();

@@ -89,11 +89,16 @@ impl ProducerContext for LoggingContext {
 
 /// One log line of librdkafka's, for contexts that do more than log.
 ///
-/// That a property is for another kind of client is no news: all get all.
+/// That a property is for another kind of client is no news: all get all. Nor is
+/// it that a producer asks again for its id, as it does where a coordinator has
+/// just come up; whoever waits for it in vain says so.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         _ if facility == "CONFWARN" => {
             tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
+        _ if facility == "GETPID" && message.ends_with(": retrying") => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert

@@ -15,16 +15,34 @@ pub const REDIS_AWAY: &str = "cannot connect to Redis; processing goes on and th
 /// What a service says when the Redis that it is connected to goes away.
 pub const REDIS_LOST: &str = "lost the connection to Redis; processing goes on and the view waits";
 
-/// What librdkafka says of a broker that closes connections, or that takes none.
-pub const BROKER_AWAY: &[&str] = &[
+/// What a service says while its brokers are away or do not answer, and what
+/// follows from it for what was under way.
+pub const KAFKA_AWAY: &[&str] = &[
     "facility=FAIL",
-    "BrokerTransportFailure",
-    "AllBrokersDown",
+    "facility=REQTMOUT",
+    "error=Global error: BrokerTransportFailure",
+    "error=Global error: AllBrokersDown",
+    "librdkafka: Global error: BrokerTransportFailure",
+    "librdkafka: Global error: AllBrokersDown",
+    "reading from Kafka; it is tried again",
+    "the ends of the inputs are not known",
+    "where to start reading is not known yet",
+    "making the producer anew",
+    "the fate of a transaction is unknown",
+    "a transaction was refused; it is sent again",
+    "the transaction coordinator does not answer",
 ];
 
-/// What a service says when it loses its broker: librdkafka's lines, and what
-/// follows from them for the questions and transactions that were under way.
-pub const KAFKA_AWAY: &[&str] = &[];
+/// What it says of a Redis that has lost what was written to it.
+pub const VIEW_FLUSHED: &str = "the view was flushed, replaced or set back";
+
+/// What a service says whose Redis goes away and comes back without what was
+/// written to it, or with less.
+pub const REDIS_ANEW: &[&str] =
+    &[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED, "the view was lost or set back; writing it again"];
+
+/// What an owner says that finds the marker of its successor.
+pub const VIEW_SUPERSEDED: &str = "a later owner writes to the view";
 
 /// What is kept of a log.
 #[derive(Clone, Default)]
@@ -77,20 +95,20 @@ impl Log {
         })
     }
 
-    /// The lines that fail a test: those that are not as they should be, then
+    /// Takes the lines that fail a test: those that are not as they should be, then
     /// warnings and errors that nobody announced.
-    pub fn faults(&self) -> Vec<String> {
+    pub fn take_faults(&self) -> Vec<String> {
         self.state(|state| {
-            let announced = |line: &&String| state.announced.iter().any(|piece| line.contains(piece));
-            let troubles = state.troubles.iter().filter(|line| !announced(line));
-            state.malformed.iter().chain(troubles).cloned().collect()
+            let State { announced, troubles, malformed, .. } = state;
+            troubles.retain(|line| !announced.iter().any(|piece| line.contains(piece)));
+            malformed.drain(..).chain(troubles.drain(..)).collect()
         })
     }
 
     /// Fails the test if there are such lines.
     #[track_caller]
     pub fn assert_as_announced(&self, name: &str) {
-        let faults = self.faults();
+        let faults = self.take_faults();
         assert!(
             faults.is_empty(),
             "{name} logged what the test did not announce:\n{}",
@@ -134,12 +152,14 @@ fn in_process() -> &'static Log {
     LOG.get_or_init(|| {
         let log = Log::default();
         let writer = log.clone();
-        tracing_subscriber::fmt()
+        let subscriber = tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
             .with_max_level(tracing::Level::DEBUG)
             .with_writer(move || Lines(writer.clone()))
-            .init();
+            .finish();
+        // Not what comes through the crate `log`: that is of the harness's clients.
+        tracing::subscriber::set_global_default(subscriber).unwrap();
         log
     })
 }
