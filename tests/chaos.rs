@@ -17,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
+use support::log::{KAFKA_AWAY, REDIS_ANEW, VIEW_SUPERSEDED};
 use support::process::free_port;
 use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig};
@@ -36,6 +37,19 @@ const GRACE_MS: i64 = 1_000;
 const SILENCE_MS: i64 = 5_000;
 const ROUND: Duration = Duration::from_millis(250);
 const PARTITIONS: i32 = 6;
+
+/// What a process logs that the group, or a successor, did not wait for.
+const LEFT_BEHIND: &[&str] = &[
+    VIEW_SUPERSEDED,
+    "a later owner writes the view; our writes to it end",
+    "lost: the group gave them to others",
+    "another owner has committed since; dropping the shard",
+    "the next owner redoes it",
+    "the restore begins anew",
+    "partitions were not given back",
+    "another member of the group has the instance id",
+    "UnreleasedInstanceId",
+];
 
 fn toggler(n: u64) -> String {
     device_id(n)
@@ -110,6 +124,9 @@ fn no_fault_loses_doubles_or_invents_a_change() {
             .redis(&redis.url())
             .set("admin.listen", format!("127.0.0.1:{port}"))
             .set("log.level", "info")
+            .announce(KAFKA_AWAY)
+            .announce(REDIS_ANEW)
+            .announce(LEFT_BEHIND)
     };
     let configs = [config(free_port()).set("kafka.instance_id", "first"), config(free_port())];
     let mut services = [Some(DeviceStatus::start_ready(&configs[0])), None];

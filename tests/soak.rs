@@ -208,7 +208,8 @@ fn end(lives: Vec<Life>) {
 impl Life {
     /// Fails at the first sign of trouble; else answers how it is.
     fn look(&mut self) -> String {
-        let who = format!("{}, {} a second, {:?}", self.name, self.pace.per_second, self.pace.shape);
+        let who =
+            format!("{}, {} a second, {:?}", self.name, self.pace.per_second, self.pace.shape);
         if let Some(status) = self.service.process.ended() {
             panic!("{who}: ended ({status}):\n{}", self.service.process.output());
         }
