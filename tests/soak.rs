@@ -27,6 +27,8 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 const QUIET: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
+/// Three bursts: with more, the broker does not keep up with the senders.
+const WAITING_MAX: u64 = 15_000;
 const CLOCK_LAG_MAX_S: f64 = 5.0;
 /// Memory that is taken back and given out again moves by less.
 const GROWTH_MAX_BYTES: f64 = 6e6;
@@ -137,6 +139,7 @@ fn start(setups: &[Setup], pace: Pace) -> Vec<Life> {
     let settle = |(setup, topics, mut service, sender, redis): (&Setup, _, DeviceStatus, _, _)| {
         let Setup { partitions, threads, protocol } = *setup;
         let name = format!("{protocol}, {partitions} partitions, {threads} threads");
+        eprintln!("{name}: starts");
         service.wait_ready(SETTLED_WITHIN);
         let settled = wait_until_quiet(&service, &name, f64::from(partitions));
         Life { name, topics, service, sender, pace, settled, memory: Vec::new(), _redis: redis }
@@ -214,6 +217,11 @@ impl Life {
             panic!("{who}: ended ({status}):\n{}", self.service.process.output());
         }
         self.service.assert_log_as_announced();
+        let waiting = self.sender.waiting();
+        assert!(
+            waiting < WAITING_MAX,
+            "{who}: {waiting} records wait for the broker: this machine is too slow for the soak"
+        );
         let (code, body) = self.service.get("/ready").unwrap_or_else(|e| panic!("{who}: {e}"));
         assert_eq!(code, 200, "{who}: {body}");
         let (_, metrics) = self.service.get("/metrics").unwrap_or_else(|e| panic!("{who}: {e}"));

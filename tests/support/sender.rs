@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use device_status::wire::proto::v1::{FrozenReason, Unfrozen, lifecycle_event};
+use rdkafka::producer::Producer as _;
 
 use super::events::{self, Outgoing, device_id};
 use super::kafka::{EventProducer, KafkaBroker, ServiceTopics};
@@ -61,6 +62,7 @@ pub struct Sender {
     pace: Arc<Mutex<Pace>>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    waiting: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,17 +73,24 @@ impl Sender {
         let producer = broker.producer_with(&alone);
         let topics = topics.clone();
         let pace = Arc::new(Mutex::new(pace));
-        let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let stop = Arc::<AtomicBool>::default();
+        let (sent, waiting) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let thread = thread::spawn({
-            let (pace, stop, sent) = (pace.clone(), stop.clone(), sent.clone());
-            move || send(&producer, &topics, &pace, &stop, &sent)
+            let (pace, stop) = (pace.clone(), stop.clone());
+            let (sent, waiting) = (sent.clone(), waiting.clone());
+            move || send(&producer, &topics, &pace, &stop, [&sent, &waiting])
         });
-        Sender { pace, stop, sent, thread: Some(thread) }
+        Sender { pace, stop, sent, waiting, thread: Some(thread) }
     }
 
     /// Sends otherwise from now on.
     pub fn set_pace(&self, pace: Pace) {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
+    /// Records that are sent and that the broker has not acknowledged.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Ends sending; answers how many records the broker has.
@@ -107,7 +116,7 @@ fn send(
     topics: &ServiceTopics,
     wanted: &Mutex<Pace>,
     stop: &AtomicBool,
-    total: &AtomicU64,
+    [total, waiting]: [&AtomicU64; 2],
 ) {
     let look = || *wanted.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut pace, mut clock, mut sent) = (look(), Stopwatch::start(), 0);
@@ -121,6 +130,8 @@ fn send(
             sent += 1;
         }
         producer.producer.poll(Duration::ZERO);
+        let in_flight = u64::try_from(producer.producer.in_flight_count()).unwrap();
+        waiting.store(in_flight, Ordering::Relaxed);
         pause(pace.instant(sent).saturating_sub(clock.elapsed()).min(LOOK));
     }
     producer.flush();
