@@ -374,7 +374,9 @@ impl Log for KafkaLog {
                         events.push(LogEvent::RestoreEnd { source, partition, offset });
                     }
                 }
-                Polled::Failed { message, .. } => warn!(error = %message, "the restore consumer failed; it reads on"),
+                Polled::Failed { message, .. } => {
+                    warn!(error = %message, "the restore consumer failed; it reads on")
+                }
                 _ => {}
             };
             let (names, topics) = (&mut self.restore_names, &self.topics);
