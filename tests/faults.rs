@@ -62,6 +62,9 @@ fn a_process_stopped_for_longer_than_any_deadline_reads_before_it_judges() {
     poll_all(&producer, &topics, &devices, every);
     wait_status(&redis, &devices[19], "online");
 
+    // The group may take the partitions away, and requests run out of time.
+    service.announce(KAFKA_AWAY);
+    service.announce(&["lost: the group gave them to others"]);
     // Deadline 3 s and a grace of 1 s: everybody would be Offline by a clock
     // that went on while nothing was read.
     service.pause();

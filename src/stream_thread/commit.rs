@@ -285,7 +285,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             Outcome::Refused { stale_member, message } => {
                 self.counts.commits_refused += 1;
                 let leaving = self.release.is_some();
-                warn!(error = %message, stale_member, "a transaction was refused; it is sent again");
+                if stale_member {
+                    // A rebalance came between: nothing is wrong.
+                    info!(error = %message, "the group has moved on; a transaction is sent again");
+                } else {
+                    warn!(error = %message, "a transaction was refused; it is sent again");
+                }
                 if let Some(flight) = &mut self.in_flight {
                     flight.attempts += 1;
                     let until_ms = now_ms + backoff_ms(flight.attempts);

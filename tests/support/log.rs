@@ -20,7 +20,6 @@ pub const REDIS_LOST: &str = "lost the connection to Redis; processing goes on a
 pub const KAFKA_AWAY: &[&str] = &[
     "facility=FAIL",
     "facility=REQTMOUT",
-    "facility=TXNERR",
     "facility=ADDOFFSETS",
     "error=Global error: BrokerTransportFailure",
     "error=Global error: AllBrokersDown",
