@@ -21,6 +21,7 @@ pub const KAFKA_AWAY: &[&str] = &[
     "facility=FAIL",
     "facility=REQTMOUT",
     "facility=ADDOFFSETS",
+    "facility=METADATAUPDATE",
     "error=Global error: BrokerTransportFailure",
     "error=Global error: AllBrokersDown",
     "librdkafka: Global error: BrokerTransportFailure",
