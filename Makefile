@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint run test torture
+.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint run soak test torture
 
 # What cargo builds, wherever it was told to put it.
 built := $(or $(CARGO_TARGET_DIR),target)/debug/device-status
@@ -64,6 +64,10 @@ chaos: need-build ## Real faults, 5 minutes with each group protocol (CHAOS_SECO
 	@scripts/need.sh java maven redis
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} \
 		cargo test --test chaos -- --nocapture --test-threads=1
+
+soak: need-build ## Twenty ordinary minutes (SOAK_SECONDS=n) against a real broker, which must leave no trace
+	@scripts/need.sh java maven redis
+	SOAK_SECONDS=$${SOAK_SECONDS:-1200} cargo test --test soak -- --nocapture
 
 fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json)
 	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)

@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
+use support::log::{KAFKA_AWAY, REDIS_ANEW, VIEW_SUPERSEDED};
 use support::process::free_port;
 use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig};
@@ -42,6 +43,19 @@ const PARTITIONS: i32 = 3;
 const THREADS: i64 = 2;
 /// The session timeout, with either protocol.
 const SESSION_MS: &str = "6000";
+
+/// What a process logs that the group, or a successor, did not wait for.
+const LEFT_BEHIND: &[&str] = &[
+    VIEW_SUPERSEDED,
+    "a later owner writes the view; our writes to it end",
+    "lost: the group gave them to others",
+    "another owner has committed since; dropping the shard",
+    "the next owner redoes it",
+    "the restore begins anew",
+    "partitions were not given back",
+    "another member of the group has the instance id",
+    "UnreleasedInstanceId",
+];
 
 fn toggler(n: u64) -> String {
     device_id(n)
@@ -170,7 +184,10 @@ fn faults_are_survived(protocol: &str) {
             .set("admin.listen", format!("127.0.0.1:{port}"))
             .set("kafka.group_protocol", protocol)
             .set("processing.threads", threads)
-            .set("log.level", "info");
+            .set("log.level", "info")
+            .announce(KAFKA_AWAY)
+            .announce(REDIS_ANEW)
+            .announce(LEFT_BEHIND);
         match protocol {
             "classic" => config.set("kafka.properties.session.timeout.ms", SESSION_MS),
             _ => config,

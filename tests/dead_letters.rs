@@ -84,6 +84,7 @@ fn a_json_fleet_has_statuses_and_its_dead_letters_are_read_and_sent_back() {
         .set("formats.heartbeats", "json")
         .set("formats.cloud_events_source", "//fleet.example/test");
     let service = DeviceStatus::start_ready(&config);
+    service.announce(&["becomes a dead letter"]);
     let producer = broker.producer();
     let mut changes = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
     let [good, slip, lost, silent] = [1, 2, 3, 4].map(device_id);

@@ -5,6 +5,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
+use support::log::Log;
 use support::process::{Process, Signal};
 use support::service::binary;
 
@@ -12,13 +13,20 @@ use support::service::binary;
 fn a_device_is_offline_since_its_deadline_and_nothing_is_left_behind() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
-    command.args(["demo", "--plain", "--devices", "50"]);
+    command.args(["--set", "log.format=json", "demo", "--plain", "--devices", "50"]);
     command.env("TMPDIR", directory.path());
-    let mut demo = Process::spawn("demo", command);
+    let log = Log::default();
+    let reader = log.clone();
+    // Log lines stand among those of the demo.
+    let mut demo = Process::spawn_read_by("demo", command, move |line| {
+        if line.starts_with('{') { reader.line(line) } else { line.to_owned() }
+    });
     let told = demo.wait_for_output(Duration::from_secs(90), "is Offline since");
     assert!(told.ends_with("exactly the deadline"), "{told}");
     let status = demo.terminate(Duration::from_secs(20));
     assert!(status.success(), "{status}");
+    demo.read_to_end();
+    log.assert_as_announced("demo");
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -9,6 +9,7 @@ use device_status::shard::Input;
 use device_status::wire::proto::v1::{Cause, Connectivity, Status, StatusChanged, vpn_event};
 use support::events::{self, Outgoing, device_id};
 use support::kafka::{Isolation, KafkaBroker, RawRecord, Record, ServiceTopics};
+use support::log::REDIS_ANEW;
 use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig, run};
 use support::wait::{now_ms, pause, wait_for};
@@ -232,8 +233,8 @@ fn bad_records_become_dead_letters_and_stop_nobody() {
     let broker = KafkaBroker::shared();
     let redis = RedisServer::start();
     let topics = broker.service_topics("bad-input", 3);
-    let _service =
-        DeviceStatus::start_ready(&ServiceConfig::new(broker, &topics).redis(&redis.url()));
+    let config = ServiceConfig::new(broker, &topics).redis(&redis.url());
+    let _service = DeviceStatus::start_ready(&config.announce(&["becomes a dead letter"]));
     let producer = broker.producer();
     let long_key = vec![b'k'; 129];
     let device = device_id(1);
@@ -306,6 +307,13 @@ fn a_topic_that_is_widened_stops_who_runs_and_all_four_alike_who_starts() {
     let broker = KafkaBroker::shared();
     let topics = broker.service_topics("widened", 2);
     let mut service = DeviceStatus::start(&ServiceConfig::new(broker, &topics));
+    service.announce(&["stopping error=topic"]);
+    // The group gives out the new partitions, of one input alone, before that.
+    service.announce(&[
+        "where to start reading is not known yet",
+        "partitions were not given back",
+        "facility=ASSIGN",
+    ]);
     let producer = broker.producer();
     producer.send(&topics, (0..20).map(|n| events::heartbeat(&device_id(n), now_ms())));
     producer.flush();
@@ -323,7 +331,7 @@ fn a_topic_that_is_widened_stops_who_runs_and_all_four_alike_who_starts() {
         broker.add_partitions(topic, 4);
     }
     let wider = ServiceConfig::new(broker, &topics).set("topics.partitions", 4);
-    let mut service = DeviceStatus::start(&wider);
+    let mut service = DeviceStatus::start(&wider.announce(&["partitions were added"]));
     let status = service.process.wait(SOON);
     let text = service.process.output();
     assert_eq!(status.code(), Some(69), "{text}");
@@ -356,6 +364,7 @@ fn statuses_go_on_while_redis_is_away_and_arrive_when_it_is_back() {
     producer.flush();
     wait_for_fields(&redis, &device_id(49), SOON, &[("status", "online")]);
 
+    service.announce(REDIS_ANEW);
     redis.stop();
     producer.send(&topics, (50..100).map(|n| events::heartbeat(&device_id(n), now_ms())));
     producer.flush();

@@ -83,6 +83,7 @@ fn a_device_is_explained_as_the_service_knows_it_and_its_history_told() {
     let topics = broker.service_topics("explain", PARTITIONS);
     let config = ServiceConfig::new(broker, &topics).redis(&redis.url()).set("log.level", "warn");
     let mut service = DeviceStatus::start_ready(&config);
+    service.announce(&["becomes a dead letter"]);
     let [oven, other] = [1, 2].map(device_id);
     let partition = partition_of(oven.as_bytes(), PARTITIONS);
     let start = now_ms() - 60_000;

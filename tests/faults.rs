@@ -8,6 +8,7 @@ use std::time::Duration;
 use device_status::wire::proto::v1::{Status, StatusChanged};
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, RawRecord, Record, ServiceTopics};
+use support::log::KAFKA_AWAY;
 use support::process::free_port;
 use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig};
@@ -61,6 +62,9 @@ fn a_process_stopped_for_longer_than_any_deadline_reads_before_it_judges() {
     poll_all(&producer, &topics, &devices, every);
     wait_status(&redis, &devices[19], "online");
 
+    // The group may take the partitions away, and requests run out of time.
+    service.announce(KAFKA_AWAY);
+    service.announce(&["lost: the group gave them to others"]);
     // Deadline 3 s and a grace of 1 s: everybody would be Offline by a clock
     // that went on while nothing was read.
     service.pause();
@@ -95,7 +99,7 @@ fn a_changelog_record_that_cannot_be_read_stops_its_shard_and_no_other() {
         ..RawRecord::default()
     });
     producer.flush();
-    let service = DeviceStatus::start(&config);
+    let service = DeviceStatus::start(&config.announce(&["stays stopped"]));
     wait_for(SOON, "two shards to run", || {
         match service.metric("device_status_shards", "running") {
             Some(2.0) => Ok(()),
@@ -129,6 +133,7 @@ fn a_broker_that_is_away_expires_nobody_and_is_told_by_readiness() {
     poll_all(&producer, &topics, &devices, every);
     wait_status(&redis, &devices[9], "online");
 
+    service.announce(KAFKA_AWAY);
     broker.stop();
     wait_for(SOON, "readiness to tell of Kafka", || match service.get("/ready") {
         Ok((503, body)) if body.contains("Kafka") => Ok(()),
@@ -250,17 +255,15 @@ fn a_group_whose_offsets_are_gone_makes_nobody_offline_who_polled() {
     assert!(service.terminate().success());
     broker.delete_group(&topics.group);
 
-    let service = DeviceStatus::start(&config);
+    let gone = "committed offsets, or what was committed beside them, are gone";
+    let service = DeviceStatus::start(&config.announce(&[gone]));
     let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
     for _ in 0..5 {
         poll_all(&producer, &topics, &devices, every);
         reader.read_for(Duration::from_secs(2));
     }
     let words = service.process.output();
-    assert!(
-        words.contains("committed offsets, or what was committed beside them, are gone"),
-        "{words}"
-    );
+    assert!(words.contains(gone), "{words}");
     let changes = decode(&reader.records);
     assert_versions_without_gaps(&changes);
     assert_eq!(changes.len(), devices.len(), "{changes:#?}");
@@ -294,7 +297,8 @@ fn inputs_that_no_longer_have_what_was_to_be_read_next_are_read_from_their_start
         poll_all(&producer, &topics, &devices(next + 10..next + 20), every);
         fault();
         poll_all(&producer, &topics, &devices(next..next + 10), every);
-        service = DeviceStatus::start_ready(&config);
+        let gone = "committed offsets, or what was committed beside them, are gone";
+        service = DeviceStatus::start_ready(&config.clone().announce(&[expected, gone]));
         for device in devices(next..next + 10) {
             wait_status(&redis, &device, "online");
         }

@@ -17,6 +17,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use support::events::{device_id, heartbeat};
 use support::kafka::{KafkaBroker, ServiceTopics};
+use support::log::{InProcess, KAFKA_AWAY};
 use support::wait::{Deadline, now_ms};
 
 fn config(broker: &KafkaBroker, topics: &ServiceTopics) -> Config {
@@ -40,6 +41,8 @@ struct Heard {
     log: KafkaLog,
     records: Vec<(Delivery, i32, i64, bool)>,
     events: Vec<LogEvent>,
+    /// Dropped after the log.
+    _trace: InProcess,
 }
 
 impl Heard {
@@ -48,9 +51,10 @@ impl Heard {
     }
 
     fn start_with(config: &Config, process: &str, stamps: Stamps) -> Heard {
+        let trace = InProcess::watch();
         let clock = Arc::new(SystemClock::new());
         let log = KafkaLog::start_with(config, process, 0, stamps, clock).unwrap();
-        Heard { log, records: Vec::new(), events: Vec::new() }
+        Heard { log, records: Vec::new(), events: Vec::new(), _trace: trace }
     }
 
     /// Polls until an event is what is wanted, and takes it.
@@ -286,6 +290,8 @@ fn a_restore_that_is_begun_anew_at_once_reads_all_again() {
 
 #[test]
 fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
+    InProcess::announce(KAFKA_AWAY);
+    InProcess::announce(&["Kafka does not answer; the group will notice"]);
     let broker = KafkaBroker::start();
     let topics = broker.service_topics("no-answer", 1);
     let mut heard = Heard::start(&config(&broker, &topics), "p1");
@@ -317,6 +323,8 @@ fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
 
 #[test]
 fn committed_offsets_are_asked_for_again_where_the_coordinator_has_moved() {
+    InProcess::announce(KAFKA_AWAY);
+    InProcess::announce(&["Kafka does not answer; the group will notice"]);
     // Which error a broker answers is luck; here it is the mock cluster's to say.
     let mock = MockCluster::new(1).unwrap();
     let mut config = Config::default();

@@ -9,6 +9,7 @@ use device_status::wire::proto::v1::Heartbeat;
 use rdkafka::producer::Producer as _;
 use support::events::{device_id, heartbeat, instance_alive, tombstone};
 use support::kafka::{Isolation, KafkaBroker, RawRecord};
+use support::log::Log;
 use support::process::Process;
 use support::wait::{Stopwatch, now_ms, wait_until};
 
@@ -124,4 +125,31 @@ fn a_process_is_watched_and_dies_with_its_owner() {
     process.pause();
     drop(process);
     wait_until(SOON, "the process to be gone", || !alive());
+}
+
+#[test]
+fn a_log_line_that_was_not_announced_or_has_a_key_twice_is_a_fault() {
+    let log = Log::new(&["as expected".to_owned()]);
+    let line = |level: &str, message: &str, more: &str| {
+        let head = format!("\"timestamp\":\"now\",\"level\":\"{level}\"");
+        log.line(&format!("{{{head},\"message\":\"{message}\"{more},\"target\":\"here\"}}"))
+    };
+    assert_eq!(line("INFO", "news", ",\"partition\":3"), "now  INFO here: news partition=3");
+    line("WARN", "it is as expected", "");
+    assert_eq!(log.take_faults(), [""; 0]);
+
+    line("WARN", "it is not", "");
+    line("ERROR", "nor is this", "");
+    assert_eq!(log.take_faults(), ["now  WARN here: it is not", "now ERROR here: nor is this"]);
+    for twice in [",\"message\":\"again\"", ",\"field\":{\"a\":1,\"a\":1}", ",\"target\":\"there\""]
+    {
+        line("INFO", "news", twice);
+        let faults = log.take_faults();
+        assert!(faults.len() == 1 && faults[0].contains("stands twice"), "{faults:?}");
+    }
+    log.line("no JSON");
+    assert_eq!(log.take_faults().len(), 1);
+    log.line("error: these are its last words");
+    log.line("of which there are many");
+    assert_eq!(log.take_faults(), [""; 0]);
 }

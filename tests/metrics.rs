@@ -202,7 +202,7 @@ fn the_metrics_are_as_documented_and_prometheus_answers_every_query() {
     let topics = broker.service_topics("metrics", 2);
     let config = ServiceConfig::new(broker, &topics).redis(&redis.url());
     let config = config.set("redis.refresh_interval", "10s");
-    let service = DeviceStatus::start_ready(&config);
+    let service = DeviceStatus::start_ready(&config.clone().announce(&["becomes a dead letter"]));
     let prometheus = Prometheus::start(config.text("admin.listen"));
 
     let producer = broker.producer();

@@ -13,6 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer as _;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
+use support::log::KAFKA_AWAY;
 use support::redis::RedisServer;
 use support::service::{DeviceStatus, ServiceConfig, run};
 use support::wait::{Stopwatch, now_ms, pause, wait_for};
@@ -107,6 +108,7 @@ fn coordinators_that_are_away_for_long_stop_the_reading_and_lose_nothing() {
     let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
     reader.read_count(SOON, 2_000);
 
+    service.announce(KAFKA_AWAY);
     coordinator.pause();
     let away = Stopwatch::start();
     let lines = service.process.output().lines().count();
@@ -154,7 +156,7 @@ fn questions_that_wait_for_a_coordinator_that_is_away_are_answered_when_it_is_ba
 
     let redis = RedisServer::start();
     let config = ServiceConfig::new(&broker, &topics).redis(&redis.url());
-    let mut service = DeviceStatus::start(&config);
+    let mut service = DeviceStatus::start(&config.announce(KAFKA_AWAY));
     service.process.wait_for_output(SOON, "where to start reading is not known yet");
     broker.kill();
     // Longer than any question may take.
@@ -212,6 +214,7 @@ fn a_broker_whose_disk_is_full_costs_no_change() {
     steps(&producer, &topics, &devices, 0..10);
     producer.flush();
 
+    service.announce(KAFKA_AWAY);
     let ballast = disk.fill();
     // Whatever of these the broker does not take, their producer sends again.
     steps(&producer, &topics, &devices, 10..20);

@@ -145,6 +145,9 @@ fn the_documented_permissions_are_enough_and_each_is_needed() {
         }
         if acl.name == topics.changelog || acl.resource != Resource::Topic {
             let mut service = DeviceStatus::start(&config);
+            if acl.resource == Resource::TransactionalId {
+                service.announce(&["Kafka refuses transactions"]);
+            }
             assert_eq!(service.process.wait(SOON).code(), Some(69), "without {acl:?}");
             // What it printed may come a moment later than its end; and librdkafka
             // has errors of its own to tell on the way.
@@ -311,6 +314,7 @@ fn who_asks_about_a_device_needs_what_is_documented() {
     assert!(running.terminate().success());
 
     let asking = broker.config(&topics, "support").set("log.level", "error");
+    let asking = asking.announce(&["GroupAuthorizationFailed"]);
     let acl = |resource, name: &str, operation| Acl {
         resource,
         name: name.to_owned(),

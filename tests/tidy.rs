@@ -201,6 +201,66 @@ fn every_rule_that_a_comment_cites_is_defined() {
     assert!(cited > 100, "only {cited} citations were found");
 }
 
+/// What a log line has beside its fields, or around them: a field of such a name
+/// would stand twice in its JSON.
+const LOG_KEYS: &[&str] =
+    &["message", "level", "target", "timestamp", "fields", "span", "spans", "filename"];
+
+#[test]
+fn no_field_of_a_log_line_has_the_name_of_another_of_its_keys() {
+    let mut lines = 0;
+    for source in sources() {
+        for level in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {
+            for (at, _) in source.text.match_indices(level) {
+                lines += 1;
+                for field in log_fields(&source.text[at + level.len()..]) {
+                    let line = source.text[..at].lines().count();
+                    assert!(
+                        !LOG_KEYS.contains(&field.as_str()),
+                        "{}:{line}: a log line has a field {field:?}; a cause belongs in \"error\"",
+                        source.path
+                    );
+                }
+            }
+        }
+    }
+    assert!(lines > 50, "only {lines} log lines were found");
+}
+
+/// The names of the fields that stand before the message of a log line, whose
+/// arguments begin here.
+fn log_fields(arguments: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    let mut rest = arguments.trim_start();
+    while !rest.starts_with(['"', ')']) && !rest.is_empty() {
+        let start = rest.trim_start_matches(['%', '?']);
+        let end = start.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(start.len());
+        // `target: "…"` says where the line comes from.
+        if !start[end..].starts_with(':') {
+            fields.push(start[..end].to_owned());
+        }
+        rest = after_argument(start).trim_start();
+    }
+    fields
+}
+
+/// What follows the comma that ends an argument.
+fn after_argument(text: &str) -> &str {
+    let (mut depth, mut quoted) = (0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' if !text[..at].ends_with('\\') => quoted = !quoted,
+            _ if quoted => {}
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => return &text[at..],
+            ')' | ']' | '}' => depth -= 1,
+            ',' if depth == 0 => return &text[at + 1..],
+            _ => {}
+        }
+    }
+    ""
+}
+
 /// A letter of a family of rules, and a number.
 fn is_rule(word: &str) -> bool {
     let Some(family) = word.chars().next() else { return false };

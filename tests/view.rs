@@ -11,6 +11,7 @@ use device_status::shard::{
 };
 use device_status::stream_thread::ports::{FoundSubject, Marker, View, ViewEvent};
 use device_status::view::RedisView;
+use support::log::{InProcess, REDIS_AWAY, REDIS_LOST, VIEW_FLUSHED, VIEW_SUPERSEDED};
 use support::redis::{HostClock, RedisServer, group, hash, members, wait_for, wait_for_some};
 
 const EPOCH: u64 = 1_700_000_000_000;
@@ -20,6 +21,8 @@ const NOW: Timestamp = Timestamp(1_700_000_000_500);
 struct Watched {
     view: RedisView,
     seen: Vec<ViewEvent>,
+    /// Dropped after the view.
+    _log: InProcess,
 }
 
 impl std::ops::Deref for Watched {
@@ -42,10 +45,13 @@ fn start(server: &RedisServer, fleet_members: bool) -> Watched {
         refresh_interval: Duration::ZERO,
         ..Redis::default()
     };
-    Watched {
-        view: RedisView::start(&config, &group(), HostClock::start()).unwrap(),
-        seen: Vec::new(),
-    }
+    watched(&config)
+}
+
+fn watched(config: &Redis) -> Watched {
+    let log = InProcess::watch();
+    let view = RedisView::start(config, &group(), HostClock::start()).unwrap();
+    Watched { view, seen: Vec::new(), _log: log }
 }
 
 /// A view that has taken partition 3 for [`EPOCH`].
@@ -180,6 +186,7 @@ fn a_deletion_leaves_its_token_for_an_hour_and_the_next_write_stays() {
 
 #[test]
 fn during_an_outage_the_latest_of_each_device_waits_and_is_written_after() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED]);
     let mut server = RedisServer::start();
     let mut view = started(&server);
     view.write(3, vec![write(1, device("a"))], Some(10), NOW);
@@ -206,6 +213,7 @@ fn during_an_outage_the_latest_of_each_device_waits_and_is_written_after() {
 
 #[test]
 fn a_flushed_view_is_noticed_while_idle_and_its_marker_waits_for_the_rewrite() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut view = started(&server);
@@ -229,6 +237,7 @@ fn a_flushed_view_is_noticed_while_idle_and_its_marker_waits_for_the_rewrite() {
 
 #[test]
 fn a_view_set_back_to_an_earlier_moment_is_noticed() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut view = started(&server);
@@ -249,6 +258,7 @@ fn a_view_set_back_to_an_earlier_moment_is_noticed() {
 
 #[test]
 fn a_larger_epoch_supersedes_and_nothing_more_is_written() {
+    InProcess::announce(&[VIEW_SUPERSEDED]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut old = started(&server);
@@ -300,6 +310,7 @@ fn the_marker_follows_acknowledgement_and_its_time_stays_fresh() {
 
 #[test]
 fn a_marker_flushed_between_asking_and_taking_is_told() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let server = RedisServer::start();
     let mut view = start(&server, false);
     view.take(3, EPOCH, 10);
@@ -423,6 +434,7 @@ fn hints_go_out_for_changes_that_were_taken() {
 
 #[test]
 fn closing_writes_what_waits_but_not_beyond_its_deadline() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY]);
     let mut server = RedisServer::start();
     let mut view = started(&server);
     let writes = (1..=5_000).map(|n| write(n, device(&format!("d{n}")))).collect();
@@ -441,6 +453,7 @@ fn closing_writes_what_waits_but_not_beyond_its_deadline() {
 
 #[test]
 fn a_marker_is_asked_for_until_there_is_somebody_to_answer() {
+    InProcess::announce(&[REDIS_AWAY]);
     let mut server = RedisServer::start();
     server.stop();
     let mut view = start(&server, false);
@@ -455,6 +468,7 @@ fn a_marker_is_asked_for_until_there_is_somebody_to_answer() {
 
 #[test]
 fn a_marker_of_another_type_is_no_marker() {
+    InProcess::announce(&[VIEW_FLUSHED, "Operation against a key holding the wrong kind of value"]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut spoil = || redis::cmd("SET").arg("ds:partition:3").arg("x").exec(&mut redis).unwrap();
@@ -474,6 +488,7 @@ fn a_marker_of_another_type_is_no_marker() {
 
 #[test]
 fn answers_that_never_come_lose_nothing_and_rewrite_nothing() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut view = started(&server);
@@ -495,6 +510,7 @@ fn answers_that_never_come_lose_nothing_and_rewrite_nothing() {
 
 #[test]
 fn what_the_server_will_not_take_waits_until_it_does() {
+    InProcess::announce(&["command not allowed when used memory > 'maxmemory'"]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut view = started(&server);
@@ -515,6 +531,7 @@ fn what_the_server_will_not_take_waits_until_it_does() {
 
 #[test]
 fn a_partition_taken_again_or_released_forgets_what_waited() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED]);
     let mut server = RedisServer::start();
     let mut view = started(&server);
     wait_for("the connection", || view.stats().connected.load(Ordering::Relaxed));
@@ -552,8 +569,7 @@ fn the_rights_that_the_documentation_names_are_enough() {
         refresh_interval: Duration::from_secs(1),
         ..Redis::default()
     };
-    let view = RedisView::start(&config, &group(), HostClock::start()).unwrap();
-    let mut view = Watched { view, seen: Vec::new() };
+    let mut view = watched(&config);
     view.ask_marker(3);
     wait_event(&mut view, ViewEvent::Marker(3, None));
     view.take(3, EPOCH, 0);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use device_status::cli::{get, watch};
 use device_status::config::Redis;
+use support::log::{InProcess, REDIS_LOST, VIEW_FLUSHED};
 use support::owner::{Dice, EPOCH, Owner, PARTITION, PASS, filled_with, run};
 use support::redis::{PATIENCE, hash, wait_for, was_scanned};
 use support::redis_cluster::RedisCluster;
@@ -46,6 +47,7 @@ fn assert_equal(owner: &mut Owner, cluster: &RedisCluster) {
 
 #[test]
 fn a_cluster_holds_the_view_and_is_read_by_get_and_watch() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let cluster = RedisCluster::start(3, false);
     let documentation = include_str!("../docs/redis.md");
     let between = |before: &str| {
@@ -148,6 +150,7 @@ impl std::io::Write for Lines {
 
 #[test]
 fn nodes_killed_one_by_one_under_traffic_lose_nothing_for_good() {
+    InProcess::announce(&[REDIS_LOST, VIEW_FLUSHED]);
     let mut cluster = RedisCluster::start(3, true);
     let mut owner = filled_with(config(&cluster), DEVICES);
     assert_equal(&mut owner, &cluster);
@@ -177,6 +180,7 @@ fn nodes_killed_one_by_one_under_traffic_lose_nothing_for_good() {
 
 #[test]
 fn slots_that_move_to_a_new_node_are_followed_under_traffic() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let mut cluster = RedisCluster::start(2, false);
     let mut owner = filled_with(config(&cluster), DEVICES);
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -207,6 +211,7 @@ fn slots_that_move_to_a_new_node_are_followed_under_traffic() {
 
 #[test]
 fn a_node_that_leaves_while_it_is_scanned_stops_nothing() {
+    InProcess::announce(&[REDIS_LOST, VIEW_FLUSHED]);
     let cluster = RedisCluster::start(3, false);
     let redis = Redis { refresh_interval: Duration::from_secs(9), ..config(&cluster) };
     let mut owner = filled_with(redis, DEVICES);
@@ -225,6 +230,7 @@ fn a_node_that_leaves_while_it_is_scanned_stops_nothing() {
 
 #[test]
 fn a_new_owner_on_a_cluster_believes_what_every_node_still_has() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let cluster = RedisCluster::start(3, false);
     let redis = config(&cluster);
     let mut old = filled_with(redis.clone(), DEVICES);
@@ -252,6 +258,7 @@ fn a_new_owner_on_a_cluster_believes_what_every_node_still_has() {
 
 #[test]
 fn with_a_hash_tag_all_keys_are_on_one_node_and_member_sets_are_kept() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let cluster = RedisCluster::start(3, false);
     let prefix = "{ds}:".to_owned();
     let redis = Redis { prefix, fleet_members: true, ..config(&cluster) };

@@ -12,6 +12,7 @@ use device_status::cli::get;
 use device_status::config::Redis;
 use device_status::error::FatalKind;
 use device_status::view::RedisView;
+use support::log::{InProcess, REDIS_AWAY, REDIS_LOST, VIEW_FLUSHED};
 use support::owner::{Dice, EPOCH, Owner, PASS, device, filled_with, run};
 use support::redis::{HostClock, RedisServer, group, wait_for};
 use support::redis_cluster::RedisCluster;
@@ -25,6 +26,13 @@ fn got(redis: &Redis, id: &str) -> serde_json::Value {
     let mut out = Vec::new();
     get::get(&args, target, true, false, &mut out).unwrap();
     serde_json::from_slice(&out).unwrap()
+}
+
+/// `get` shows a device that is there: traffic deletes some.
+#[track_caller]
+fn assert_got(redis: &Redis, owner: &Owner) {
+    let (id, held) = owner.devices.first_key_value().unwrap();
+    assert_eq!(got(redis, id)["version"], held.version);
 }
 
 /// That the view writes by this way, and `get` reads by it, the scan included.
@@ -73,6 +81,7 @@ fn tls_with_certificates_on_both_sides() {
 
 #[test]
 fn a_renewed_certificate_is_read_at_the_next_connection() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED]);
     let tls = TlsServer::start(true, "127.0.0.1");
     let stranger = Authority::new();
     let (certificate_file, key_file) = stranger.sign("client", &[]);
@@ -93,6 +102,7 @@ fn a_renewed_certificate_is_read_at_the_next_connection() {
 
 #[test]
 fn what_bars_the_way_of_tls_is_told_with_its_remedy() {
+    InProcess::announce(&[REDIS_AWAY]);
     let tls = TlsServer::start(true, "127.0.0.1");
     let ca_file = tls.authority.ca_file();
     let (certificate_file, key_file) = tls.authority.sign("client", &[]);
@@ -162,6 +172,7 @@ fn a_user_with_a_password_and_a_database() {
     let told = complaint(&Redis { username: "reader".to_owned(), ..redis.clone() });
     assert!(told.contains("docs/redis.md names all"), "{told}");
     // Not allowed to write what the scripts write, though to run them.
+    InProcess::announce(&["The user executing the script can't run this command"]);
     run(&mut admin, "ACL SETUSER half on >s3cret ~ds:* resetchannels &ds:* +@all -hset");
     let mut owner = Owner::start_with(Redis { username: "half".to_owned(), ..redis }, EPOCH);
     owner.turn_until("the complaint", |owner| owner.view.stats().advice().trouble.is_some());
@@ -182,6 +193,7 @@ fn a_socket_and_a_database() {
 
 #[test]
 fn a_server_of_another_kind_is_told_by_the_form_that_its_url_needs() {
+    InProcess::announce(&[REDIS_AWAY]);
     let alone = RedisServer::start();
     let url = format!("redis-cluster://127.0.0.1:{}", alone.port());
     let told = complaint(&Redis { url, ..Redis::default() });
@@ -220,6 +232,7 @@ fn flow_until(owner: &mut Owner, what: &str, mut condition: impl FnMut(&mut Owne
 
 #[test]
 fn a_master_killed_under_traffic_is_followed_by_its_replica_and_nothing_is_missing() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED]);
     let servers = RedisSentinel::start("s3cret");
     let redis = Redis { url: servers.url(), ..Redis::default() };
     assert_follows_the_replica(servers, redis);
@@ -227,6 +240,7 @@ fn a_master_killed_under_traffic_is_followed_by_its_replica_and_nothing_is_missi
 
 #[test]
 fn sentinels_and_servers_that_all_speak_tls_alone_are_followed_likewise() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED]);
     let authority = Authority::new();
     let servers = RedisSentinel::start_with("s3cret", Some(&authority));
     assert!(servers.url().starts_with("rediss-sentinel://"));
@@ -262,18 +276,19 @@ fn assert_follows_the_replica(mut servers: RedisSentinel, redis: Redis) {
     });
     owner.settle();
     owner.assert_equal(&mut servers.replica.connection(), &BTreeSet::new());
-    assert_eq!(got(&redis, "d7")["version"], owner.devices["d7"].version);
+    assert_got(&redis, &owner);
     assert!(!owner.superseded);
 }
 
 #[test]
 fn a_cluster_that_speaks_tls_is_followed_through_the_loss_of_a_master() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED]);
     let authority = Authority::new();
     let mut cluster = RedisCluster::start_with(3, true, Some(&authority));
     assert!(cluster.url().starts_with("rediss-cluster://"));
     let redis = Redis { refresh_interval: PASS, ..authority.client(cluster.url()) };
     let mut owner = filled_with(redis.clone(), 400);
-    assert_eq!(got(&redis, "d7")["version"], owner.devices["d7"].version);
+    assert_got(&redis, &owner);
     cluster.cut_off_replica(1);
     let before = owner.acknowledged;
     flow_until(&mut owner, "writes that only the master has", |o| o.acknowledged > before + 200);
@@ -290,12 +305,13 @@ fn a_cluster_that_speaks_tls_is_followed_through_the_loss_of_a_master() {
         .into_iter()
         .collect();
     owner.assert_equal(&mut connection, &markers);
-    assert_eq!(got(&redis, "d7")["version"], owner.devices["d7"].version);
+    assert_got(&redis, &owner);
 }
 
 /// 100,000 devices, through the view alone: the loop's part is played by hand.
 #[test]
 fn a_hundred_thousand_devices_flushed_under_traffic_are_equal_within_seconds() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let config = Redis { url: server.url(), ..Redis::default() };

@@ -14,6 +14,7 @@ use std::time::Duration;
 use device_status::shard::{Timestamp, ViewBody};
 use device_status::stream_thread::ports::View;
 use redis::Connection;
+use support::log::{InProcess, REDIS_AWAY, REDIS_LOST, VIEW_FLUSHED, VIEW_SUPERSEDED};
 use support::owner::{Dice, EPOCH, NOW, Owner, PAGE, PARTITION, PASS, device, filled, run};
 use support::redis::{HostClock, RedisServer, flush_all, hash, was_scanned};
 
@@ -90,6 +91,7 @@ fn whatever_was_done_to_keys_is_undone_within_a_pass() {
 
 #[test]
 fn a_view_flushed_under_writes_is_equal_again() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut owner = filled(&server, 3_000, true, PASS);
@@ -117,6 +119,7 @@ fn a_view_flushed_under_writes_is_equal_again() {
 
 #[test]
 fn devices_that_come_back_with_an_old_backup_go_again() {
+    InProcess::announce(&[VIEW_FLUSHED]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     // A scan only once an hour: it is the loss that starts one.
@@ -186,6 +189,7 @@ fn the_heartbeat_is_brought_up_to_date_and_no_hint_goes_out() {
 
 #[test]
 fn a_page_gives_way_to_writes_made_after_it() {
+    InProcess::announce(&[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED]);
     let mut server = RedisServer::start();
     let mut owner = filled(&server, 10, false, PASS);
     let fleets = BTreeSet::new();
@@ -256,6 +260,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, shut: &AtomicBool) {
 
 #[test]
 fn what_a_paused_owner_still_had_to_say_is_refused() {
+    InProcess::announce(&[VIEW_SUPERSEDED, REDIS_LOST]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let sluice = Sluice::before(&server);
@@ -298,6 +303,7 @@ fn what_a_paused_owner_still_had_to_say_is_refused() {
 
 #[test]
 fn a_page_of_an_owner_that_does_not_know_of_its_successor_changes_nothing() {
+    InProcess::announce(&[VIEW_SUPERSEDED]);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut old = filled(&server, 200, true, PASS);
@@ -354,6 +360,7 @@ fn sets_left_over_from_when_members_were_kept_go() {
 
 #[test]
 fn a_server_that_evicts_is_warned_of_and_a_replica_is_no_server_to_write_to() {
+    InProcess::announce(&["maxmemory-policy is allkeys-lru", "the server is a read-only replica"]);
     let master = RedisServer::start();
     let mut redis = master.connection();
     run(&mut redis, "CONFIG SET maxmemory-policy allkeys-lru");

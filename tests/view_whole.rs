@@ -12,6 +12,7 @@ use prost_types::Timestamp;
 use redis::ConnectionLike;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, ServiceTopics, TopicReader};
+use support::log::REDIS_ANEW;
 use support::redis::{RedisServer, hash};
 use support::redis_cluster::RedisCluster;
 use support::redis_sentinel::RedisSentinel;
@@ -214,6 +215,7 @@ fn while_redis_is_away_kafka_is_kept_up_with_and_what_waits_is_bounded_by_the_de
     let mut redis = RedisServer::start();
     let mut world = World::start("away", |config| config.redis(&redis.url()));
     world.flow_for(Duration::from_secs(3));
+    world.service.announce(REDIS_ANEW);
     redis.stop();
     world.flow_until("the outage to be noticed", |world| {
         world.metric("device_status_redis_up") == 0.0
@@ -249,6 +251,7 @@ fn a_cluster_whose_master_dies_under_traffic_shows_the_last_word_on_everybody() 
     let mut cluster = RedisCluster::start(3, true);
     let mut world = World::start("cluster", |config| config.redis(&cluster.url()));
     world.flow_for(Duration::from_secs(2));
+    world.service.announce(REDIS_ANEW);
     cluster.cut_off_replica(1);
     world.flow_for(Duration::from_secs(2));
     cluster.kill_master(1);
@@ -272,6 +275,7 @@ fn a_master_of_sentinels_that_dies_under_traffic_is_followed_by_the_last_word_on
             .set("redis.sentinel_password", "s3cret")
     });
     world.flow_for(Duration::from_secs(2));
+    world.service.announce(REDIS_ANEW);
     servers.cut_off_replica();
     world.flow_for(Duration::from_secs(2));
     servers.master.kill();

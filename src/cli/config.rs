@@ -97,11 +97,14 @@ pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
 fn connect_all(config: &Config) -> Vec<Check> {
     let mut checks = topics::inspect_all(config);
     let redis = format!("Redis at {}", redact_url(&config.redis.url));
-    checks.push(match view::try_connection(&config.redis) {
-        Ok(None) => Check::ok(redis),
-        Ok(Some(warning)) => Check::ok(format!("{redis}, but: {warning}")),
-        Err(fatal) => Check::failed(redis, &fatal),
-    });
+    match view::try_connection(&config.redis) {
+        Ok(None) => checks.push(Check::ok(redis)),
+        Ok(Some(warning)) => checks.push(Check::ok(format!("{redis}, but: {warning}"))),
+        Err(fatal) => {
+            checks.push(Check::failed(redis, &fatal));
+            return checks;
+        }
+    }
     let prefix = format!("redis.prefix {:?}", config.redis.prefix);
     let owner = Reader::connect(&config.redis)
         .and_then(|mut reader| reader.check_owner(&config.kafka.group));

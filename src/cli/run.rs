@@ -219,7 +219,7 @@ impl Service {
             match endings.recv_timeout(SUPERVISE) {
                 Ok((_, Ok(()))) => {}
                 Ok((thread, Err(fatal))) => {
-                    error!(thread, %fatal, "a stream thread failed; stopping");
+                    error!(thread, error = %fatal, "a stream thread failed; stopping");
                     fail(fatal);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -239,7 +239,7 @@ impl Service {
                         health.set_group(GroupHealth { spare: group.spare, trouble });
                     }
                     Err(fatal) => {
-                        error!(%fatal, "stopping");
+                        error!(error = %fatal, "stopping");
                         fail(fatal);
                     }
                 }
@@ -259,7 +259,7 @@ fn watch_panics() -> Arc<AtomicBool> {
     let told = panicked.clone();
     std::panic::set_hook(Box::new(move |panic| {
         let backtrace = Backtrace::capture();
-        error!(%panic, %backtrace, "a bug: please report it with the log; stopping");
+        error!(error = %panic, %backtrace, "a bug: please report it with the log; stopping");
         told.store(true, Ordering::Relaxed);
     }));
     panicked

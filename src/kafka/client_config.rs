@@ -92,11 +92,21 @@ impl ProducerContext for LoggingContext {
 
 /// One log line of librdkafka's, for contexts that do more than log.
 ///
-/// That a property is for another kind of client is no news: all get all.
+/// That a property is for another kind of client is no news: all get all. Nor is
+/// it that a producer asks again for its id, as it does where a coordinator has
+/// just come up; whoever waits for it in vain says so. A transaction that fails
+/// is told of by the committer, which knows what became of it; one that ends the
+/// producer is an alert.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         _ if facility == "CONFWARN" => {
             tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
+        _ if facility == "GETPID" && message.ends_with(": retrying") => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Error if facility == "TXNERR" => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
@@ -113,6 +123,37 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_librdkafka_does_by_itself_is_no_warning() {
+        use tracing::Level;
+
+        struct Levels(std::sync::mpsc::Sender<Level>);
+
+        impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Levels {
+            fn on_event(
+                &self,
+                event: &tracing::Event<'_>,
+                _: tracing_subscriber::layer::Context<'_, S>,
+            ) {
+                self.0.send(*event.metadata().level()).unwrap();
+            }
+        }
+
+        use tracing_subscriber::layer::SubscriberExt as _;
+        let (levels, told) = std::sync::mpsc::channel();
+        let subscriber = tracing_subscriber::registry().with(Levels(levels));
+        tracing::subscriber::with_default(subscriber, || {
+            let asks = "Failed to acquire transactional PID: Not coordinator: retrying";
+            log(RDKafkaLogLevel::Warning, "GETPID", asks);
+            log(RDKafkaLogLevel::Warning, "GETPID", "Failed to acquire transactional PID");
+            log(RDKafkaLogLevel::Error, "TXNERR", "Current transaction failed in state Begin");
+            log(RDKafkaLogLevel::Alert, "TXNERR", "Fatal transaction error");
+            log(RDKafkaLogLevel::Error, "FAIL", "Disconnected");
+        });
+        let told: Vec<Level> = told.try_iter().collect();
+        assert_eq!(told, [Level::INFO, Level::WARN, Level::INFO, Level::ERROR, Level::ERROR]);
+    }
 
     #[test]
     fn settings_that_make_no_client_are_told() {

@@ -280,7 +280,7 @@ impl Worker {
     /// A new producer under the same id settles whatever the old one left
     /// behind (KIP-98, rule C6).
     fn recreate(&mut self, message: String) -> Outcome {
-        warn!(reason = %message, "making the producer anew; the committed offsets will tell what happened");
+        warn!(error = %message, "making the producer anew; the committed offsets will tell what happened");
         // It ends before the next one begins: one that still asks for its
         // transactional id would fence the other. Only this thread waits for it.
         self.producer = None;

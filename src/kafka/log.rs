@@ -427,7 +427,9 @@ impl Log for KafkaLog {
                         events.push(LogEvent::RestoreEnd { source, partition, offset });
                     }
                 }
-                Polled::Failed { message, .. } => warn!(%message, "restore consumer"),
+                Polled::Failed { message, .. } => {
+                    warn!(error = %message, "the restore consumer failed; it reads on")
+                }
                 _ => {}
             };
             let (names, topics) = (&mut self.restore_names, &self.topics);

@@ -30,7 +30,7 @@ impl<T> Answer<T> {
         match answer.take() {
             Some(Ok(found)) => *self = Answer::Known(found),
             Some(Err(message)) => {
-                tracing::warn!(%message, "where to start reading is not known yet; asking again");
+                tracing::warn!(error = %message, "where to start reading is not known yet; asking again");
                 *self = Answer::Unasked { at_ms: now_ms + ASK_AGAIN_MS };
             }
             None => {}

@@ -286,7 +286,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             Outcome::Refused { stale_member, message } => {
                 self.counts.commits_refused += 1;
                 let leaving = self.release.is_some();
-                warn!(%message, stale_member, "a transaction was refused; it is sent again");
+                if stale_member {
+                    // A rebalance came between: nothing is wrong.
+                    info!(error = %message, "the group has moved on; a transaction is sent again");
+                } else {
+                    warn!(error = %message, "a transaction was refused; it is sent again");
+                }
                 if let Some(flight) = &mut self.in_flight {
                     flight.attempts += 1;
                     let until_ms = now_ms + backoff_ms(flight.attempts);
@@ -299,7 +304,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             }
             Outcome::Unknown { message } => {
                 self.counts.commits_unknown += 1;
-                warn!(%message, "the fate of a transaction is unknown; asking for the offsets");
+                warn!(error = %message, "the fate of a transaction is unknown; asking for the offsets");
                 if let Some(flight) = &mut self.in_flight {
                     flight.attempts += 1;
                     flight.state = InFlightState::Unresolved { ask_ms: now_ms };

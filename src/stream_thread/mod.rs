@@ -393,7 +393,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     match answer {
                         Ok(committed) => self.resolve(&committed),
                         Err(message) => {
-                            debug!(%message, "the fate of a batch is not known yet");
+                            debug!(error = %message, "the fate of a batch is not known yet");
                             flight.state = InFlightState::Unresolved { ask_ms: now_ms + 200 };
                         }
                     }

@@ -101,7 +101,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             Err(message) => {
                 // No evidence: the clocks stand still until there is some.
                 warn!(
-                    %message,
+                    error = %message,
                     "the ends of the inputs are not known; nobody is expired meanwhile. Look at \
                      the brokers that lead them"
                 );

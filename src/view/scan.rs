@@ -323,7 +323,10 @@ impl Scan {
             Err(message) => {
                 stats.sweep.failed.fetch_add(1, Ordering::Relaxed);
                 if !std::mem::replace(&mut self.refused, true) {
-                    tracing::warn!(message, "Redis does not let us look for keys without a device");
+                    tracing::warn!(
+                        error = message,
+                        "Redis does not let us look for keys without a device"
+                    );
                 }
                 None
             }

@@ -245,7 +245,7 @@ impl Worker {
                     if let Some(message) = outcome.complaint
                         && !std::mem::replace(&mut self.sweep_complained, true)
                     {
-                        tracing::warn!(message, "Redis refuses the sweep");
+                        tracing::warn!(error = message, "Redis refuses the sweep");
                     }
                 }
                 Err(message) => self.disconnected(&message),
@@ -273,9 +273,9 @@ impl Worker {
         self.shared.stats.advice().trouble = Some(format!("{what}: {message}"));
         self.backoff.failed(self.shared.clock.monotonic_ms());
         if std::mem::replace(&mut self.complained, true) {
-            tracing::debug!(message, "{what}");
+            tracing::debug!(error = message, "{what}");
         } else {
-            tracing::warn!(message, "{what}; processing goes on and the view waits");
+            tracing::warn!(error = message, "{what}; processing goes on and the view waits");
         }
     }
 

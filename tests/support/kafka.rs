@@ -393,9 +393,17 @@ impl KafkaBroker {
 
     /// A producer of events.
     pub fn producer(&self) -> EventProducer {
+        self.producer_with(&[])
+    }
+
+    /// The same with other settings.
+    pub fn producer_with(&self, settings: &[(&str, &str)]) -> EventProducer {
         let mut config = self.config();
         config.set("partitioner", "murmur2_random").set("linger.ms", "1");
         config.set("enable.idempotence", "true");
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
         EventProducer { producer: config.create().unwrap() }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod events;
 pub mod kafka;
+pub mod log;
 pub mod owner;
 pub mod process;
 pub mod redis;
@@ -10,5 +11,6 @@ pub mod redis_cluster;
 pub mod redis_sentinel;
 pub mod redis_tls;
 pub mod secure;
+pub mod sender;
 pub mod service;
 pub mod wait;

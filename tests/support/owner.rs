@@ -14,6 +14,7 @@ use device_status::view::RedisView;
 use device_status::view::claim::Group;
 use redis::{Connection, ConnectionLike};
 
+use super::log::InProcess;
 use super::redis::{HostClock, RedisServer, group, hash, members, wait_for, wait_for_some};
 
 pub const EPOCH: u64 = 1_700_000_000_000;
@@ -45,6 +46,8 @@ pub struct Owner {
     pub applied: i64,
     pub rewrites: usize,
     pub superseded: bool,
+    /// Dropped after the view.
+    _log: InProcess,
 }
 
 impl Owner {
@@ -67,6 +70,7 @@ impl Owner {
     /// The same, of any group.
     pub fn start_as(group: &Group, config: &Redis, epoch: u64, applied: i64) -> Owner {
         let fleet_members = config.fleet_members;
+        let log = InProcess::watch();
         let mut view = RedisView::start(config, group, HostClock::start()).unwrap();
         view.take(PARTITION, epoch, applied);
         Owner {
@@ -79,6 +83,7 @@ impl Owner {
             applied: 0,
             rewrites: 0,
             superseded: false,
+            _log: log,
         }
     }
 

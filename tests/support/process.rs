@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, kill_process};
@@ -20,11 +20,21 @@ pub struct Process {
     /// Kills the child when this process's end of its pipe closes.
     watchdog: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
     /// Starts `command`. `name` is for messages.
-    pub fn spawn(name: &str, mut command: Command) -> Process {
+    pub fn spawn(name: &str, command: Command) -> Process {
+        Process::spawn_read_by(name, command, |line| line.to_owned())
+    }
+
+    /// The same; what is kept is what `read` makes of each line.
+    pub fn spawn_read_by(
+        name: &str,
+        mut command: Command,
+        read: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
@@ -37,9 +47,12 @@ impl Process {
             .spawn()
             .expect("sh");
         let lines = Arc::new(Mutex::new(Vec::new()));
-        keep_lines(child.stdout.take().unwrap(), Arc::clone(&lines));
-        keep_lines(child.stderr.take().unwrap(), Arc::clone(&lines));
-        Process { name: name.to_owned(), child, watchdog, lines }
+        let read = Arc::new(read);
+        let readers = vec![
+            keep_lines(child.stdout.take().unwrap(), Arc::clone(&lines), Arc::clone(&read)),
+            keep_lines(child.stderr.take().unwrap(), Arc::clone(&lines), read),
+        ];
+        Process { name: name.to_owned(), child, watchdog, lines, readers }
     }
 
     /// The process id.
@@ -98,6 +111,13 @@ impl Process {
         self.lines.lock().unwrap().join("\n")
     }
 
+    /// Waits until all that it printed is read; it must have ended.
+    pub fn read_to_end(&mut self) {
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+    }
+
     /// Waits for a line of output that contains `text`, and returns it.
     #[track_caller]
     pub fn wait_for_output(&self, within: Duration, text: &str) -> String {
@@ -126,13 +146,22 @@ impl Drop for Process {
     }
 }
 
-fn keep_lines(stream: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+fn keep_lines(
+    stream: impl Read + Send + 'static,
+    lines: Arc<Mutex<Vec<String>>>,
+    read: Arc<impl Fn(&str) -> String + Send + Sync + 'static>,
+) -> JoinHandle<()> {
     thread::spawn(move || {
-        for line in BufReader::new(stream).lines() {
-            let Ok(line) = line else { break };
-            lines.lock().unwrap().push(line);
+        let mut stream = BufReader::new(stream);
+        let mut bytes = Vec::new();
+        while stream.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+            let line = String::from_utf8_lossy(&bytes);
+            // Without its end it was cut off by a kill.
+            let kept = line.strip_suffix('\n').map_or_else(|| line.to_string(), |line| read(line));
+            lines.lock().unwrap().push(kept);
+            bytes.clear();
         }
-    });
+    })
 }
 
 /// A port that nobody listens on, below those that the system gives to

@@ -10,12 +10,17 @@ use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::kafka::{KafkaBroker, ServiceTopics};
+use super::log::{Log, REDIS_AWAY};
 use super::process::{Process, free_port};
 use super::wait::wait_for;
 
-/// A configuration, as its file has it.
+/// A configuration, as its file has it, and what is expected in the log of a
+/// service that has it.
 #[derive(Clone, Debug, Default)]
-pub struct ServiceConfig(Table);
+pub struct ServiceConfig {
+    table: Table,
+    announced: Vec<String>,
+}
 
 impl ServiceConfig {
     /// One that reads `topics` on `broker`, with a free admin port, short
@@ -39,12 +44,14 @@ impl ServiceConfig {
             .set("redis.url", "redis://127.0.0.1:1")
             .set("admin.listen", format!("127.0.0.1:{}", free_port()))
             .set("log.level", "debug")
+            .set("log.format", "json")
+            .announce(&[REDIS_AWAY])
     }
 
     /// Sets a key such as `processing.guarantee`.
     #[must_use]
     pub fn set(mut self, key: &str, value: impl Into<Value>) -> ServiceConfig {
-        let mut table = &mut self.0;
+        let mut table = &mut self.table;
         // Only librdkafka's own keys have dots in their names.
         let (path, name) = match key.strip_prefix("kafka.properties.") {
             Some(property) => (vec!["kafka", "properties"], property),
@@ -64,14 +71,23 @@ impl ServiceConfig {
 
     /// Sets where Redis is.
     #[must_use]
-    pub fn redis(self, url: &str) -> ServiceConfig {
+    pub fn redis(mut self, url: &str) -> ServiceConfig {
+        self.announced.retain(|piece| piece != REDIS_AWAY);
         self.set("redis.url", url)
+    }
+
+    /// Expects warnings and errors that contain one of these pieces of text. Any
+    /// other fails the test.
+    #[must_use]
+    pub fn announce(mut self, pieces: &[&str]) -> ServiceConfig {
+        self.announced.extend(pieces.iter().map(|piece| (*piece).to_owned()));
+        self
     }
 
     /// The value of a text key.
     pub fn text(&self, key: &str) -> &str {
         let found = key.split('.').try_fold(None, |table: Option<&Value>, part| match table {
-            None => self.0.get(part).map(Some),
+            None => self.table.get(part).map(Some),
             Some(value) => value.get(part).map(Some),
         });
         found.flatten().and_then(Value::as_str).unwrap_or_else(|| panic!("{key} is not set"))
@@ -80,7 +96,7 @@ impl ServiceConfig {
     /// Writes the file.
     pub fn write_to(&self, directory: &Path) -> PathBuf {
         let path = directory.join("device-status.toml");
-        std::fs::write(&path, toml::to_string(&self.0).unwrap()).unwrap();
+        std::fs::write(&path, toml::to_string(&self.table).unwrap()).unwrap();
         path
     }
 }
@@ -90,6 +106,7 @@ pub struct DeviceStatus {
     /// For signals and output.
     pub process: Process,
     admin: String,
+    log: Log,
     /// Holds the configuration file.
     _directory: TempDir,
 }
@@ -106,9 +123,14 @@ impl DeviceStatus {
         let mut command = Command::new(binary());
         command.arg("--config").arg(config.write_to(directory.path())).arg("run").args(arguments);
         command.env("RUST_BACKTRACE", "1");
+        let log = Log::new(&config.announced);
+        let reader = log.clone();
         DeviceStatus {
-            process: Process::spawn("device-status", command),
+            process: Process::spawn_read_by("device-status", command, move |line| {
+                reader.line(line)
+            }),
             admin: config.text("admin.listen").to_owned(),
+            log,
             _directory: directory,
         }
     }
@@ -119,6 +141,19 @@ impl DeviceStatus {
         let mut service = DeviceStatus::start(config);
         service.wait_ready(Duration::from_secs(60));
         service
+    }
+
+    /// Expects warnings and errors that contain one of these pieces of text, as
+    /// [`ServiceConfig::announce`] does.
+    pub fn announce(&self, pieces: &[&str]) {
+        self.log.announce(pieces.iter().copied());
+    }
+
+    /// Fails the test if the log has something that was not announced. Its end
+    /// does that too.
+    #[track_caller]
+    pub fn assert_log_as_announced(&self) {
+        self.log.assert_as_announced("device-status");
     }
 
     /// Waits until `/ready` says 200.
@@ -190,12 +225,31 @@ impl DeviceStatus {
     }
 }
 
+impl Drop for DeviceStatus {
+    fn drop(&mut self) {
+        self.process.kill();
+        self.process.read_to_end();
+        if !std::thread::panicking() {
+            self.assert_log_as_announced();
+        }
+    }
+}
+
 /// Runs another subcommand to its end.
+#[track_caller]
 pub fn run(config: &ServiceConfig, arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
     command.arg("--config").arg(config.write_to(directory.path())).args(arguments);
-    command.output().unwrap()
+    let output = command.output().unwrap();
+    let log = Log::new(&config.announced);
+    // What is said to a person is no log line.
+    let said = String::from_utf8_lossy(&output.stderr);
+    for line in said.lines().filter(|line| line.starts_with('{')) {
+        log.line(line);
+    }
+    log.assert_as_announced(&format!("device-status {}", arguments.join(" ")));
+    output
 }
 
 /// The built binary.
