@@ -254,8 +254,11 @@ impl Story {
             self.turns(moment);
         }
         self.turns(moment);
-        // An input that is held back for another gives up after half a second.
-        self.turns(Now { monotonic_ms: moment.monotonic_ms + 600, ..moment });
+        // An input that others wait for is passed over once it has been silent for
+        // long, of which each look counts for a second at most.
+        for second in 1..=self.rules.max_input_idle_ms / 1_000 {
+            self.turns(Now { monotonic_ms: moment.monotonic_ms + second * 1_000, ..moment });
+        }
     }
 
     fn read(&mut self, input: Input, most: usize) -> bool {
