@@ -106,7 +106,12 @@ fn brokers_that_have_the_protocol_switched_off_are_told() {
 fn the_check_leaves_no_trace_in_the_group() {
     let broker = KafkaBroker::start();
     let topics = broker.service_topics("no-trace", 1);
-    let found = problems(&ServiceConfig::new(&broker, &topics), 69);
+    let config = ServiceConfig::new(&broker, &topics);
+    // A refusal that was wanted is no error.
+    let output = run(&config, &["config", "check", "--connect"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("ERROR") && !said.contains("WARN"), "{said}");
+    let found = problems(&config, 69);
     assert!(found.iter().all(|problem| problem.contains("Redis")), "{found:?}");
     assert_eq!(broker.groups(), Vec::<String>::new());
 }

@@ -15,6 +15,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::client_config;
 use super::reaper::Reaper;
@@ -85,9 +86,18 @@ pub fn problem(config: &Config) -> Result<Option<(String, String)>, Fatal> {
     let refused = |error| client_config::refused(&error);
     let consumer: BaseConsumer<Listening> =
         client.create_with_context(Listening::default()).map_err(refused)?;
-    // It never ends where the coordinator does not know how a member leaves.
-    let consumer = Reaper::start().keep(consumer);
-    consumer.subscribe(&[config.topics.heartbeats.as_str()]).map_err(refused)?;
+    let subscribed = consumer.subscribe(&[config.topics.heartbeats.as_str()]).map_err(refused);
+    let told = subscribed.and_then(|()| ask(config, &consumer));
+    // It never ends where the coordinator does not know how a member leaves. That
+    // a member was refused is said as an error at its end, and was wanted.
+    Reaper::start().run(move || with_default(NoSubscriber::default(), move || drop(consumer)));
+    told
+}
+
+fn ask(
+    config: &Config,
+    consumer: &BaseConsumer<Listening>,
+) -> Result<Option<(String, String)>, Fatal> {
     let clock = SystemClock::new();
     while clock.monotonic_ms() < PATIENCE_MS {
         let polled = consumer.poll(LOOK_EVERY).and_then(Result::err);
