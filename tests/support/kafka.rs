@@ -112,7 +112,10 @@ impl KafkaBroker {
         static SHARED: OnceLock<KafkaBroker> = OnceLock::new();
         SHARED.get_or_init(|| {
             let name = format!("device-status-kafka-shared-{}", std::process::id());
-            KafkaBroker::launch(free_port(), std::env::temp_dir().join(name), None, &[], &[])
+            // On a machine that is busy with many tests it is slow to say that it
+            // lives; to be taken out of service for that is no part of any of them.
+            let patient = [("broker.session.timeout.ms", "60000")];
+            KafkaBroker::launch(free_port(), std::env::temp_dir().join(name), None, &patient, &[])
         })
     }
 
