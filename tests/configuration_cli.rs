@@ -188,7 +188,7 @@ fn what_only_looks_right_is_refused_with_its_remedy() {
             "[redis]\nurl = \"redis://:${SECRET_NAME}@redis\"".to_owned(),
             "a placeholder that nothing",
         ),
-        ("[redis]\nurl = \"redis://:hunter2#s@redis\"".to_owned(), "%23 #"),
+        ("[redis]\nurl = \"redis://:hunter2#s@redis\"".to_owned(), "%23 for #"),
         ("[redis]\nurl = \"redis://:hunter2/s@redis:1/3\"".to_owned(), "or give the password as"),
     ] {
         let message = refused(&text, &[]);

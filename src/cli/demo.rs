@@ -254,12 +254,12 @@ fn last_words(changes: u64, story: &Story) -> String {
             "It ended before a device was Offline on purpose, which takes half a minute.".to_owned()
         }
         _ if exact == all => format!(
-            "Device {device} was switched off {}. It was Offline since exactly its deadline{}.",
+            "Device {device} was switched off {}.\nIt was Offline since exactly its deadline{}.",
             times(all),
             if all == 1 { "" } else { " each time" }
         ),
         _ => format!(
-            "Device {device} was switched off {}. {exact} of {all}: Offline since its deadline.",
+            "Device {device} was switched off {}.\n{exact} of {all}: Offline since its deadline.",
             times(all)
         ),
     };
@@ -480,7 +480,7 @@ mod tests {
         ] {
             story.misses_ms = misses_ms;
             let words = last_words(7, &story);
-            assert!(words.ends_with(told), "{words}");
+            assert!(words.replace('\n', " ").ends_with(told), "{words}");
             assert!(words.lines().all(|line| line.len() <= 80), "{words}");
         }
     }

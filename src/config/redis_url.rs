@@ -49,9 +49,9 @@ impl RedisServers {
         }
         if base != "unix" && kind != "unix" && has_open_credentials(rest) {
             let what = "has a user or a password with a character that ends them in a URL: one of \
-                        / ? # [ ] or a % that begins no code";
-            let remedy = "encode it (%2F / %3F ? %23 # %5B [ %5D ] %25 %), or give the password \
-                          as redis.password or redis.password_file";
+                        / ? #";
+            let remedy = "encode it (%2F for /, %3F for ?, %23 for #), or give the password as \
+                          redis.password or redis.password_file";
             return Err((what.to_owned(), remedy.to_owned()));
         }
         let one = |base: &str, rest: &str| {
@@ -114,10 +114,7 @@ impl RedisServers {
 /// it is.
 fn has_open_credentials(rest: &str) -> bool {
     let Some((credentials, _)) = rest.rsplit_once('@') else { return false };
-    let mut codes = credentials.split('%').skip(1);
-    let is_code =
-        |code: &str| code.len() >= 2 && code.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
-    credentials.contains(['/', '?', '#', '[', ']']) || !codes.all(is_code)
+    credentials.contains(['/', '?', '#'])
 }
 
 /// Whether a host has a port behind it; an IPv6 address is in brackets.
@@ -204,14 +201,13 @@ mod tests {
             "redis://:secret#s@h",
             "redis://u:secret/s@h:1/3",
             "rediss-sentinel://:secret?@h/main",
-            "redis-cluster://:secret[@h",
-            "redis://:100%secret@h",
+            "redis-cluster://:#secret@h",
         ] {
             let (what, remedy) = RedisServers::parse(url).unwrap_err();
             assert!(what.contains("ends them in a URL") && !what.contains("secret"), "{what}");
-            assert!(remedy.contains("%23 #") && remedy.contains("redis.password"), "{remedy}");
+            assert!(remedy.contains("%23 for #") && remedy.contains("redis.password"), "{remedy}");
         }
-        for url in ["redis://u:a%23b@h", "unix:///run/a@b.sock", "redis://:a@b@h"] {
+        for url in ["redis://u:a%23b@h", "unix:///run/a@b.sock", "redis://:a@b[100%]@h"] {
             assert!(RedisServers::parse(url).is_ok(), "{url}");
         }
     }
