@@ -13,6 +13,7 @@ use crate::config::{Config, Loaded, document, redact_url};
 use crate::error::Fatal;
 use crate::kafka::topics::{self, Check};
 use crate::view;
+use crate::view::read::Reader;
 
 /// `device-status config …`
 #[derive(Debug, clap::Args)]

@@ -550,7 +550,7 @@ impl Log for KafkaLog {
             }
         }
         self.held.extend(starts.iter().map(|(input, partition, _)| (*input, *partition)));
-        let consumer = self.consumer()?.clone();
+        let consumer = self.consumer()?;
         if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
             consumer.incremental_assign(&self.starts(starts)?).map_err(failed)?;
         } else {
@@ -566,7 +566,7 @@ impl Log for KafkaLog {
             }
             self.assigned.extend(starts.iter().map(|(i, p, offset)| ((*i, *p), *offset)));
             let all: Vec<_> = self.assigned.iter().map(|((i, p), at)| (*i, *p, *at)).collect();
-            consumer.assign(&self.starts(&all)?).map_err(failed)?;
+            self.consumer()?.assign(&self.starts(&all)?).map_err(failed)?;
         }
         if starts.is_empty() {
             return Ok(());

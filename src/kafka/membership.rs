@@ -10,6 +10,8 @@
 //! the group took its partitions away while the brokers stood still. So whoever
 //! is refused waits for that, for a while.
 
+use std::sync::Arc;
+
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

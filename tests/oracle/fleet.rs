@@ -67,7 +67,7 @@ impl Fleet {
         steps.retain(|step| matches!(step.what, What::Heartbeat(_) | What::Device(_)));
         for step in &mut steps {
             (step.sent, step.again) = (Sent::Late(0), None);
-            if group % 4 > 0 {
+            if !group.is_multiple_of(4) {
                 livelier(&mut step.what);
             }
         }

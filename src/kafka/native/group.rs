@@ -7,7 +7,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-use super::guards::{COORDINATOR_TIMEOUT_MS, Event, NoAnswer, Queue, options, partitions};
+use super::guards::{
+    COORDINATOR_TIMEOUT_MS, Code, Event, NoAnswer, Queue, code_of, options, partitions,
+};
 use crate::kafka::client_config::LoggingContext;
 
 /// A group, as its coordinator describes it.
@@ -92,8 +94,8 @@ impl GroupQuestion {
 
 fn described(event: &Event) -> Result<Group, NoAnswer> {
     match event.error() {
-        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-        error => return Err(NoAnswer { code: error.into(), message: event.message() }),
+        Code::NONE => {}
+        error => return Err(NoAnswer { code: error.known(), message: event.message() }),
     }
     // SAFETY: the event is of this kind, and what it holds lives as long as it
     // does; all that is kept is copied.
@@ -108,7 +110,7 @@ fn described(event: &Event) -> Result<Group, NoAnswer> {
         let group = *groups;
         let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
         if !error.is_null() {
-            let code = RDKafkaErrorCode::from(sys::rd_kafka_error_code(error));
+            let code = code_of(error).known();
             // Before anybody has joined.
             if code == RDKafkaErrorCode::GroupIdNotFound {
                 return Ok(Group::default());
