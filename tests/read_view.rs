@@ -17,6 +17,7 @@ use device_status::view::RedisView;
 use serde_json::{Value, json};
 use support::process::Process;
 use support::redis::{HostClock, PATIENCE, RedisServer, group, wait_for};
+use support::service::binary;
 
 fn write(sequence: u64, name: &str, status: Status, changed: bool) -> ViewWrite {
     let view = DeviceView {

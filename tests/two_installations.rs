@@ -50,7 +50,7 @@ fn the_second_installation_leaves_the_view_of_the_first_until_it_is_told_to_take
     }
     wait_for(SOON, "the first to have written all", || {
         match first.metric("device_status_redis_backlog_writes", "") {
-            Some(backlog) if backlog == 0.0 => Ok(()),
+            Some(0.0) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     });

@@ -569,15 +569,22 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// Says what waits for too long (rule R6).
     fn complain(&mut self) {
         let now_ms = self.clock.monotonic_ms();
+        let adoptions = &self.adoptions;
+        // Its leader does not say where it begins, and the log tells that.
+        let is_assigned = |at| adoptions.iter().any(|adoption| adoption.partitions.contains(&at));
         for slot in self.slots.values_mut() {
             let waits = matches!(slot.stage, Stage::Created);
             if waits && !slot.complained && now_ms - slot.created_ms > CREATED_LIMIT_MS {
-                slot.complained = true;
                 let missing: Vec<_> = Input::ALL
                     .into_iter()
                     .filter(|input| slot.inputs[input.index()].is_none())
+                    .filter(|input| !is_assigned((*input, slot.partition)))
                     .map(Input::name)
                     .collect();
+                slot.complained = !missing.is_empty();
+                if missing.is_empty() {
+                    continue;
+                }
                 error!(
                     partition = slot.partition,
                     ?missing,

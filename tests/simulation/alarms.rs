@@ -13,9 +13,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
 /// What is so in worlds where offsets are lost, or retention is ahead of them.
-const OF_LOST_OFFSETS: [&str; 2] = [
+const OF_LOST_OFFSETS: [&str; 3] = [
     "what was to be read next is not in the log any more",
     "committed offsets, or what was committed beside them, are gone",
+    // By a member that was cut off, whose successor has read them.
+    "records were deleted before they were read",
 ];
 
 thread_local! {
