@@ -325,7 +325,7 @@ fn a_topic_that_is_widened_stops_who_runs_and_all_four_alike_who_starts() {
     let status = service.process.wait(SOON * 4);
     let text = service.process.output();
     assert_eq!(status.code(), Some(69), "{text}");
-    assert!(text.contains(&topics.lifecycle) && text.contains("scaling partitions"), "{text}");
+    assert!(text.contains(&topics.lifecycle) && text.contains("Scaling partitions"), "{text}");
 
     for topic in [&topics.vpn_sessions, &topics.heartbeats, &topics.changelog] {
         broker.add_partitions(topic, 4);

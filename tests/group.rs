@@ -10,6 +10,7 @@ use device_status::shard::Input;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use support::events::{self, device_id};
 use support::kafka::{Isolation, KafkaBroker, ServiceTopics};
+use support::log::INSTANCE_ID_TAKEN;
 use support::process::free_port;
 use support::redis::RedisServer;
 use support::service::{DeviceStatus, ServiceConfig};
@@ -237,10 +238,10 @@ fn whoever_comes_back_late_to_an_instance_id_that_another_has_ends() {
     let broker = broker();
     let members = Members::new(&broker, "consumer", 2, 1);
     let config = || members.config().set("kafka.instance_id", "host-1");
-    let mut first = DeviceStatus::start_ready(&config());
+    let mut first = DeviceStatus::start_ready(&config().announce(INSTANCE_ID_TAKEN));
     first.pause();
     // Refused until the session of the first has ended.
-    let second = DeviceStatus::start_ready(&config());
+    let second = DeviceStatus::start_ready(&config().announce(INSTANCE_ID_TAKEN));
     first.resume();
     let status = first.process.wait(SOON);
     assert_eq!(status.code(), Some(69), "{}", first.process.output());
@@ -257,7 +258,7 @@ fn whoever_lost_its_instance_id_to_a_member_that_is_gone_comes_back() {
     let broker = broker();
     let members = Members::new(&broker, "classic", 2, 1);
     let config = members.config().set("kafka.instance_id", "host-1");
-    let mut first = DeviceStatus::start_ready(&config);
+    let mut first = DeviceStatus::start_ready(&config.announce(INSTANCE_ID_TAKEN));
     drop(Mute::join_as(&members, Some("host-1-0")));
     first.process.wait_for_output(SOON, "has the instance id");
     wait_for(SESSION + TAKEOVER, "the partitions to be back", || match shards(&first) {

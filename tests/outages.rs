@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer as _;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
-use support::log::KAFKA_AWAY;
+use support::log::{KAFKA_AWAY, LOST};
 use support::redis::RedisServer;
 use support::service::{DeviceStatus, ServiceConfig, run};
 use support::wait::{Stopwatch, now_ms, pause, wait_for};
@@ -109,6 +109,7 @@ fn coordinators_that_are_away_for_long_stop_the_reading_and_lose_nothing() {
     reader.read_count(SOON, 2_000);
 
     service.announce(KAFKA_AWAY);
+    service.announce(&[LOST]);
     coordinator.pause();
     let away = Stopwatch::start();
     let lines = service.process.output().lines().count();

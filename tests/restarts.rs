@@ -9,7 +9,7 @@ use std::time::Duration;
 use device_status::wire::proto::v1::StatusChanged;
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
-use support::log::{KAFKA_AWAY, REDIS_ANEW};
+use support::log::{INSTANCE_ID_TAKEN, KAFKA_AWAY, REDIS_ANEW};
 use support::process::free_port;
 use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig};
@@ -160,9 +160,7 @@ fn an_id_that_is_taken_is_named_and_waited_for_until_its_session_ends() {
     let mut traffic = Traffic::new(broker, &topics, 20);
     traffic.flow_for(5);
 
-    // The client of librdkafka that was refused says so as it is put away.
-    let refused = ["another member of the group has the instance id", "UnreleasedInstanceId"];
-    let mut second = DeviceStatus::start(&config().announce(&refused));
+    let mut second = DeviceStatus::start(&config().announce(INSTANCE_ID_TAKEN));
     let words = second.process.wait_for_output(SOON, "has the instance id");
     assert!(words.contains("\"host-1-0\"") && words.contains("kafka.instance_id"), "{words}");
     wait_for(SOON, "readiness to name the id", || match second.get("/ready") {
@@ -192,7 +190,7 @@ fn with_the_classic_protocol_a_newcomer_takes_the_id_and_the_former_process_stop
     let mut first = DeviceStatus::start_ready(&config());
     let mut traffic = Traffic::new(broker, &topics, 20);
     traffic.flow_for(5);
-    first.announce(&["Static consumer fenced by other consumer", "has taken the instance id"]);
+    first.announce(INSTANCE_ID_TAKEN);
     let second = DeviceStatus::start(&config());
     traffic.flow_until("the newcomer to have taken over", || ready(&second));
     let status = first.process.wait(SOON);

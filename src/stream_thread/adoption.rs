@@ -47,12 +47,16 @@ impl Adoption {
         }
     }
 
-    /// Puts what questions are due.
+    /// Puts what questions are due. Where the logs end is asked for once the
+    /// commits are known: while a commit was waited for, another owner may have
+    /// committed past an end that was told before.
     pub fn ask(&mut self, log: &mut dyn Log, now_ms: i64) {
         if matches!(self.committed, Answer::Unasked { at_ms } if at_ms <= now_ms) {
             self.committed = Answer::Asked(log.ask_committed(&self.partitions));
         }
-        if matches!(self.log_bounds, Answer::Unasked { at_ms } if at_ms <= now_ms) {
+        if matches!(self.committed, Answer::Known(_))
+            && matches!(self.log_bounds, Answer::Unasked { at_ms } if at_ms <= now_ms)
+        {
             let of: Vec<_> = self
                 .partitions
                 .iter()
@@ -100,8 +104,8 @@ impl Adoption {
                 };
                 log_bounds.iter().find(is_wanted).map(|(.., offset)| (*offset).max(0))
             };
-            // Asked for after the assignment, and so after all reading that was
-            // committed: no commit is past this end but by hand.
+            // Asked for after the commit was known: no commit is past this end but by
+            // hand.
             let log = bound(OffsetAt::Start)?..=bound(OffsetAt::HighWatermark)?;
             // Past the end: the log was cut off, or the offset set.
             let gone = committed.as_ref().is_some_and(|c| !log.contains(&c.offset));
@@ -109,8 +113,8 @@ impl Adoption {
                 Some(committed) if !gone => committed.offset,
                 _ => *log.start(),
             };
-            let committed = committed.clone();
-            Some((*input, *partition, InputStart { offset, committed, gone }))
+            let (committed, log_end) = (committed.clone(), *log.end());
+            Some((*input, *partition, InputStart { offset, committed, gone, log_end }))
         };
         let starts: Vec<_> = self.partitions.iter().filter_map(start_of).collect();
         let taken = |place: &(Input, i32)| starts.iter().any(|(i, p, _)| (*i, *p) == *place);

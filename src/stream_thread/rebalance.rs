@@ -80,10 +80,13 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             for (input, partition, start) in starts {
                 if start.gone {
                     self.counts.offsets_gone[input.index()] += 1;
+                    let committed = start.committed.as_ref().map(|committed| committed.offset);
                     error!(
                         partition,
                         input = input.name(),
-                        offset = start.offset,
+                        committed,
+                        log_start = start.offset,
+                        log_end = start.log_end,
                         "what was to be read next is not in the log any more: going on from its start"
                     );
                 }

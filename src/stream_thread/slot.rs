@@ -18,6 +18,8 @@ pub(super) struct InputStart {
     pub committed: Option<CommittedOffset>,
     /// The committed offset was no longer there, or was forgotten (rule R5).
     pub gone: bool,
+    /// One past the log's end, as it was told.
+    pub log_end: i64,
 }
 
 /// One partition number across the three inputs.

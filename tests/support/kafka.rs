@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::events::Outgoing;
 use super::process::free_port;
-use super::wait::{Deadline, wait_for};
+use super::wait::{Deadline, wait_for, wait_until};
 
 /// How long a broker may take to start, its download not counted.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -212,9 +212,20 @@ impl KafkaBroker {
         self.end(Signal::KILL);
     }
 
-    /// SIGSTOP: connections stay open, nobody answers.
+    /// SIGSTOP: connections stay open, nobody answers. Returns once all its threads
+    /// have stopped: until then one may answer still.
+    #[track_caller]
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let broker = self.running.lock().unwrap().as_ref().expect("it runs").broker;
+        let tasks = format!("/proc/{}/task", broker.as_raw_nonzero());
+        wait_until(START_WITHIN, "the broker to have stopped", || {
+            std::fs::read_dir(&tasks).unwrap().flatten().all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // The state follows the name, which may hold anything.
+                stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+            })
+        });
     }
 
     /// SIGCONT.

@@ -47,6 +47,20 @@ pub const REDIS_ANEW: &[&str] =
 /// What an owner says that finds the marker of its successor.
 pub const VIEW_SUPERSEDED: &str = "a later owner writes to the view";
 
+/// What a service says whose partitions the group gave to others.
+pub const LOST: &str = "lost: the group gave them to others";
+
+/// What a service says that is refused an instance id, or has lost it. The client
+/// of librdkafka that was refused says so once more as it is put away.
+pub const INSTANCE_ID_TAKEN: &[&str] = &[
+    "another member of the group has the instance id",
+    "UnreleasedInstanceId",
+    "FencedInstanceId",
+    "Static consumer fenced by other consumer",
+    "has taken the instance id",
+    LOST,
+];
+
 /// What is kept of a log.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<State>>);
@@ -79,7 +93,9 @@ impl Log {
     /// Takes a line in, and answers how to show it.
     pub fn line(&self, line: &str) -> String {
         self.state(|state| {
-            state.last_words |= line.starts_with("error: ");
+            // With --json they are one object.
+            let is_last = ["error: ", "{\"error\":{"].iter().any(|error| line.starts_with(error));
+            state.last_words |= is_last;
             if state.last_words {
                 return line.to_owned();
             }
