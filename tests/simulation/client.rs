@@ -575,6 +575,10 @@ impl Log for SimLog {
         let mut sim = self.sim.borrow_mut();
         let now = sim.now;
         let latency = sim.latency();
+        for shard in &batch.shards {
+            let name = (shard.partition, shard.metadata.clone());
+            sim.kafka.submitted.entry(name).or_insert(now);
+        }
         let client = &mut sim.clients[self.client];
         assert!(client.job.is_none(), "one commit at a time");
         match client.member {

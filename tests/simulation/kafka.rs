@@ -251,6 +251,9 @@ pub struct Kafka {
     pending_offsets: BTreeMap<u64, OffsetsOf>,
     pub offsets: BTreeMap<(Input, i32), CommittedOffset>,
     pub offset_commits: Vec<OffsetCommit>,
+    /// When a process first submitted what it committed with this metadata, by
+    /// partition: for the auditor.
+    pub submitted: BTreeMap<(i32, String), i64>,
     pub group: Group,
     /// Up to how long a marker takes, by how much luck is given, and up to how
     /// long a few do.
@@ -284,6 +287,7 @@ impl Kafka {
             pending_offsets: BTreeMap::new(),
             offsets: BTreeMap::new(),
             offset_commits: Vec::new(),
+            submitted: BTreeMap::new(),
             group,
             marker_delay_ms: 5,
             marker_late_ms: 5,

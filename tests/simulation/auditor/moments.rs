@@ -9,14 +9,14 @@ use device_status::wire::proto::v1::{Cause, lifecycle_event as lifecycle, vpn_ev
 use prost::Message as _;
 
 use super::model::{Model, span_ms};
-use super::{Device, Scopes, ms};
+use super::{Device, Scopes, duration_ms, ms};
 use crate::kafka::{Kafka, Topic};
 use crate::world::Plan;
 
 /// How far an event may carry the judging of its row past the clock (rule T5).
 const JUDGED_AHEAD_MS: i64 = 10_000;
 
-/// After a time without brokers, all that was begun before is through by then.
+/// An input whose broker is back has answered by then, though fetches are late.
 const SOON_MS: i64 = 5_000;
 
 /// A shard as it was committed.
@@ -28,6 +28,8 @@ pub struct Moment {
     clock: i64,
     epoch: u64,
     batch: u64,
+    /// When the process submitted it: what it processes later is not in it.
+    submitted_at: i64,
     /// When the transaction was committed.
     at: i64,
 }
@@ -54,12 +56,19 @@ pub fn was_behind(moments: &[Moment], deadline: i64, heartbeat: i64) -> bool {
 /// processed: then an input that is to be read may be late by more than others
 /// wait for it (rule T4), and the clock stands.
 pub fn was_cut_off(moments: &[Moment], heartbeat: i64, unreachable: &[(i64, i64)]) -> bool {
-    let processed = moments.iter().find(|moment| moment.offsets[2] > heartbeat);
-    processed.is_some_and(|moment| {
-        let overlaps =
-            |&(from, until): &(i64, i64)| from <= moment.at && moment.at - SOON_MS <= until;
-        unreachable.iter().any(overlaps)
-    })
+    let Some(index) = moments.iter().position(|moment| moment.offsets[2] > heartbeat) else {
+        return false;
+    };
+    // It was processed between this moment and the one before, which did not
+    // have it. A commit may take long, and the process goes on meanwhile.
+    let moment = &moments[index];
+    let processed_from = moments[..index].last().map_or(i64::MIN, |before| {
+        if before.epoch == moment.epoch { before.submitted_at } else { before.at }
+    });
+    let soon = |until: i64| until.saturating_add(SOON_MS);
+    let overlaps =
+        |&(from, until): &(i64, i64)| from <= moment.submitted_at && processed_from <= soon(until);
+    unreachable.iter().any(overlaps)
 }
 
 pub fn moments(
@@ -153,6 +162,10 @@ pub fn committed(kafka: &Kafka) -> Result<BTreeMap<i32, Vec<Moment>>, String> {
                 clock: number(1)?,
                 epoch: number(3)? as u64,
                 batch: number(4)? as u64,
+                submitted_at: *kafka
+                    .submitted
+                    .get(&(partition, lifecycle.metadata.clone()))
+                    .ok_or_else(|| format!("nobody submitted {:?}", lifecycle.metadata))?,
                 at: info.ended_at,
             });
         }
@@ -292,7 +305,7 @@ fn holds<'m>(
     devices: &BTreeMap<String, Device>,
     counts: &mut BTreeMap<&'static str, u64>,
 ) -> Result<(), Failure<'m>> {
-    let mut lapses: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+    let mut lapses: BTreeMap<u64, Vec<Lapse<'_>>> = BTreeMap::new();
     for device in devices.values().filter(|device| device.partition == partition) {
         for change in &device.changes {
             if change.value.cause() == Cause::VpnLeaseExpired
@@ -300,8 +313,8 @@ fn holds<'m>(
             {
                 let value = &change.value;
                 let dates = [value.since.as_ref(), value.connectivity_since.as_ref()];
-                let ends = dates.into_iter().filter_map(ms).max();
-                lapses.entry(transaction).or_default().extend(ends);
+                let at = dates.into_iter().filter_map(ms).max().unwrap_or(0);
+                lapses.entry(transaction).or_default().push(Lapse { device, at });
             }
         }
     }
@@ -336,11 +349,42 @@ fn holds<'m>(
                 .map(|said| (1, said.offset))
         });
         let lapses = lapses.get(&moment.transaction).map_or(&[][..], Vec::as_slice);
-        let lapsing = lapses.contains(&(moment.clock + 1)).then_some(Hold::Lease);
+        let lapses_here = |lapse: &Lapse<'_>| lapse.is_of(moment.clock + 1, moment, scopes);
+        let lapsing = lapses.iter().any(lapses_here).then_some(Hold::Lease);
         let record = next.map(|(input, offset)| Hold::Record { input, offset });
         holding = record.or(lapsing).map(|hold| (moment, hold));
     }
     Ok(())
+}
+
+/// A change that the end of a lease made.
+struct Lapse<'a> {
+    device: &'a Device,
+    /// Its later date.
+    at: i64,
+}
+
+impl Lapse<'_> {
+    /// Whether it was made by a lease that ends at this instant. A date is no
+    /// earlier than the one before (rule J9), so that it may be that of a session
+    /// that was opened later, and tells nothing of the lease.
+    fn is_of(&self, end: i64, moment: &Moment, scopes: &Scopes) -> bool {
+        let sessions = self.device.vpn.iter().filter(|said| said.offset < moment.offsets[1]);
+        let mut instances = sessions.filter_map(|said| match &said.event {
+            vpn::Event::SessionOpened(event) => Some(&event.instance),
+            _ => None,
+        });
+        let announced = || scopes.vpn.iter().filter(|said| said.offset < moment.offsets[1]);
+        self.at >= end
+            && instances.any(|instance| {
+                announced().any(|said| match &said.event {
+                    vpn::Event::InstanceAlive(event) if event.instance == *instance => {
+                        said.at + event.lease.as_ref().map_or(0, duration_ms) == end
+                    }
+                    _ => false,
+                })
+            })
+    }
 }
 
 /// What holds a shard: a record not yet passed, or a lease.
@@ -395,5 +439,92 @@ fn shows_vpn(key: &[u8], value: &[u8], said: &super::Said<vpn::Event>) -> bool {
         fact.alive.is_some_and(|held| held.at_ms == said.at)
     } else {
         fact.lost_ms == Some(said.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device_status::wire::proto::v1;
+
+    use super::super::{Change, Said};
+    use super::*;
+
+    fn moment(epoch: u64, submitted_at: i64, at: i64, heartbeats: i64) -> Moment {
+        let offsets = [0, 10, heartbeats];
+        Moment { commit: 0, transaction: 0, offsets, clock: 0, epoch, batch: 0, submitted_at, at }
+    }
+
+    #[test]
+    fn a_heartbeat_was_processed_before_the_commit_that_has_it_was_submitted() {
+        // Heartbeat 5 was processed between 10 s and 30 s.
+        let moments = [moment(1, 10_000, 29_000, 5), moment(1, 30_000, 60_000, 9)];
+        let cut_off = |from, until| was_cut_off(&moments, 5, &[(from, until)]);
+        assert!(cut_off(0, 6_000), "the commit before took 19 s");
+        assert!(!cut_off(0, 4_000), "before that all was read");
+        assert!(cut_off(29_000, 40_000));
+        assert!(!cut_off(31_000, 40_000), "it was processed already");
+        assert!(!was_cut_off(&moments, 9, &[(0, 60_000)]), "it was never processed");
+    }
+
+    #[test]
+    fn what_a_new_owner_processes_comes_after_the_last_commit_of_the_one_before() {
+        let moments = [moment(1, 10_000, 29_000, 5), moment(2, 60_000, 60_000, 9)];
+        assert!(!was_cut_off(&moments, 5, &[(0, 20_000)]));
+        assert!(was_cut_off(&moments, 5, &[(0, 25_000)]));
+    }
+
+    fn opened(offset: i64, at: i64) -> Said<vpn::Event> {
+        let (instance, session) = ("vpn-1".to_owned(), "s1".to_owned());
+        let event = vpn::Event::SessionOpened(v1::SessionOpened { instance, session });
+        Said { offset, at, written_at: at, appended_at: at, event }
+    }
+
+    /// Announced at 1 s for 17 s.
+    fn announced() -> Said<vpn::Event> {
+        let lease = Some(prost_types::Duration { seconds: 17, nanos: 0 });
+        let instance = "vpn-1".to_owned();
+        let alive = v1::InstanceAlive { instance, started_at: None, lease };
+        let event = vpn::Event::InstanceAlive(alive);
+        Said { offset: 1, at: 1_000, written_at: 1_000, appended_at: 1_000, event }
+    }
+
+    /// What the auditor says of a commit by the clock, with a change that the end
+    /// of a lease made at a date, and of the next one, which has read on.
+    fn says(clock: i64, date: i64, opened_at: i64) -> Result<(), String> {
+        let at = prost_types::Timestamp {
+            seconds: date / 1_000,
+            nanos: (date % 1_000) as i32 * 1_000_000,
+        };
+        let value = v1::StatusChanged {
+            cause: Cause::VpnLeaseExpired.into(),
+            since: Some(at),
+            connectivity_since: Some(at),
+            ..v1::StatusChanged::default()
+        };
+        let change =
+            Change { partition_offset: (0, 0), transaction: Some(7), commit: Some(1), value };
+        let device =
+            Device { vpn: vec![opened(2, opened_at)], changes: vec![change], ..Device::default() };
+        let devices = BTreeMap::from([("a".to_owned(), device)]);
+        let scopes = Scopes { vpn: vec![announced()], ..Scopes::default() };
+        let first = Moment { transaction: 7, clock, ..moment(1, 0, 0, 0) };
+        let next = Moment { transaction: 8, clock, offsets: [0, 11, 0], ..moment(1, 0, 0, 0) };
+        let moments = [first, next];
+        holds(0, &moments, &BTreeMap::new(), &scopes, &devices, &mut BTreeMap::new())
+            .map_err(|(_, what)| what)
+    }
+
+    #[test]
+    fn the_end_of_a_lease_holds_whatever_its_changes_are_dated() {
+        let refused = Err("a change came between the chunks of Lease".to_owned());
+        assert_eq!(says(17_999, 18_000, 2_000), refused);
+        assert_eq!(says(17_999, 18_250, 18_250), refused, "opened after the end that is due");
+    }
+
+    /// The session was opened after the lease had ended; the clock has passed
+    /// that, and stands just before the opening.
+    #[test]
+    fn the_date_of_a_session_is_no_end_of_a_lease() {
+        assert_eq!(says(18_249, 18_250, 18_250), Ok(()));
     }
 }
