@@ -304,7 +304,7 @@ impl Script {
     }
 
     /// A member joins that says nothing more, and gets no partition: with the
-    /// classic protocol all give theirs back, and again when it is evicted.
+    /// classic protocol all give theirs back.
     pub fn another_member_joins(&mut self) {
         let mut sim = self.world.sim.borrow_mut();
         let now = sim.now;

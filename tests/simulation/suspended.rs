@@ -5,29 +5,27 @@ use device_status::shard::Input;
 use device_status::stream_thread::report::StageName;
 use device_status::wire::proto::v1::{self, lifecycle_event as lifecycle};
 
-use crate::script::{Script, worlds};
+use crate::script::worlds;
 
 #[test]
 fn a_shard_that_is_taken_again_while_an_input_has_no_leader_goes_on_writing_its_view() {
-    for is_taken_again in [Script::another_member_joins, Script::evicts_the_member] {
-        worlds(
-            |plan| plan.classic = true,
-            |script| {
-                script.polls("device", 10_000, 10_100, 10_000);
-                script.until(15_000);
-                let epoch = script.epoch();
-                script.has_no_leader(Input::Lifecycle, 0, 60_000);
-                script.another_member_joins();
-                script.until_its_shard_is(StageName::Created);
-                is_taken_again(script);
-                script.until(80_000);
-                assert_eq!(script.epoch(), epoch, "the shard was not resumed");
-                // It goes offline after that, and Redis is to show it.
-                script.ends_well();
-                assert_eq!(script.changes("device").len(), 2);
-            },
-        );
-    }
+    worlds(
+        |plan| plan.classic = true,
+        |script| {
+            script.polls("device", 10_000, 10_100, 10_000);
+            script.until(15_000);
+            let epoch = script.epoch();
+            script.has_no_leader(Input::Lifecycle, 0, 60_000);
+            script.another_member_joins();
+            script.until_its_shard_is(StageName::Created);
+            script.evicts_the_member();
+            script.until(80_000);
+            assert_eq!(script.epoch(), epoch, "the shard was not resumed");
+            // It goes offline after that, and Redis is to show it.
+            script.ends_well();
+            assert_eq!(script.changes("device").len(), 2);
+        },
+    );
 }
 
 #[test]
