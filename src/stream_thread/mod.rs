@@ -42,7 +42,7 @@ use self::report::{Counts, Report, Span};
 use self::slot::{MarkerAnswer, Slot, Stage, Suspended};
 use self::sweep::Sweep;
 use crate::error::{Error, Fatal};
-use crate::shard::{Input, Now, Rules, Timestamp};
+use crate::shard::{Input, Now, Rules, Shard, Timestamp};
 use crate::wire::decode::Format;
 use crate::wire::murmur2::partition_of;
 
@@ -422,20 +422,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     }
                 }
                 ViewEvent::Acknowledged { partition, sequence } => {
-                    if let Some(slot) = self.slots.get_mut(&partition) {
-                        slot.shard.view_acknowledged(sequence);
+                    if let Some(shard) = self.shown(partition) {
+                        shard.view_acknowledged(sequence);
                     }
                 }
                 ViewEvent::RewriteNeeded(partition) => {
-                    let running = self.slots.get_mut(&partition).filter(|slot| slot.is_running());
-                    let shard = match running {
-                        Some(slot) => Some(&mut slot.shard),
-                        None => self.suspended.get_mut(&partition).map(|kept| &mut kept.shard),
-                    };
-                    if let Some(shard) = shard {
+                    if let Some(shard) = self.shown(partition) {
                         warn!(partition, "the view was lost or set back; writing it again");
-                        self.counts.view_rewrites += 1;
                         shard.rewrite_view();
+                        self.counts.view_rewrites += 1;
                     }
                 }
                 ViewEvent::Superseded(partition) => {
@@ -445,6 +440,17 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             }
         }
         self.view_events = events;
+    }
+
+    /// The shard that the view was taken for: it runs and has committed (rule
+    /// C7), or is suspended (rule R7). The view tells others nothing: what it has
+    /// left of an earlier life bears that life's numbers.
+    fn shown(&mut self, partition: i32) -> Option<&mut Shard> {
+        let slot = self.slots.get_mut(&partition);
+        match slot.filter(|slot| slot.is_running() && slot.committed.is_some()) {
+            Some(slot) => Some(&mut slot.shard),
+            None => self.suspended.get_mut(&partition).map(|kept| &mut kept.shard),
+        }
     }
 
     fn restore_answered(

@@ -218,7 +218,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 let (epoch, batch, changelog_end) = (slot.epoch, slot.batch, slot.changelog_end);
                 let kept = Suspended { shard, epoch, batch, committed, changelog_end };
                 self.suspended.insert(partition, kept);
-            } else if !self.stopping() {
+            } else if !self.stopping() && !self.suspended.contains_key(&partition) {
+                // Of a suspended shard the view goes on being written, whatever
+                // becomes of the slot in which it waits for its inputs (rule R7).
                 self.view.release(partition);
             }
             // At a stop, what waits in the view is written before it closes: a

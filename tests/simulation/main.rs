@@ -17,6 +17,7 @@ mod redis;
 mod script;
 mod sim;
 mod stories;
+mod suspended;
 mod workload;
 mod world;
 

@@ -5,7 +5,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use device_status::shard::{Input, Rules};
+use device_status::stream_thread::report::StageName;
 use device_status::stream_thread::{OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES};
+use device_status::wire::metadata::ShardMetadata;
 use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::{
     self, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
@@ -301,11 +303,29 @@ impl Script {
         }
     }
 
+    /// A member joins that says nothing more, and gets no partition: with the
+    /// classic protocol all give theirs back.
+    pub fn another_member_joins(&mut self) {
+        let mut sim = self.world.sim.borrow_mut();
+        let now = sim.now;
+        sim.kafka.group.join(now);
+    }
+
+    pub fn loses_redis(&mut self, until: i64) {
+        self.world.sim.borrow_mut().redis.away_until = START_MS + until;
+    }
+
     /// A tick at a time, until the shard runs.
     pub fn until_it_runs(&mut self) {
+        self.until_its_shard_is(StageName::Running);
+    }
+
+    /// A tick at a time, until a shard of the process is at this stage.
+    pub fn until_its_shard_is(&mut self, stage: StageName) {
         let deadline = self.now() + 120_000;
-        while !self.world.places[0].0.as_mut().is_some_and(Process::runs) {
-            assert!(self.now() < deadline, "never running");
+        let is = |process: &mut Process| process.shards().iter().any(|at| at.stage == stage);
+        while !self.world.places[0].0.as_mut().is_some_and(is) {
+            assert!(self.now() < deadline, "never {stage:?}");
             self.until(self.now());
         }
     }
@@ -326,6 +346,18 @@ impl Script {
     pub fn committed(&self) -> [i64; 3] {
         let sim = self.world.sim.borrow();
         Input::ALL.map(|input| sim.kafka.offsets.get(&(input, 0)).map_or(0, |at| at.offset))
+    }
+
+    /// How many rows the process has.
+    pub fn rows(&mut self) -> usize {
+        self.process().shards().iter().map(|shard| shard.rows).sum()
+    }
+
+    /// For which epoch the last commit was made.
+    pub fn epoch(&self) -> Option<u64> {
+        let sim = self.world.sim.borrow();
+        let committed = sim.kafka.offsets.get(&(Input::Lifecycle, 0))?;
+        ShardMetadata::decode(&committed.metadata).map(|metadata| metadata.epoch)
     }
 
     /// How many commits there have been.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use device_status::shard::{Input, Rules};
-use device_status::stream_thread::report::StageName;
+use device_status::stream_thread::report::{ShardReport, StageName};
 use device_status::stream_thread::{
     DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
 };
@@ -665,10 +665,9 @@ fn delete_old_records(sim: &mut Sim, partition: i32) {
 }
 
 impl Process {
-    /// Whether a shard of it runs.
-    pub fn runs(&mut self) -> bool {
-        let shards = self.thread.as_mut().map(|thread| thread.report().shards).unwrap_or_default();
-        shards.iter().any(|shard| shard.stage == StageName::Running)
+    /// How its shards stand.
+    pub fn shards(&mut self) -> Vec<ShardReport> {
+        self.thread.as_mut().map(|thread| thread.report().shards).unwrap_or_default()
     }
 
     /// Since the last report.
