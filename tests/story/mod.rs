@@ -267,7 +267,7 @@ impl Story {
         let end = if topic.blocked { topic.read } else { topic.stable() };
         let until = topic.read.saturating_add(most).min(end);
         for record in &topic.records[topic.read..until] {
-            self.shard.offer(input, record.clone(), moment);
+            self.shard.offer(input, record.clone());
         }
         let read_any = until > topic.read;
         topic.read = until;
