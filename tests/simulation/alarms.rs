@@ -12,12 +12,17 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// What is so in worlds where offsets are lost, or retention is ahead of them.
-const OF_LOST_OFFSETS: [&str; 3] = [
+/// What is so in worlds where offsets are lost, retention is ahead of them, or a
+/// member is cut off for a minute.
+const EXPLAINED: [&str; 5] = [
     "what was to be read next is not in the log any more",
     "committed offsets, or what was committed beside them, are gone",
+    // The offsets were lost between the two parts of an assignment.
+    "nothing is committed of this input, though it is of the others",
     // By a member that was cut off, whose successor has read them.
     "records were deleted before they were read",
+    // The other part of an assignment does not reach a member that is cut off.
+    "a shard waits for inputs that are not assigned to this thread",
 ];
 
 thread_local! {
@@ -70,5 +75,5 @@ pub fn take() -> Vec<String> {
 
 /// The first alarm that no fault of a world explains.
 pub fn false_alarm(told: Vec<String>) -> Option<String> {
-    told.into_iter().find(|line| !OF_LOST_OFFSETS.iter().any(|known| line.starts_with(known)))
+    told.into_iter().find(|line| !EXPLAINED.iter().any(|known| line.starts_with(known)))
 }
