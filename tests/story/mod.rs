@@ -262,7 +262,6 @@ impl Story {
     }
 
     fn read(&mut self, input: Input, most: usize) -> bool {
-        let moment = self.moment();
         let topic = &mut self.topics[input.index()];
         let end = if topic.blocked { topic.read } else { topic.stable() };
         let until = topic.read.saturating_add(most).min(end);
