@@ -89,7 +89,7 @@ impl Told {
         // Of the other inputs nothing is known: they hold nobody up any more.
         self.now.monotonic_ms += 1_000;
         for record in records {
-            self.shard.offer(input, record, self.now);
+            self.shard.offer(input, record);
         }
         while self.shard.turn(self.now, 20_000).more {}
         black_box(self.shard.take_outbox(0));

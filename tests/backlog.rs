@@ -120,8 +120,6 @@ impl Cluster {
             ("heartbeat.minimum", "10m"),
             ("heartbeat.grace", "15s"),
             ("processing.tombstone_retention", "8760h"),
-            // An input may have nothing to say for hours (T3).
-            ("processing.max_clock_jump", "168h"),
             ("log.level", "info"),
         ] {
             config = config.set(key, value);

@@ -104,7 +104,7 @@ impl Told {
         let content = Content::Event(Event { occurred_at: None, body });
         let timestamp = Timestamp(self.now_ms);
         let record = Queued { offset, timestamp, stamped_by_broker: true, content };
-        self.shard.offer(input, record, self.now());
+        self.shard.offer(input, record);
     }
 
     /// Has all done that is due by now, and commits it.

@@ -205,7 +205,7 @@ fn replay(mut records: Vec<Record>, rules: &Rules, at: Timestamp) -> (Shard, Vec
             content: Content::Event(record.event),
         };
         *offset += 1;
-        shard.offer(record.input, queued, now);
+        shard.offer(record.input, queued);
     }
     for input in Input::ALL {
         let end = offsets[input.index()];

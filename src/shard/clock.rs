@@ -5,6 +5,7 @@
 //! clock moves only on proof that what happened until then has been read: so
 //! that a shard that is behind, stopped or cut off expires nobody.
 
+use super::JUDGED_AHEAD_MS;
 use super::event::{Input, Timestamp};
 
 /// The moment of a call, as the loop knows it.
@@ -16,8 +17,9 @@ pub struct Now {
     pub broker: Option<Timestamp>,
 }
 
-/// How many records in a row must be ahead before a jump is believed (rule T3).
-const AHEAD_BELIEVED: u32 = 15;
+/// How many of the records that follow speak about a stamp that is ahead (rule
+/// T3): so many wrong ones in a row, and one more, are believed.
+pub(super) const FOLLOWING: usize = 14;
 
 /// How many answers that have not been reached yet are kept per input. One
 /// comes a second, so that this covers the usual open transaction whole.
@@ -25,11 +27,12 @@ const ANSWERS_KEPT: usize = 16;
 
 /// Three watermarks, and the clock they make.
 ///
-/// How to tell it of a record, in this order: [`Clock::believe`] when it is
-/// offered, [`Clock::head`] when it is first in the buffer, then, once it has
-/// been *applied*, [`Clock::processed`], and only then [`Clock::head`] of the
-/// next. Told of the next head any earlier, the clock would be ahead of the
-/// record that is being judged by it.
+/// How to tell it of a record, in this order: [`Clock::offered`] when it is
+/// offered; when it is first in the buffer, [`Clock::believe`] unless the broker
+/// stamped it, and [`Clock::head`]; then, once it has been *applied*,
+/// [`Clock::processed`], and only then the same of the next. Told of the next
+/// head any earlier, the clock would be ahead of the record that is being judged
+/// by it.
 #[derive(Clone, Debug)]
 pub struct Clock {
     slack_ms: i64,
@@ -50,18 +53,15 @@ struct InputClock {
     counted: Option<Timestamp>,
     /// The greatest proof since the clock was last asked.
     uncounted: Option<Timestamp>,
-    /// The believed time of the record offered last: what the next one's jump
-    /// is measured from (rule T3).
-    previous: Option<Timestamp>,
-    /// How many records in a row were ahead by more than the jump allowed.
-    ahead_in_a_row: u32,
     /// How many records were offered, ever.
     offered: u64,
     /// How many of them were processed: the first so many.
     processed: u64,
-    /// The first so many offered records include all that were believed with
-    /// nothing to measure them by: they prove nothing.
-    unmeasured: u64,
+    /// Of the first record in the buffer nothing is proven: there was nothing to
+    /// measure it by.
+    unmeasured: bool,
+    /// Everything below this offset has been offered, or was never a record.
+    delivered: Option<i64>,
     /// Everything below this offset has been processed, or was never a record.
     reached: Option<i64>,
     /// Ends of partition whose earlier records are not all processed: the
@@ -118,50 +118,59 @@ impl Clock {
         self.inputs[input.index()].reach(next_offset);
     }
 
-    /// What time a record counts as (rule T3): for the clock, for the merge,
-    /// and as the latest that its event may have happened (rule J1). Called
-    /// once a record, in order of offset, when it is offered; each call is
-    /// answered by one of [`Clock::processed`].
+    /// A record was offered; the next to read after it is at `next_offset`. Each
+    /// call is answered by one of [`Clock::processed`].
+    pub fn offered(&mut self, input: Input, next_offset: i64) {
+        let state = &mut self.inputs[input.index()];
+        state.offered += 1;
+        state.delivered = state.delivered.max(Some(next_offset));
+    }
+
+    /// What time the first record in the input's buffer counts as, which its
+    /// sender has stamped (rule T3): for the clock, for the merge, and as the
+    /// latest that its event may have happened (rule J1). `None`: that is told by
+    /// what follows it, or by the broker's time, and neither is here yet.
+    ///
+    /// `following`: the stamps behind it in the buffer. `given_up`: no more are
+    /// waited for.
     pub fn believe(
         &mut self,
         input: Input,
-        record_ts: Timestamp,
-        stamped_by_broker: bool,
+        stamp: Timestamp,
+        following: impl Iterator<Item = Timestamp>,
+        given_up: bool,
         now: Now,
-    ) -> Timestamp {
+    ) -> Option<Timestamp> {
         let jump_ms = self.max_clock_jump_ms;
         let state = &mut self.inputs[input.index()];
-        state.offered += 1;
         // Before the epoch there is nothing: -1 is Kafka's "no timestamp".
-        let record_ts = record_ts.max(Timestamp::MIN);
-        if stamped_by_broker {
-            state.ahead_in_a_row = 0;
-            state.previous = Some(record_ts);
-            return record_ts;
-        }
-        let before = state.watermark.max(state.previous);
-        let Some(reference) = before.or(now.broker) else {
-            // Nothing to measure it by: it may count for its own device, but
-            // must not become what others are measured by.
-            state.unmeasured = state.offered;
-            return record_ts;
+        let stamp = stamp.max(Timestamp::MIN);
+        let Some(before) = state.watermark else {
+            let broker = now.broker?;
+            state.unmeasured = stamp > broker.plus_ms(jump_ms);
+            return Some(if state.unmeasured { broker } else { stamp });
         };
-        let ahead = record_ts > reference.plus_ms(jump_ms);
-        state.ahead_in_a_row = if ahead { state.ahead_in_a_row.saturating_add(1) } else { 0 };
-        let doubted = ahead && state.ahead_in_a_row < AHEAD_BELIEVED;
-        if doubted && before.is_none() {
-            // Nor does it prove that all until now has been read.
-            state.unmeasured = state.offered;
-            return reference;
+        if stamp <= before.plus_ms(jump_ms) {
+            // Many small jumps make no large one.
+            let latest = now.broker.map(|broker| broker.plus_ms(jump_ms).max(before));
+            return Some(latest.map_or(stamp, |latest| stamp.min(latest)));
         }
-        let mut believed = if doubted { reference } else { record_ts };
-        if let Some(broker) = now.broker {
-            // Fifteen in a row show that time has passed, not that it is later
-            // than the broker says; nor do many small jumps, one on another.
-            believed = believed.min(reference.max(broker.plus_ms(jump_ms)));
+        let broker = now.broker?;
+        if stamp > broker.plus_ms(jump_ms) {
+            return Some(before);
         }
-        state.previous = Some(believed);
-        believed
+        let (mut count, mut least) = (0, stamp);
+        for other in following.take(FOLLOWING) {
+            count += 1;
+            // What is late itself tells nothing.
+            if other >= before.plus_ms(jump_ms.saturating_neg()) {
+                least = least.min(other);
+            }
+        }
+        if count < FOLLOWING && !given_up && state.may_deliver_more(stamp.min(broker)) {
+            return None;
+        }
+        Some(if stamp > least.plus_ms(jump_ms) { least.max(before) } else { stamp })
     }
 
     /// The believed time of the first record in the input's buffer; `None` when
@@ -169,7 +178,7 @@ impl Clock {
     pub fn head(&mut self, input: Input, believed: Option<Timestamp>) {
         let state = &mut self.inputs[input.index()];
         if let Some(believed) = believed
-            && state.processed >= state.unmeasured
+            && !state.unmeasured
         {
             state.prove(believed);
         }
@@ -178,9 +187,8 @@ impl Clock {
     /// A record was applied; the next to read after it is at `next_offset`.
     pub fn processed(&mut self, input: Input, believed: Timestamp, next_offset: i64) {
         let state = &mut self.inputs[input.index()];
-        let measured = state.processed >= state.unmeasured;
         state.processed = state.offered.min(state.processed + 1);
-        if measured {
+        if !std::mem::take(&mut state.unmeasured) {
             state.prove(believed);
         }
         state.reach(next_offset);
@@ -195,6 +203,7 @@ impl Clock {
     pub fn end_of_partition(&mut self, input: Input, offset: i64) {
         let state = &mut self.inputs[input.index()];
         let end = End { offset, after_records: state.offered };
+        state.delivered = state.delivered.max(Some(offset));
         // Between the oldest and the newest nothing is lost but some delay.
         let place = usize::from(state.ends[0].is_some());
         state.ends[place] = Some(end);
@@ -268,8 +277,8 @@ impl Clock {
         let state = &mut self.inputs[input.index()];
         state.processed = state.offered;
         state.ends = [None, None];
-        state.previous = None;
-        state.ahead_in_a_row = 0;
+        state.unmeasured = false;
+        state.delivered = None;
     }
 
     /// Everything up to here has been read of the input (rule T1). `None`:
@@ -303,6 +312,15 @@ impl InputClock {
     fn prove(&mut self, at: Timestamp) {
         self.watermark = self.watermark.max(Some(at));
         self.uncounted = self.uncounted.max(Some(at));
+    }
+
+    /// Whether a record may follow, behind all that were offered, that was
+    /// written before `at`.
+    fn may_deliver_more(&self, at: Timestamp) -> bool {
+        let asked_at = self.last_stable_asked_at;
+        self.last_stable.is_none()
+            || self.delivered.max(self.reached) < self.last_stable
+            || asked_at < Some(at.plus_ms(-JUDGED_AHEAD_MS))
     }
 
     fn reach(&mut self, offset: i64) {
@@ -393,18 +411,33 @@ mod tests {
 
     /// Offers and processes a record that the broker stamped.
     fn read(clock: &mut Clock, input: Input, offset: i64, ts: Timestamp) {
-        let believed = clock.believe(input, ts, true, UNKNOWN);
-        clock.head(input, Some(believed));
-        clock.processed(input, believed, offset + 1);
+        clock.offered(input, offset + 1);
+        clock.head(input, Some(ts));
+        clock.processed(input, ts, offset + 1);
         clock.head(input, None);
     }
 
-    fn sent(clock: &mut Clock, ts: Timestamp, now: Now) -> Timestamp {
-        let believed = clock.believe(BEATS, ts, false, now);
+    /// The same for one that its sender stamped, if it is decided what it counts
+    /// as. `following`: the stamps behind it.
+    fn sent_before(
+        clock: &mut Clock,
+        ts: Timestamp,
+        following: &[Timestamp],
+        now: Now,
+    ) -> Option<Timestamp> {
+        let offset = clock.reached(BEATS).unwrap_or(0);
+        let last = offset + 1 + following.len() as i64;
+        clock.inputs[BEATS.index()].delivered = Some(last);
+        let believed = clock.believe(BEATS, ts, following.iter().copied(), false, now)?;
+        clock.offered(BEATS, last);
         clock.head(BEATS, Some(believed));
-        clock.processed(BEATS, believed, clock.reached(BEATS).unwrap_or(0) + 1);
+        clock.processed(BEATS, believed, offset + 1);
         clock.head(BEATS, None);
-        believed
+        Some(believed)
+    }
+
+    fn sent(clock: &mut Clock, ts: Timestamp, now: Now) -> Timestamp {
+        sent_before(clock, ts, &[], now).expect("decided")
     }
 
     #[test]
@@ -488,12 +521,15 @@ mod tests {
     #[test]
     fn an_end_of_partition_counts_once_what_came_before_it_is_processed() {
         let mut clock = only_heartbeats_matter();
-        let believed = [1_000, 2_000].map(|ms| clock.believe(BEATS, at(ms), true, broker(9_000)));
+        let believed = [at(1_000), at(2_000)];
+        clock.offered(BEATS, 11);
+        clock.offered(BEATS, 12);
         clock.head(BEATS, Some(believed[0]));
         clock.end_of_partition(BEATS, 13);
         clock.learn_end(BEATS, Some(at(60_000)), 13, 13);
         // Behind the end comes another record, so that the buffer never empties.
-        let later = clock.believe(BEATS, at(61_000), true, broker(61_000));
+        let later = at(61_000);
+        clock.offered(BEATS, 14);
         assert_eq!(clock.reached(BEATS), None);
         assert_eq!(clock.clock(broker(61_000)), at(1_000 - SLACK_MS));
         clock.processed(BEATS, believed[0], 11);
@@ -586,7 +622,7 @@ mod tests {
     fn a_discarded_buffer_leaves_no_debt() {
         let mut clock = only_heartbeats_matter();
         read(&mut clock, BEATS, 9, at(0));
-        clock.believe(BEATS, at(1_000), true, broker(1_000));
+        clock.offered(BEATS, 11);
         clock.head(BEATS, Some(at(1_000)));
         clock.end_of_partition(BEATS, 11);
         clock.discard_buffered(BEATS);
@@ -612,43 +648,86 @@ mod tests {
     }
 
     #[test]
-    fn one_absurd_timestamp_moves_nothing() {
+    fn no_number_of_absurd_timestamps_moves_anything() {
         let mut clock = only_heartbeats_matter();
         clock.restore(at(0), [None, None, Some(at(0))]);
         assert_eq!(sent(&mut clock, at(1_000), broker(1_000)), at(1_000));
         let absurd = at(365 * 86_400_000);
-        for _ in 0..AHEAD_BELIEVED - 1 {
+        for _ in 0..100 {
             assert_eq!(sent(&mut clock, absurd, broker(2_000)), at(1_000));
         }
         assert_eq!(clock.watermark(BEATS), Some(at(1_000)));
         assert_eq!(sent(&mut clock, at(2_000), broker(2_000)), at(2_000));
-        // The row was interrupted: it begins anew.
-        assert_eq!(sent(&mut clock, absurd, broker(2_000)), at(2_000));
+        assert_eq!(clock.clock(broker(10_000)), at(2_000 - SLACK_MS));
+    }
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    /// What a record counts as that comes seven hours after the one before it, in
+    /// a backlog of fourteen, with these behind it.
+    fn after_seven_hours(clock: &Clock, behind_ms: &[i64]) -> Option<Timestamp> {
+        let behind: Vec<_> = behind_ms.iter().map(|ms| at(*ms)).collect();
+        sent_before(&mut clock.clone(), at(7 * HOUR_MS), &behind, broker(14 * HOUR_MS))
+    }
+
+    /// A clock that has read the heartbeats up to `at(0)`, while there are more.
+    fn in_a_backlog() -> Clock {
+        let mut clock = only_heartbeats_matter();
+        clock.restore(at(0), [None, None, Some(at(0))]);
+        clock.start_at(BEATS, 0);
+        clock.learn_end(BEATS, Some(at(14 * HOUR_MS)), 1_000, 1_000);
+        clock
     }
 
     #[test]
-    fn fifteen_in_a_row_show_that_time_has_passed() {
-        let mut clock = only_heartbeats_matter();
-        clock.restore(at(0), [None, None, Some(at(0))]);
-        let later = 7 * 3_600_000;
-        for record in 1..AHEAD_BELIEVED {
-            assert_eq!(sent(&mut clock, at(later), broker(2 * later)), at(0), "{record}");
+    fn a_gap_is_believed_once_what_follows_or_the_end_shows_it() {
+        let gap = Some(at(7 * HOUR_MS));
+        let mut clock = in_a_backlog();
+        assert_eq!(after_seven_hours(&clock, &[8 * HOUR_MS; FOLLOWING]), gap);
+        // Fewer may yet be contradicted.
+        for count in 0..FOLLOWING {
+            assert_eq!(after_seven_hours(&clock, &vec![8 * HOUR_MS; count]), None, "{count}");
         }
-        assert_eq!(sent(&mut clock, at(later), broker(2 * later)), at(later));
-        assert_eq!(sent(&mut clock, at(later + 5), broker(2 * later)), at(later + 5));
+        let stamp = at(7 * HOUR_MS);
+        let given_up = clock.believe(BEATS, stamp, std::iter::empty(), true, broker(14 * HOUR_MS));
+        assert_eq!(given_up, gap);
+        clock.learn_end(BEATS, Some(at(14 * HOUR_MS)), 3, 3);
+        assert_eq!(after_seven_hours(&clock, &[8 * HOUR_MS]), None, "one more is to come");
+        assert_eq!(after_seven_hours(&clock, &[8 * HOUR_MS; 2]), gap);
+        // An end that was asked for long before says nothing of what came since.
+        let mut old = only_heartbeats_matter();
+        old.restore(at(0), [None, None, Some(at(0))]);
+        old.learn_end(BEATS, Some(at(1_000)), 1, 1);
+        assert_eq!(after_seven_hours(&old, &[]), None);
+        old.learn_end(BEATS, Some(at(7 * HOUR_MS)), 1, 1);
+        assert_eq!(after_seven_hours(&old, &[]), gap);
     }
 
     #[test]
-    fn fifteen_in_a_row_cannot_carry_an_input_past_broker_time() {
-        let mut clock = only_heartbeats_matter();
-        clock.restore(at(0), [None, None, Some(at(0))]);
-        for _ in 0..100 {
-            sent(&mut clock, at(365 * 86_400_000), broker(10_000));
+    fn a_wrong_clock_in_a_backlog_counts_as_the_earliest_that_follows() {
+        let clock = in_a_backlog();
+        let mut behind_ms = [8 * HOUR_MS; FOLLOWING];
+        behind_ms[FOLLOWING - 1] = 2 * HOUR_MS;
+        assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(2 * HOUR_MS)));
+        behind_ms[3] = -JUMP_MS;
+        assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(0)), "as what came before");
+        // What is late itself, and what is a little out of order, tells nothing.
+        for nothing_ms in [-JUMP_MS - 1, -20_000 * 86_400_000, 7 * HOUR_MS - JUMP_MS] {
+            let behind_ms = [nothing_ms; FOLLOWING];
+            assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(7 * HOUR_MS)));
         }
-        assert!(clock.watermark(BEATS).unwrap() <= at(10_000 + JUMP_MS));
-        assert_eq!(clock.clock(broker(10_000)), at(10_000 - SLACK_MS));
-        // The input can no longer be read: the clock stands.
-        assert_eq!(clock.clock(broker(200_000)), at(10_000 - SLACK_MS));
+        // Of fifteen wrong ones in a row nobody knows better.
+        let mut behind_ms = vec![8 * HOUR_MS; FOLLOWING];
+        behind_ms.push(0);
+        assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(7 * HOUR_MS)));
+    }
+
+    #[test]
+    fn while_the_brokers_time_is_unknown_what_is_ahead_waits() {
+        let mut clock = in_a_backlog();
+        let behind = [at(8 * HOUR_MS); FOLLOWING];
+        assert_eq!(sent_before(&mut clock, at(7 * HOUR_MS), &behind, UNKNOWN), None);
+        assert_eq!(sent_before(&mut clock, at(JUMP_MS), &behind, UNKNOWN), Some(at(JUMP_MS)));
     }
 
     #[test]
@@ -670,12 +749,10 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_first_record_before_any_report_proves_nothing() {
+    fn a_first_record_waits_for_the_brokers_time() {
         let mut clock = only_heartbeats_matter();
-        let absurd = at(365 * 86_400_000);
-        assert_eq!(sent(&mut clock, absurd, UNKNOWN), absurd, "nothing is known to doubt it by");
+        assert_eq!(sent_before(&mut clock, at(500), &[], UNKNOWN), None);
         assert_eq!(clock.watermark(BEATS), None);
-        assert_eq!(clock.clock(UNKNOWN), Timestamp::MIN);
         assert_eq!(sent(&mut clock, at(500), broker(1_000)), at(500));
         assert_eq!(clock.watermark(BEATS), Some(at(500)));
     }
@@ -696,8 +773,9 @@ mod tests {
     #[test]
     fn a_record_without_a_timestamp_counts_as_the_epoch() {
         let mut clock = only_heartbeats_matter();
-        assert_eq!(clock.believe(BEATS, Timestamp(-1), true, UNKNOWN), Timestamp::MIN);
-        assert_eq!(clock.believe(BEATS, Timestamp(i64::MIN), false, UNKNOWN), Timestamp::MIN);
+        for ms in [-1, i64::MIN] {
+            assert_eq!(sent(&mut clock, Timestamp(ms), broker(0)), Timestamp::MIN);
+        }
     }
 
     /// A partition as a broker keeps it, and a consumer that reads it.
@@ -759,15 +837,15 @@ mod tests {
         ]
     }
 
-    fn deliver(partition: &mut Partition, clock: &mut Clock, input: Input, count: usize, now: Now) {
+    fn deliver(partition: &mut Partition, clock: &mut Clock, input: Input, count: usize) {
         for _ in 0..count {
             if partition.delivered >= partition.last_stable() {
                 break;
             }
             let stored = partition.log[partition.delivered];
             if stored.delivered {
-                let believed = clock.believe(input, stored.at, true, now);
-                partition.buffer.push_back((partition.delivered, believed));
+                clock.offered(input, partition.delivered as i64 + 1);
+                partition.buffer.push_back((partition.delivered, stored.at));
                 clock.head(input, partition.buffer.front().map(|&(_, believed)| believed));
             }
             partition.delivered += 1;
@@ -800,7 +878,6 @@ mod tests {
             let mut last = Timestamp::MIN;
             for (index, step) in steps {
                 let (partition, input) = (&mut partitions[index], Input::ALL[index]);
-                let now = broker(now_ms);
                 match step {
                     Step::TimePasses(ms) => now_ms += ms,
                     Step::Append { delivered, open } => {
@@ -814,7 +891,7 @@ mod tests {
                             partition.log.push(Stored { at: at(now_ms), delivered: false });
                         }
                     }
-                    Step::Deliver(count) => deliver(partition, &mut clock, input, count, now),
+                    Step::Deliver(count) => deliver(partition, &mut clock, input, count),
                     Step::Process(count) => process(partition, &mut clock, input, count),
                     Step::Ask => {
                         let ends = (partition.log.len() as i64, partition.last_stable() as i64);
@@ -855,7 +932,7 @@ mod tests {
             for (partition, input) in partitions.iter_mut().zip(Input::ALL) {
                 partition.open_from = None;
                 partition.log.push(Stored { at: at(now_ms), delivered: false });
-                deliver(partition, &mut clock, input, usize::MAX, broker(now_ms));
+                deliver(partition, &mut clock, input, usize::MAX);
                 process(partition, &mut clock, input, usize::MAX);
                 let end = partition.log.len() as i64;
                 clock.learn_end(input, Some(at(now_ms)), end, end);
@@ -864,31 +941,64 @@ mod tests {
             prop_assert_eq!(clock.clock(broker(now_ms)), at(now_ms - SLACK_MS));
         }
 
-        /// Absurd stamps strewn among good ones, never fifteen in a row: the
-        /// good ones count as if the others were not there.
+        /// Absurd stamps strewn among good ones: the good ones count as if the
+        /// others were not there.
         #[test]
         fn absurd_stamps_touch_no_other_record(
-            records in prop::collection::vec((0..60_000i64, 0..14usize), 1..50),
+            records in prop::collection::vec((0..60_000i64, 0..40usize), 1..50),
             absurd_ms in (2 * JUMP_MS + 4_000_000)..10_000_000_000_000i64,
-            reports in any::<bool>(),
         ) {
             let (mut strewn, mut clean) = (only_heartbeats_matter(), only_heartbeats_matter());
             let mut now_ms = 0;
             for (gap_ms, absurd) in records {
-                let now = if reports { broker(now_ms) } else { UNKNOWN };
+                let now = broker(now_ms);
                 for _ in 0..absurd {
                     sent(&mut strewn, at(absurd_ms), now);
                 }
                 prop_assert_eq!(strewn.clock(now).max(at(-1)), clean.clock(now).max(at(-1)));
                 now_ms += gap_ms;
-                let now = if reports { broker(now_ms) } else { UNKNOWN };
-                let believed = sent(&mut strewn, at(now_ms), now);
-                prop_assert_eq!(believed, sent(&mut clean, at(now_ms), now));
-                if reports {
-                    prop_assert_eq!(believed, at(now_ms));
-                    prop_assert_eq!(strewn.watermark(BEATS), clean.watermark(BEATS));
-                }
+                let now = broker(now_ms);
+                prop_assert_eq!(sent(&mut strewn, at(now_ms), now), at(now_ms));
+                prop_assert_eq!(sent(&mut clean, at(now_ms), now), at(now_ms));
+                prop_assert_eq!(strewn.watermark(BEATS), clean.watermark(BEATS));
                 prop_assert_eq!(strewn.clock(now), clean.clock(now));
+            }
+        }
+
+        /// A backlog with gaps of any length, and wrong stamps strewn into it,
+        /// never fifteen in a row: the good ones count as what they say, the
+        /// wrong ones for little more than the good one that follows; and however
+        /// little of it is here yet, what is decided is decided the same.
+        #[test]
+        fn gaps_are_believed_and_wrong_clocks_are_not(
+            records in prop::collection::vec(
+                (0..3 * HOUR_MS, prop::collection::vec(0..20 * HOUR_MS, 0..FOLLOWING)), 1..30),
+            here in 0..2 * FOLLOWING,
+        ) {
+            let mut log: Vec<(i64, bool)> = vec![(0, true)];
+            let mut good_ms = 0;
+            for (gap_ms, wrong) in records {
+                log.extend(wrong.iter().map(|ahead_ms| (good_ms + ahead_ms, false)));
+                good_ms += gap_ms;
+                log.push((good_ms, true));
+            }
+            let now = broker(200 * HOUR_MS);
+            let mut clock = only_heartbeats_matter();
+            clock.start_at(BEATS, 0);
+            let end = log.len() as i64;
+            clock.learn_end(BEATS, now.broker, end, end);
+            let stamps: Vec<_> = log.iter().map(|(ms, _)| at(*ms)).collect();
+            for (place, (ms, good)) in log.iter().enumerate() {
+                let (next_good_ms, _) = log[place..].iter().find(|(_, good)| *good).unwrap();
+                let behind = &stamps[place + 1..];
+                let early = &behind[..here.min(behind.len())];
+                let early = sent_before(&mut clock.clone(), at(*ms), early, now);
+                let believed = sent_before(&mut clock, at(*ms), behind, now).expect("all is here");
+                prop_assert_eq!(early.unwrap_or(believed), believed);
+                if *good {
+                    prop_assert_eq!(believed, at(*ms));
+                }
+                prop_assert!(believed <= at(next_good_ms + JUMP_MS));
             }
         }
 
@@ -907,7 +1017,11 @@ mod tests {
                 let w = w.map(Timestamp);
                 let now = Now { monotonic_ms: a, broker: w };
                 match call {
-                    0 => drop(clock.believe(input, Timestamp(a), b > 0, now)),
+                    0 => {
+                        clock.offered(input, b);
+                        let following = w.into_iter();
+                        let _ = clock.believe(input, Timestamp(a), following, b > 0, now);
+                    }
                     1 => clock.head(input, w),
                     2 => clock.processed(input, Timestamp(a), b),
                     3 => clock.end_of_partition(input, a),

@@ -14,6 +14,9 @@ const LISTENED_MAX_MS: i64 = 1_000;
 #[derive(Clone, Debug)]
 pub struct Merge {
     queues: [VecDeque<(Timestamp, Queued)>; 3],
+    /// Of each input, whether its first record has its sender's stamp, and it is
+    /// not decided yet what that counts as (rule T3).
+    undecided: [bool; 3],
     /// Of each input that others wait for, how long it has not answered. It is
     /// `None` as soon as the input answers, so that one that cannot be read costs
     /// the others its time once, not once a record.
@@ -34,13 +37,45 @@ impl Merge {
     /// cannot be read, and holds nobody.
     #[must_use]
     pub fn new(max_input_idle_ms: i64) -> Merge {
-        Merge { queues: Default::default(), silences: [None; 3], max_input_idle_ms }
+        Merge {
+            queues: Default::default(),
+            undecided: [false; 3],
+            silences: [None; 3],
+            max_input_idle_ms,
+        }
     }
 
-    /// Adds a record behind those of its input; `believed` is the time it
-    /// counts as (rule T3).
-    pub fn push(&mut self, input: Input, record: Queued, believed: Timestamp) {
-        self.queues[input.index()].push_back((believed, record));
+    /// Adds a record behind those of its input. `stamp` is the time it counts as,
+    /// if the broker stamped it; else that is decided once it is the first (rule
+    /// T3).
+    pub fn push(&mut self, input: Input, record: Queued, stamp: Timestamp) {
+        let index = input.index();
+        if self.queues[index].is_empty() {
+            self.undecided[index] = !record.stamped_by_broker;
+        }
+        self.silences[index] = None;
+        self.queues[index].push_back((stamp, record));
+    }
+
+    /// The stamp of the input's first record, while it is not decided what it
+    /// counts as.
+    #[must_use]
+    pub fn undecided(&self, input: Input) -> Option<Timestamp> {
+        let first = || self.queues[input.index()].front();
+        if self.undecided[input.index()] { first().map(|&(stamp, _)| stamp) } else { None }
+    }
+
+    /// The stamps behind the input's first record, in order.
+    pub fn following(&self, input: Input) -> impl Iterator<Item = Timestamp> {
+        self.queues[input.index()].iter().skip(1).map(|&(stamp, _)| stamp)
+    }
+
+    /// The input's first record counts as of this time (rule T3).
+    pub fn decide(&mut self, input: Input, believed: Timestamp) {
+        self.undecided[input.index()] = false;
+        if let Some((stamp, _)) = self.queues[input.index()].front_mut() {
+            *stamp = believed;
+        }
     }
 
     /// The records of the input that wait, in order.
@@ -60,17 +95,19 @@ impl Merge {
         self.queues.iter().all(VecDeque::is_empty)
     }
 
-    /// The believed time of the input's next record.
+    /// The believed time of the input's next record, once it is decided.
     #[must_use]
     pub fn head(&self, input: Input) -> Option<Timestamp> {
-        self.queues[input.index()].front().map(|&(believed, _)| believed)
+        let first = self.queues[input.index()].front().map(|&(believed, _)| believed);
+        first.filter(|_| !self.undecided[input.index()])
     }
 
-    /// The earliest head, of equals the first in the order of [`Input::ALL`].
+    /// The earliest head, of equals the first in the order of [`Input::ALL`]. One
+    /// that is not decided stands where its stamp says.
     pub fn next(&self) -> Option<(Timestamp, Input)> {
         let mut next = None;
         for input in Input::ALL {
-            if let Some(at) = self.head(input)
+            if let Some(&(at, _)) = self.queues[input.index()].front()
                 && next.is_none_or(|(earliest, _)| at < earliest)
             {
                 next = Some((at, input));
@@ -88,6 +125,7 @@ impl Merge {
     /// Throws away what waits of an input, to be offered again.
     pub fn clear(&mut self, input: Input) {
         self.queues[input.index()].clear();
+        self.undecided[input.index()] = false;
         self.silences[input.index()] = None;
     }
 
@@ -106,8 +144,8 @@ impl Merge {
     /// The next record: the earliest head, at equal times in the order of
     /// [`Input::ALL`]. `None` while there is none, or while an input with
     /// nothing buffered may still deliver an earlier one, as `unread` says (by
-    /// [`super::clock::Clock::has_unread`]), unless it has been silent for too
-    /// long. Silence counts once the broker's time is known: before that no
+    /// [`super::clock::Clock::has_unread`]), or what follows must tell when its
+    /// first record is of (rule T3), unless it has been silent for too long. Silence counts once the broker's time is known: before that no
     /// answer proves how far an idle input is (rule T1), and nothing can be
     /// committed anyhow.
     pub fn pop(
@@ -121,7 +159,9 @@ impl Merge {
             let silence = &mut self.silences[input.index()];
             // Of what is idle at its end, or has something buffered, nothing
             // earlier can come.
-            if unread[input.index()] == Some(false) || !self.queues[input.index()].is_empty() {
+            let nothing_waits = self.queues[input.index()].is_empty();
+            let holds = nothing_waits && unread[input.index()] != Some(false);
+            if !holds && !self.undecided[input.index()] {
                 *silence = None;
                 continue;
             }
@@ -134,10 +174,13 @@ impl Merge {
             silence.looked_at_ms = now_ms;
             held |= silence.lasted_ms < self.max_input_idle_ms;
         }
-        if held {
+        if held || self.undecided[next.index()] {
             return None;
         }
-        let (believed, record) = self.queues[next.index()].pop_front()?;
+        let queue = &mut self.queues[next.index()];
+        let (believed, record) = queue.pop_front()?;
+        let next_record = queue.front().map(|(_, record)| record);
+        self.undecided[next.index()] = next_record.is_some_and(|record| !record.stamped_by_broker);
         Some((next, record, believed))
     }
 }
@@ -268,6 +311,28 @@ mod tests {
             assert!(!merge.is_passed_over(VpnSessions));
             assert_eq!(held_for(&mut merge, unread, 30_000), 10);
         }
+    }
+
+    #[test]
+    fn an_undecided_head_holds_the_others_until_it_is_decided() {
+        use Input::{Heartbeats, VpnSessions};
+        let stamped_by_its_sender = |offset| Queued { stamped_by_broker: false, ..record(offset) };
+        let mut merge = merge(&[(Heartbeats, 5), (Heartbeats, 70)]);
+        merge.push(VpnSessions, stamped_by_its_sender(0), Timestamp(60));
+        merge.push(VpnSessions, stamped_by_its_sender(1), Timestamp(61));
+        assert_eq!(merge.undecided(VpnSessions), Some(Timestamp(60)));
+        assert_eq!(merge.head(VpnSessions), None);
+        assert!(merge.pop(IDLE, at(0)).is_none());
+        merge.decide(VpnSessions, Timestamp(4));
+        assert_eq!(merge.head(VpnSessions), Some(Timestamp(4)));
+        assert_eq!(merge.pop(IDLE, at(0)).map(|(.., at)| at.0), Some(4));
+        // So is the next, until it is decided, or nothing follows it for too long.
+        assert_eq!(merge.undecided(VpnSessions), Some(Timestamp(61)));
+        assert_eq!(held_for(&mut merge, IDLE, 0), 10);
+        assert!(merge.is_passed_over(VpnSessions));
+        assert!(merge.pop(IDLE, at(10_000)).is_none(), "it is the next, and is not decided");
+        merge.push(VpnSessions, stamped_by_its_sender(2), Timestamp(62));
+        assert!(!merge.is_passed_over(VpnSessions), "it answers");
     }
 
     #[test]

@@ -227,17 +227,23 @@ impl Shard {
 
     /// Takes a record into the merge. Records of an input come in order of
     /// their offsets.
-    pub fn offer(&mut self, input: Input, record: Queued, now: Now) {
-        let believed =
-            self.watermarks.believe(input, record.timestamp, record.stamped_by_broker, now);
-        let believed = Timestamp(believed.0.clamp(Timestamp::MIN.0, Instant48::MAX));
+    pub fn offer(&mut self, input: Input, record: Queued) {
+        self.watermarks.offered(input, record.offset.saturating_add(1));
+        let stamp = Timestamp(record.timestamp.0.clamp(Timestamp::MIN.0, Instant48::MAX));
         let first = self.merge.len(input) == 0;
         self.buffered_bytes[input.index()] += record.bytes();
-        self.merge.push(input, record, believed);
+        self.merge.push(input, record, stamp);
         // The record that holds the shard comes before this one (rule J7).
         if first && !self.is_held_by(input) {
-            self.watermarks.head(input, Some(believed));
+            self.watermarks.head(input, self.merge.head(input));
         }
+    }
+
+    /// Whether the input's first record waits for those that follow it to tell
+    /// when it is of (rule T3).
+    #[must_use]
+    pub fn waits_for_more(&self, input: Input) -> bool {
+        self.merge.undecided(input).is_some() && self.merge.len(input) <= clock::FOLLOWING
     }
 
     /// How much memory the records of the input take that wait, in bytes.
@@ -333,6 +339,7 @@ impl Shard {
                 }
                 Phase::Running => {}
             }
+            self.believe_heads(now);
             let clock = self.watermarks.clock(now).min(Timestamp(Instant48::MAX));
             let lease = self.scopes.lease_due(clock.max(self.clock));
             self.clock = self.clock.max(lease.map_or(clock, |(end, _)| end.plus_ms(-1)));
@@ -364,6 +371,22 @@ impl Shard {
             *buffered_bytes = buffered_bytes.saturating_sub(record.bytes());
             let row = if input == Input::Heartbeats { self.ahead.take() } else { None };
             self.apply(input, record, believed, row, &mut turn);
+        }
+    }
+
+    /// Decides what the stamps of senders count as whose turn may come next (rule
+    /// T3).
+    fn believe_heads(&mut self, now: Now) {
+        for input in Input::ALL {
+            let Some(stamp) = self.merge.undecided(input) else { continue };
+            let following = self.merge.following(input);
+            let given_up = self.merge.is_passed_over(input);
+            let believed = self.watermarks.believe(input, stamp, following, given_up, now);
+            if let Some(believed) = believed {
+                let believed = Timestamp(believed.0.min(Instant48::MAX));
+                self.merge.decide(input, believed);
+                self.watermarks.head(input, Some(believed));
+            }
         }
     }
 

@@ -178,8 +178,7 @@ impl Log {
         let mut ends = committed.positions;
         for (at, (input, record)) in self.records.iter().enumerate() {
             if at >= from || record.offset >= committed.positions[input.index()] {
-                let now = Now { monotonic_ms: record.timestamp.0, broker: Some(record.timestamp) };
-                shard.offer(*input, record.clone(), now);
+                shard.offer(*input, record.clone());
                 ends[input.index()] = record.offset + 1;
                 // Records of before the crash were all there when it began.
                 if at < from {

@@ -39,7 +39,7 @@ impl Told {
         self.offsets[input.index()] += 1;
         let timestamp = self.now.broker.unwrap_or_default();
         let record = Queued { offset, timestamp, stamped_by_broker: true, content };
-        self.shard.offer(input, record, self.now);
+        self.shard.offer(input, record);
         self.at(timestamp.0);
     }
 
@@ -124,7 +124,7 @@ fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_c
         let event = Event { occurred_at: Some(Timestamp(seconds(occurred_s))), body };
         let (timestamp, content) = (Timestamp(seconds(written_s)), Content::Event(event));
         let record = Queued { offset, timestamp, stamped_by_broker: true, content };
-        told.shard.offer(input, record, told.now);
+        told.shard.offer(input, record);
         told.run();
         told.shard.snapshot(&device(1)).and_then(|row| row.emitted?.shown)
     };
@@ -436,7 +436,7 @@ fn an_open_transaction_of_an_idle_input_holds_nobody() {
         content: content.clone(),
     };
     told.offsets[Input::Heartbeats.index()] += 1;
-    told.shard.offer(Input::Heartbeats, record(1), told.now);
+    told.shard.offer(Input::Heartbeats, record(1));
     told.shard.learn_end(Input::Lifecycle, Some(later), 0, 0);
     // What was last known of the input is a minute old.
     told.shard.learn_end(Input::VpnSessions, Some(Timestamp(T0)), 1, 0);
@@ -502,7 +502,8 @@ fn nothing_is_done_before_the_start() {
 #[test]
 fn absurd_times_panic_nowhere() {
     let mut told = Told::new();
-    for at in [i64::MIN, -1, 0, i64::MAX] {
+    let times = [i64::MIN, -1, 0, i64::MAX].into_iter();
+    for (at, stamped_by_broker) in times.flat_map(|at| [(at, false), (at, true)]) {
         for body in [
             EventBody::Heartbeat { device: device(1), poll_interval_ms: Some(u32::MAX) },
             EventBody::Device { device: device(1), event: DeviceEvent::Provisioned },
@@ -516,10 +517,10 @@ fn absurd_times_panic_nowhere() {
             let record = Queued {
                 offset: i64::MAX,
                 timestamp: Timestamp(at),
-                stamped_by_broker: true,
+                stamped_by_broker,
                 content: Content::Event(event),
             };
-            told.shard.offer(Input::Lifecycle, record, told.now);
+            told.shard.offer(Input::Lifecycle, record);
             told.run();
         }
     }

@@ -287,7 +287,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             match delivery {
                 Delivery::Group(input) => {
                     latest = latest.max(record.stamped_by_broker.then_some(record.timestamp));
-                    reading::offer(slot, input, &record, settings, now);
+                    reading::offer(slot, input, &record, settings);
                 }
                 Delivery::Restore(source) => {
                     counts.restored[usize::from(source != Source::Changelog)] += 1;

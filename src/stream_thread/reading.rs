@@ -8,7 +8,7 @@ use super::slot::{Slot, Stage};
 use super::{Settings, StreamThread, all_inputs};
 use crate::error::{Error, Fatal};
 use crate::shard::{
-    Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Now, Queued, Timestamp,
+    Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Queued, Timestamp,
 };
 use crate::wire::decode::{Refusal, decode};
 
@@ -141,7 +141,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     /// Pauses inputs that run too far ahead of the others (rule T4). Nothing is
-    /// ever paused of which nothing waits: others may wait for that.
+    /// ever paused of which nothing waits, or too little to tell what time it is of
+    /// (rule T3): others may wait for that.
     pub(super) fn balance_read_ahead(&mut self) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         let read_ahead = self.read_ahead();
@@ -149,11 +150,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             for input in Input::ALL {
                 let buffered = slot.shard.buffered_bytes(input);
                 let paused = &mut slot.paused[input.index()];
-                if !*paused && buffered > read_ahead.high_bytes {
+                let waits_for_more = slot.shard.waits_for_more(input);
+                if !*paused && buffered > read_ahead.high_bytes && !waits_for_more {
                     *paused = true;
                     pause.push((input, slot.partition));
                     slot.shard.forget_evidence(input);
-                } else if *paused && buffered < read_ahead.low_bytes {
+                } else if *paused && (buffered < read_ahead.low_bytes || waits_for_more) {
                     *paused = false;
                     resume.push((input, slot.partition));
                 }
@@ -239,13 +241,7 @@ fn ended_before(slot: &mut Slot, input: Input, read: i64, end: i64) -> Result<()
 }
 
 /// Decodes a record and puts it in line.
-pub(super) fn offer(
-    slot: &mut Slot,
-    input: Input,
-    record: &RecordRef<'_>,
-    settings: &Settings,
-    now: Now,
-) {
+pub(super) fn offer(slot: &mut Slot, input: Input, record: &RecordRef<'_>, settings: &Settings) {
     if !matches!(slot.stage, Stage::Running) || record.offset < slot.expected[input.index()] {
         return;
     }
@@ -271,7 +267,7 @@ pub(super) fn offer(
         stamped_by_broker: record.stamped_by_broker,
         content,
     };
-    slot.shard.offer(input, queued, now);
+    slot.shard.offer(input, queued);
 }
 
 fn check(input: Input, record: &RecordRef<'_>, settings: &Settings) -> Result<Event, Refusal> {

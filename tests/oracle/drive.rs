@@ -157,8 +157,7 @@ impl<'a> Driver<'a> {
             for _ in 0..3 {
                 while left > 0 && self.offered[input] < self.available(input, at) {
                     let record = &self.history.records[self.by_input[input][self.offered[input]]];
-                    let now = self.now(at);
-                    self.shard.offer(record.input, record.queued(), now);
+                    self.shard.offer(record.input, record.queued());
                     self.offered[input] += 1;
                     left -= 1;
                 }

@@ -44,12 +44,9 @@ impl Fleet {
     /// At least so many devices, whose history has come to rest by `end`, some days
     /// after the last record of each.
     pub fn new(devices: usize, steps: usize, end: i64) -> Fleet {
-        // Nothing is forgotten, and times may lie far apart (T3).
-        let rules = Rules {
-            tombstone_retention_ms: FOREVER_MS,
-            max_clock_jump_ms: FOREVER_MS,
-            ..Rules::default()
-        };
+        // Nothing is forgotten. An input has nothing to say for longer than a
+        // clock may jump (T3), again and again.
+        let rules = Rules { tombstone_retention_ms: FOREVER_MS, ..Rules::default() };
         let config = Config::default();
         let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
         let mut runner = TestRunner::new_with_rng(config, random);

@@ -10,6 +10,7 @@ use crate::fleet::{Fleet, Told};
 use crate::kafka::Message;
 use crate::script::{Script, worlds};
 use crate::sim::START_MS;
+use crate::workload::ABSURD;
 use crate::world::Plan;
 
 const DEVICES: usize = 40;
@@ -25,6 +26,16 @@ fn told(script: &Script) -> BTreeMap<String, Vec<Told>> {
 
 /// Starts on the history of a fleet, and compares each change of it.
 fn a_fleet_is_told(change: impl Fn(&mut Plan), meanwhile: impl Fn(&mut Script)) {
+    a_fleet_is_told_between(|_, _| Vec::new(), change, meanwhile);
+}
+
+/// The same, with other records written into its history: those that `others`
+/// tells to follow each record of it.
+fn a_fleet_is_told_between(
+    others: impl Fn(&Fleet, usize) -> Vec<(Input, Message)>,
+    change: impl Fn(&mut Plan),
+    meanwhile: impl Fn(&mut Script),
+) {
     let fleet = Fleet::new(DEVICES, STEPS, START_MS);
     assert!(fleet.count() > 4 * DEVICES, "{} changes are no history", fleet.count());
     worlds(
@@ -34,12 +45,15 @@ fn a_fleet_is_told(change: impl Fn(&mut Plan), meanwhile: impl Fn(&mut Script)) 
             change(plan);
         },
         |script| {
-            for record in &fleet.records {
+            for (place, record) in fleet.records.iter().enumerate() {
                 let message = Message {
                     stamp: Some(record.at),
                     ..Message::of(Some(&record.device), record.value.clone())
                 };
                 script.world.workload.push(START_MS, record.input, 0, message);
+                for (input, message) in others(&fleet, place) {
+                    script.world.workload.push(START_MS, input, 0, message);
+                }
             }
             script.world.places[0].1 = START_MS + 2_000;
             meanwhile(script);
@@ -67,6 +81,38 @@ fn a_backlog_of_slow_inputs_is_told_change_by_change() {
         a_fleet_is_told(|plan| plan.fetch_late_ms[slow.index()] = 5_000, |_| {});
     }
     a_fleet_is_told(|plan| plan.fetch_late_ms = [5_000, 2_000, 400], |_| {});
+}
+
+/// A record from a sender whose clock is hours ahead, though not later than now, in
+/// each input after every few records of the fleet. One that is only a few minutes
+/// ahead of what follows is within the allowance (T3), and is not among them.
+fn wrong_clocks(fleet: &Fleet, place: usize) -> Vec<(Input, Message)> {
+    let wrong_ms = 3_600_000 * (1 + place as i64 % 24);
+    let input = Input::ALL[place / 7 % 3];
+    let stamp = (fleet.records[place].at + wrong_ms).min(START_MS);
+    let next = fleet.records[place + 1..].iter().find(|record| record.input == input);
+    let allowed = |next: i64| (stamp - 300_000..stamp).contains(&next);
+    if !place.is_multiple_of(7) || next.is_some_and(|next| allowed(next.at)) {
+        return Vec::new();
+    }
+    let template = fleet.records.iter().find(|record| record.input == input).unwrap();
+    let headers = vec![(ABSURD.to_owned(), None)];
+    let message = Message::of(Some("0000000000000000000000000000ffff"), template.value.clone());
+    vec![(input, Message { stamp: Some(stamp), headers, ..message })]
+}
+
+#[test]
+fn wrong_clocks_in_a_backlog_change_nobody_elses_sequence() {
+    a_fleet_is_told_between(wrong_clocks, |_| {}, |_| {});
+    a_fleet_is_told_between(
+        wrong_clocks,
+        |plan| (plan.fetch_late_ms, plan.read_ahead) = ([3_000, 1_000, 400], 3),
+        |script| {
+            script.until_it_runs();
+            script.until(script.now() + 20_000);
+            script.dies();
+        },
+    );
 }
 
 #[test]

@@ -262,12 +262,11 @@ impl Story {
     }
 
     fn read(&mut self, input: Input, most: usize) -> bool {
-        let moment = self.moment();
         let topic = &mut self.topics[input.index()];
         let end = if topic.blocked { topic.read } else { topic.stable() };
         let until = topic.read.saturating_add(most).min(end);
         for record in &topic.records[topic.read..until] {
-            self.shard.offer(input, record.clone(), moment);
+            self.shard.offer(input, record.clone());
         }
         let read_any = until > topic.read;
         topic.read = until;
