@@ -966,9 +966,10 @@ mod tests {
         }
 
         /// A backlog with gaps of any length, and wrong stamps strewn into it,
-        /// never fifteen in a row: the good ones count as what they say, the
-        /// wrong ones for little more than the good one that follows; and however
-        /// little of it is here yet, what is decided is decided the same.
+        /// never fifteen in a row: the good ones count as what they say; a wrong one
+        /// that follows on a gap for little more than the good one that follows;
+        /// and however little of it is here yet, what is decided is decided the
+        /// same.
         #[test]
         fn gaps_are_believed_and_wrong_clocks_are_not(
             records in prop::collection::vec(
@@ -992,13 +993,20 @@ mod tests {
                 let (next_good_ms, _) = log[place..].iter().find(|(_, good)| *good).unwrap();
                 let behind = &stamps[place + 1..];
                 let early = &behind[..here.min(behind.len())];
+                let before = clock.watermark(BEATS).unwrap_or(Timestamp::MIN);
                 let early = sent_before(&mut clock.clone(), at(*ms), early, now);
                 let believed = sent_before(&mut clock, at(*ms), behind, now).expect("all is here");
                 prop_assert_eq!(early.unwrap_or(believed), believed);
                 if *good {
                     prop_assert_eq!(believed, at(*ms));
                 }
-                prop_assert!(believed <= at(next_good_ms + JUMP_MS));
+                // What is ahead by no more than the jump is believed as it is, and
+                // several of these may have carried the watermark past the good one.
+                let is_gap = at(*ms) > before.plus_ms(JUMP_MS);
+                let latest = at(next_good_ms + JUMP_MS);
+                if is_gap && latest >= before {
+                    prop_assert!(believed <= latest.max(before), "{believed:?}");
+                }
             }
         }
 
