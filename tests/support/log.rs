@@ -29,6 +29,8 @@ pub const KAFKA_AWAY: &[&str] = &[
     "reading from Kafka; it is tried again",
     "the restore consumer failed; it reads on",
     "the ends of the inputs are not known",
+    "nobody says where a partition begins and ends",
+    "nobody says where its past begins and ends",
     "where to start reading is not known yet",
     "making the producer anew",
     "the fate of a transaction is unknown",
