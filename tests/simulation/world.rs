@@ -119,7 +119,7 @@ impl Plan {
         // A record a transaction, unless each takes its time.
         let least_bytes = if marker_late_ms.max(marker_delay_ms) > 50 { 10_000 } else { 1 };
         let output_max_bytes = *random.pick(&[least_bytes, OUTPUT_MAX_BYTES]);
-        Plan {
+        let mut plan = Plan {
             partitions: random.between(1, if crowd { 2 } else { 3 }) as i32,
             changes_partitions: random.between(1, 4) as i32,
             processes: random.between(1, 3) as usize,
@@ -155,7 +155,12 @@ impl Plan {
             // Without transactions a process that does not know that it was
             // replaced may write what is of the past.
             longest_absence_ms: if at_least_once { session_timeout_ms / 5 } else { 60_000 },
+        };
+        if plan.tick_ms > 120 {
+            // A transaction takes ticks, and what was said must come to its end.
+            plan.output_max_bytes = plan.output_max_bytes.max(10_000);
         }
+        plan
     }
 }
 
