@@ -53,6 +53,15 @@ struct Question {
     fails: bool,
 }
 
+/// How long nothing was heard of an input.
+struct Silence {
+    since: i64,
+    /// For how much of that the process listened.
+    listened_ms: i64,
+    /// Which of [`Sim::unreachable`] it is, once it is too long.
+    told: Option<usize>,
+}
+
 enum Asked {
     Offsets(Vec<(Source, i32, OffsetAt)>),
     Committed(Vec<(Input, i32)>, Option<Result<Vec<FoundCommit>, String>>),
@@ -97,6 +106,10 @@ pub struct Client {
     pub unanswered_until: [i64; Input::ALL.len()],
     /// How often a restore was not allowed to begin or end a reading.
     pub refused_restores: usize,
+    polled_at: i64,
+    silences: BTreeMap<(Input, i32), Silence>,
+    /// How long an input may be silent before nobody waits for it (rule T4).
+    pub max_input_idle_ms: i64,
 }
 
 impl Client {
@@ -137,6 +150,9 @@ impl Client {
             fetch_late_ms: [0; Input::ALL.len()],
             unanswered_until: [0; Input::ALL.len()],
             refused_restores: 0,
+            polled_at: 0,
+            silences: BTreeMap::new(),
+            max_input_idle_ms: i64::MAX,
         }
     }
 
@@ -412,6 +428,60 @@ impl Sim {
         client.questions = rest;
     }
 
+    /// Tells the auditor of inputs that have not answered for too long (rule T4),
+    /// as where one question after another fails.
+    fn listen(
+        &mut self,
+        index: usize,
+        records: &[(Delivery, i32, Rc<Record>)],
+        events: &[LogEvent],
+    ) {
+        let Sim { clients, unreachable, now, .. } = self;
+        let client = &mut clients[index];
+        let Client { reading, silences, max_input_idle_ms, .. } = client;
+        let listened_ms = (*now - std::mem::replace(&mut client.polled_at, *now)).min(1_000);
+        let mut answers = BTreeSet::new();
+        for (delivery, partition, _) in records {
+            if let Delivery::Group(input) = delivery {
+                answers.insert((*input, *partition));
+            }
+        }
+        for event in events {
+            match event {
+                LogEvent::EndOfPartition { input, partition, .. } => {
+                    answers.insert((*input, *partition));
+                }
+                LogEvent::Offsets(_, Ok(found)) => {
+                    for (source, partition, kind, end) in found {
+                        let Source::Input(input) = *source else { continue };
+                        let place = (input, *partition);
+                        let read = reading.get(&place).map_or(i64::MIN, |reading| reading.position);
+                        if *kind == OffsetAt::LastStable && *end <= read {
+                            answers.insert(place);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        silences.retain(|place, _| reading.contains_key(place));
+        for place in reading.keys() {
+            let fresh = || Silence { since: *now, listened_ms: 0, told: None };
+            let silence = silences.entry(*place).or_insert_with(fresh);
+            silence.listened_ms += listened_ms;
+            if silence.listened_ms >= *max_input_idle_ms {
+                let told = *silence.told.get_or_insert_with(|| {
+                    unreachable.push((silence.since, *now));
+                    unreachable.len() - 1
+                });
+                unreachable[told].1 = *now;
+            }
+            if answers.contains(place) {
+                *silence = fresh();
+            }
+        }
+    }
+
     fn may_restore(&mut self, index: usize) -> Result<(), Error> {
         let refused = self.faults.restore_refused;
         if self.random.chance(refused) {
@@ -470,6 +540,7 @@ impl Log for SimLog {
                 sim.poll_group(self.client, events);
             }
             sim.answers(self.client, events);
+            sim.listen(self.client, &records, events);
             let client = &mut sim.clients[self.client];
             if let Some(outcome) = client.outcomes.pop_front() {
                 events.push(LogEvent::Submitted(outcome));

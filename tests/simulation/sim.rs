@@ -34,7 +34,8 @@ pub struct Sim {
     pub brokers_away_until: i64,
     /// Partitions that nobody can read or ask about until then.
     pub leaderless: BTreeMap<TopicPartition, i64>,
-    /// From when until when somebody did not reach the brokers, at most.
+    /// From when until when somebody did not reach the brokers, at most; or heard
+    /// nothing of an input for too long.
     pub unreachable: Vec<(i64, i64)>,
     pub trace: Trace,
 }

@@ -269,6 +269,7 @@ impl World {
         let mut new = Client::new(name, clock.clone(), self.plan.read_ahead);
         new.at_least_once = self.plan.at_least_once;
         new.fetch_late_ms = self.plan.fetch_late_ms;
+        new.max_input_idle_ms = self.plan.rules.max_input_idle_ms;
         sim.clients.push(new);
         let wrong = sim.faults.clock_step_per_s > 0.0 && sim.random.chance(0.3);
         let wall_offset_ms = if wrong { sim.random.between(-600_000, 600_000) } else { 0 };

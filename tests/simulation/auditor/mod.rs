@@ -29,7 +29,8 @@ const OVERLOOKED_MS: i64 = 12_500;
 pub struct Observed<'a> {
     pub kafka: &'a Kafka,
     pub redis: &'a BTreeMap<String, Hash>,
-    /// From when until when somebody did not reach the brokers, at most.
+    /// From when until when somebody did not reach the brokers, at most, or heard
+    /// nothing of an input for too long.
     pub unreachable: &'a [(i64, i64)],
     pub now: i64,
 }
@@ -510,6 +511,7 @@ impl DeviceAudit<'_> {
         let online = (Status::Online, Connectivity::HeartbeatOnly);
         let offline = (Status::Offline, Connectivity::None);
         let mut shown = None;
+        let open = moments::open_transactions(observed.kafka, self.device.partition);
         for (index, said) in heartbeats.iter().enumerate() {
             if shown != Some(online) {
                 let expected = (online.0, online.1, said.at);
@@ -526,7 +528,9 @@ impl DeviceAudit<'_> {
             let behind = following
                 .is_some_and(|next| moments::was_behind(self.moments, deadline, next.offset));
             let cut_off = following.is_some_and(|next| {
-                moments::was_cut_off(self.moments, next.offset, observed.unreachable)
+                [observed.unreachable, &open]
+                    .into_iter()
+                    .any(|spans| moments::was_cut_off(self.moments, next.offset, spans))
             });
             let expected = (offline.0, offline.1, deadline);
             let found = changes.peek() == Some(&expected);
@@ -536,7 +540,8 @@ impl DeviceAudit<'_> {
                 changes.next();
                 shown = Some(offline);
             } else if must && behind && cut_off {
-                // An input that could not be read was passed over (rule T4).
+                // An input that could not be read was passed over, or an open
+                // transaction held the clock and nobody's records (rule T4).
                 *counts.entry("overlooked").or_default() += 1;
             } else if must {
                 let found = changes.peek();

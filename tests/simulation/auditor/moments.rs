@@ -71,6 +71,24 @@ pub fn was_cut_off(moments: &[Moment], heartbeat: i64, unreachable: &[(i64, i64)
     unreachable.iter().any(overlaps)
 }
 
+/// From when until when transactions of other producers were open in the inputs
+/// beside the heartbeats of a partition: they hold the clock (rule T4).
+pub fn open_transactions(kafka: &Kafka, partition: i32) -> Vec<(i64, i64)> {
+    let mut all = Vec::new();
+    for input in [Input::Lifecycle, Input::VpnSessions] {
+        let mut spans: BTreeMap<u64, (i64, i64)> = BTreeMap::new();
+        for record in &kafka.log((Topic::Input(input), partition)).archive {
+            let Some(transaction) = record.transaction else { continue };
+            let span = spans.entry(transaction).or_insert((record.appended_at, i64::MAX));
+            if record.control {
+                span.1 = record.appended_at;
+            }
+        }
+        all.extend(spans.into_values());
+    }
+    all
+}
+
 pub fn moments(
     kafka: &Kafka,
     by_partition: &BTreeMap<i32, Vec<Moment>>,
