@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use support::events::{self, device_id};
 use support::kafka::KafkaBroker;
+use support::log::{OTHER_GROUP, REDIS_AWAY};
 use support::redis::{RedisServer, hash};
 use support::service::{DeviceStatus, ServiceConfig, run};
 use support::wait::{now_ms, wait_for};
@@ -35,7 +36,10 @@ fn the_second_installation_leaves_the_view_of_the_first_until_it_is_told_to_take
     let second_topics = broker.service_topics("second", 4);
     let (first_group, second_group) = (&first_topics.group, &second_topics.group);
     let config = |topics| ServiceConfig::new(broker, topics).redis(&redis.url());
-    let (first_config, second_config) = (config(&first_topics), config(&second_topics));
+    let first_config = config(&first_topics);
+    // It may find Redis later than the keys of the first.
+    let told = [OTHER_GROUP, REDIS_AWAY];
+    let second_config = config(&second_topics).announce(&told);
     let producer = broker.producer();
     let devices: Vec<String> = (0..20).map(device_id).collect();
     let beat = |device: &String| events::heartbeat_every(device, now_ms(), HOUR);

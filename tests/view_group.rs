@@ -14,6 +14,7 @@ use device_status::view::RedisView;
 use device_status::view::claim::{Group, claim_at_start};
 use device_status::view::read::Reader;
 use redis::{Connection, ConnectionLike};
+use support::log::{InProcess, OTHER_GROUP, VIEW_FLUSHED};
 use support::owner::{Dice, EPOCH, NOW, Owner, PARTITION, PASS, filled, id, run};
 use support::redis::{HostClock, RedisServer, flush_all, group, hash, wait_for};
 use support::redis_cluster::RedisCluster;
@@ -21,6 +22,9 @@ use support::wait::pause;
 
 /// Longer than the view waits until it looks again.
 const SEVERAL_LOOKS: Duration = Duration::from_secs(12);
+
+/// What is told here, and of what happens to the keys.
+const TOLD: &[&str] = &[OTHER_GROUP, VIEW_FLUSHED];
 
 fn others() -> Group {
     Group { partitions: 4, ..Group::named("the-others") }
@@ -49,6 +53,7 @@ fn keys(redis: &mut dyn ConnectionLike, pattern: &str) -> Vec<String> {
 
 #[test]
 fn another_group_changes_no_key_and_says_so() {
+    InProcess::announce(TOLD);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut first = filled(&server, 60, true, PASS);
@@ -117,6 +122,7 @@ fn another_group_changes_no_key_and_says_so() {
 
 #[test]
 fn after_a_flush_who_had_the_prefix_has_it_again() {
+    InProcess::announce(TOLD);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut first = filled(&server, 60, true, PASS);
@@ -149,6 +155,7 @@ fn after_a_flush_who_had_the_prefix_has_it_again() {
 
 #[test]
 fn a_marker_that_names_another_group_ends_writing_until_it_is_gone() {
+    InProcess::announce(TOLD);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut owner = filled(&server, 30, true, PASS);
@@ -177,6 +184,7 @@ fn a_marker_that_names_another_group_ends_writing_until_it_is_gone() {
 /// The markers alone tell it, wherever they are, and so does the owner alone.
 #[test]
 fn one_key_that_names_another_group_is_enough() {
+    InProcess::announce(TOLD);
     let server = RedisServer::start();
     let mut redis = server.connection();
     for (key, other) in [
@@ -198,6 +206,7 @@ fn one_key_that_names_another_group_is_enough() {
 
 #[test]
 fn markers_without_a_group_are_ours_and_get_its_name() {
+    InProcess::announce(TOLD);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut owner = filled(&server, 20, false, PASS);
@@ -215,6 +224,7 @@ fn markers_without_a_group_are_ours_and_get_its_name() {
 
 #[test]
 fn a_view_is_taken_from_another_group_on_purpose() {
+    InProcess::announce(TOLD);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let mut first = filled(&server, 200, true, PASS);
@@ -281,6 +291,7 @@ fn a_view_is_taken_from_another_group_on_purpose() {
 
 #[test]
 fn of_two_groups_that_start_at_once_one_has_the_prefix() {
+    InProcess::announce(TOLD);
     let server = RedisServer::start();
     let mut redis = server.connection();
     let redis_config = config(server.url());
@@ -315,6 +326,7 @@ fn of_two_groups_that_start_at_once_one_has_the_prefix() {
 
 #[test]
 fn on_a_cluster_every_node_by_itself_tells_of_the_group() {
+    InProcess::announce(TOLD);
     let cluster = RedisCluster::start(3, false);
     let redis_config = Redis { url: cluster.url(), refresh_interval: PASS, ..Redis::default() };
     // A group of one partition.

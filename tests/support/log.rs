@@ -46,6 +46,9 @@ pub const VIEW_FLUSHED: &str = "the view was flushed, replaced or set back";
 pub const REDIS_ANEW: &[&str] =
     &[REDIS_LOST, REDIS_AWAY, VIEW_FLUSHED, "the view was lost or set back; writing it again"];
 
+/// What a service says whose `redis.prefix` is another group's.
+pub const OTHER_GROUP: &str = "the keys in Redis belong to another group";
+
 /// What an owner says that finds the marker of its successor.
 pub const VIEW_SUPERSEDED: &str = "a later owner writes to the view";
 
