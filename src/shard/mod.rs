@@ -268,6 +268,10 @@ impl Shard {
         last_stable: i64,
     ) {
         self.watermarks.learn_end(input, asked_at, high_watermark, last_stable);
+        // While a record waits, the merge looks itself.
+        if self.merge.is_empty() && self.watermarks.has_unread(input) == Some(false) {
+            self.merge.answered(input);
+        }
     }
 
     /// Reading was interrupted: the input is behind until shown otherwise

@@ -466,6 +466,24 @@ fn a_pause_or_a_rewind_gives_an_input_its_time_again() {
     assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
 }
 
+#[test]
+fn an_input_that_was_passed_over_holds_again_once_it_is_known_to_be_idle() {
+    let mut told = Told::new();
+    told.heartbeat(&device(1));
+    told.shard.learn_end(Input::VpnSessions, told.now.broker, 5, 5);
+    assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
+    assert!(told.shard.is_passed_over(Input::VpnSessions));
+    // That its leader tells of records is no answer; that there are none is one,
+    // though nobody waits just now.
+    told.shard.learn_end(Input::VpnSessions, told.now.broker, 6, 6);
+    assert!(told.shard.is_passed_over(Input::VpnSessions));
+    told.shard.learn_end(Input::VpnSessions, told.now.broker, 0, 0);
+    assert!(!told.shard.is_passed_over(Input::VpnSessions));
+    told.heartbeat(&device(1));
+    told.shard.learn_end(Input::VpnSessions, told.now.broker, 5, 5);
+    assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
+}
+
 fn letter(offset: i64, bytes: usize) -> DeadLetter {
     DeadLetter {
         input: Input::Heartbeats,

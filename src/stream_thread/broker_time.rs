@@ -11,6 +11,8 @@ const STALE_MS: i64 = 5_000;
 pub struct BrokerTime {
     offset_ms: Option<i64>,
     reported_ms: i64,
+    /// A sender's stamp says that it is stale, which only a report can tell.
+    in_doubt: bool,
 }
 
 impl BrokerTime {
@@ -24,6 +26,7 @@ impl BrokerTime {
         let known = self.now(received_ms);
         self.offset_ms = Some(stamp.0 - received_ms);
         self.reported_ms = received_ms;
+        self.in_doubt = false;
         known.is_none_or(|known| stamp > known.plus_ms(STALE_MS))
     }
 
@@ -38,11 +41,28 @@ impl BrokerTime {
     /// to take another broker's word for the time, it is forgotten until the
     /// next report.
     pub fn doubt(&mut self, stamp: Timestamp, monotonic_ms: i64) {
-        let stale = self.now(monotonic_ms).is_some_and(|now| stamp > now.plus_ms(STALE_MS));
-        let stale = stale && self.age_ms(monotonic_ms) > STALE_MS;
-        if stale {
+        if self.is_behind(stamp, monotonic_ms) && self.age_ms(monotonic_ms) > STALE_MS {
             self.forget();
         }
+    }
+
+    /// The same of a stamp that a sender has put on its record. Its clock may be
+    /// wrong, so that what is known stays known; but it is asked for anew, once
+    /// the last report is as old.
+    pub fn doubt_by_sender(&mut self, stamp: Timestamp, monotonic_ms: i64) {
+        self.in_doubt |= self.is_behind(stamp, monotonic_ms);
+    }
+
+    fn is_behind(&self, stamp: Timestamp, monotonic_ms: i64) -> bool {
+        self.now(monotonic_ms).is_some_and(|now| stamp > now.plus_ms(STALE_MS))
+    }
+
+    /// Whether a report is needed: nothing is known, it is in doubt, or the last
+    /// report is `interval_ms` old.
+    #[must_use]
+    pub fn wants_report(&self, monotonic_ms: i64, interval_ms: i64) -> bool {
+        let age_ms = self.age_ms(monotonic_ms);
+        self.offset_ms.is_none() || self.in_doubt && age_ms > STALE_MS || age_ms >= interval_ms
     }
 
     /// The time is not known until the next report.
@@ -51,8 +71,7 @@ impl BrokerTime {
     }
 
     /// How long ago the last report came, in milliseconds.
-    #[must_use]
-    pub fn age_ms(&self, monotonic_ms: i64) -> i64 {
+    fn age_ms(&self, monotonic_ms: i64) -> i64 {
         monotonic_ms - self.reported_ms
     }
 }
@@ -74,6 +93,22 @@ mod tests {
         assert_eq!(time.now(15_000), None);
         time.doubt(Timestamp(9_000_000), 15_000);
         assert_eq!(time.now(15_000), None);
+    }
+
+    #[test]
+    fn a_senders_stamp_asks_for_the_time_and_forgets_nothing() {
+        let mut time = BrokerTime::default();
+        assert!(time.wants_report(5_000, 55_000), "nothing is known");
+        time.report(Timestamp(1_000_000), 5_000);
+        time.doubt_by_sender(Timestamp(1_010_000), 15_000);
+        assert!(!time.wants_report(15_000, 55_000), "not stamped that much later");
+        time.doubt_by_sender(Timestamp(9_000_000), 6_000);
+        assert!(!time.wants_report(6_000, 55_000), "just reported");
+        assert!(time.wants_report(15_000, 55_000), "still in doubt");
+        assert_eq!(time.now(15_000), Some(Timestamp(1_010_000)));
+        time.report(Timestamp(1_010_000), 15_010);
+        assert!(!time.wants_report(15_010, 55_000), "the sender's clock was wrong");
+        assert!(time.wants_report(70_010, 55_000), "it is old");
     }
 
     #[test]

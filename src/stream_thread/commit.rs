@@ -207,9 +207,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
         // Unknown it is also after a commit that had to be looked up: what the
         // broker reported of its records is lost.
-        let stale = self.broker_time.now(now_ms).is_none()
-            || self.broker_time.age_ms(now_ms) >= BROKER_TIME_INTERVAL_MS;
-        if stale && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running()) {
+        let wanted = self.broker_time.wants_report(now_ms, BROKER_TIME_INTERVAL_MS);
+        if wanted && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running()) {
             slot.shard.write_epoch();
         }
         let rewrite = if self.view.backlog() < VIEW_BACKLOG_HIGH { REWRITE_PER_COMMIT } else { 0 };

@@ -280,13 +280,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let mut failed: Vec<(i32, Error)> = Vec::new();
         let mut received = 0;
         let mut restored = false;
-        let mut latest = None;
+        let (mut latest, mut latest_of_senders) = (None, None);
         let mut on_record = |delivery: Delivery, record: RecordRef<'_>| {
             received += 1;
             let Some(slot) = slots.get_mut(&record.partition) else { return };
             match delivery {
                 Delivery::Group(input) => {
-                    latest = latest.max(record.stamped_by_broker.then_some(record.timestamp));
+                    let by_broker = record.stamped_by_broker;
+                    let latest = if by_broker { &mut latest } else { &mut latest_of_senders };
+                    *latest = (*latest).max(Some(record.timestamp));
                     reading::offer(slot, input, &record, settings);
                 }
                 Delivery::Restore(source) => {
@@ -305,6 +307,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
         if let Some(latest) = latest {
             self.broker_time.doubt(latest, now.monotonic_ms);
+        }
+        if let Some(latest) = latest_of_senders {
+            self.broker_time.doubt_by_sender(latest, now.monotonic_ms);
         }
         for (partition, error) in failed {
             if let Error::Fatal(fatal) = error {

@@ -311,6 +311,30 @@ fn a_machine_that_slept_does_not_believe_its_clock_where_a_shard_was_later() {
 }
 
 #[test]
+fn a_machine_that_slept_asks_for_the_time_where_senders_stamps_are_later() {
+    worlds(
+        |plan| {
+            plan.session_timeout_ms = 120_000;
+            plan.shape.create_time = true;
+        },
+        |script| {
+            for at in [10_000, 75_000, 100_000] {
+                script.polls("device", at, at + 100, 20_000);
+            }
+            script.says(Some("registered"), 20_000, registered(""));
+            script.until_it("reported", |script| script.has_in_changelog("d/registered"));
+            script.until(script.now() + 200);
+            // The idle inputs hold the heartbeat, since it seems to be of much later.
+            script.sleeps(0, 60_000);
+            script.until(110_000);
+            let expected = [since(ONLINE, 10_000), since(OFFLINE, 41_000), since(ONLINE, 75_000)];
+            assert_eq!(script.changes("device"), expected);
+            script.ends_well();
+        },
+    );
+}
+
+#[test]
 fn a_question_that_takes_long_does_not_keep_another_from_being_put() {
     worlds(
         |_| {},
