@@ -8,7 +8,7 @@ use std::time::Duration;
 use device_status::wire::proto::v1::{Status, StatusChanged};
 use support::events::{self, device_id};
 use support::kafka::{EventProducer, Isolation, KafkaBroker, RawRecord, Record, ServiceTopics};
-use support::log::{KAFKA_AWAY, LOST};
+use support::log::{KAFKA_AWAY, LOST, REDIS_LOST};
 use support::process::free_port;
 use support::redis::{self, RedisServer};
 use support::service::{DeviceStatus, ServiceConfig};
@@ -64,7 +64,8 @@ fn a_process_stopped_for_longer_than_any_deadline_reads_before_it_judges() {
 
     // The group may take the partitions away, and requests run out of time.
     service.announce(KAFKA_AWAY);
-    service.announce(&[LOST]);
+    // A call that is interrupted costs the view its connection.
+    service.announce(&[LOST, REDIS_LOST]);
     // Deadline 3 s and a grace of 1 s: everybody would be Offline by a clock
     // that went on while nothing was read.
     service.pause();
@@ -320,7 +321,7 @@ fn records_that_are_deleted_before_they_are_read_are_told_and_reading_goes_on() 
     let broker = KafkaBroker::shared();
     let redis = RedisServer::start();
     let topics = broker.service_topics("deleted-unread", 1);
-    let told = ["records were deleted before they were read", "offset reset"];
+    let told = ["records were deleted before they were read", "offset reset", REDIS_LOST];
     let config = ServiceConfig::new(broker, &topics).redis(&redis.url()).announce(&told);
     let service = DeviceStatus::start_ready(&config);
     let producer = broker.producer();

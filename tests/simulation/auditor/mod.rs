@@ -394,7 +394,9 @@ impl DeviceAudit<'_> {
             if value.version <= most {
                 *counts.entry("repeated changes").or_default() += 1;
             }
-            most = value.version;
+            // A batch that is sent again may be cut short by a crash, and what comes
+            // next follows on what was sent before.
+            most = most.max(value.version);
         }
         Ok(())
     }
