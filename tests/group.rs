@@ -10,7 +10,7 @@ use device_status::shard::Input;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use support::events::{self, device_id};
 use support::kafka::{Isolation, KafkaBroker, ServiceTopics};
-use support::log::{INSTANCE_ID_TAKEN, KAFKA_AWAY};
+use support::log::{INSTANCE_ID_TAKEN, KAFKA_AWAY, REDIS_LOST};
 use support::process::free_port;
 use support::redis::RedisServer;
 use support::service::{DeviceStatus, ServiceConfig};
@@ -241,6 +241,7 @@ fn whoever_comes_back_late_to_an_instance_id_that_another_has_ends() {
     let mut first = DeviceStatus::start_ready(&config().announce(INSTANCE_ID_TAKEN));
     // What it had asked for is late once it goes on.
     first.announce(KAFKA_AWAY);
+    first.announce(&[REDIS_LOST]);
     first.pause();
     // Refused until the session of the first has ended.
     let second = DeviceStatus::start_ready(&config().announce(INSTANCE_ID_TAKEN));
