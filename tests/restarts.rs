@@ -115,13 +115,13 @@ fn rolling_restart_moves_nothing(label: &str, protocol: &str) {
     });
     for n in 0..services.len() {
         let before: Vec<f64> = services.iter().map(rebalances).collect();
-        let held = partitions(&services[n]);
+        let held = two_partitions(&services[n]);
         assert!(services[n].terminate().success());
         traffic.flow_for(5);
         services[n] = DeviceStatus::start(&configs[n]);
         let returned = &services[n];
         traffic.flow_until("the process to be back", || ready(returned));
-        assert_eq!(partitions(&services[n]), held, "what it had before");
+        assert_eq!(two_partitions(&services[n]), held, "what it had before");
         for other in (0..services.len()).filter(|other| *other != n) {
             assert_eq!(rebalances(&services[other]), before[other], "process {other} was touched");
             assert!(ready(&services[other]));
@@ -130,14 +130,21 @@ fn rolling_restart_moves_nothing(label: &str, protocol: &str) {
     traffic.assert_each_change_once(broker);
 }
 
-/// The partitions whose shards a process runs.
-fn partitions(service: &DeviceStatus) -> Vec<String> {
-    let (_, body) = service.get("/metrics").unwrap();
-    let lines = body.lines().filter(|line| line.starts_with("device_status_clock_lag_seconds{"));
-    let label = |line: &str| line.split('"').nth(1).map(str::to_owned);
-    let mut partitions: Vec<String> = lines.filter_map(label).collect();
-    partitions.sort();
-    partitions
+/// The two partitions whose devices a process counts. The gauges of a partition
+/// that it has given back stay, at zero.
+#[track_caller]
+fn two_partitions(service: &DeviceStatus) -> Vec<String> {
+    wait_for(SOON, "the devices of two partitions to be counted", || {
+        let (_, body) = service.get("/metrics").map_err(|error| error.to_string())?;
+        let lines = body.lines().filter(|line| line.starts_with("device_status_devices{"));
+        let counted = lines.filter(|line| !line.ends_with(" 0"));
+        let partition =
+            |line: &str| Some(line.split_once("partition=\"")?.1.chars().next()?.to_string());
+        let mut partitions: Vec<String> = counted.filter_map(partition).collect();
+        partitions.sort();
+        partitions.dedup();
+        if partitions.len() == 2 { Ok(partitions) } else { Err(format!("{partitions:?}")) }
+    })
 }
 
 #[test]
