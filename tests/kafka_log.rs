@@ -245,6 +245,38 @@ fn reads_commits_and_restores_as_the_loop_does() {
 }
 
 #[test]
+fn a_refused_transaction_does_not_get_the_next_one_refused() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("log-refused", 1);
+    let mut heard = Heard::start(&config(broker, &topics), "p1");
+    heard.wait_assigned();
+
+    // Many records: some are in flight when the offsets are refused, since their
+    // metadata is longer than a broker takes.
+    let mut good = changelog_batch("one", 1);
+    let record = good.shards[0].records[0].clone();
+    let large = OutputRecord { value: Some(vec![b'x'; 10_000]), ..record };
+    good.shards[0].records = vec![large; 1_000];
+    let mut bad = good.clone();
+    bad.shards[0].metadata = "x".repeat(10_000);
+    let (good, bad) = (Arc::new(good), Arc::new(bad));
+    let mut outcome_of = |batch: &Arc<Batch>| {
+        heard.log.submit(batch.clone());
+        heard.wait("an outcome", |event| match event {
+            LogEvent::Submitted(outcome) => Some(format!("{outcome:?}")),
+            _ => None,
+        })
+    };
+    for attempt in 0..10 {
+        let refused = outcome_of(&bad);
+        assert!(refused.starts_with("Refused"), "attempt {attempt}: {refused}");
+        let committed = outcome_of(&good);
+        assert!(committed.starts_with("Committed"), "attempt {attempt}: {committed}");
+    }
+    heard.log.close();
+}
+
+#[test]
 fn a_restore_that_is_begun_anew_at_once_reads_all_again() {
     let broker = KafkaBroker::shared();
     let topics = broker.service_topics("log-anew", 2);

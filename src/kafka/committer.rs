@@ -13,9 +13,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
-use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig,
-};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
@@ -32,6 +30,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A transaction that is not through by then is given up: the broker's own
 /// limit is `transaction.timeout.ms` (rule C4).
 const COMMIT_DEADLINE_MS: i64 = 15_000;
+/// How long an abort waits at a time, before delivery reports are served again.
+const ABORT_STEP_MS: i64 = 100;
+const ABORT_STEP: Duration = Duration::from_millis(ABORT_STEP_MS as u64);
 
 /// The names of the topics that are written and committed.
 #[derive(Clone, Debug)]
@@ -389,10 +390,21 @@ impl Worker {
         let clock = self.clock.clone();
         let started_ms = clock.monotonic_ms();
         let Some(producer) = &self.producer else { return Ok(()) };
-        // Aborting with unsent messages would wait for them.
-        producer.purge(PurgeConfig::default().queue().inflight());
-        drain(producer, &*clock, started_ms)?;
-        until(&*clock, started_ms, || producer.abort_transaction(REQUEST_TIMEOUT))
+        // librdkafka purges what was not sent, here and at the error that made the
+        // abort necessary, and lets what is in flight be answered. A purge of our
+        // own would leave a gap in the sequence numbers, and the next transaction
+        // would be refused for it (OUT_OF_ORDER_SEQUENCE_NUMBER). Delivery reports
+        // are served here: the abort waits for them, and does not serve them.
+        loop {
+            serve_reports(producer, &*clock, clock.monotonic_ms() + ABORT_STEP_MS);
+            match producer.abort_transaction(ABORT_STEP) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable()
+                        && clock.monotonic_ms() - started_ms < COMMIT_DEADLINE_MS => {}
+                Err(error) => return Err(failure(error)),
+            }
+        }
     }
 }
 
@@ -447,24 +459,31 @@ fn drain(
     clock: &dyn Clock,
     started_ms: i64,
 ) -> Result<(), Failure> {
+    if serve_reports(producer, clock, started_ms + COMMIT_DEADLINE_MS) {
+        return Ok(());
+    }
+    Err(Failure::Recreate(format!(
+        "{} records were not acknowledged in {COMMIT_DEADLINE_MS} ms",
+        producer.in_flight_count()
+    )))
+}
+
+/// Serves delivery reports until none is awaited (`true`), or until a time of
+/// the monotonic clock.
+fn serve_reports(producer: &BaseProducer<ProducerSide>, clock: &dyn Clock, until_ms: i64) -> bool {
     loop {
         let before = producer.in_flight_count();
-        if before == 0 {
-            break;
-        }
         producer.poll(Duration::ZERO);
+        if before == 0 {
+            return true;
+        }
         if producer.in_flight_count() == before {
             SystemClock::pause(REPORTS_STEP);
         }
-        if clock.monotonic_ms() - started_ms > COMMIT_DEADLINE_MS {
-            return Err(Failure::Recreate(format!(
-                "{} records were not acknowledged in {COMMIT_DEADLINE_MS} ms",
-                producer.in_flight_count()
-            )));
+        if clock.monotonic_ms() > until_ms {
+            return false;
         }
     }
-    producer.poll(Duration::ZERO);
-    Ok(())
 }
 
 fn until(
