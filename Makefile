@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint run soak test torture
+.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint quick run soak test test-all torture
 
 # What cargo builds, wherever it was told to put it.
 built := $(or $(CARGO_TARGET_DIR),target)/debug/device-status
@@ -27,6 +27,20 @@ test: need-build lint ## Everything: format, lints, and all tests against real K
 	@# Without a network, WITHOUT_EXAMPLES=1 leaves out the examples in other languages.
 	[ -n "$$WITHOUT_EXAMPLES" ] || scripts/examples.sh
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} cargo test --no-fail-fast
+
+quick: need-build lint ## What needs neither Kafka nor Redis: under two minutes once built
+	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} SIM_SEEDS=$${SIM_SEEDS:-100} \
+		cargo test --lib --test pure --test simulation
+
+test-all: need-build ## `make test`, and what is too long for it; about an hour and a half
+	@SECONDS=0; set -e; \
+	$(MAKE) test; \
+	$(MAKE) torture; \
+	BACKLOG_STARTS=$${BACKLOG_STARTS:-10} cargo test --test chaos backlog -- --nocapture; \
+	$(MAKE) chaos; \
+	$(MAKE) soak; \
+	$(MAKE) fuzz; \
+	echo "make test-all took $$((SECONDS / 60)) minutes"
 
 lint: need-build need-lint ## Format and lints only
 	cargo fmt --check
