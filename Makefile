@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint run soak test torture
+.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint quick run soak test test-all torture
 
 # What cargo builds, wherever it was told to put it.
 built := $(or $(CARGO_TARGET_DIR),target)/debug/device-status
@@ -21,12 +21,26 @@ demo: need-build ## A fleet, the service and a live picture of it, all in one pr
 test: need-build lint ## Everything: format, lints, and all tests against real Kafka and Redis
 	scripts/need.sh java maven redis prometheus
 	scripts/kafka.sh fetch
-	@# A broker from before the group protocol "consumer", for tests/group_protocol.rs.
+	@# A broker from before the group protocol "consumer", for tests/kafka/group_protocol.rs.
 	KAFKA_VERSION=3.9.1 scripts/kafka.sh fetch
 	scripts/deny.sh
 	@# Without a network, WITHOUT_EXAMPLES=1 leaves out the examples in other languages.
 	[ -n "$$WITHOUT_EXAMPLES" ] || scripts/examples.sh
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} cargo test --no-fail-fast
+
+quick: need-build lint ## What needs neither Kafka nor Redis: under two minutes once built
+	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} SIM_SEEDS=$${SIM_SEEDS:-100} \
+		cargo test --lib --test pure --test simulation
+
+test-all: need-build ## `make test`, and what is too long for it; about an hour and a half
+	@SECONDS=0; set -e; \
+	$(MAKE) test; \
+	$(MAKE) torture; \
+	BACKLOG_STARTS=$${BACKLOG_STARTS:-10} cargo test --test chaos backlog -- --nocapture; \
+	$(MAKE) chaos; \
+	$(MAKE) soak; \
+	$(MAKE) fuzz; \
+	echo "make test-all took $$((SECONDS / 60)) minutes"
 
 lint: need-build need-lint ## Format and lints only
 	cargo fmt --check
@@ -49,7 +63,7 @@ bench: need-build ## Benchmarks: the parts, then all of it beside a bare consume
 	cargo bench --bench shard --bench wire --bench view
 	mkdir -p target/bench
 	MEMORY_DEVICES=$${MEMORY_DEVICES:-10000000} MEMORY_REPORT=$$PWD/target/bench/memory.json \
-		cargo test --release --test memory -- --nocapture
+		cargo test --release --test pure memory -- --nocapture
 	cargo bench --bench end_to_end
 
 bench-quick: need-build ## The end-to-end benchmark with less of everything, in some minutes
@@ -63,11 +77,11 @@ torture: need-build ## Thousands of simulated worlds (SEEDS=n, FIRST=n); make to
 chaos: need-build ## Real faults, 5 minutes with each group protocol (CHAOS_SECONDS=n, CHAOS_SEED=n, CHAOS_THREADS=n)
 	@scripts/need.sh java maven redis
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-300} CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} \
-		cargo test --test chaos -- --nocapture --test-threads=1
+		cargo test --test chaos faults -- --nocapture --test-threads=1
 
 soak: need-build ## Twenty ordinary minutes (SOAK_SECONDS=n) against a real broker, which must leave no trace
 	@scripts/need.sh java maven redis
-	SOAK_SECONDS=$${SOAK_SECONDS:-1200} cargo test --test soak -- --nocapture
+	SOAK_SECONDS=$${SOAK_SECONDS:-1200} cargo test --test chaos soak -- --nocapture
 
 fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json)
 	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)

@@ -38,7 +38,7 @@
 //! # Architecture invariants
 //!
 //! - `shard` and `wire` do no I/O, read no clock, use no randomness, and cannot
-//!   fail but by value. `tests/tidy.rs` and `clippy.toml` hold that line.
+//!   fail but by value. `tests/pure/tidy.rs` and `clippy.toml` hold that line.
 //! - A status is a function of the row and of an instant, and a row is a join of
 //!   its events: same events, any order, any duplicates, same row.
 //! - Nobody expires but by the shard's clock, and the clock never passes what

@@ -248,7 +248,7 @@ impl Report {
             self.at_most(name, most);
         }
         fs::create_dir_all(output).expect("the output directory");
-        // What `tests/memory.rs` counted, where `make bench` had it count.
+        // What `tests/pure/memory.rs` counted, where `make bench` had it count.
         if let Ok(counted) = fs::read(output.join("memory.json")) {
             let counted: Map<String, Value> = serde_json::from_slice(&counted).expect("JSON");
             self.values.extend(counted);

@@ -24,7 +24,7 @@ fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
 pub fn example() -> String {
     let mut out = String::from(
         "# device-status: every key, with its default. Made from the table in\n\
-         # src/config/keys.rs by `UPDATE=1 cargo test --test configuration_docs`.\n\
+         # src/config/keys.rs by `UPDATE=1 cargo test --test pure configuration`.\n\
          #\n\
          # Check your own with `device-status config check --config FILE`.\n",
     );
@@ -82,7 +82,7 @@ pub fn reference() -> String {
         "# Configuration\n\
          \n\
          <!-- Made from the table in src/config/keys.rs by\n\
-         \u{20}    `UPDATE=1 cargo test --test configuration_docs`. -->\n\
+         \u{20}    `UPDATE=1 cargo test --test pure configuration`. -->\n\
          \n\
          Everything has a default. A TOML file, named with `--config FILE`, goes before the\n\
          defaults, the environment before the file, and `--set KEY=VALUE` on the command line\n\

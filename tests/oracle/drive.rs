@@ -11,8 +11,8 @@ use device_status::shard::{
 use device_status::wire::changelog;
 use proptest::prelude::*;
 
-use crate::history::{History, devices};
-use crate::model::{Oracle, Shown};
+use super::history::{History, devices};
+use super::model::{Oracle, Shown};
 
 /// How the records reach the shard.
 #[derive(Clone, Debug)]

@@ -10,8 +10,8 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use prost::Message as _;
 
-use crate::history::{DEVICES, FOREVER_MS, Gap, History, Sent, Step, What, devices, wide_steps};
-use crate::sequence::{Expected, sequences};
+use super::history::{DEVICES, FOREVER_MS, Gap, History, Sent, Step, What, devices, wide_steps};
+use super::sequence::{Expected, sequences};
 
 /// Longer than the last heartbeat of a history counts.
 const SILENCE_MS: i64 = 300_000_000;

@@ -9,7 +9,7 @@ use device_status::shard::{
 };
 use proptest::prelude::*;
 
-use crate::model::{Fact, Oracle};
+use super::model::{Fact, Oracle};
 
 pub const BASE_MS: i64 = 1_700_000_000_000;
 pub const DEVICES: u8 = 4;

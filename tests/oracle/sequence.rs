@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use device_status::shard::{Cause, DeviceId, EventBody, ScopeEvent, StatusChange};
 
-use crate::history::{History, devices};
-use crate::model::{Oracle, Row, Shown, cause_of};
+use super::history::{History, devices};
+use super::model::{Oracle, Row, Shown, cause_of};
 
 /// What a change must say.
 #[derive(Clone, Debug, PartialEq)]

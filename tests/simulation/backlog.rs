@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use device_status::shard::Input;
 use device_status::wire::proto::v1::{Connectivity, Status};
 
-use crate::fleet::{Fleet, Told};
 use crate::kafka::Message;
+use crate::oracle::fleet::{Fleet, Told};
 use crate::script::{Script, worlds};
 use crate::sim::START_MS;
 use crate::workload::ABSURD;

@@ -21,18 +21,8 @@ mod suspended;
 mod workload;
 mod world;
 
-#[path = "../oracle/fleet.rs"]
-#[allow(dead_code, reason = "each test binary uses a part of it")]
-mod fleet;
-#[path = "../oracle/history.rs"]
-#[allow(dead_code, reason = "each test binary uses a part of it")]
-mod history;
-#[path = "../oracle/model.rs"]
-#[allow(dead_code, reason = "each test binary uses a part of it")]
-mod model;
-#[path = "../oracle/sequence.rs"]
-#[allow(dead_code, reason = "each test binary uses a part of it")]
-mod sequence;
+#[path = "../oracle/mod.rs"]
+mod oracle;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -13,4 +13,5 @@ pub mod redis_tls;
 pub mod secure;
 pub mod sender;
 pub mod service;
+pub mod topics;
 pub mod wait;

@@ -1,0 +1,11 @@
+//! The commands of the built binary as black boxes.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod configuration;
+mod demo;
+mod explain;
+mod explain_kafka;
+mod signals;
+mod simulate;

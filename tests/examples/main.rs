@@ -1,0 +1,7 @@
+//! What the files in examples/ and deploy/ say of the service holds.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod deploy;
+mod languages;

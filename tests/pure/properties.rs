@@ -1,0 +1,282 @@
+//! Proves the core against an oracle that was written apart from it: generated
+//! histories, told to a shard in every way in which Kafka may tell them, must
+//! end in what the oracle says.
+//!
+//! `PROPTEST_CASES=5000 cargo test --test pure properties` looks longer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device_status::shard::{DeviceId, StatusChange, session_fingerprint};
+use proptest::prelude::*;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
+
+use crate::oracle::drive::{Delivery, Driver, delivery};
+use crate::oracle::history::{Gap, History, close_steps, devices, rules, wide_steps};
+use crate::oracle::model::Oracle;
+use crate::oracle::sequence::{Expected, sequences};
+
+/// The same cases each time, unless it is asked for more of them.
+fn config(cases: u32) -> ProptestConfig {
+    let longer = std::env::var_os("PROPTEST_CASES").is_some();
+    let config = ProptestConfig::default();
+    ProptestConfig {
+        cases: if longer { config.cases } else { cases },
+        rng_seed: if longer { config.rng_seed } else { RngSeed::Fixed(1) },
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "tests/oracle/regressions.txt",
+        ))),
+        max_shrink_iters: 3_000,
+        ..config
+    }
+}
+
+fn tail() -> impl Strategy<Value = Gap> {
+    prop_oneof![
+        (0..3_000_i64).prop_map(Gap::Ms),
+        (0..20_000_000_i64).prop_map(Gap::Ms),
+        Just(Gap::Ms(300_000_000)),
+        (any::<u8>(), 1_999..2_002_i64).prop_map(|(which, off_ms)| Gap::Deadline { which, off_ms }),
+    ]
+}
+
+/// The facts of every row are those of the oracle.
+fn check_facts(driver: &Driver<'_>) {
+    let oracle = driver.known();
+    for device in devices() {
+        let told = oracle.row(&device);
+        let Some(row) = driver.shard.snapshot(&device) else {
+            let heard_of = oracle.facts.iter().any(|fact| match &fact.body {
+                device_status::shard::EventBody::Heartbeat { device: whose, .. }
+                | device_status::shard::EventBody::Device { device: whose, .. } => *whose == device,
+                device_status::shard::EventBody::Scope(_) => false,
+            });
+            assert!(!heard_of, "{device} is not known");
+            continue;
+        };
+        let ms = |at: Option<device_status::shard::Timestamp>| at.map(|at| at.0);
+        assert_eq!(ms(row.deleted), told.deleted);
+        assert_eq!(ms(row.registered), told.registered);
+        assert_eq!(ms(row.provisioned), told.provisioned);
+        assert_eq!(ms(row.activated), told.activated);
+        assert_eq!(ms(row.deactivated), told.deactivated);
+        assert_eq!(row.preregistered.map(|held| (held.at.0, held.value)), told.preregistered);
+        assert_eq!(row.settings.map(|held| (held.at.0, held.value)), told.settings);
+        assert_eq!(row.heartbeat.map(|held| (held.at.0, held.value)), told.heartbeat);
+        assert_eq!(ms(row.last_vpn_opening), told.last_opening);
+        let membership = row.membership.map(|held| {
+            let (fleet, organization) = held.value;
+            (held.at.0, (fleet.unwrap_or_default(), organization.unwrap_or_default()))
+        });
+        assert_eq!(membership, told.membership);
+        let frozen: BTreeMap<_, _> = device_status::shard::FrozenReason::ALL
+            .into_iter()
+            .zip(row.frozen)
+            .filter_map(|(reason, held)| Some((reason, (held?.at.0, held?.value))))
+            .collect();
+        assert_eq!(frozen, told.frozen);
+        for (held, told) in [(&row.configuration, &told.configuration), (&row.update, &told.update)]
+        {
+            let started = held.started.as_ref().map(|held| (held.at.0, held.value.clone()));
+            assert_eq!(started, told.started);
+            assert_eq!(ms(held.finished), told.finished);
+            assert_eq!(held.percent.map(|held| (held.at.0, held.value)), told.percent);
+        }
+        let closed: BTreeMap<_, _> = driver
+            .shard
+            .closed_sessions(&device)
+            .into_iter()
+            .map(|(fingerprint, at)| (fingerprint, at.0))
+            .collect();
+        let told_closed: BTreeMap<_, _> = told
+            .closed
+            .iter()
+            .map(|((instance, session), at)| (session_fingerprint(instance, session), *at))
+            .collect();
+        assert_eq!(closed, told_closed);
+        let open: BTreeSet<_> = row
+            .sessions
+            .iter()
+            .filter(|session| !closed.contains_key(&session.fingerprint))
+            .filter(|session| {
+                let (lost, started, _) = oracle.instance(&session.instance, i64::MAX);
+                lost.is_none_or(|lost| session.opened_at.0 > lost)
+                    && started.is_none_or(|started| session.opened_at.0 >= started)
+            })
+            .map(|session| (session.fingerprint, session.opened_at.0))
+            .collect();
+        let told_open: BTreeSet<_> = told
+            .sessions
+            .iter()
+            .filter(|session| session.may_count)
+            .map(|held| (session_fingerprint(&held.instance, &held.session), held.opened_at))
+            .collect();
+        assert_eq!(open, told_open);
+    }
+}
+
+/// Versions count from 1 without gaps, one change begins where the last ended,
+/// and nothing goes back.
+fn check_continuity(changes: &[&StatusChange]) {
+    let mut last: Option<&StatusChange> = None;
+    for change in changes {
+        assert_ne!(change.previous, change.current, "no change: {change:?}");
+        assert_eq!(change.version, last.map_or(1, |last| last.version + 1), "{changes:#?}");
+        assert_eq!(change.previous, last.and_then(|last| last.current), "{changes:#?}");
+        if let Some(last) = last {
+            assert!(change.since >= last.since, "{last:?}\n{change:?}");
+            assert!(change.connectivity_since >= last.connectivity_since, "{last:?}\n{change:?}");
+        }
+        last = Some(change);
+    }
+}
+
+/// Every `since` is the time of an event, or an exact deadline, or one that it
+/// was floored to.
+fn check_times(driver: &Driver<'_>) {
+    let mut oracle = Oracle::new(&driver.history.rules);
+    oracle.facts.extend(driver.history.records.iter().map(crate::oracle::history::Record::fact));
+    for device in devices() {
+        let instants: BTreeSet<i64> =
+            oracle.instants(&device).into_iter().map(|(at, _)| at).collect();
+        let mut floors = BTreeSet::new();
+        for change in driver.changes_of(&device) {
+            for since in [change.since.0, change.connectivity_since.0] {
+                assert!(
+                    instants.contains(&since) || floors.contains(&since),
+                    "{since} is the time of nothing: {change:?}"
+                );
+                floors.insert(since);
+            }
+        }
+    }
+}
+
+fn check_end(driver: &Driver<'_>) {
+    for device in devices() {
+        let changes = driver.changes_of(&device);
+        check_continuity(&changes);
+        let view = driver.shard.view(&device);
+        let last = changes.last().and_then(|change| change.current);
+        assert_eq!(last, view.as_ref().map(|view| (view.status, view.connectivity)));
+        // With nothing left to come, by the clock alone.
+        let oracle = driver.known();
+        let row = oracle.row(&device);
+        let clock = driver.shard.clock().0;
+        if oracle.facts.iter().all(|fact| fact.at <= clock) {
+            assert_eq!(oracle.shown(&row, clock, clock), last, "{device} at {clock}: {row:?}");
+        }
+    }
+    check_times(driver);
+    check_facts(driver);
+    let mut counts = driver.committed.fleet_counts.clone();
+    counts.retain(|_, counts| counts.iter().any(|count| *count > 0));
+    assert_eq!(counts, driver.counted());
+}
+
+fn check_sequences(driver: &Driver<'_>) {
+    let emitted = |device: &DeviceId| -> Vec<Expected> {
+        driver.changes_of(device).into_iter().map(Expected::of).collect()
+    };
+    for (device, told) in sequences(driver.history, &emitted) {
+        let changes = emitted(&device);
+        let place =
+            changes.iter().zip(&told).take_while(|(change, told)| told.allows(change)).count();
+        if place < changes.len().max(told.len()) {
+            panic!(
+                "{device}: change {place} is\n{:#?}\nbut should be\n{:#?}",
+                changes.get(place),
+                told.get(place)
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    /// docs/rules.md: any interleaving of the three inputs, in any order and
+    /// with any duplicates, ends in the same facts and the same status.
+    #[test]
+    fn any_order_with_any_duplicates_ends_as_the_oracle_says(
+        steps in close_steps(40),
+        rules in rules(),
+        order in prop::collection::vec((0..300_u16, prop::option::of(0..300_u16)), 1..60),
+        delivery in delivery(true),
+    ) {
+        let one = History::shuffled(&steps, &rules, &order);
+        let driver = Driver::new(&one, &delivery).run();
+        check_end(&driver);
+    }
+
+    /// At every rest, of any history told in any way, each row shows what the
+    /// oracle says; no timer is early; and what is emitted is whole.
+    #[test]
+    fn every_row_is_at_all_times_what_the_oracle_says(
+        steps in close_steps(50),
+        rules in rules(),
+        tail in tail(),
+        delivery in delivery(true),
+    ) {
+        let history = History::close(&steps, &rules, tail);
+        let driver = Driver::new(&history, &delivery).run();
+        check_end(&driver);
+    }
+
+    /// Where only one sequence of changes is right, it is the one emitted.
+    #[test]
+    fn the_changes_are_those_that_the_oracle_tells(
+        steps in wide_steps(50),
+        rules in rules(),
+        tail in tail(),
+        delivery in delivery(false),
+    ) {
+        let history = History::wide(&steps, &rules, tail);
+        let driver = Driver::new(&history, &delivery).run();
+        check_end(&driver);
+        check_sequences(&driver);
+    }
+
+    /// The same of short histories, in which a row has forgotten nothing.
+    #[test]
+    fn the_changes_of_short_histories_are_exact(
+        steps in wide_steps(9),
+        rules in rules(),
+        tail in tail(),
+        delivery in delivery(false),
+        crashes in prop::collection::vec(1..12_u16, 0..3),
+    ) {
+        let history = History::wide(&steps, &rules, tail);
+        let driver = Driver::new(&history, &Delivery { crashes, ..delivery }).run();
+        check_end(&driver);
+        check_sequences(&driver);
+    }
+
+    /// Processes may die after any commit, and again while they restore.
+    #[test]
+    fn restores_emit_nothing_twice_and_miss_nothing(
+        steps in wide_steps(40),
+        rules in rules(),
+        tail in tail(),
+        delivery in delivery(false),
+        crashes in prop::collection::vec(1..40_u16, 1..5),
+    ) {
+        let history = History::wide(&steps, &rules, tail);
+        let driver = Driver::new(&history, &Delivery { crashes, ..delivery }).run();
+        check_end(&driver);
+        check_sequences(&driver);
+    }
+
+    /// The same where many sequences are right.
+    #[test]
+    fn restores_in_the_thick_of_it_end_as_the_oracle_says(
+        steps in close_steps(50),
+        rules in rules(),
+        tail in tail(),
+        delivery in delivery(true),
+        crashes in prop::collection::vec(1..40_u16, 1..5),
+    ) {
+        let history = History::close(&steps, &rules, tail);
+        let driver = Driver::new(&history, &Delivery { crashes, ..delivery }).run();
+        check_end(&driver);
+    }
+}
