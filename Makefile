@@ -81,7 +81,7 @@ chaos: need-build ## Real faults, 5 minutes with each group protocol (CHAOS_SECO
 
 soak: need-build ## Twenty ordinary minutes (SOAK_SECONDS=n) against a real broker, which must leave no trace
 	@scripts/need.sh java maven redis
-	SOAK_SECONDS=$${SOAK_SECONDS:-1200} cargo test --test chaos soak -- --nocapture
+	SOAK_SECONDS=$${SOAK_SECONDS:-1200} cargo test --profile torture --test chaos soak -- --nocapture
 
 fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json)
 	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)

@@ -16,6 +16,8 @@ use super::wait::{Stopwatch, now_ms, pause};
 const DEVICES: u64 = 1_000;
 /// Longer than any run, so that nobody expires.
 const POLL_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Unacknowledged records at which a sender waits for the broker: three bursts.
+const IN_FLIGHT_MAX: u64 = 15_000;
 /// How often a sender looks whether it is to send otherwise.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -62,7 +64,6 @@ pub struct Sender {
     pace: Arc<Mutex<Pace>>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    waiting: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -74,13 +75,12 @@ impl Sender {
         let topics = topics.clone();
         let pace = Arc::new(Mutex::new(pace));
         let stop = Arc::<AtomicBool>::default();
-        let (sent, waiting) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let sent = Arc::<AtomicU64>::default();
         let thread = thread::spawn({
-            let (pace, stop) = (pace.clone(), stop.clone());
-            let (sent, waiting) = (sent.clone(), waiting.clone());
-            move || send(&producer, &topics, &pace, &stop, [&sent, &waiting])
+            let (pace, stop, sent) = (pace.clone(), stop.clone(), sent.clone());
+            move || send(&producer, &topics, &pace, &stop, &sent)
         });
-        Sender { pace, stop, sent, waiting, thread: Some(thread) }
+        Sender { pace, stop, sent, thread: Some(thread) }
     }
 
     /// Sends otherwise from now on.
@@ -88,9 +88,9 @@ impl Sender {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
-    /// Records that are sent and that the broker has not acknowledged.
-    pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+    /// Records that were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Ends sending; answers how many records the broker has.
@@ -116,7 +116,7 @@ fn send(
     topics: &ServiceTopics,
     wanted: &Mutex<Pace>,
     stop: &AtomicBool,
-    [total, waiting]: [&AtomicU64; 2],
+    total: &AtomicU64,
 ) {
     let look = || *wanted.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut pace, mut clock, mut sent) = (look(), Stopwatch::start(), 0);
@@ -125,14 +125,15 @@ fn send(
         if now != pace {
             (pace, clock, sent) = (now, Stopwatch::start(), 0);
         }
-        while sent < pace.due(clock.elapsed()) {
+        let in_flight = u64::try_from(producer.producer.in_flight_count()).unwrap();
+        let due = pace.due(clock.elapsed()).saturating_sub(sent);
+        for _ in 0..due.min(IN_FLIGHT_MAX.saturating_sub(in_flight)) {
             producer.send(topics, [event(total.fetch_add(1, Ordering::Relaxed))]);
             sent += 1;
         }
         producer.producer.poll(Duration::ZERO);
-        let in_flight = u64::try_from(producer.producer.in_flight_count()).unwrap();
-        waiting.store(in_flight, Ordering::Relaxed);
-        pause(pace.instant(sent).saturating_sub(clock.elapsed()).min(LOOK));
+        let next = pace.instant(sent).saturating_sub(clock.elapsed());
+        pause(next.clamp(Duration::from_micros(100), LOOK));
     }
     producer.flush();
 }
