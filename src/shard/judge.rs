@@ -22,7 +22,7 @@
 
 use super::device::{ClosedChanges, Cold, Session};
 use super::event::{Settings, Timestamp};
-use super::facts::{Facts, View};
+use super::facts::seen::{Facts, View};
 use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
 use super::rules::INTERVAL_MAX_MS;

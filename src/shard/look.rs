@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::event::{DeviceId, Timestamp};
-use super::facts::{Facts, IntervalOf, View};
+use super::facts::seen::{Facts, IntervalOf, View};
 use super::outbox::DeviceView;
 use super::snapshot::{
     FleetFacts, InstanceFacts, OrganizationFacts, RowSnapshot, SessionFingerprint,

@@ -9,31 +9,22 @@
 
 mod ahead;
 mod apply;
-pub mod clock;
-mod cold;
-mod device;
 pub mod event;
 mod facts;
-mod hot;
-mod index;
 mod judge;
 mod look;
-pub mod merge;
 pub mod outbox;
-mod packed;
 #[cfg(test)]
 mod properties;
 mod restore;
 pub mod rules;
-mod scope;
 mod settle;
 pub mod snapshot;
-pub mod status;
+mod store;
 mod sweep;
-mod table;
 #[cfg(test)]
 mod tests;
-pub mod timer;
+mod time;
 mod write;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -44,20 +35,24 @@ pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
     Header, Input, Queued, ScopeEvent, Settings, Timestamp,
 };
-pub use facts::IntervalOf;
+pub use facts::seen::IntervalOf;
+pub use facts::status;
 pub use look::{Explanation, SessionExplained};
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
 pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 pub use sweep::SweepCursor;
+pub use time::{clock, merge, timer};
 
 use ahead::Ahead;
 use clock::Clock;
+use facts::{device, scope};
 use hot::Instant48;
 use merge::Merge;
 use scope::Scopes;
 use settle::Settling;
+use store::{cold, hot, table};
 use table::Table;
 use timer::Wheel;
 use write::Pending;

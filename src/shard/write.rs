@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::device::Cold;
 use super::event::{DeadLetter, DeviceId, Timestamp};
-use super::facts::Facts;
+use super::facts::seen::Facts;
 use super::hot::{Hot, flag};
 use super::outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 use super::scope::ScopeRef;
@@ -264,7 +264,7 @@ impl Shard {
             connectivity_since: cold.connectivity_since(hot).unwrap_or(Timestamp::MIN),
             heartbeat: facts.heartbeat_state(judged),
             last_heartbeat: hot.heartbeat.get(),
-            vpn_connected: facts.vpn_connected(super::facts::View::Now),
+            vpn_connected: facts.vpn_connected(super::facts::seen::View::Now),
             progress: facts.progress(),
             fleet: self.scopes.fleets.name_if_any(fleet),
             previous_fleet: previous_fleet

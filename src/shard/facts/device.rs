@@ -7,22 +7,22 @@
 
 use std::cmp::Ordering;
 
-use super::event::{DeviceEvent, FrozenReason, Settings, Timestamp};
-use super::hot::{Hot, Instant48};
 use super::scope::Scopes;
-use super::snapshot::{ProgressFacts, Register, SessionFingerprint};
 use super::status::Cause;
+use crate::shard::event::{DeviceEvent, FrozenReason, Settings, Timestamp};
+use crate::shard::hot::{Hot, Instant48};
+use crate::shard::snapshot::{ProgressFacts, Register, SessionFingerprint};
 
 /// Closed sessions remembered of a device (rule J4).
-pub(super) const CLOSED_SESSIONS_MAX: usize = 16;
+pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
 
 /// Open sessions held of a device (rule J4): a device whose closes are all lost
 /// must not grow a row that fits no record.
-pub(super) const OPEN_SESSIONS_MAX: usize = 64;
+pub(in crate::shard) const OPEN_SESSIONS_MAX: usize = 64;
 
 /// A session that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Session {
+pub(in crate::shard) struct Session {
     /// The VPN instance that holds it, interned.
     pub instance: u32,
     pub fingerprint: SessionFingerprint,
@@ -32,7 +32,7 @@ pub(super) struct Session {
 
 /// A session that was closed: it never counts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Closed {
+pub(in crate::shard) struct Closed {
     pub fingerprint: SessionFingerprint,
     /// The greatest of its closes.
     pub closed_at: Timestamp,
@@ -40,7 +40,7 @@ pub(super) struct Closed {
 
 /// Where a device belongs; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Membership {
+pub(in crate::shard) struct Membership {
     pub fleet: u32,
     pub organization: u32,
 }
@@ -48,14 +48,14 @@ pub(super) struct Membership {
 /// The earlier of the instants that made status and connectivity true, and
 /// which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Earlier {
+pub(in crate::shard) enum Earlier {
     Status(Timestamp),
     Connectivity(Timestamp),
 }
 
 /// All facts of a device but its heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Cold {
+pub(in crate::shard) struct Cold {
     /// The greatest time of any opening, whatever became of the session.
     pub last_vpn_opening: Option<Timestamp>,
     /// No fact, but what the hot row has no room for: of a device that is known
@@ -84,7 +84,7 @@ pub(super) struct Cold {
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Joined {
+pub(in crate::shard) enum Joined {
     /// Something later is known, or the same.
     Stale,
     /// The row has changed.
@@ -99,10 +99,10 @@ impl From<bool> for Joined {
 
 /// Closed sessions that came (with their time) or went: each is a changelog
 /// entry of its own.
-pub(super) type ClosedChanges = Vec<(SessionFingerprint, Option<Timestamp>)>;
+pub(in crate::shard) type ClosedChanges = Vec<(SessionFingerprint, Option<Timestamp>)>;
 
 /// Sets a register that only remembers when.
-pub(super) fn join_time(register: &mut Option<Timestamp>, at: Timestamp) -> bool {
+pub(in crate::shard) fn join_time(register: &mut Option<Timestamp>, at: Timestamp) -> bool {
     let later = register.is_none_or(|held| held < at);
     if later {
         *register = Some(at);
@@ -112,7 +112,11 @@ pub(super) fn join_time(register: &mut Option<Timestamp>, at: Timestamp) -> bool
 
 /// Sets a register; of two events of the same instant the greater value wins
 /// (rule J2).
-pub(super) fn join<T: Ord>(register: &mut Option<Register<T>>, at: Timestamp, value: T) -> bool {
+pub(in crate::shard) fn join<T: Ord>(
+    register: &mut Option<Register<T>>,
+    at: Timestamp,
+    value: T,
+) -> bool {
     let new = Register { at, value };
     let later = register.as_ref().is_none_or(|held| *held < new);
     if later {
@@ -122,7 +126,7 @@ pub(super) fn join<T: Ord>(register: &mut Option<Register<T>>, at: Timestamp, va
 }
 
 /// Sets one reason's register, or all of them (rule J2).
-pub(super) fn join_frozen(
+pub(in crate::shard) fn join_frozen(
     registers: &mut [Option<Register<bool>>; FrozenReason::ALL.len()],
     at: Timestamp,
     reason: Option<FrozenReason>,
@@ -421,7 +425,7 @@ impl Cold {
 }
 
 /// The cause that a change made by this event has.
-pub(super) fn cause_of(event: &DeviceEvent) -> Cause {
+pub(in crate::shard) fn cause_of(event: &DeviceEvent) -> Cause {
     match event {
         DeviceEvent::SessionOpened { .. } => Cause::VpnOpened,
         DeviceEvent::SessionClosed { .. } => Cause::VpnClosed,

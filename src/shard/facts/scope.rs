@@ -10,13 +10,13 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::device::{join, join_frozen, join_time};
-use super::event::{FrozenReason, ScopeEvent, Timestamp};
-use super::snapshot::{FleetFacts, InstanceFacts, OrganizationFacts, Register};
 use super::status::{Cause, Status};
+use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
+use crate::shard::snapshot::{FleetFacts, InstanceFacts, OrganizationFacts, Register};
 
 /// Things with names, by number. Number 0 is the empty name: none.
 #[derive(Debug)]
-pub(super) struct Named<T> {
+pub(in crate::shard) struct Named<T> {
     names: Vec<Arc<str>>,
     values: Vec<T>,
     index: HashTable<u32>,
@@ -76,7 +76,7 @@ fn hash_of(name: &str) -> u64 {
 
 /// A VPN instance.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Instance {
+pub(in crate::shard) struct Instance {
     pub facts: InstanceFacts,
     /// The clock has passed the end of its lease: its sessions do not count.
     pub lapsed: bool,
@@ -112,7 +112,7 @@ impl Instance {
 
 /// A fleet.
 #[derive(Debug, Default)]
-pub(super) struct Fleet {
+pub(in crate::shard) struct Fleet {
     pub facts: FleetFacts,
     /// Its devices by status.
     pub counts: [u64; Status::ALL.len()],
@@ -122,7 +122,7 @@ pub(super) struct Fleet {
 
 /// Which scope an event concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ScopeRef {
+pub(in crate::shard) enum ScopeRef {
     Instance(u32),
     Fleet(u32),
     Organization(u32),
@@ -132,7 +132,7 @@ pub(super) enum ScopeRef {
 /// deadlines of a row that come before that event are judged by them (rule T5),
 /// in whichever chunk the row's turn comes.
 #[derive(Debug)]
-pub(super) enum Before {
+pub(in crate::shard) enum Before {
     Instance(u32, Instance),
     Fleet(u32, FleetFacts),
     Organization(u32, OrganizationFacts),
@@ -140,7 +140,7 @@ pub(super) enum Before {
 
 /// What became of a scope event.
 #[derive(Debug)]
-pub(super) enum Applied {
+pub(in crate::shard) enum Applied {
     /// Something later is known, or the same.
     Stale,
     /// The fact is new, and changes no row.
@@ -151,7 +151,7 @@ pub(super) enum Applied {
 
 /// All scopes of a shard.
 #[derive(Debug, Default)]
-pub(super) struct Scopes {
+pub(in crate::shard) struct Scopes {
     pub instances: Named<Instance>,
     pub fleets: Named<Fleet>,
     pub organizations: Named<OrganizationFacts>,
@@ -418,12 +418,14 @@ fn scope_name(event: &ScopeEvent) -> &str {
 }
 
 /// The cause that a change made by a freeze, or by lifting one, has.
-pub(super) fn cause_of_frozen(frozen: bool) -> Cause {
+pub(in crate::shard) fn cause_of_frozen(frozen: bool) -> Cause {
     if frozen { Cause::Frozen } else { Cause::Unfrozen }
 }
 
 /// Whether any reason holds.
-pub(super) fn is_frozen(registers: &[Option<Register<bool>>; FrozenReason::ALL.len()]) -> bool {
+pub(in crate::shard) fn is_frozen(
+    registers: &[Option<Register<bool>>; FrozenReason::ALL.len()],
+) -> bool {
     registers.iter().flatten().any(|register| register.value)
 }
 

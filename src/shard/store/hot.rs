@@ -1,12 +1,12 @@
 //! The part of a row that a heartbeat needs.
 
-use super::event::Timestamp;
-use super::rules::INTERVAL_MAX_MS;
-use super::status::{Connectivity, Status};
+use crate::shard::event::Timestamp;
+use crate::shard::rules::INTERVAL_MAX_MS;
+use crate::shard::status::{Connectivity, Status};
 
 /// An instant in 48 bits: enough until the year 10889.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Instant48([u16; 3]);
+pub(in crate::shard) struct Instant48([u16; 3]);
 
 impl Instant48 {
     /// No instant.
@@ -41,7 +41,7 @@ impl Instant48 {
 }
 
 /// What a bit of [`Hot::flags`] says.
-pub(super) mod flag {
+pub(in crate::shard) mod flag {
     /// The slot holds a row.
     pub const OCCUPIED: u16 = 1;
     /// The id is no 32 hex digits: the row holds its index among the texts.
@@ -76,11 +76,11 @@ pub(super) mod flag {
 }
 
 /// Says that a row has no cold facts.
-pub(super) const NO_COLD: u32 = u32::MAX;
+pub(in crate::shard) const NO_COLD: u32 = u32::MAX;
 
 /// The part of a row that a heartbeat needs, in 48 bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hot {
+pub(in crate::shard) struct Hot {
     pub id: [u8; 16],
     /// The last heartbeat.
     pub heartbeat: Instant48,
