@@ -2,6 +2,7 @@
 //! that follows.
 
 pub mod device;
+pub mod register;
 pub mod scope;
 pub mod seen;
 pub mod status;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::device::{join, join_frozen, join_time};
+use super::register::{Register, is_frozen, join, join_frozen, join_time};
 use super::status::{Cause, Status};
 use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
-use crate::shard::snapshot::{FleetFacts, InstanceFacts, OrganizationFacts, Register};
+use crate::shard::snapshot::{FleetFacts, InstanceFacts, OrganizationFacts};
 
 /// Things with names, by number. Number 0 is the empty name: none.
 #[derive(Debug)]
@@ -329,17 +329,15 @@ impl Scopes {
         let mut restarted = None;
         let joined = match started_at {
             None => join(&mut facts.alive_without_start, at, lease_ms),
-            Some(started_at) if facts.started.is_none_or(|held| held < started_at) => {
-                facts.started = Some(started_at);
-                facts.alive = Some(Register { at, value: lease_ms });
-                restarted = Some(started_at);
-                true
-            }
-            Some(started_at) if facts.started == Some(started_at) => {
+            // Of a start that is over.
+            Some(started_at) if facts.started > Some(started_at) => false,
+            Some(started_at) => {
+                if join_time(&mut facts.started, started_at) {
+                    facts.alive = None;
+                    restarted = Some(started_at);
+                }
                 join(&mut facts.alive, at, lease_ms)
             }
-            // Of a start that is over.
-            Some(_) => false,
         };
         if !joined {
             return Applied::Stale;
@@ -420,13 +418,6 @@ fn scope_name(event: &ScopeEvent) -> &str {
 /// The cause that a change made by a freeze, or by lifting one, has.
 pub(in crate::shard) fn cause_of_frozen(frozen: bool) -> Cause {
     if frozen { Cause::Frozen } else { Cause::Unfrozen }
-}
-
-/// Whether any reason holds.
-pub(in crate::shard) fn is_frozen(
-    registers: &[Option<Register<bool>>; FrozenReason::ALL.len()],
-) -> bool {
-    registers.iter().flatten().any(|register| register.value)
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 //! when each fact or deadline came in.
 
 use super::device::{Cold, Membership, Session};
-use super::scope::{Scopes, cause_of_frozen, is_frozen};
+use super::register::{FrozenRegisters, Register, is_frozen};
+use super::scope::{Scopes, cause_of_frozen};
 use super::status::{Cause, Connectivity, HeartbeatState, Ladder, Status, heartbeat_state};
-use crate::shard::event::{FrozenReason, Settings, Timestamp};
+use crate::shard::event::{Settings, Timestamp};
 use crate::shard::hot::Hot;
 use crate::shard::rules::Rules;
-use crate::shard::snapshot::{ProgressFacts, Register};
+use crate::shard::snapshot::ProgressFacts;
 
 /// Which facts are seen.
 #[derive(Clone, Copy, Debug)]
@@ -268,7 +269,7 @@ impl Facts<'_> {
         facts.percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
     }
 
-    fn frozen_scopes(&self, view: View) -> [&[Option<Register<bool>>; FrozenReason::ALL.len()]; 2] {
+    fn frozen_scopes(&self, view: View) -> [&FrozenRegisters; 2] {
         let membership = self.belongs_to(view);
         [
             &self.scopes.fleet(membership.fleet, self.before).frozen,
