@@ -1,18 +1,16 @@
 //! The timer wheel (rule T7): which row is due next, for tens of millions of
 //! rows, at a cost per entry that does not depend on how many there are.
 //!
-//! A hierarchical wheel after tokio's: slots of 1 ms, above them slots of 64 ms,
-//! of 4 s, 4 min, 5 h, 12 days and 2 years, by the highest digit in which an
-//! entry's time differs from the wheel's. When time comes to a coarse slot, its
-//! entries go down into finer ones. Unlike tokio's it has no removal, hands out
-//! at most what it is asked for, and goes down in steps too: ten million
-//! entries due in the same slot delay nobody.
+//! A hierarchical wheel after tokio's, with eight levels of 64 slots: of 1 ms, of
+//! 64 ms, 4 s, 4 min, 5 h, 12 days, 2 years and 139 years. Together they cover
+//! the 48 bits of a time that a row can hold. An entry's level is that of the
+//! highest digit, of six bits, in which its time differs from the wheel's. When
+//! time comes to a coarse slot, its entries go down into finer ones. Unlike
+//! tokio's it has no removal, hands out at most what it is asked for, and goes
+//! down in steps too: ten million entries due in the same slot delay nobody.
 //!
 //! An entry is the number of its row and nothing else, four bytes: the row knows
 //! where it is filed, and is asked when the entry's turn comes.
-
-use std::collections::BTreeMap;
-use std::ops::Range;
 
 use crate::shard::event::Timestamp;
 
@@ -27,42 +25,22 @@ pub struct Wheel {
     next_ms: i64,
     /// Filed when their time had already come: handed out first.
     overdue: ChunkId,
-    /// One bit a slot, whether it holds anything: the slots of a level begin
-    /// at `LEVELS[level].first_slot`, which is a multiple of 64.
-    occupied: [u64; SLOTS / 64],
-    /// One bit a level, whether any of its slots holds anything.
-    levels: u32,
-    /// The first chunk of each slot.
-    slots: Box<[ChunkId; SLOTS]>,
+    /// One bit a slot, by level: whether it holds anything.
+    occupied: [u64; LEVELS],
+    /// The first chunk of each slot, by level.
+    slots: Box<[[ChunkId; SLOTS]; LEVELS]>,
     chunks: Chunks,
-    /// Due after the last slot ends, in the year 2109.
-    beyond: BTreeMap<Timestamp, Vec<u32>>,
-    /// How many entries there are.
-    len: usize,
 }
 
-/// A level: its slots are `1 << shift` ms long, and there are `1 << bits`.
-struct Level {
-    shift: u32,
-    bits: u32,
-    first_slot: usize,
-}
-
-const LEVELS: [Level; 7] = [
-    Level { shift: 0, bits: 6, first_slot: 0 },
-    Level { shift: 6, bits: 6, first_slot: 64 },
-    Level { shift: 12, bits: 6, first_slot: 128 },
-    Level { shift: 18, bits: 6, first_slot: 192 },
-    Level { shift: 24, bits: 6, first_slot: 256 },
-    Level { shift: 30, bits: 6, first_slot: 320 },
-    Level { shift: 36, bits: 6, first_slot: 384 },
-];
-const SLOTS: usize = 384 + 64;
+/// A digit of a time, which is the number of a slot.
+const DIGIT_BITS: usize = 6;
+const SLOTS: usize = 1 << DIGIT_BITS;
+const LEVELS: usize = 8;
 
 /// The end of the last slot.
-const HORIZON_MS: i64 = 1 << 42;
+const HORIZON_MS: i64 = 1 << (LEVELS * DIGIT_BITS);
 
-/// An entry goes down at most six times, and mostly three; going down is much
+/// An entry goes down at most seven times, and mostly three; going down is much
 /// less work than what its owner does with it.
 const MOVES_PER_UNIT: usize = 4;
 
@@ -89,22 +67,14 @@ impl<F: Fn(u32) -> Option<Timestamp>> Advance<'_, F> {
     }
 }
 
-impl Level {
-    /// The slot of a time, within the level.
-    fn slot_of(&self, ms: i64) -> usize {
-        (ms >> self.shift) as usize & ((1 << self.bits) - 1)
-    }
+/// A time in units of a level's slots.
+fn number(ms: i64, level: usize) -> i64 {
+    ms >> (level * DIGIT_BITS)
+}
 
-    /// The words of [`Wheel::occupied`] that hold the level's bits.
-    fn words(&self) -> Range<usize> {
-        self.first_slot / 64..(self.first_slot + (1 << self.bits)).div_ceil(64)
-    }
-
-    /// The start of a slot, in the round in which `ms` is.
-    fn start_of(&self, slot: usize, ms: i64) -> i64 {
-        let above = self.shift + self.bits;
-        (ms >> above << above) | ((slot as i64) << self.shift)
-    }
+/// The slot of a time within a level.
+fn digit(ms: i64, level: usize) -> usize {
+    number(ms, level) as usize % SLOTS
 }
 
 impl Wheel {
@@ -114,23 +84,18 @@ impl Wheel {
         Wheel {
             next_ms: position.0.saturating_add(1).max(0),
             overdue: ChunkId::NONE,
-            occupied: [0; SLOTS / 64],
-            levels: 0,
-            slots: Box::new([ChunkId::NONE; SLOTS]),
+            occupied: [0; LEVELS],
+            slots: Box::new([[ChunkId::NONE; SLOTS]; LEVELS]),
             chunks: Chunks::default(),
-            beyond: BTreeMap::new(),
-            len: 0,
         }
     }
 
-    /// Files a row. At or before the position, it is due at the next advance.
+    /// Files a row. At or before the position, it is due at the next advance. A
+    /// time that no row can hold never comes.
     pub fn file(&mut self, row: u32, at: Timestamp) {
-        self.len += 1;
         if at.0 < self.next_ms {
             self.chunks.push(&mut self.overdue, row);
-        } else if at.0 >= HORIZON_MS {
-            self.beyond.entry(at).or_default().push(row);
-        } else {
+        } else if at.0 < HORIZON_MS {
             self.place(row, at.0);
         }
     }
@@ -155,7 +120,6 @@ impl Wheel {
         while work.left > 0
             && let Some(row) = self.chunks.pop(&mut self.overdue)
         {
-            self.len -= 1;
             work.hand_out(row, |at| at.0 < self.next_ms);
         }
         while self.overdue.is_none() && self.next_ms <= to.0 && self.step(&mut work) {}
@@ -179,22 +143,7 @@ impl Wheel {
         if self.arrived_level().is_some() {
             return Some(Timestamp(self.next_ms));
         }
-        match self.earliest_slot() {
-            Some((_, _, start_ms)) => Some(Timestamp(start_ms)),
-            None => self.beyond.keys().next().copied(),
-        }
-    }
-
-    /// How many entries there are, those that no longer hold among them.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are no entries.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.earliest_slot().map(|(_, _, start_ms)| Timestamp(start_ms))
     }
 
     /// Does the next piece of work. `false`: there is none left, or no budget
@@ -203,28 +152,24 @@ impl Wheel {
         if let Some(level) = self.arrived_level() {
             return self.go_down(level, work);
         }
-        let Some((level, slot, start_ms)) = self.earliest_slot() else {
-            return self.hand_out_beyond(work);
-        };
-        if start_ms > work.to_ms {
+        let earliest = self.earliest_slot().filter(|(_, _, start_ms)| *start_ms <= work.to_ms);
+        let Some((level, slot, start_ms)) = earliest else {
             self.next_ms = work.to_ms.saturating_add(1);
             return false;
-        }
+        };
         // Everything before the earliest slot has been handed out.
         self.next_ms = start_ms;
         if level > 0 {
             return true;
         }
         while work.left > 0
-            && let Some(row) = self.chunks.pop(&mut self.slots[slot])
+            && let Some(row) = self.chunks.pop(&mut self.slots[0][slot])
         {
-            self.len -= 1;
             work.hand_out(row, |at| at.0 == start_ms);
         }
-        if !self.slots[slot].is_none() {
+        if !self.vacate(0, slot) {
             return false;
         }
-        self.vacate(0, slot);
         self.next_ms = start_ms + 1;
         true
     }
@@ -233,24 +178,17 @@ impl Wheel {
     fn place(&mut self, row: u32, at_ms: i64) {
         let differing = (at_ms ^ self.next_ms) as u64;
         // Its highest bit tells the level; `| 1` puts "none" into level 0.
-        let level = (63 - (differing | 1).leading_zeros()) as usize / 6;
-        let slot = LEVELS[level].first_slot + LEVELS[level].slot_of(at_ms);
-        self.chunks.push(&mut self.slots[slot], row);
-        self.occupied[slot / 64] |= 1 << (slot % 64);
-        self.levels |= 1 << level;
+        let level = (differing | 1).ilog2() as usize / DIGIT_BITS;
+        let slot = digit(at_ms, level);
+        self.chunks.push(&mut self.slots[level][slot], row);
+        self.occupied[level] |= 1 << slot;
     }
 
     /// The level above the finest with entries in the very slot that time has
     /// come to: they go down before anything is handed out. Entries are placed
     /// there only while it lies ahead.
     fn arrived_level(&self) -> Option<usize> {
-        if self.levels >> 1 == 0 {
-            return None;
-        }
-        (1..LEVELS.len()).find(|&level| {
-            let slot = LEVELS[level].first_slot + LEVELS[level].slot_of(self.next_ms);
-            self.occupied[slot / 64] >> (slot % 64) & 1 == 1
-        })
+        (1..LEVELS).find(|&level| self.occupied[level] >> digit(self.next_ms, level) & 1 == 1)
     }
 
     /// Moves entries of the slot that time has come to into finer ones.
@@ -260,71 +198,37 @@ impl Wheel {
         level: usize,
         work: &mut Advance<'_, F>,
     ) -> bool {
-        let Level { shift, first_slot, .. } = LEVELS[level];
-        let slot = first_slot + LEVELS[level].slot_of(self.next_ms);
-        let number = self.next_ms >> shift;
+        let slot = digit(self.next_ms, level);
+        let arrived = number(self.next_ms, level);
         while work.left > 0
-            && let Some(row) = self.chunks.pop(&mut self.slots[slot])
+            && let Some(row) = self.chunks.pop(&mut self.slots[level][slot])
         {
             work.left -= 1;
-            match (work.filed)(row) {
-                Some(at) if at.0 >> shift == number => self.place(row, at.0),
-                _ => self.len -= 1,
+            if let Some(at) = (work.filed)(row)
+                && number(at.0, level) == arrived
+            {
+                self.place(row, at.0);
             }
         }
-        if !self.slots[slot].is_none() {
-            return false;
-        }
-        self.vacate(level, slot);
-        true
+        self.vacate(level, slot)
     }
 
     /// The earliest slot that holds anything, and its start: the first of the
     /// finest level that has any, since coarser levels begin where it ends.
     fn earliest_slot(&self) -> Option<(usize, usize, i64)> {
-        if self.levels == 0 {
-            return None;
-        }
-        let level = self.levels.trailing_zeros() as usize;
-        let place = LEVELS.get(level)?;
-        let word = place.words().find(|&word| self.occupied[word] != 0)?;
-        let slot = word * 64 + self.occupied[word].trailing_zeros() as usize;
-        Some((level, slot, place.start_of(slot - place.first_slot, self.next_ms)))
+        let level = self.occupied.iter().position(|&slots| slots != 0)?;
+        let slot = self.occupied[level].trailing_zeros() as usize;
+        let start = number(self.next_ms, level + 1) << DIGIT_BITS | slot as i64;
+        Some((level, slot, start << (level * DIGIT_BITS)))
     }
 
-    /// Notes that a slot is empty.
-    fn vacate(&mut self, level: usize, slot: usize) {
-        self.occupied[slot / 64] &= !(1 << (slot % 64));
-        if self.occupied[LEVELS[level].words()].iter().all(|&word| word == 0) {
-            self.levels &= !(1 << level);
+    /// Notes that a slot is empty, if it is. Says whether it is.
+    fn vacate(&mut self, level: usize, slot: usize) -> bool {
+        let empty = self.slots[level][slot].is_none();
+        if empty {
+            self.occupied[level] &= !(1 << slot);
         }
-    }
-
-    /// All slots are empty: hands out what lies beyond them, or is done.
-    fn hand_out_beyond<F: Fn(u32) -> Option<Timestamp>>(
-        &mut self,
-        work: &mut Advance<'_, F>,
-    ) -> bool {
-        let first = self.beyond.first_entry();
-        let Some(mut first) = first.filter(|entry| entry.key().0 <= work.to_ms) else {
-            self.next_ms = work.to_ms.saturating_add(1);
-            return false;
-        };
-        let at = *first.key();
-        self.next_ms = at.0;
-        while work.left > 0
-            && let Some(row) = first.get_mut().pop()
-        {
-            self.len -= 1;
-            work.hand_out(row, |filed| filed == at);
-        }
-        if !first.get().is_empty() {
-            return false;
-        }
-        first.remove();
-        self.next_ms = at.0.saturating_add(1);
-        // At the end of all time `next_ms` cannot pass its target.
-        self.next_ms > at.0
+        empty
     }
 }
 
