@@ -116,12 +116,6 @@ impl Merge {
         next
     }
 
-    /// The offset of the input's next record.
-    #[must_use]
-    pub fn head_offset(&self, input: Input) -> Option<i64> {
-        self.queues[input.index()].front().map(|(_, record)| record.offset)
-    }
-
     /// Throws away what waits of an input, to be offered again.
     pub fn clear(&mut self, input: Input) {
         self.queues[input.index()].clear();
