@@ -11,6 +11,7 @@ mod ahead;
 mod apply;
 pub mod event;
 mod facts;
+mod fnv;
 mod judge;
 mod look;
 pub mod outbox;
@@ -90,8 +91,6 @@ pub struct Shard {
     positions: [i64; 3],
     /// What the next outbox holds, other than facts.
     pending: Pending,
-    /// Devices by status, of all fleets.
-    status_counts: [u64; Status::ALL.len()],
     /// The owner's epoch (rule C7).
     epoch: u64,
     /// Counts view writes (rule V2).
@@ -109,7 +108,7 @@ pub struct Shard {
     rewrite_next: Option<u32>,
     /// Deletions that were written to the view, by sequence (rule V3).
     unacknowledged: BTreeMap<u64, u32>,
-    /// Of each such row, the latest of these writes.
+    /// Of each row that such a write concerns, the latest of these writes.
     unacknowledged_rows: BTreeMap<u32, u64>,
     /// Entries just handed out by the wheel.
     due: Vec<(u32, Timestamp)>,
@@ -198,7 +197,6 @@ impl Shard {
             phase: Phase::Restoring,
             positions: [0; 3],
             pending: Pending::default(),
-            status_counts: [0; Status::ALL.len()],
             epoch: 0,
             sequence: 0,
             last_epoch: None,
@@ -435,7 +433,13 @@ impl Shard {
     /// Devices by status, in the order of [`Status::ALL`].
     #[must_use]
     pub fn status_counts(&self) -> [u64; Status::ALL.len()] {
-        self.status_counts
+        let mut sums = [0; Status::ALL.len()];
+        for fleet in self.scopes.fleets.values() {
+            for (sum, count) in sums.iter_mut().zip(fleet.counts) {
+                *sum += count;
+            }
+        }
+        sums
     }
 
     /// How many devices there are, whether or not they exist yet or are only

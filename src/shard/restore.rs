@@ -214,12 +214,6 @@ impl Shard {
         self.greatest_clock
     }
 
-    /// How many rows were restored.
-    #[must_use]
-    pub fn restored_rows(&self) -> usize {
-        self.table.len()
-    }
-
     /// The restore is complete: rows are settled (rule R3) in the turns to
     /// come, then the shard runs. Does nothing when it was called before.
     pub fn start(&mut self, start: Start) {

@@ -11,6 +11,7 @@ use super::register::{
 use super::scope::Scopes;
 use super::status::Cause;
 use crate::shard::event::{DeviceEvent, Settings, Timestamp};
+use crate::shard::fnv::fnv1a;
 use crate::shard::hot::{Hot, Instant48};
 use crate::shard::snapshot::{ProgressFacts, Register, SessionFingerprint};
 
@@ -106,13 +107,8 @@ pub(in crate::shard) type ClosedChanges = Vec<(SessionFingerprint, Option<Timest
 /// a byte that UTF-8 does not have.
 #[must_use]
 pub fn session_fingerprint(instance: &str, session: &str) -> SessionFingerprint {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in [instance, session] {
-        for byte in part.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    SessionFingerprint(hash)
+    let parts = [instance, session];
+    SessionFingerprint(fnv1a(parts.into_iter().flat_map(|part| part.bytes().chain([0xff]))))
 }
 
 impl Cold {

@@ -65,6 +65,10 @@ impl<T: Default> Named<T> {
         &mut self.values[at as usize]
     }
 
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
     pub fn indices(&self) -> std::ops::Range<u32> {
         0..u32::try_from(self.values.len()).unwrap_or(u32::MAX)
     }

@@ -1,5 +1,6 @@
 //! The part of a row that a heartbeat needs.
 
+use super::cold::NO_COLD;
 use crate::shard::event::Timestamp;
 use crate::shard::rules::INTERVAL_MAX_MS;
 use crate::shard::status::{Connectivity, Status};
@@ -60,8 +61,6 @@ pub(in crate::shard) mod flag {
     pub const REMEMBERS: u16 = 1 << 6;
     /// There is a deletion, so facts are suppressed (rule J5).
     pub const DELETED: u16 = 1 << 7;
-    /// The view has not acknowledged the deletion (rule V3).
-    pub const UNACKNOWLEDGED: u16 = 1 << 8;
     /// The view must be told at the takeover (rule V5).
     pub const VIEW_DIRTY: u16 = 1 << 9;
     /// The row is in its fleet's counts.
@@ -74,9 +73,6 @@ pub(in crate::shard) mod flag {
     /// The status bits of a row that shows nothing.
     pub const NO_STATUS: u16 = STATUS_MASK;
 }
-
-/// Says that a row has no cold facts.
-pub(in crate::shard) const NO_COLD: u32 = u32::MAX;
 
 /// The part of a row that a heartbeat needs, in 48 bytes.
 #[derive(Clone, Copy, Debug)]
