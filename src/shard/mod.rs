@@ -1,11 +1,16 @@
 //! One partition's state machine: pure, single-threaded, deterministic.
 //!
 //! What is offered to a [`Shard`] waits in the merge of the three inputs
-//! (`merge.rs`) until its turn; a turn applies records (`apply.rs`), fires
+//! (`time/merge.rs`) until its turn; a turn applies records (`apply.rs`), fires
 //! timers and settles rows (`settle.rs`) at most up to a budget; each row that
 //! was touched is judged (`judge.rs`), and what differs from what it last
 //! emitted goes to the outbox (`write.rs`). Nothing is emitted before
 //! [`Shard::start`], which ends the restore (`restore.rs`).
+//!
+//! Three rooms serve it. `time` tells what time the inputs make it, whose record
+//! comes next and which row is due. `facts` holds what is known of devices and
+//! scopes, as registers, and the status that follows. `store` holds the rows in
+//! memory.
 
 mod ahead;
 mod apply;
