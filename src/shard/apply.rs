@@ -4,6 +4,7 @@ use super::device::{self, Joined};
 use super::event::{
     Content, DeviceEvent, DeviceId, EventBody, Input, Queued, ScopeEvent, Timestamp,
 };
+use super::facts::register::{outlives, takes_over};
 use super::hot::{Hot, Instant48, flag};
 use super::scope::Applied;
 use super::settle::{HeldRecord, What};
@@ -172,7 +173,8 @@ impl Shard {
         let joined = match event {
             DeviceEvent::Deleted => {
                 let joined = row.cold.delete(at, &mut row.closed);
-                if joined == Joined::Changed && row.hot.heartbeat.get() <= Some(at) {
+                let heartbeat = row.hot.heartbeat.get();
+                if joined == Joined::Changed && heartbeat.is_some_and(|held| !outlives(held, at)) {
                     row.hot.heartbeat = Instant48::NONE;
                     row.hot.set(flag::CARRIED, false);
                     row.hot.set(flag::UNWRITTEN, false);
@@ -205,7 +207,7 @@ impl Shard {
         // A later event is kept for a registration that may come yet; until then
         // it is suppressed as well, or a deleted device that goes on polling
         // would be back as a new one once its deletion is forgotten.
-        let before = at <= deleted;
+        let before = !outlives(at, deleted);
         if !before && !row.cold.is_deleted() {
             return false;
         }
@@ -254,7 +256,7 @@ pub(super) fn join_heartbeat(
     poll_interval_ms: Option<u32>,
 ) -> Joined {
     let held = hot.heartbeat.get().map(|held| (held, hot.carried_ms()));
-    if held.is_some_and(|held| held >= (at, poll_interval_ms)) {
+    if !takes_over((at, poll_interval_ms), held) {
         return Joined::Stale;
     }
     hot.heartbeat = Instant48::some(at);

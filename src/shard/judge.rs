@@ -22,7 +22,7 @@
 
 use super::device::{ClosedChanges, Cold, Session};
 use super::event::{Settings, Timestamp};
-use super::facts::{Facts, View};
+use super::facts::seen::{Facts, View};
 use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
 use super::rules::INTERVAL_MAX_MS;
@@ -95,12 +95,9 @@ impl Shard {
         if counts != row.counted {
             if let Some((fleet, status)) = row.counted {
                 self.scopes.count(fleet, status, false);
-                let count = &mut self.status_counts[status.index()];
-                *count = count.saturating_sub(1);
             }
             if let Some((fleet, status)) = counts {
                 self.scopes.count(fleet, status, true);
-                self.status_counts[status.index()] += 1;
             }
         }
         hot.set(flag::COUNTED, counts.is_some());
@@ -145,8 +142,7 @@ impl Shard {
             sooner(row.cold.closed_forgotten_at(retention_ms));
             // Not forgotten before the view knows (rule V3): its
             // acknowledgement files the row again.
-            let written = !hot.has(flag::DIRTY | flag::VIEW_DIRTY | flag::UNACKNOWLEDGED);
-            if written || !row.cold.is_deleted() {
+            if !row.cold.is_deleted() || !self.waits_for_view(row.index, hot) {
                 sooner(row.cold.deletion_forgotten_at(retention_ms));
             }
         }
@@ -317,8 +313,8 @@ impl Shard {
         }
         if row.cold.is_deleted() {
             // Not before it was written, and the view knows (rule V3).
-            let waits = flag::DIRTY | flag::VIEW_DIRTY | flag::UNACKNOWLEDGED;
-            return !row.hot.has(waits) && !row.written && !row.cold_changed;
+            let waits = self.waits_for_view(row.index, &row.hot);
+            return !waits && !row.written && !row.cold_changed;
         }
         row.cold.deleted = None;
         row.cold.deletion_touched = None;

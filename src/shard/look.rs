@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::event::{DeviceId, Timestamp};
-use super::facts::{Facts, IntervalOf, View};
+use super::facts::seen::{Facts, IntervalOf, View};
 use super::outbox::DeviceView;
 use super::snapshot::{
     FleetFacts, InstanceFacts, OrganizationFacts, RowSnapshot, SessionFingerprint,
@@ -106,19 +106,6 @@ impl Shard {
         })
     }
 
-    /// A page of devices as the view should show them once all is committed: at
-    /// most `count` slots from `from` on, and whence to go on, if there is more.
-    #[must_use]
-    pub fn view_page(&self, from: u32, count: u32) -> (Vec<DeviceView>, Option<u32>) {
-        let end = self.table.end();
-        let until = from.saturating_add(count).min(end);
-        let views = (from..until).filter_map(|row| {
-            let hot = self.table.get(row)?;
-            self.device_view(hot, &self.table.load_cold(hot), None, false)
-        });
-        (views.collect(), (until < end).then_some(until))
-    }
-
     /// What is known of a VPN instance, and whether its lease is over.
     #[must_use]
     pub fn instance(&self, name: &str) -> Option<(InstanceFacts, bool)> {
@@ -130,12 +117,6 @@ impl Shard {
     #[must_use]
     pub fn fleet(&self, name: &str) -> Option<FleetFacts> {
         Some(self.scopes.fleets.get(self.scopes.fleets.find(name)?).facts.clone())
-    }
-
-    /// How many devices of a fleet have each status.
-    #[must_use]
-    pub fn fleet_counts(&self, name: &str) -> Option<[u64; super::Status::ALL.len()]> {
-        Some(self.scopes.fleets.get(self.scopes.fleets.find(name)?).counts)
     }
 
     /// What is known of an organization.

@@ -1,39 +1,36 @@
 //! One partition's state machine: pure, single-threaded, deterministic.
 //!
 //! What is offered to a [`Shard`] waits in the merge of the three inputs
-//! (`merge.rs`) until its turn; a turn applies records (`apply.rs`), fires
+//! (`time/merge.rs`) until its turn; a turn applies records (`apply.rs`), fires
 //! timers and settles rows (`settle.rs`) at most up to a budget; each row that
 //! was touched is judged (`judge.rs`), and what differs from what it last
 //! emitted goes to the outbox (`write.rs`). Nothing is emitted before
 //! [`Shard::start`], which ends the restore (`restore.rs`).
+//!
+//! Three rooms serve it. `time` tells what time the inputs make it, whose record
+//! comes next and which row is due. `facts` holds what is known of devices and
+//! scopes, as registers, and the status that follows. `store` holds the rows in
+//! memory.
 
 mod ahead;
 mod apply;
-pub mod clock;
-mod cold;
-mod device;
 pub mod event;
 mod facts;
-mod hot;
-mod index;
+mod fnv;
 mod judge;
 mod look;
-pub mod merge;
 pub mod outbox;
-mod packed;
 #[cfg(test)]
 mod properties;
 mod restore;
 pub mod rules;
-mod scope;
 mod settle;
 pub mod snapshot;
-pub mod status;
+mod store;
 mod sweep;
-mod table;
 #[cfg(test)]
 mod tests;
-pub mod timer;
+mod time;
 mod write;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -44,20 +41,24 @@ pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
     Header, Input, Queued, ScopeEvent, Settings, Timestamp,
 };
-pub use facts::IntervalOf;
+pub use facts::seen::IntervalOf;
+pub use facts::status;
 pub use look::{Explanation, SessionExplained};
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
 pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 pub use sweep::SweepCursor;
+pub use time::{clock, merge, timer};
 
 use ahead::Ahead;
 use clock::Clock;
+use facts::{device, scope};
 use hot::Instant48;
 use merge::Merge;
 use scope::Scopes;
 use settle::Settling;
+use store::{cold, hot, table};
 use table::Table;
 use timer::Wheel;
 use write::Pending;
@@ -95,8 +96,6 @@ pub struct Shard {
     positions: [i64; 3],
     /// What the next outbox holds, other than facts.
     pending: Pending,
-    /// Devices by status, of all fleets.
-    status_counts: [u64; Status::ALL.len()],
     /// The owner's epoch (rule C7).
     epoch: u64,
     /// Counts view writes (rule V2).
@@ -114,7 +113,7 @@ pub struct Shard {
     rewrite_next: Option<u32>,
     /// Deletions that were written to the view, by sequence (rule V3).
     unacknowledged: BTreeMap<u64, u32>,
-    /// Of each such row, the latest of these writes.
+    /// Of each row that such a write concerns, the latest of these writes.
     unacknowledged_rows: BTreeMap<u32, u64>,
     /// Entries just handed out by the wheel.
     due: Vec<(u32, Timestamp)>,
@@ -203,7 +202,6 @@ impl Shard {
             phase: Phase::Restoring,
             positions: [0; 3],
             pending: Pending::default(),
-            status_counts: [0; Status::ALL.len()],
             epoch: 0,
             sequence: 0,
             last_epoch: None,
@@ -440,7 +438,13 @@ impl Shard {
     /// Devices by status, in the order of [`Status::ALL`].
     #[must_use]
     pub fn status_counts(&self) -> [u64; Status::ALL.len()] {
-        self.status_counts
+        let mut sums = [0; Status::ALL.len()];
+        for fleet in self.scopes.fleets.values() {
+            for (sum, count) in sums.iter_mut().zip(fleet.counts) {
+                *sum += count;
+            }
+        }
+        sums
     }
 
     /// How many devices there are, whether or not they exist yet or are only

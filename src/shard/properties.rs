@@ -318,7 +318,10 @@ fn check_continuity(changes: &[StatusChange]) {
 /// The counts as a scan of the table would find them.
 fn check_counts(shard: &Shard) {
     let mut totals = [0; 7];
-    let (views, _) = shard.view_page(0, u32::MAX);
+    let rows = (0..shard.table.end()).filter_map(|row| shard.table.get(row));
+    let views: Vec<DeviceView> = rows
+        .filter_map(|hot| shard.device_view(hot, &shard.table.load_cold(hot), None, false))
+        .collect();
     for view in &views {
         totals[view.status.index()] += 1;
     }
@@ -328,7 +331,8 @@ fn check_counts(shard: &Shard) {
         for view in views.iter().filter(|view| view.fleet.as_deref().unwrap_or("") == fleet) {
             counts[view.status.index()] += 1;
         }
-        assert_eq!(shard.fleet_counts(fleet).unwrap_or_default(), counts);
+        let held = shard.scopes.fleets.find(fleet).map(|index| shard.scopes.fleets.get(index));
+        assert_eq!(held.map(|held| held.counts).unwrap_or_default(), counts);
     }
 }
 

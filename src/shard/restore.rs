@@ -6,6 +6,7 @@ use super::clock::Clock;
 use super::cold::NO_COLD;
 use super::device::{Cold, Membership, Session};
 use super::event::{DeviceId, Input, Timestamp};
+use super::facts::register::outlives;
 use super::hot::{Instant48, flag};
 use super::judge::Row;
 use super::settle::{RulesBefore, What};
@@ -167,7 +168,7 @@ impl Shard {
         let Some(index) = self.table.find(device) else { return };
         let Some(hot) = self.table.get(index) else { return };
         if hot.has(flag::DELETED)
-            && self.table.load_cold(hot).deleted.is_some_and(|deleted| at <= deleted)
+            && self.table.load_cold(hot).deleted.is_some_and(|deleted| !outlives(at, deleted))
         {
             return;
         }
@@ -211,12 +212,6 @@ impl Shard {
     #[must_use]
     pub fn greatest_clock(&self) -> Option<Timestamp> {
         self.greatest_clock
-    }
-
-    /// How many rows were restored.
-    #[must_use]
-    pub fn restored_rows(&self) -> usize {
-        self.table.len()
     }
 
     /// The restore is complete: rows are settled (rule R3) in the turns to

@@ -1,6 +1,7 @@
 //! The numbers that statuses depend on, from the configuration.
 
 use super::event::Timestamp;
+use super::fnv::fnv1a;
 
 /// The numbers that statuses and the clock depend on (docs/statuses.md,
 /// docs/rules.md).
@@ -70,16 +71,12 @@ impl Rules {
     /// offsets, so that a start with other rules is known for one (rule C2).
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let numbers = [
             self.tolerance.to_bits(),
             self.minimum_ms.cast_unsigned(),
             self.grace_ms.cast_unsigned(),
             self.default_poll_interval_ms.cast_unsigned(),
         ];
-        for byte in numbers.into_iter().flat_map(u64::to_le_bytes) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        hash
+        fnv1a(numbers.into_iter().flat_map(u64::to_le_bytes))
     }
 }

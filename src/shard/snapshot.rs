@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::event::{DeviceId, FrozenReason, Settings, Timestamp};
+use super::event::{DeviceId, Settings, Timestamp};
+pub use super::facts::register::{FrozenRegisters, Register};
 use super::status::{Connectivity, Status};
 
 /// One changelog entry: a key and what is known under it now.
@@ -34,15 +35,6 @@ pub struct ClosedSession {
     pub closed_at: Timestamp,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
-}
-
-/// A value and the event time that set it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Register<T> {
-    /// When.
-    pub at: Timestamp,
-    /// What.
-    pub value: T,
 }
 
 /// A session that was opened and not closed.
@@ -92,8 +84,8 @@ pub struct RowSnapshot {
     pub last_vpn_opening: Option<Timestamp>,
     /// Sessions opened and not closed, by (instance, fingerprint).
     pub sessions: Vec<OpenSession>,
-    /// One register a reason, in the order of [`FrozenReason::ALL`].
-    pub frozen: [Option<Register<bool>>; FrozenReason::ALL.len()],
+    /// Whether it is frozen.
+    pub frozen: FrozenRegisters,
     /// The last deactivation.
     pub deactivated: Option<Timestamp>,
     /// The last activation.
@@ -144,8 +136,8 @@ pub struct InstanceFacts {
 pub struct FleetFacts {
     /// Its settings.
     pub settings: Option<Register<Settings>>,
-    /// One register a reason, in the order of [`FrozenReason::ALL`].
-    pub frozen: [Option<Register<bool>>; FrozenReason::ALL.len()],
+    /// Whether it is frozen.
+    pub frozen: FrozenRegisters,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
 }
@@ -153,8 +145,8 @@ pub struct FleetFacts {
 /// What is known of an organization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrganizationFacts {
-    /// One register a reason, in the order of [`FrozenReason::ALL`].
-    pub frozen: [Option<Register<bool>>; FrozenReason::ALL.len()],
+    /// Whether it is frozen.
+    pub frozen: FrozenRegisters,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
 }

@@ -21,11 +21,7 @@ impl Shard {
     /// shard is being settled, or the view is being written again anyway.
     #[must_use]
     pub fn may_sweep(&self) -> bool {
-        self.is_running() && !self.rewriting_view()
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(self.phase, super::Phase::Running)
+        self.is_at_rest() && !self.rewriting_view()
     }
 
     /// How much of a pass is done, and how much it is altogether.
@@ -80,16 +76,16 @@ impl Shard {
     pub fn shows_no_device(&self, device: &DeviceId) -> bool {
         // Of a deletion that is not committed or not acknowledged, the view is
         // told in its turn.
-        let waits = flag::DIRTY | flag::VIEW_DIRTY | flag::UNACKNOWLEDGED;
-        let row = self.table.find(device).and_then(|row| self.table.get(row));
-        self.is_running() && row.is_none_or(|hot| hot.shown().is_none() && !hot.has(waits))
+        let row = self.table.find(device).and_then(|row| Some((row, self.table.get(row)?)));
+        self.is_at_rest()
+            && row.is_none_or(|(row, hot)| hot.shown().is_none() && !self.waits_for_view(row, hot))
     }
 
     /// Whether it is certain that no device is counted under this fleet.
     #[must_use]
     pub fn counts_no_device(&self, fleet: &str) -> bool {
         let held = self.scopes.fleets.find(fleet).map(|index| self.scopes.fleets.get(index));
-        self.is_running()
+        self.is_at_rest()
             && held.is_none_or(|held| {
                 !held.counts_changed && held.counts.iter().all(|count| *count == 0)
             })

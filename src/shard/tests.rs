@@ -342,7 +342,7 @@ fn rows_that_the_view_may_not_have_seen_are_written_first() {
         shard.restore_entry(entry, dirty);
     }
     assert_eq!(shard.last_epoch(), Some(7));
-    assert_eq!(shard.restored_rows(), 5);
+    assert_eq!(shard.rows(), 5);
     shard.start(Start { epoch: 8, clock: Some(Timestamp(T0)), ..Start::default() });
     while shard.turn(told.now, 100).more {}
     let outbox = shard.take_outbox(1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::device::Cold;
 use super::event::{DeadLetter, DeviceId, Timestamp};
-use super::facts::Facts;
+use super::facts::seen::Facts;
 use super::hot::{Hot, flag};
 use super::outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 use super::scope::ScopeRef;
@@ -157,15 +157,17 @@ impl Shard {
                 continue;
             }
             self.unacknowledged_rows.remove(&index);
-            let Some(hot) = self.table.get_mut(index) else { continue };
-            if hot.has(flag::UNACKNOWLEDGED) {
-                hot.set(flag::UNACKNOWLEDGED, false);
-                // Files it for when the deletion is forgotten.
-                let Some(row) = self.load(index) else { continue };
-                let judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
-                self.store(row, judged);
-            }
+            // Files it for when the deletion is forgotten.
+            let Some(row) = self.load(index) else { continue };
+            let judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
+            self.store(row, judged);
         }
+    }
+
+    /// Whether the view has yet to be told of a row, or to acknowledge that it
+    /// is deleted (rule V3).
+    pub(super) fn waits_for_view(&self, index: u32, hot: &Hot) -> bool {
+        hot.has(flag::DIRTY | flag::VIEW_DIRTY) || self.unacknowledged_rows.contains_key(&index)
     }
 
     fn view_write(&mut self, body: ViewBody, outbox: &mut Outbox) -> u64 {
@@ -239,9 +241,6 @@ impl Shard {
             let sequence = self.view_write(ViewBody::DeviceDeleted { device, fleet }, outbox);
             self.unacknowledged.insert(sequence, index);
             self.unacknowledged_rows.insert(index, sequence);
-            if let Some(hot) = self.table.get_mut(index) {
-                hot.set(flag::UNACKNOWLEDGED, true);
-            }
         }
     }
 
@@ -264,7 +263,7 @@ impl Shard {
             connectivity_since: cold.connectivity_since(hot).unwrap_or(Timestamp::MIN),
             heartbeat: facts.heartbeat_state(judged),
             last_heartbeat: hot.heartbeat.get(),
-            vpn_connected: facts.vpn_connected(super::facts::View::Now),
+            vpn_connected: facts.vpn_connected(super::facts::seen::View::Now),
             progress: facts.progress(),
             fleet: self.scopes.fleets.name_if_any(fleet),
             previous_fleet: previous_fleet

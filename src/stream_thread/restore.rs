@@ -135,7 +135,7 @@ pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Resu
                         partition,
                         records = slot.restored,
                         to_go = slot.to_restore,
-                        rows = slot.shard.restored_rows(),
+                        rows = slot.shard.rows(),
                         "restoring"
                     );
                 }
@@ -408,7 +408,7 @@ fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
     slot.batch = 0;
     slot.expected = positions;
     let clock = restored_clock(slot, restore.metadata.as_ref());
-    if gone || (restore.metadata.is_none() && slot.shard.restored_rows() > 0) {
+    if gone || (restore.metadata.is_none() && slot.shard.rows() > 0) {
         error!(
             partition = slot.partition,
             ?positions,

@@ -3,9 +3,9 @@
 //! as they need. Read by the process that wrote it only, so its form may change
 //! at will.
 
-use super::device::{Closed, Cold, Earlier, Membership, Session};
-use super::event::{FrozenReason, Settings, Timestamp};
-use super::snapshot::{ProgressFacts, Register, SessionFingerprint};
+use crate::shard::device::{Closed, Cold, Earlier, Membership, Session};
+use crate::shard::event::{FrozenReason, Settings, Timestamp};
+use crate::shard::snapshot::{ProgressFacts, Register, SessionFingerprint};
 
 /// From here the first time of a record is counted: 2026.
 const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -37,7 +37,7 @@ mod holds {
 }
 
 /// Writes a record behind what `out` holds.
-pub(super) fn encode(cold: &Cold, out: &mut Vec<u8>) {
+pub(in crate::shard) fn encode(cold: &Cold, out: &mut Vec<u8>) {
     let mut writer = Writer { out, last_ms: EPOCH_MS };
     writer.number(u64::from(what_it_holds(cold)));
     // What scans look for comes first.
@@ -138,7 +138,7 @@ fn flag(bit: u32, set: bool) -> u32 {
 }
 
 /// Reads a whole record; what follows it is not looked at.
-pub(super) fn decode(bytes: &[u8]) -> Cold {
+pub(in crate::shard) fn decode(bytes: &[u8]) -> Cold {
     let mut reader = Reader::new(bytes);
     let reader = &mut reader;
     let membership = reader.membership();
@@ -180,12 +180,12 @@ pub(super) fn decode(bytes: &[u8]) -> Cold {
 }
 
 /// Where the device belongs, by a record of which no more is read.
-pub(super) fn belongs_to(bytes: &[u8]) -> Membership {
+pub(in crate::shard) fn belongs_to(bytes: &[u8]) -> Membership {
     Reader::new(bytes).membership().map_or_else(Membership::default, |held| held.value)
 }
 
 /// Whether an open session is held by this VPN instance.
-pub(super) fn has_session_of(bytes: &[u8], instance: u32) -> bool {
+pub(in crate::shard) fn has_session_of(bytes: &[u8], instance: u32) -> bool {
     let mut reader = Reader::new(bytes);
     if !reader.has(holds::SESSIONS) {
         return false;

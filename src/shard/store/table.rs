@@ -10,10 +10,10 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 
 use super::cold::{ColdFacts, Moved, NO_COLD};
-use super::device::Cold;
-use super::event::DeviceId;
 use super::hot::{Hot, flag};
 use super::index::Index;
+use crate::shard::device::Cold;
+use crate::shard::event::DeviceId;
 
 /// Rows a segment.
 const SEGMENT: usize = 4096;
@@ -24,7 +24,7 @@ const SEED: u64 = 0x6465_7669_6365_7331;
 
 /// All rows of a shard.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(in crate::shard) struct Table {
     index: Index,
     segments: Vec<Vec<Hot>>,
     free: Vec<u32>,

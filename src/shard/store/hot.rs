@@ -1,12 +1,13 @@
 //! The part of a row that a heartbeat needs.
 
-use super::event::Timestamp;
-use super::rules::INTERVAL_MAX_MS;
-use super::status::{Connectivity, Status};
+use super::cold::NO_COLD;
+use crate::shard::event::Timestamp;
+use crate::shard::rules::INTERVAL_MAX_MS;
+use crate::shard::status::{Connectivity, Status};
 
 /// An instant in 48 bits: enough until the year 10889.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Instant48([u16; 3]);
+pub(in crate::shard) struct Instant48([u16; 3]);
 
 impl Instant48 {
     /// No instant.
@@ -41,7 +42,7 @@ impl Instant48 {
 }
 
 /// What a bit of [`Hot::flags`] says.
-pub(super) mod flag {
+pub(in crate::shard) mod flag {
     /// The slot holds a row.
     pub const OCCUPIED: u16 = 1;
     /// The id is no 32 hex digits: the row holds its index among the texts.
@@ -60,8 +61,6 @@ pub(super) mod flag {
     pub const REMEMBERS: u16 = 1 << 6;
     /// There is a deletion, so facts are suppressed (rule J5).
     pub const DELETED: u16 = 1 << 7;
-    /// The view has not acknowledged the deletion (rule V3).
-    pub const UNACKNOWLEDGED: u16 = 1 << 8;
     /// The view must be told at the takeover (rule V5).
     pub const VIEW_DIRTY: u16 = 1 << 9;
     /// The row is in its fleet's counts.
@@ -75,12 +74,9 @@ pub(super) mod flag {
     pub const NO_STATUS: u16 = STATUS_MASK;
 }
 
-/// Says that a row has no cold facts.
-pub(super) const NO_COLD: u32 = u32::MAX;
-
 /// The part of a row that a heartbeat needs, in 48 bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hot {
+pub(in crate::shard) struct Hot {
     pub id: [u8; 16],
     /// The last heartbeat.
     pub heartbeat: Instant48,

@@ -1,6 +1,6 @@
 //! The words for what a device is, and the ladder that decides among them.
 
-use super::event::Timestamp;
+use crate::shard::event::Timestamp;
 
 /// A device's status (docs/statuses.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,11 +6,11 @@
 //! knows its row. So the room that a fleet no longer takes, because its sessions
 //! were closed or forgotten, is given back, whatever the order of events.
 
-use super::device::{Cold, Membership};
 use super::packed;
+use crate::shard::device::{Cold, Membership};
 
 /// Says that a row has no cold facts.
-pub(super) const NO_COLD: u32 = u32::MAX;
+pub(in crate::shard) const NO_COLD: u32 = u32::MAX;
 
 /// The sizes of slots, in bytes, row's number included. Most facts are small:
 /// there the steps are too.
@@ -30,10 +30,10 @@ const PLACES: u32 = (1 << PLACE_BITS) - 1;
 const ROW: usize = size_of::<u32>();
 
 /// A row whose facts have another number now.
-pub(super) type Moved = Option<(u32, u32)>;
+pub(in crate::shard) type Moved = Option<(u32, u32)>;
 
 #[derive(Debug)]
-pub(super) struct ColdFacts {
+pub(in crate::shard) struct ColdFacts {
     slabs: Vec<Slab>,
     /// Facts too large for any slot: a handful, of devices with dozens of sessions.
     large: Vec<Vec<u8>>,
@@ -189,10 +189,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::device::Closed;
-    use super::super::event::Timestamp;
-    use super::super::snapshot::SessionFingerprint;
     use super::*;
+    use crate::shard::device::Closed;
+    use crate::shard::event::Timestamp;
+    use crate::shard::snapshot::SessionFingerprint;
 
     fn cold(closed: u64, mark: i64) -> Cold {
         let closed = (0..closed)

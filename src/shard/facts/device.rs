@@ -1,28 +1,30 @@
 //! A device's facts, and how each event joins them (rules J1 to J6).
 //!
-//! Every fact is a register that remembers the event time that set it, and the
-//! later event time wins, so that a row is the same whatever the order of
-//! arrival. What a heartbeat touches is in the hot row (`table.rs`); all else is
-//! here.
+//! Every fact is a register (`register.rs`). What a heartbeat touches is in the
+//! hot row (`hot.rs`); all else is here.
 
 use std::cmp::Ordering;
 
-use super::event::{DeviceEvent, FrozenReason, Settings, Timestamp};
-use super::hot::{Hot, Instant48};
+use super::register::{
+    FrozenRegisters, delete, join, join_frozen, join_time, outlives, takes_over,
+};
 use super::scope::Scopes;
-use super::snapshot::{ProgressFacts, Register, SessionFingerprint};
 use super::status::Cause;
+use crate::shard::event::{DeviceEvent, Settings, Timestamp};
+use crate::shard::fnv::fnv1a;
+use crate::shard::hot::{Hot, Instant48};
+use crate::shard::snapshot::{ProgressFacts, Register, SessionFingerprint};
 
 /// Closed sessions remembered of a device (rule J4).
-pub(super) const CLOSED_SESSIONS_MAX: usize = 16;
+pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
 
 /// Open sessions held of a device (rule J4): a device whose closes are all lost
 /// must not grow a row that fits no record.
-pub(super) const OPEN_SESSIONS_MAX: usize = 64;
+pub(in crate::shard) const OPEN_SESSIONS_MAX: usize = 64;
 
 /// A session that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Session {
+pub(in crate::shard) struct Session {
     /// The VPN instance that holds it, interned.
     pub instance: u32,
     pub fingerprint: SessionFingerprint,
@@ -32,7 +34,7 @@ pub(super) struct Session {
 
 /// A session that was closed: it never counts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Closed {
+pub(in crate::shard) struct Closed {
     pub fingerprint: SessionFingerprint,
     /// The greatest of its closes.
     pub closed_at: Timestamp,
@@ -40,7 +42,7 @@ pub(super) struct Closed {
 
 /// Where a device belongs; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Membership {
+pub(in crate::shard) struct Membership {
     pub fleet: u32,
     pub organization: u32,
 }
@@ -48,14 +50,14 @@ pub(super) struct Membership {
 /// The earlier of the instants that made status and connectivity true, and
 /// which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Earlier {
+pub(in crate::shard) enum Earlier {
     Status(Timestamp),
     Connectivity(Timestamp),
 }
 
 /// All facts of a device but its heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Cold {
+pub(in crate::shard) struct Cold {
     /// The greatest time of any opening, whatever became of the session.
     pub last_vpn_opening: Option<Timestamp>,
     /// No fact, but what the hot row has no room for: of a device that is known
@@ -64,7 +66,7 @@ pub(super) struct Cold {
     pub sessions: Vec<Session>,
     /// Oldest first.
     pub closed: Vec<Closed>,
-    pub frozen: [Option<Register<bool>>; FrozenReason::ALL.len()],
+    pub frozen: FrozenRegisters,
     pub deactivated: Option<Timestamp>,
     pub activated: Option<Timestamp>,
     pub preregistered: Option<Register<bool>>,
@@ -84,7 +86,7 @@ pub(super) struct Cold {
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Joined {
+pub(in crate::shard) enum Joined {
     /// Something later is known, or the same.
     Stale,
     /// The row has changed.
@@ -99,52 +101,14 @@ impl From<bool> for Joined {
 
 /// Closed sessions that came (with their time) or went: each is a changelog
 /// entry of its own.
-pub(super) type ClosedChanges = Vec<(SessionFingerprint, Option<Timestamp>)>;
-
-/// Sets a register that only remembers when.
-pub(super) fn join_time(register: &mut Option<Timestamp>, at: Timestamp) -> bool {
-    let later = register.is_none_or(|held| held < at);
-    if later {
-        *register = Some(at);
-    }
-    later
-}
-
-/// Sets a register; of two events of the same instant the greater value wins
-/// (rule J2).
-pub(super) fn join<T: Ord>(register: &mut Option<Register<T>>, at: Timestamp, value: T) -> bool {
-    let new = Register { at, value };
-    let later = register.as_ref().is_none_or(|held| *held < new);
-    if later {
-        *register = Some(new);
-    }
-    later
-}
-
-/// Sets one reason's register, or all of them (rule J2).
-pub(super) fn join_frozen(
-    registers: &mut [Option<Register<bool>>; FrozenReason::ALL.len()],
-    at: Timestamp,
-    reason: Option<FrozenReason>,
-    frozen: bool,
-) -> bool {
-    match reason {
-        Some(reason) => join(&mut registers[reason.index()], at, frozen),
-        None => registers.iter_mut().fold(false, |any, register| join(register, at, frozen) | any),
-    }
-}
+pub(in crate::shard) type ClosedChanges = Vec<(SessionFingerprint, Option<Timestamp>)>;
 
 /// A stable 64-bit hash of (instance, session): FNV-1a over both, each ended by
 /// a byte that UTF-8 does not have.
 #[must_use]
 pub fn session_fingerprint(instance: &str, session: &str) -> SessionFingerprint {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in [instance, session] {
-        for byte in part.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    SessionFingerprint(hash)
+    let parts = [instance, session];
+    SessionFingerprint(fnv1a(parts.into_iter().flat_map(|part| part.bytes().chain([0xff]))))
 }
 
 impl Cold {
@@ -183,7 +147,9 @@ impl Cold {
     /// Whether the device is deleted, and no later registration brought it back
     /// (rule J5).
     pub fn is_deleted(&self) -> bool {
-        self.deleted.is_some_and(|deleted| self.registered.is_none_or(|at| at <= deleted))
+        self.deleted.is_some_and(|deleted| {
+            self.registered.is_none_or(|registered| !outlives(registered, deleted))
+        })
     }
 
     /// When the deletion is forgotten, given the retention.
@@ -261,15 +227,11 @@ impl Cold {
         organization: &std::sync::Arc<str>,
         scopes: &mut Scopes,
     ) -> bool {
-        let wins = match &self.membership {
-            None => true,
-            Some(held) if held.at != at => held.at < at,
-            Some(held) => {
-                let fleet_held = scopes.fleets.name(held.value.fleet);
-                let organization_held = scopes.organizations.name(held.value.organization);
-                (&**fleet_held, &**organization_held) < (&**fleet, &**organization)
-            }
-        };
+        let held = self.membership.map(|held| {
+            let fleet = &**scopes.fleets.name(held.value.fleet);
+            (held.at, (fleet, &**scopes.organizations.name(held.value.organization)))
+        });
+        let wins = takes_over((at, (&**fleet, &**organization)), held);
         if wins {
             let value = Membership {
                 fleet: scopes.fleets.intern(fleet),
@@ -372,37 +334,29 @@ impl Cold {
         if !join_time(&mut self.deleted, at) {
             return Joined::Stale;
         }
-        fn keep(register: &mut Option<Timestamp>, after: Timestamp) {
-            *register = register.filter(|held| *held > after);
-        }
-        fn keep_value<T>(register: &mut Option<Register<T>>, after: Timestamp) {
-            *register = register.take().filter(|held| held.at > after);
-        }
-        fn keep_progress(facts: &mut ProgressFacts, after: Timestamp) {
-            keep_value(&mut facts.started, after);
-            keep(&mut facts.finished, after);
-            keep_value(&mut facts.percent, after);
-        }
-        keep(&mut self.last_vpn_opening, at);
-        self.sessions.retain(|session| session.opened_at > at);
+        delete(&mut self.last_vpn_opening, at);
+        self.sessions.retain(|session| outlives(session.opened_at, at));
         for closed in &self.closed {
-            if closed.closed_at <= at {
+            if !outlives(closed.closed_at, at) {
                 changes.push((closed.fingerprint, None));
             }
         }
-        self.closed.retain(|closed| closed.closed_at > at);
+        self.closed.retain(|closed| outlives(closed.closed_at, at));
         for register in &mut self.frozen {
-            keep_value(register, at);
+            delete(register, at);
         }
-        keep(&mut self.deactivated, at);
-        keep(&mut self.activated, at);
-        keep_value(&mut self.preregistered, at);
-        keep(&mut self.provisioned, at);
-        keep(&mut self.registered, at);
-        keep_value(&mut self.membership, at);
-        keep_value(&mut self.settings, at);
-        keep_progress(&mut self.configuration, at);
-        keep_progress(&mut self.update, at);
+        delete(&mut self.deactivated, at);
+        delete(&mut self.activated, at);
+        delete(&mut self.preregistered, at);
+        delete(&mut self.provisioned, at);
+        delete(&mut self.registered, at);
+        delete(&mut self.membership, at);
+        delete(&mut self.settings, at);
+        for progress in [&mut self.configuration, &mut self.update] {
+            delete(&mut progress.started, at);
+            delete(&mut progress.finished, at);
+            delete(&mut progress.percent, at);
+        }
         Joined::Changed
     }
 
@@ -421,7 +375,7 @@ impl Cold {
 }
 
 /// The cause that a change made by this event has.
-pub(super) fn cause_of(event: &DeviceEvent) -> Cause {
+pub(in crate::shard) fn cause_of(event: &DeviceEvent) -> Cause {
     match event {
         DeviceEvent::SessionOpened { .. } => Cause::VpnOpened,
         DeviceEvent::SessionClosed { .. } => Cause::VpnClosed,
@@ -451,6 +405,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::shard::event::FrozenReason;
 
     fn opened(session: &str) -> DeviceEvent {
         DeviceEvent::SessionOpened { instance: "vpn-1".into(), session: session.into() }

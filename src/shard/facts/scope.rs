@@ -9,14 +9,14 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::device::{join, join_frozen, join_time};
-use super::event::{FrozenReason, ScopeEvent, Timestamp};
-use super::snapshot::{FleetFacts, InstanceFacts, OrganizationFacts, Register};
+use super::register::{Register, is_frozen, join, join_frozen, join_time};
 use super::status::{Cause, Status};
+use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
+use crate::shard::snapshot::{FleetFacts, InstanceFacts, OrganizationFacts};
 
 /// Things with names, by number. Number 0 is the empty name: none.
 #[derive(Debug)]
-pub(super) struct Named<T> {
+pub(in crate::shard) struct Named<T> {
     names: Vec<Arc<str>>,
     values: Vec<T>,
     index: HashTable<u32>,
@@ -65,6 +65,10 @@ impl<T: Default> Named<T> {
         &mut self.values[at as usize]
     }
 
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
     pub fn indices(&self) -> std::ops::Range<u32> {
         0..u32::try_from(self.values.len()).unwrap_or(u32::MAX)
     }
@@ -76,7 +80,7 @@ fn hash_of(name: &str) -> u64 {
 
 /// A VPN instance.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Instance {
+pub(in crate::shard) struct Instance {
     pub facts: InstanceFacts,
     /// The clock has passed the end of its lease: its sessions do not count.
     pub lapsed: bool,
@@ -112,7 +116,7 @@ impl Instance {
 
 /// A fleet.
 #[derive(Debug, Default)]
-pub(super) struct Fleet {
+pub(in crate::shard) struct Fleet {
     pub facts: FleetFacts,
     /// Its devices by status.
     pub counts: [u64; Status::ALL.len()],
@@ -122,7 +126,7 @@ pub(super) struct Fleet {
 
 /// Which scope an event concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ScopeRef {
+pub(in crate::shard) enum ScopeRef {
     Instance(u32),
     Fleet(u32),
     Organization(u32),
@@ -132,7 +136,7 @@ pub(super) enum ScopeRef {
 /// deadlines of a row that come before that event are judged by them (rule T5),
 /// in whichever chunk the row's turn comes.
 #[derive(Debug)]
-pub(super) enum Before {
+pub(in crate::shard) enum Before {
     Instance(u32, Instance),
     Fleet(u32, FleetFacts),
     Organization(u32, OrganizationFacts),
@@ -140,7 +144,7 @@ pub(super) enum Before {
 
 /// What became of a scope event.
 #[derive(Debug)]
-pub(super) enum Applied {
+pub(in crate::shard) enum Applied {
     /// Something later is known, or the same.
     Stale,
     /// The fact is new, and changes no row.
@@ -151,7 +155,7 @@ pub(super) enum Applied {
 
 /// All scopes of a shard.
 #[derive(Debug, Default)]
-pub(super) struct Scopes {
+pub(in crate::shard) struct Scopes {
     pub instances: Named<Instance>,
     pub fleets: Named<Fleet>,
     pub organizations: Named<OrganizationFacts>,
@@ -329,17 +333,15 @@ impl Scopes {
         let mut restarted = None;
         let joined = match started_at {
             None => join(&mut facts.alive_without_start, at, lease_ms),
-            Some(started_at) if facts.started.is_none_or(|held| held < started_at) => {
-                facts.started = Some(started_at);
-                facts.alive = Some(Register { at, value: lease_ms });
-                restarted = Some(started_at);
-                true
-            }
-            Some(started_at) if facts.started == Some(started_at) => {
+            // Of a start that is over.
+            Some(started_at) if facts.started > Some(started_at) => false,
+            Some(started_at) => {
+                if join_time(&mut facts.started, started_at) {
+                    facts.alive = None;
+                    restarted = Some(started_at);
+                }
                 join(&mut facts.alive, at, lease_ms)
             }
-            // Of a start that is over.
-            Some(_) => false,
         };
         if !joined {
             return Applied::Stale;
@@ -418,13 +420,8 @@ fn scope_name(event: &ScopeEvent) -> &str {
 }
 
 /// The cause that a change made by a freeze, or by lifting one, has.
-pub(super) fn cause_of_frozen(frozen: bool) -> Cause {
+pub(in crate::shard) fn cause_of_frozen(frozen: bool) -> Cause {
     if frozen { Cause::Frozen } else { Cause::Unfrozen }
-}
-
-/// Whether any reason holds.
-pub(super) fn is_frozen(registers: &[Option<Register<bool>>; FrozenReason::ALL.len()]) -> bool {
-    registers.iter().flatten().any(|register| register.value)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 const SEGMENTS: usize = 128;
 
 #[derive(Debug)]
-pub(super) struct Index {
+pub(in crate::shard) struct Index {
     segments: Box<[HashTable<u32>]>,
     len: usize,
 }

@@ -2,16 +2,17 @@
 //! when each fact or deadline came in.
 
 use super::device::{Cold, Membership, Session};
-use super::event::{FrozenReason, Settings, Timestamp};
-use super::hot::Hot;
-use super::rules::Rules;
-use super::scope::{Scopes, cause_of_frozen, is_frozen};
-use super::snapshot::{ProgressFacts, Register};
+use super::register::{FrozenRegisters, Register, is_frozen};
+use super::scope::{Scopes, cause_of_frozen};
 use super::status::{Cause, Connectivity, HeartbeatState, Ladder, Status, heartbeat_state};
+use crate::shard::event::{Settings, Timestamp};
+use crate::shard::hot::Hot;
+use crate::shard::rules::Rules;
+use crate::shard::snapshot::ProgressFacts;
 
 /// Which facts are seen.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum View {
+pub(in crate::shard) enum View {
     /// All that are known, whatever their time: what a row is judged by.
     Now,
     /// Those that had happened by `at`: how the row came to be what it is, for
@@ -79,7 +80,7 @@ pub enum IntervalOf {
 
 /// All that the status of a row depends on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Facts<'a> {
+pub(in crate::shard) struct Facts<'a> {
     pub hot: &'a Hot,
     pub cold: &'a Cold,
     pub scopes: &'a Scopes,
@@ -268,7 +269,7 @@ impl Facts<'_> {
         facts.percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
     }
 
-    fn frozen_scopes(&self, view: View) -> [&[Option<Register<bool>>; FrozenReason::ALL.len()]; 2] {
+    fn frozen_scopes(&self, view: View) -> [&FrozenRegisters; 2] {
         let membership = self.belongs_to(view);
         [
             &self.scopes.fleet(membership.fleet, self.before).frozen,

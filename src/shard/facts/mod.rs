@@ -1,0 +1,8 @@
+//! What is known of devices and scopes, how an event changes it, and the status
+//! that follows.
+
+pub mod device;
+pub mod register;
+pub mod scope;
+pub mod seen;
+pub mod status;
