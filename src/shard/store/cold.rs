@@ -192,12 +192,13 @@ mod tests {
     use super::*;
     use crate::shard::device::Closed;
     use crate::shard::event::Timestamp;
-    use crate::shard::snapshot::SessionFingerprint;
+    use crate::shard::snapshot::{DeviceFacts, SessionFingerprint};
 
     fn cold(closed: u64, mark: i64) -> Cold {
         let closed = (0..closed)
             .map(|n| Closed { fingerprint: SessionFingerprint(n), closed_at: Timestamp(mark) });
-        Cold { activated: Some(Timestamp(mark)), closed: closed.collect(), ..Cold::default() }
+        let facts = DeviceFacts { activated: Some(Timestamp(mark)), ..DeviceFacts::default() };
+        Cold { facts, closed: closed.collect(), ..Cold::default() }
     }
 
     #[test]
