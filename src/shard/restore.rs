@@ -3,11 +3,10 @@
 
 use super::apply::join_heartbeat;
 use super::clock::Clock;
-use super::cold::NO_COLD;
 use super::device::Cold;
 use super::event::{DeviceId, Input, Timestamp};
 use super::facts::register::outlives;
-use super::hot::{Instant48, flag};
+use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
 use super::settle::{RulesBefore, What};
 use super::snapshot::{Entry, RowSnapshot};

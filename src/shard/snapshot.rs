@@ -84,6 +84,9 @@ pub struct Emitted {
 
 /// All facts of a device but its heartbeat. Memory holds names as numbers, all
 /// others as text.
+///
+/// A fact stands here, in its message (`changelog.proto`), in the tables of
+/// `wire/changelog.rs` and `store/packed.rs`, and in `tests/strategies.rs`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceFacts<Name> {
     /// The greatest time of any opening, whatever became of the session.

@@ -6,11 +6,9 @@
 //! knows its row. So the room that a fleet no longer takes, because its sessions
 //! were closed or forgotten, is given back, whatever the order of events.
 
+use super::hot::NO_COLD;
 use super::packed;
 use crate::shard::device::{Cold, Membership};
-
-/// Says that a row has no cold facts.
-pub(in crate::shard) const NO_COLD: u32 = u32::MAX;
 
 /// The sizes of slots, in bytes, row's number included. Most facts are small:
 /// there the steps are too.
