@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use device_status::shard::{
     Cause, Connectivity, DeviceId, Entry, HeartbeatState, Input, Status, StatusChange, Timestamp,
-    snapshot::{Emitted, Register, RowSnapshot},
+    snapshot::{DeviceFacts, Emitted, Membership, Register, RowSnapshot},
 };
 use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::Heartbeat;
@@ -47,14 +47,17 @@ fn row() -> Entry {
         since: AT,
         connectivity_since: AT,
     };
+    let membership = Membership { fleet: "fleet".into(), organization: "org".into() };
     let row = RowSnapshot {
         heartbeat: Some(Register { at: AT, value: None }),
-        registered: Some(AT),
-        provisioned: Some(AT),
-        membership: Some(Register { at: AT, value: (Some("fleet".into()), Some("org".into())) }),
+        facts: DeviceFacts {
+            registered: Some(AT),
+            provisioned: Some(AT),
+            membership: Some(Register { at: AT, value: membership }),
+            ..DeviceFacts::default()
+        },
         emitted: Some(emitted),
         clock: AT,
-        ..RowSnapshot::default()
     };
     Entry::Device(device(), Some(Box::new(row)))
 }

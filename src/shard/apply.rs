@@ -203,7 +203,7 @@ impl Shard {
     /// Whether the deletion of the row suppresses an event (rule J5), which is
     /// noted: the deletion is remembered the longer.
     fn is_suppressed(&self, row: &mut super::judge::Row, at: Timestamp) -> bool {
-        let Some(deleted) = row.cold.deleted else { return false };
+        let Some(deleted) = row.cold.facts.deleted else { return false };
         // A later event is kept for a registration that may come yet; until then
         // it is suppressed as well, or a deleted device that goes on polling
         // would be back as a new one once its deletion is forgotten.
@@ -211,11 +211,11 @@ impl Shard {
         if !before && !row.cold.is_deleted() {
             return false;
         }
-        let touched = row.cold.deletion_touched;
+        let touched = row.cold.facts.deletion_touched;
         let write = row.cold.touch_deletion(self.clock);
         if write {
             row.cold_changed = true;
-        } else if row.cold.deletion_touched != touched {
+        } else if row.cold.facts.deletion_touched != touched {
             row.remembered_only = true;
         }
         before

@@ -75,8 +75,11 @@ impl Shard {
     pub(super) fn store(&mut self, mut row: Row, judged: Timestamp) {
         let hot = &mut row.hot;
         if row.cold_changed {
-            hot.set(flag::DELETED, row.cold.deleted.is_some());
-            hot.set(flag::REMEMBERS, row.cold.deleted.is_some() || !row.cold.closed.is_empty());
+            hot.set(flag::DELETED, row.cold.facts.deleted.is_some());
+            hot.set(
+                flag::REMEMBERS,
+                row.cold.facts.deleted.is_some() || !row.cold.closed.is_empty(),
+            );
         }
         if !hot.has(flag::CARRIED) {
             // Kept for the heartbeats to come, which then need no cold facts.
@@ -220,7 +223,7 @@ impl Shard {
         let date = |floor, holds: &dyn Fn(Shown) -> bool| date(&facts, floor, seen, trigger, holds);
         let (since, connectivity_since, cause) = match current {
             None => {
-                let deleted = row.cold.deleted.unwrap_or(at);
+                let deleted = row.cold.facts.deleted.unwrap_or(at);
                 let since = deleted.max(since_held);
                 (since, deleted.max(connectivity_since_held), Cause::Deleted)
             }
@@ -277,12 +280,13 @@ impl Shard {
     pub(super) fn prune_sessions(&self, row: &mut Row) {
         let instances = &self.scopes.instances;
         row.cold.drop_closed_sessions();
-        let held = row.cold.sessions.len();
+        let held = row.cold.facts.sessions.len();
         row.cold
+            .facts
             .sessions
             .retain(|session| instances.get(session.instance).may_count(session.opened_at));
         // Not worth a write of its own: a restore does the same.
-        row.remembered_only |= row.cold.sessions.len() != held;
+        row.remembered_only |= row.cold.facts.sessions.len() != held;
     }
 
     /// Lets go of open sessions where a device has too many (rule J4), and says
@@ -316,8 +320,8 @@ impl Shard {
             let waits = self.waits_for_view(row.index, &row.hot);
             return !waits && !row.written && !row.cold_changed;
         }
-        row.cold.deleted = None;
-        row.cold.deletion_touched = None;
+        row.cold.facts.deleted = None;
+        row.cold.facts.deletion_touched = None;
         row.cold.deletion_touched_written = None;
         row.cold_changed = true;
         false

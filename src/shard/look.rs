@@ -8,7 +8,8 @@ use super::event::{DeviceId, Timestamp};
 use super::facts::seen::{Facts, IntervalOf, View};
 use super::outbox::DeviceView;
 use super::snapshot::{
-    FleetFacts, InstanceFacts, OrganizationFacts, RowSnapshot, SessionFingerprint,
+    DeviceFacts, FleetFacts, InstanceFacts, OrganizationFacts, Register, RowSnapshot,
+    SessionFingerprint,
 };
 use super::status::Ladder;
 
@@ -29,8 +30,10 @@ pub struct Explanation {
     pub deadlines: Option<(Timestamp, Timestamp)>,
     /// The sessions that were opened and not closed.
     pub sessions: Vec<SessionExplained>,
-    /// All facts of the device.
-    pub facts: RowSnapshot,
+    /// The last heartbeat: its time and the interval it carried.
+    pub heartbeat: Option<Register<Option<u32>>>,
+    /// All other facts of the device.
+    pub facts: DeviceFacts<Arc<str>>,
 }
 
 /// A session that was opened and not closed.
@@ -84,7 +87,7 @@ impl Shard {
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
         let facts =
             Facts { hot, cold: &cold, scopes: &self.scopes, rules: &self.rules, before: false };
-        let sessions = cold.sessions.iter().map(|session| {
+        let sessions = cold.facts.sessions.iter().map(|session| {
             let instance = self.scopes.instances.get(session.instance);
             SessionExplained {
                 instance: self.scopes.instances.name(session.instance).clone(),
@@ -95,6 +98,8 @@ impl Shard {
                 started: instance.facts.started,
             }
         });
+        let RowSnapshot { heartbeat, facts: named, .. } =
+            self.snapshot_of(hot, &cold, self.progress().clock);
         Some(Explanation {
             judged,
             ladder: facts.ladder(judged, View::Now),
@@ -102,7 +107,8 @@ impl Shard {
             interval: facts.interval(View::Now),
             deadlines: facts.deadlines(View::Now),
             sessions: sessions.collect(),
-            facts: self.snapshot_of(hot, &cold, self.progress().clock),
+            heartbeat,
+            facts: named,
         })
     }
 

@@ -29,7 +29,7 @@ pub mod snapshot;
 mod store;
 mod sweep;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 mod write;
 

@@ -277,7 +277,7 @@ fn facts(shard: &Shard, number: u8, emitted: bool) -> Option<(RowSnapshot, Vec<S
     let device = device(number);
     let mut row = shard.snapshot(&device)?;
     row.clock = Timestamp::MIN;
-    row.deletion_touched = None;
+    row.facts.deletion_touched = None;
     if !emitted {
         row.emitted = None;
     }

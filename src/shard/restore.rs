@@ -3,14 +3,13 @@
 
 use super::apply::join_heartbeat;
 use super::clock::Clock;
-use super::cold::NO_COLD;
-use super::device::{Cold, Membership, Session};
+use super::device::Cold;
 use super::event::{DeviceId, Input, Timestamp};
 use super::facts::register::outlives;
-use super::hot::{Instant48, flag};
+use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
 use super::settle::{RulesBefore, What};
-use super::snapshot::{Entry, Register, RowSnapshot};
+use super::snapshot::{Entry, RowSnapshot};
 use super::timer::Wheel;
 use super::{Shard, Start};
 
@@ -69,9 +68,14 @@ impl Shard {
     fn restore_row(&mut self, device: &DeviceId, snapshot: &RowSnapshot, view_dirty: bool) {
         let index = self.table.find_or_insert(device);
         let Some(mut row) = self.load(index) else { return };
-        let closed = std::mem::take(&mut row.cold.closed);
-        row.cold = self.cold_of(snapshot);
-        row.cold.closed = closed;
+        let mut facts = snapshot.facts.rename(|of, name| self.scopes.intern(of, name));
+        facts.sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
+        row.cold = Cold {
+            deletion_touched_written: facts.deletion_touched,
+            facts,
+            earlier: None,
+            closed: row.cold.closed,
+        };
 
         let hot = &mut row.hot;
         hot.heartbeat = Instant48::of(snapshot.heartbeat.map(|heartbeat| heartbeat.at));
@@ -96,8 +100,8 @@ impl Shard {
     /// Puts a row back without any of what follows while running.
     fn put_restored(&mut self, mut row: Row) {
         let hot = &mut row.hot;
-        hot.set(flag::DELETED, row.cold.deleted.is_some());
-        hot.set(flag::REMEMBERS, row.cold.deleted.is_some() || !row.cold.closed.is_empty());
+        hot.set(flag::DELETED, row.cold.facts.deleted.is_some());
+        hot.set(flag::REMEMBERS, row.cold.facts.deleted.is_some() || !row.cold.closed.is_empty());
         self.table.put_cold(row.index, &row.cold);
         self.table.put(row.index, row.hot);
     }
@@ -106,49 +110,6 @@ impl Shard {
         let Some(hot) = self.table.get(index) else { return };
         if hot.cold == NO_COLD && hot.heartbeat == Instant48::NONE && hot.version == 0 {
             self.table.remove(index);
-        }
-    }
-
-    fn cold_of(&mut self, snapshot: &RowSnapshot) -> Cold {
-        let scopes = &mut self.scopes;
-        let none = std::sync::Arc::from("");
-        let membership = snapshot.membership.as_ref().map(|register| {
-            let (fleet, organization) = &register.value;
-            Register {
-                at: register.at,
-                value: Membership {
-                    fleet: scopes.fleets.intern(fleet.as_ref().unwrap_or(&none)),
-                    organization: scopes
-                        .organizations
-                        .intern(organization.as_ref().unwrap_or(&none)),
-                },
-            }
-        });
-        let sessions = snapshot.sessions.iter().map(|session| Session {
-            instance: scopes.instances.intern(&session.instance),
-            fingerprint: session.fingerprint,
-            opened_at: session.opened_at,
-        });
-        let mut sessions: Vec<Session> = sessions.collect();
-        sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
-        Cold {
-            last_vpn_opening: snapshot.last_vpn_opening,
-            earlier: None,
-            sessions,
-            closed: Vec::new(),
-            frozen: snapshot.frozen,
-            deactivated: snapshot.deactivated,
-            activated: snapshot.activated,
-            preregistered: snapshot.preregistered,
-            provisioned: snapshot.provisioned,
-            registered: snapshot.registered,
-            membership,
-            settings: snapshot.settings,
-            configuration: snapshot.configuration.clone(),
-            update: snapshot.update.clone(),
-            deleted: snapshot.deleted,
-            deletion_touched: snapshot.deletion_touched,
-            deletion_touched_written: snapshot.deletion_touched,
         }
     }
 
@@ -168,7 +129,7 @@ impl Shard {
         let Some(index) = self.table.find(device) else { return };
         let Some(hot) = self.table.get(index) else { return };
         if hot.has(flag::DELETED)
-            && self.table.load_cold(hot).deleted.is_some_and(|deleted| !outlives(at, deleted))
+            && self.table.load_cold(hot).facts.deleted.is_some_and(|deleted| !outlives(at, deleted))
         {
             return;
         }

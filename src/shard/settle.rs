@@ -3,9 +3,9 @@
 //! (rule T7).
 
 use super::clock::Now;
-use super::cold::{ColdFacts, NO_COLD};
+use super::cold::ColdFacts;
 use super::event::{Input, Timestamp};
-use super::hot::{Instant48, flag};
+use super::hot::{Instant48, NO_COLD, flag};
 use super::scope::{Before, ScopeRef};
 use super::status::Cause;
 use super::{Phase, Shard, Turn};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::event::{DeviceId, Settings, Timestamp};
 pub use super::facts::register::{FrozenRegisters, Register};
+use super::facts::register::{delete, outlives};
 use super::status::{Connectivity, Status};
 
 /// One changelog entry: a key and what is known under it now.
@@ -38,14 +39,23 @@ pub struct ClosedSession {
 }
 
 /// A session that was opened and not closed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenSession {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session<Name> {
     /// The VPN instance that holds it.
-    pub instance: Arc<str>,
+    pub instance: Name,
     /// Which session.
     pub fingerprint: SessionFingerprint,
     /// When it was opened: the greatest of its opens.
     pub opened_at: Timestamp,
+}
+
+/// Where a device belongs; the empty name is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Membership<Name> {
+    /// Its fleet.
+    pub fleet: Name,
+    /// Its organization.
+    pub organization: Name,
 }
 
 /// What is in progress, and how far (rule J2: three registers).
@@ -72,18 +82,18 @@ pub struct Emitted {
     pub connectivity_since: Timestamp,
 }
 
-/// Fleet and organization; absent: none.
-pub type Membership = (Option<Arc<str>>, Option<Arc<str>>);
-
-/// All facts of one device, and what was last emitted of it.
+/// All facts of a device but its heartbeat. Memory holds names as numbers, all
+/// others as text.
+///
+/// A fact stands here, in its message (`changelog.proto`), in the tables of
+/// `wire/changelog.rs` and `store/packed.rs`, and in `tests/strategies.rs`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowSnapshot {
-    /// The last heartbeat: its time and the interval it carried.
-    pub heartbeat: Option<Register<Option<u32>>>,
+pub struct DeviceFacts<Name> {
     /// The greatest time of any opening, whatever became of the session.
     pub last_vpn_opening: Option<Timestamp>,
-    /// Sessions opened and not closed, by (instance, fingerprint).
-    pub sessions: Vec<OpenSession>,
+    /// Sessions opened and not closed: in memory by (opening, fingerprint), in
+    /// text by (instance, fingerprint).
+    pub sessions: Vec<Session<Name>>,
     /// Whether it is frozen.
     pub frozen: FrozenRegisters,
     /// The last deactivation.
@@ -96,8 +106,8 @@ pub struct RowSnapshot {
     pub provisioned: Option<Timestamp>,
     /// The last registration.
     pub registered: Option<Timestamp>,
-    /// (fleet, organization), by `registered` and `moved`.
-    pub membership: Option<Register<Membership>>,
+    /// Set by `registered` and `moved`.
+    pub membership: Option<Register<Membership<Name>>>,
     /// The device's settings.
     pub settings: Option<Register<Settings>>,
     /// OS configuration.
@@ -106,9 +116,83 @@ pub struct RowSnapshot {
     pub update: ProgressFacts,
     /// The last deletion.
     pub deleted: Option<Timestamp>,
-    /// The deletion is remembered until this plus the tombstone retention
-    /// (rule J5).
+    /// The greatest clock at an event that the deletion suppressed: it is
+    /// remembered until this plus the tombstone retention (rule J5).
     pub deletion_touched: Option<Timestamp>,
+}
+
+/// Whose name it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NameOf {
+    Instance,
+    Fleet,
+    Organization,
+}
+
+impl<Name> DeviceFacts<Name> {
+    /// The same facts under other names.
+    pub(super) fn rename<Other>(
+        &self,
+        mut rename: impl FnMut(NameOf, &Name) -> Other,
+    ) -> DeviceFacts<Other> {
+        let sessions = self.sessions.iter().map(|session| Session {
+            instance: rename(NameOf::Instance, &session.instance),
+            fingerprint: session.fingerprint,
+            opened_at: session.opened_at,
+        });
+        DeviceFacts {
+            last_vpn_opening: self.last_vpn_opening,
+            sessions: sessions.collect(),
+            frozen: self.frozen,
+            deactivated: self.deactivated,
+            activated: self.activated,
+            preregistered: self.preregistered,
+            provisioned: self.provisioned,
+            registered: self.registered,
+            membership: self.membership.as_ref().map(|Register { at, value }| Register {
+                at: *at,
+                value: Membership {
+                    fleet: rename(NameOf::Fleet, &value.fleet),
+                    organization: rename(NameOf::Organization, &value.organization),
+                },
+            }),
+            settings: self.settings,
+            configuration: self.configuration.clone(),
+            update: self.update.clone(),
+            deleted: self.deleted,
+            deletion_touched: self.deletion_touched,
+        }
+    }
+
+    /// Clears what a deletion does not leave (rule J5).
+    pub(super) fn delete(&mut self, at: Timestamp) {
+        delete(&mut self.last_vpn_opening, at);
+        self.sessions.retain(|session| outlives(session.opened_at, at));
+        for register in &mut self.frozen {
+            delete(register, at);
+        }
+        delete(&mut self.deactivated, at);
+        delete(&mut self.activated, at);
+        delete(&mut self.preregistered, at);
+        delete(&mut self.provisioned, at);
+        delete(&mut self.registered, at);
+        delete(&mut self.membership, at);
+        delete(&mut self.settings, at);
+        for progress in [&mut self.configuration, &mut self.update] {
+            delete(&mut progress.started, at);
+            delete(&mut progress.finished, at);
+            delete(&mut progress.percent, at);
+        }
+    }
+}
+
+/// All facts of one device, and what was last emitted of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowSnapshot {
+    /// The last heartbeat: its time and the interval it carried.
+    pub heartbeat: Option<Register<Option<u32>>>,
+    /// All other facts.
+    pub facts: DeviceFacts<Arc<str>>,
     /// What was last emitted.
     pub emitted: Option<Emitted>,
     /// The clock of the shard when this was written (rule R5).

@@ -1,7 +1,5 @@
 //! What the shard asks to be written: the difference between two commits.
 
-use std::sync::Arc;
-
 use super::Shard;
 use super::device::Cold;
 use super::event::{DeadLetter, DeviceId, Timestamp};
@@ -9,9 +7,7 @@ use super::facts::seen::Facts;
 use super::hot::{Hot, flag};
 use super::outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 use super::scope::ScopeRef;
-use super::snapshot::{
-    ClosedSession, Emitted, Entry, OpenSession, Register, RowSnapshot, SessionFingerprint,
-};
+use super::snapshot::{ClosedSession, Emitted, Entry, Register, RowSnapshot, SessionFingerprint};
 
 /// About how much a change takes of a transaction, in bytes.
 const CHANGE_BYTES: usize = 400;
@@ -50,7 +46,7 @@ impl Pending {
     }
 
     pub fn row(&mut self, index: u32, previous_fleet: u32, cold: &Cold) {
-        self.bytes += ROW_BYTES + SESSION_BYTES * cold.sessions.len();
+        self.bytes += ROW_BYTES + SESSION_BYTES * cold.facts.sessions.len();
         self.rows.push((index, previous_fleet));
     }
 
@@ -214,8 +210,8 @@ impl Shard {
         hot.set(flag::DIRTY | flag::CHANGED | flag::UNWRITTEN | flag::VIEW_DIRTY, false);
         let hot = *hot;
         let mut cold = self.table.load_cold(&hot);
-        if cold.deletion_touched_written != cold.deletion_touched {
-            cold.deletion_touched_written = cold.deletion_touched;
+        if cold.deletion_touched_written != cold.facts.deletion_touched {
+            cold.deletion_touched_written = cold.facts.deletion_touched;
             self.table.put_cold(index, &cold);
         }
         let snapshot = self.snapshot_of(&hot, &cold, clock);
@@ -318,39 +314,13 @@ impl Shard {
 
     /// A row as the changelog holds it.
     pub(super) fn snapshot_of(&self, hot: &Hot, cold: &Cold, clock: Timestamp) -> RowSnapshot {
-        let scopes = &self.scopes;
-        let sessions = cold.sessions.iter().map(|session| OpenSession {
-            instance: scopes.instances.name(session.instance).clone(),
-            fingerprint: session.fingerprint,
-            opened_at: session.opened_at,
-        });
-        let mut sessions: Vec<OpenSession> = sessions.collect();
-        sessions.sort_by(|one, other| {
-            let key = |held: &OpenSession| (Arc::clone(&held.instance), held.fingerprint);
-            key(one).cmp(&key(other))
+        let mut facts = cold.facts.rename(|of, name| self.scopes.name(of, *name).clone());
+        facts.sessions.sort_by(|one, other| {
+            (&one.instance, one.fingerprint).cmp(&(&other.instance, other.fingerprint))
         });
         RowSnapshot {
             heartbeat: hot.heartbeat.get().map(|at| Register { at, value: hot.carried_ms() }),
-            last_vpn_opening: cold.last_vpn_opening,
-            sessions,
-            frozen: cold.frozen,
-            deactivated: cold.deactivated,
-            activated: cold.activated,
-            preregistered: cold.preregistered,
-            provisioned: cold.provisioned,
-            registered: cold.registered,
-            membership: cold.membership.as_ref().map(|register| Register {
-                at: register.at,
-                value: (
-                    scopes.fleets.name_if_any(register.value.fleet),
-                    scopes.organizations.name_if_any(register.value.organization),
-                ),
-            }),
-            settings: cold.settings,
-            configuration: cold.configuration.clone(),
-            update: cold.update.clone(),
-            deleted: cold.deleted,
-            deletion_touched: cold.deletion_touched,
+            facts,
             emitted: (hot.version > 0).then(|| Emitted {
                 version: u64::from(hot.version),
                 shown: hot.shown(),

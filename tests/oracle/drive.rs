@@ -284,8 +284,8 @@ impl<'a> Driver<'a> {
     fn look(&self, device: &DeviceId) -> Option<(String, Vec<String>)> {
         let mut row = self.shard.snapshot(device)?;
         row.clock = Timestamp::MIN;
-        row.deletion_touched = None;
-        row.sessions.retain(|session| {
+        row.facts.deletion_touched = None;
+        row.facts.sessions.retain(|session| {
             self.shard.instance(&session.instance).is_none_or(|(facts, _)| {
                 facts.lost.is_none_or(|lost| session.opened_at > lost)
                     && facts.started.is_none_or(|started| session.opened_at >= started)

@@ -53,6 +53,7 @@ fn check_facts(driver: &Driver<'_>) {
             assert!(!heard_of, "{device} is not known");
             continue;
         };
+        let (heartbeat, row) = (row.heartbeat, row.facts);
         let ms = |at: Option<device_status::shard::Timestamp>| at.map(|at| at.0);
         assert_eq!(ms(row.deleted), told.deleted);
         assert_eq!(ms(row.registered), told.registered);
@@ -61,12 +62,10 @@ fn check_facts(driver: &Driver<'_>) {
         assert_eq!(ms(row.deactivated), told.deactivated);
         assert_eq!(row.preregistered.map(|held| (held.at.0, held.value)), told.preregistered);
         assert_eq!(row.settings.map(|held| (held.at.0, held.value)), told.settings);
-        assert_eq!(row.heartbeat.map(|held| (held.at.0, held.value)), told.heartbeat);
+        assert_eq!(heartbeat.map(|held| (held.at.0, held.value)), told.heartbeat);
         assert_eq!(ms(row.last_vpn_opening), told.last_opening);
-        let membership = row.membership.map(|held| {
-            let (fleet, organization) = held.value;
-            (held.at.0, (fleet.unwrap_or_default(), organization.unwrap_or_default()))
-        });
+        let membership =
+            row.membership.map(|held| (held.at.0, (held.value.fleet, held.value.organization)));
         assert_eq!(membership, told.membership);
         let frozen: BTreeMap<_, _> = device_status::shard::FrozenReason::ALL
             .into_iter()

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::get::{Style, moment, printable, with_age};
 use super::kafka::Restored;
 use super::{Origin, Subject};
-use crate::shard::snapshot::{ProgressFacts, Register};
+use crate::shard::snapshot::{Membership, ProgressFacts, Register};
 use crate::shard::{
     Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
     SessionExplained, Status, StatusChange, Timestamp,
@@ -142,6 +142,7 @@ impl Subject<'_> {
             })
             .collect();
         let why = self.why.as_ref();
+        let belongs_to = why.and_then(|why| why.facts.membership.as_ref());
         let mut told = json!({
             "device": self.device.to_string(),
             "at_ms": self.at.0,
@@ -152,9 +153,8 @@ impl Subject<'_> {
             "connectivity_since_ms": view.map(|view| view.connectivity_since.0),
             "progress": view.and_then(|view| view.progress),
             "version": view.map(|view| view.version),
-            "fleet": why.and_then(|why| why.facts.membership.as_ref()?.value.0.clone()).as_deref(),
-            "organization":
-                why.and_then(|why| why.facts.membership.as_ref()?.value.1.clone()).as_deref(),
+            "fleet": belongs_to.and_then(|held| if_any(&held.value.fleet)),
+            "organization": belongs_to.and_then(|held| if_any(&held.value.organization)),
             "heartbeat": why.map(heartbeat_json),
             "vpn": why.map(|why| json!({
                 "up": why.ladder.vpn_connected,
@@ -241,16 +241,16 @@ impl Subject<'_> {
     }
 
     fn freezes(&self, why: &Explanation) -> Vec<String> {
-        let (fleet, organization) =
+        let Membership { fleet, organization } =
             why.facts.membership.as_ref().map(|fact| fact.value.clone()).unwrap_or_default();
         let mut because = freezes("the device", &why.facts.frozen);
-        if let Some(name) = fleet
-            && let Some(facts) = self.shard.fleet(&name)
+        if let Some(name) = if_any(&fleet)
+            && let Some(facts) = self.shard.fleet(name)
         {
             because.extend(freezes(&format!("fleet {name}"), &facts.frozen));
         }
-        if let Some(name) = organization
-            && let Some(facts) = self.shard.organization(&name)
+        if let Some(name) = if_any(&organization)
+            && let Some(facts) = self.shard.organization(name)
         {
             because.extend(freezes(&format!("organization {name}"), &facts.frozen));
         }
@@ -263,7 +263,7 @@ impl Subject<'_> {
     /// How the last heartbeat stands, by which interval, until when.
     fn heartbeat(&self, why: &Explanation) -> String {
         let state = why.ladder.heartbeat;
-        let (Some(last), Some((timeout, expiry))) = (&why.facts.heartbeat, why.deadlines) else {
+        let (Some(last), Some((timeout, expiry))) = (&why.heartbeat, why.deadlines) else {
             return format!("{}: none so far", state.wire_name());
         };
         let (interval_ms, whose) = why.interval;
@@ -320,7 +320,7 @@ fn unread(restored: &Restored) -> String {
 
 fn heartbeat_in_short(why: &Explanation) -> String {
     let state = why.ladder.heartbeat.wire_name();
-    match &why.facts.heartbeat {
+    match &why.heartbeat {
         Some(heartbeat) => format!("{state}, last {}", moment(heartbeat.at.0)),
         None => state.to_owned(),
     }
@@ -397,12 +397,17 @@ fn progress(facts: &ProgressFacts) -> Vec<String> {
 
 fn belongs_to(why: &Explanation) -> String {
     let Some(fact) = &why.facts.membership else { return "-".to_owned() };
-    let (fleet, organization) = &fact.value;
-    let fleet = fleet.as_deref().unwrap_or("-");
-    match organization {
+    let Membership { fleet, organization } = &fact.value;
+    let fleet = if_any(fleet).unwrap_or("-");
+    match if_any(organization) {
         Some(organization) => format!("{fleet}, of organization {organization}"),
         None => fleet.to_owned(),
     }
+}
+
+/// The name, unless it is the empty one: none.
+fn if_any(name: &str) -> Option<&str> {
+    (!name.is_empty()).then_some(name)
 }
 
 fn vpn(why: &Explanation) -> String {
@@ -498,7 +503,7 @@ pub(in crate::cli) fn change_json(change: &StatusChange) -> Value {
 }
 
 fn heartbeat_json(why: &Explanation) -> Value {
-    let last = why.facts.heartbeat.as_ref().map(|heartbeat| heartbeat.at.0);
+    let last = why.heartbeat.as_ref().map(|heartbeat| heartbeat.at.0);
     let whose = match why.interval.1 {
         IntervalOf::Heartbeat => "heartbeat",
         IntervalOf::Device => "device",

@@ -5,15 +5,13 @@
 
 use std::cmp::Ordering;
 
-use super::register::{
-    FrozenRegisters, delete, join, join_frozen, join_time, outlives, takes_over,
-};
+use super::register::{join, join_frozen, join_time, outlives, takes_over};
 use super::scope::Scopes;
 use super::status::Cause;
-use crate::shard::event::{DeviceEvent, Settings, Timestamp};
+use crate::shard::event::{DeviceEvent, Timestamp};
 use crate::shard::fnv::fnv1a;
 use crate::shard::hot::{Hot, Instant48};
-use crate::shard::snapshot::{ProgressFacts, Register, SessionFingerprint};
+use crate::shard::snapshot::{self, DeviceFacts, Register, SessionFingerprint};
 
 /// Closed sessions remembered of a device (rule J4).
 pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
@@ -22,15 +20,10 @@ pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
 /// must not grow a row that fits no record.
 pub(in crate::shard) const OPEN_SESSIONS_MAX: usize = 64;
 
-/// A session that was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) struct Session {
-    /// The VPN instance that holds it, interned.
-    pub instance: u32,
-    pub fingerprint: SessionFingerprint,
-    /// The greatest of its opens.
-    pub opened_at: Timestamp,
-}
+/// A name, interned; 0 is none.
+pub(in crate::shard) type Interned = u32;
+pub(in crate::shard) type Session = snapshot::Session<Interned>;
+pub(in crate::shard) type Membership = snapshot::Membership<Interned>;
 
 /// A session that was closed: it never counts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +31,6 @@ pub(in crate::shard) struct Closed {
     pub fingerprint: SessionFingerprint,
     /// The greatest of its closes.
     pub closed_at: Timestamp,
-}
-
-/// Where a device belongs; 0 is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::shard) struct Membership {
-    pub fleet: u32,
-    pub organization: u32,
 }
 
 /// The earlier of the instants that made status and connectivity true, and
@@ -55,32 +41,17 @@ pub(in crate::shard) enum Earlier {
     Connectivity(Timestamp),
 }
 
-/// All facts of a device but its heartbeat.
+/// All that is known of a device but its heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::shard) struct Cold {
-    /// The greatest time of any opening, whatever became of the session.
-    pub last_vpn_opening: Option<Timestamp>,
+    pub facts: DeviceFacts<Interned>,
     /// No fact, but what the hot row has no room for: of a device that is known
     /// by heartbeats alone, the two instants are the same.
     pub earlier: Option<Earlier>,
-    pub sessions: Vec<Session>,
     /// Oldest first.
     pub closed: Vec<Closed>,
-    pub frozen: FrozenRegisters,
-    pub deactivated: Option<Timestamp>,
-    pub activated: Option<Timestamp>,
-    pub preregistered: Option<Register<bool>>,
-    pub provisioned: Option<Timestamp>,
-    pub registered: Option<Timestamp>,
-    pub membership: Option<Register<Membership>>,
-    pub settings: Option<Register<Settings>>,
-    pub configuration: ProgressFacts,
-    pub update: ProgressFacts,
-    pub deleted: Option<Timestamp>,
-    /// The greatest clock at an event that the deletion suppressed.
-    pub deletion_touched: Option<Timestamp>,
-    /// The same, as the changelog has it: it is written only when it has moved
-    /// by more than an hour (rule J5).
+    /// When the deletion was touched, as the changelog has it: it is written only
+    /// when it has moved by more than an hour (rule J5).
     pub deletion_touched_written: Option<Timestamp>,
 }
 
@@ -141,21 +112,21 @@ impl Cold {
 
     /// The fleet and organization, whether or not the device exists.
     pub fn belongs_to(&self) -> Membership {
-        self.membership.as_ref().map_or_else(Membership::default, |register| register.value)
+        self.facts.membership.as_ref().map_or_else(Membership::default, |register| register.value)
     }
 
     /// Whether the device is deleted, and no later registration brought it back
     /// (rule J5).
     pub fn is_deleted(&self) -> bool {
-        self.deleted.is_some_and(|deleted| {
-            self.registered.is_none_or(|registered| !outlives(registered, deleted))
+        self.facts.deleted.is_some_and(|deleted| {
+            self.facts.registered.is_none_or(|registered| !outlives(registered, deleted))
         })
     }
 
     /// When the deletion is forgotten, given the retention.
     pub fn deletion_forgotten_at(&self, retention_ms: i64) -> Option<Timestamp> {
-        let deleted = self.deleted?;
-        let touched = self.deletion_touched.map_or(deleted, |touched| touched.max(deleted));
+        let deleted = self.facts.deleted?;
+        let touched = self.facts.deletion_touched.map_or(deleted, |touched| touched.max(deleted));
         Some(touched.plus_ms(retention_ms.max(0)))
     }
 
@@ -176,42 +147,46 @@ impl Cold {
             DeviceEvent::SessionOpened { instance, session } => {
                 let fingerprint = session_fingerprint(instance, session);
                 let instance = scopes.instances.intern(instance);
-                let later = join_time(&mut self.last_vpn_opening, at);
+                let later = join_time(&mut self.facts.last_vpn_opening, at);
                 self.open(Session { instance, fingerprint, opened_at: at }) | later
             }
             DeviceEvent::SessionClosed { instance, session } => {
                 self.close(session_fingerprint(instance, session), at, closed)
             }
             DeviceEvent::Registered { fleet, organization, preregistered } => {
-                let registered = join_time(&mut self.registered, at);
-                let preregistered = join(&mut self.preregistered, at, *preregistered);
+                let registered = join_time(&mut self.facts.registered, at);
+                let preregistered = join(&mut self.facts.preregistered, at, *preregistered);
                 self.join_membership(at, fleet, organization, scopes) | registered | preregistered
             }
             DeviceEvent::Moved { fleet, organization } => {
                 self.join_membership(at, fleet, organization, scopes)
             }
-            DeviceEvent::Provisioned => join_time(&mut self.provisioned, at),
-            DeviceEvent::Activated => join_time(&mut self.activated, at),
-            DeviceEvent::Deactivated => join_time(&mut self.deactivated, at),
+            DeviceEvent::Provisioned => join_time(&mut self.facts.provisioned, at),
+            DeviceEvent::Activated => join_time(&mut self.facts.activated, at),
+            DeviceEvent::Deactivated => join_time(&mut self.facts.deactivated, at),
             DeviceEvent::Frozen { reason } => {
-                join_frozen(&mut self.frozen, at, Some(*reason), true)
+                join_frozen(&mut self.facts.frozen, at, Some(*reason), true)
             }
-            DeviceEvent::Unfrozen { reason } => join_frozen(&mut self.frozen, at, *reason, false),
+            DeviceEvent::Unfrozen { reason } => {
+                join_frozen(&mut self.facts.frozen, at, *reason, false)
+            }
             DeviceEvent::ConfigurationStarted => {
-                join(&mut self.configuration.started, at, "".into())
+                join(&mut self.facts.configuration.started, at, "".into())
             }
             DeviceEvent::ConfigurationProgressed { percent } => {
-                join(&mut self.configuration.percent, at, *percent)
+                join(&mut self.facts.configuration.percent, at, *percent)
             }
-            DeviceEvent::ConfigurationFinished => join_time(&mut self.configuration.finished, at),
+            DeviceEvent::ConfigurationFinished => {
+                join_time(&mut self.facts.configuration.finished, at)
+            }
             DeviceEvent::UpdateStarted { release } => {
-                join(&mut self.update.started, at, release.clone())
+                join(&mut self.facts.update.started, at, release.clone())
             }
             DeviceEvent::UpdateProgressed { percent } => {
-                join(&mut self.update.percent, at, *percent)
+                join(&mut self.facts.update.percent, at, *percent)
             }
-            DeviceEvent::UpdateFinished => join_time(&mut self.update.finished, at),
-            DeviceEvent::SettingsChanged(settings) => join(&mut self.settings, at, *settings),
+            DeviceEvent::UpdateFinished => join_time(&mut self.facts.update.finished, at),
+            DeviceEvent::SettingsChanged(settings) => join(&mut self.facts.settings, at, *settings),
             // Joined by `delete`, which the heartbeat in the hot row needs too.
             DeviceEvent::Deleted => false,
         };
@@ -227,7 +202,7 @@ impl Cold {
         organization: &std::sync::Arc<str>,
         scopes: &mut Scopes,
     ) -> bool {
-        let held = self.membership.map(|held| {
+        let held = self.facts.membership.map(|held| {
             let fleet = &**scopes.fleets.name(held.value.fleet);
             (held.at, (fleet, &**scopes.organizations.name(held.value.organization)))
         });
@@ -237,7 +212,7 @@ impl Cold {
                 fleet: scopes.fleets.intern(fleet),
                 organization: scopes.organizations.intern(organization),
             };
-            self.membership = Some(Register { at, value });
+            self.facts.membership = Some(Register { at, value });
         }
         wins
     }
@@ -252,18 +227,18 @@ impl Cold {
         if closed_later {
             // Nothing new, but what is dated by this event must know that the
             // session held for a while; then it is dropped.
-            self.sessions.push(session);
+            self.facts.sessions.push(session);
             return false;
         }
-        let held = self.sessions.iter_mut().find(|held| {
+        let held = self.facts.sessions.iter_mut().find(|held| {
             held.fingerprint == session.fingerprint && held.instance == session.instance
         });
         match held {
             Some(held) if held.opened_at >= session.opened_at => return false,
             Some(held) => held.opened_at = session.opened_at,
-            None => self.sessions.push(session),
+            None => self.facts.sessions.push(session),
         }
-        self.sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
+        self.facts.sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
         true
     }
 
@@ -271,10 +246,10 @@ impl Cold {
     /// not count, then of the oldest (rule J4). Answers how many went. A device
     /// with a session that counts keeps one.
     pub fn limit_open_sessions(&mut self, counts: impl Fn(&Session) -> bool) -> usize {
-        let too_many = self.sessions.len().saturating_sub(OPEN_SESSIONS_MAX);
+        let too_many = self.facts.sessions.len().saturating_sub(OPEN_SESSIONS_MAX);
         for _ in 0..too_many {
-            let idle = self.sessions.iter().position(|session| !counts(session));
-            self.sessions.remove(idle.unwrap_or(0));
+            let idle = self.facts.sessions.iter().position(|session| !counts(session));
+            self.facts.sessions.remove(idle.unwrap_or(0));
         }
         too_many
     }
@@ -290,7 +265,7 @@ impl Cold {
             Some(held) => held.closed_at = at,
             None => self.closed.push(Closed { fingerprint, closed_at: at }),
         }
-        self.sessions.retain(|held| held.fingerprint != fingerprint || held.opened_at > at);
+        self.facts.sessions.retain(|held| held.fingerprint != fingerprint || held.opened_at > at);
         changes.push((fingerprint, Some(at)));
         self.closed.sort_by_key(|closed| (closed.closed_at, closed.fingerprint));
         while self.closed.len() > CLOSED_SESSIONS_MAX {
@@ -302,7 +277,7 @@ impl Cold {
     /// Drops the sessions that were closed after they were opened.
     pub fn drop_closed_sessions(&mut self) {
         let closed = &self.closed;
-        self.sessions.retain(|held| {
+        self.facts.sessions.retain(|held| {
             !closed.iter().any(|closed| {
                 closed.fingerprint == held.fingerprint && closed.closed_at >= held.opened_at
             })
@@ -315,7 +290,7 @@ impl Cold {
             return;
         }
         let oldest = self.closed.remove(0);
-        self.sessions.retain(|held| held.fingerprint != oldest.fingerprint);
+        self.facts.sessions.retain(|held| held.fingerprint != oldest.fingerprint);
         changes.push((oldest.fingerprint, None));
     }
 
@@ -331,32 +306,16 @@ impl Cold {
     /// Joins a deletion: facts at or before it do not exist (rule J5). The
     /// heartbeat, in the hot row, is the caller's.
     pub fn delete(&mut self, at: Timestamp, changes: &mut ClosedChanges) -> Joined {
-        if !join_time(&mut self.deleted, at) {
+        if !join_time(&mut self.facts.deleted, at) {
             return Joined::Stale;
         }
-        delete(&mut self.last_vpn_opening, at);
-        self.sessions.retain(|session| outlives(session.opened_at, at));
+        self.facts.delete(at);
         for closed in &self.closed {
             if !outlives(closed.closed_at, at) {
                 changes.push((closed.fingerprint, None));
             }
         }
         self.closed.retain(|closed| outlives(closed.closed_at, at));
-        for register in &mut self.frozen {
-            delete(register, at);
-        }
-        delete(&mut self.deactivated, at);
-        delete(&mut self.activated, at);
-        delete(&mut self.preregistered, at);
-        delete(&mut self.provisioned, at);
-        delete(&mut self.registered, at);
-        delete(&mut self.membership, at);
-        delete(&mut self.settings, at);
-        for progress in [&mut self.configuration, &mut self.update] {
-            delete(&mut progress.started, at);
-            delete(&mut progress.finished, at);
-            delete(&mut progress.percent, at);
-        }
         Joined::Changed
     }
 
@@ -364,11 +323,11 @@ impl Cold {
     /// written (rule J5: only when it moved by more than an hour).
     pub fn touch_deletion(&mut self, clock: Timestamp) -> bool {
         const WRITTEN_EVERY_MS: i64 = 3_600_000;
-        let Some(deleted) = self.deleted else { return false };
-        if clock <= self.deletion_touched.unwrap_or(deleted).max(deleted) {
+        let Some(deleted) = self.facts.deleted else { return false };
+        if clock <= self.facts.deletion_touched.unwrap_or(deleted).max(deleted) {
             return false;
         }
-        self.deletion_touched = Some(clock);
+        self.facts.deletion_touched = Some(clock);
         let written = self.deletion_touched_written.unwrap_or(deleted).max(deleted);
         clock > written.plus_ms(WRITTEN_EVERY_MS)
     }
@@ -423,7 +382,7 @@ mod tests {
             let at = Timestamp(*at);
             if *event == DeviceEvent::Deleted {
                 cold.delete(at, &mut changes);
-            } else if cold.deleted.is_none_or(|deleted| deleted < at) {
+            } else if cold.facts.deleted.is_none_or(|deleted| deleted < at) {
                 cold.join(at, event, &mut scopes, &mut changes);
                 cold.drop_closed_sessions();
             }
@@ -434,15 +393,15 @@ mod tests {
     #[test]
     fn a_close_that_comes_before_its_open_is_final() {
         let cold = joined(&[(20, closed("a")), (10, opened("a")), (30, opened("b"))]);
-        assert_eq!(cold.sessions.len(), 1);
-        assert_eq!(cold.last_vpn_opening, Some(Timestamp(30)));
+        assert_eq!(cold.facts.sessions.len(), 1);
+        assert_eq!(cold.facts.last_vpn_opening, Some(Timestamp(30)));
     }
 
     #[test]
     fn a_close_touches_no_other_session() {
         let cold = joined(&[(10, opened("a")), (20, opened("b")), (30, closed("a"))]);
-        assert_eq!(cold.sessions.len(), 1);
-        assert_eq!(cold.sessions[0].fingerprint, session_fingerprint("vpn-1", "b"));
+        assert_eq!(cold.facts.sessions.len(), 1);
+        assert_eq!(cold.facts.sessions[0].fingerprint, session_fingerprint("vpn-1", "b"));
     }
 
     #[test]
@@ -455,7 +414,7 @@ mod tests {
             rows.push(joined(&events));
         }
         assert!(rows.iter().all(|row| *row == rows[0]));
-        assert_eq!(rows[0].sessions.len(), 1);
+        assert_eq!(rows[0].facts.sessions.len(), 1);
         assert!(rows[0].closed.is_empty());
     }
 
@@ -466,7 +425,7 @@ mod tests {
         let one = joined(&[(5, frozen.clone()), (5, unfrozen.clone())]);
         let other = joined(&[(5, unfrozen), (5, frozen)]);
         assert_eq!(one, other);
-        let register = one.frozen[FrozenReason::Other.index()].unwrap();
+        let register = one.facts.frozen[FrozenReason::Other.index()].unwrap();
         assert!(register.value);
         let moved = |fleet: &str| DeviceEvent::Moved {
             fleet: Arc::from(fleet),
@@ -493,7 +452,8 @@ mod tests {
 
     #[test]
     fn a_deletion_is_written_again_only_an_hour_later() {
-        let mut cold = Cold { deleted: Some(Timestamp(0)), ..Cold::default() };
+        let mut cold = Cold::default();
+        cold.facts.deleted = Some(Timestamp(0));
         assert!(!cold.touch_deletion(Timestamp(3_600_000)));
         assert!(cold.touch_deletion(Timestamp(3_600_001)));
         assert_eq!(cold.deletion_forgotten_at(10), Some(Timestamp(3_600_011)));

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use super::device::Interned;
 use super::register::{Register, is_frozen, join, join_frozen, join_time};
 use super::status::{Cause, Status};
 use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
-use crate::shard::snapshot::{FleetFacts, InstanceFacts, OrganizationFacts};
+use crate::shard::snapshot::{FleetFacts, InstanceFacts, NameOf, OrganizationFacts};
 
 /// Things with names, by number. Number 0 is the empty name: none.
 #[derive(Debug)]
@@ -170,6 +171,22 @@ pub(in crate::shard) struct Scopes {
 }
 
 impl Scopes {
+    pub fn name(&self, of: NameOf, at: Interned) -> &Arc<str> {
+        match of {
+            NameOf::Instance => self.instances.name(at),
+            NameOf::Fleet => self.fleets.name(at),
+            NameOf::Organization => self.organizations.name(at),
+        }
+    }
+
+    pub fn intern(&mut self, of: NameOf, name: &Arc<str>) -> Interned {
+        match of {
+            NameOf::Instance => self.instances.intern(name),
+            NameOf::Fleet => self.fleets.intern(name),
+            NameOf::Organization => self.organizations.intern(name),
+        }
+    }
+
     /// A fleet's facts, as they are or as they were before the event that
     /// holds the shard.
     pub fn fleet(&self, at: u32, before: bool) -> &FleetFacts {

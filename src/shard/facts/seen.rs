@@ -120,14 +120,14 @@ impl Facts<'_> {
 
     /// Where the device belongs. Where it did before is not remembered.
     fn belongs_to(&self, view: View) -> Membership {
-        let membership = self.cold.membership.as_ref().filter(|held| view.sees(held.at));
+        let membership = self.cold.facts.membership.as_ref().filter(|held| view.sees(held.at));
         membership.map_or_else(Membership::default, |held| held.value)
     }
 
     /// The device's settings, then those it inherits.
     fn settings(&self, view: View) -> impl Iterator<Item = (IntervalOf, Settings)> + use<> {
         let fleet = self.scopes.fleet(self.belongs_to(view).fleet, self.before);
-        let own = self.cold.settings.filter(|settings| view.sees(settings.at));
+        let own = self.cold.facts.settings.filter(|settings| view.sees(settings.at));
         let fleets = fleet.settings.map(|settings| match view {
             _ if view.sees_scope(settings.at) => settings.value,
             View::Without { settings, .. } => settings,
@@ -163,7 +163,7 @@ impl Facts<'_> {
 
     /// Whether any session counts (rule J4).
     pub fn vpn_connected(&self, view: View) -> bool {
-        self.cold.sessions.iter().any(|session| self.session_counts(session, view))
+        self.cold.facts.sessions.iter().any(|session| self.session_counts(session, view))
     }
 
     /// Whether one session counts.
@@ -213,7 +213,7 @@ impl Facts<'_> {
 
     /// The last heartbeat or opening of a VPN session.
     pub fn last_contact(&self, view: View) -> Option<Timestamp> {
-        [self.hot.heartbeat.get(), self.cold.last_vpn_opening]
+        [self.hot.heartbeat.get(), self.cold.facts.last_vpn_opening]
             .into_iter()
             .flatten()
             .filter(|at| view.sees_contact(*at))
@@ -223,18 +223,18 @@ impl Facts<'_> {
     /// The ladder's answers. `at` is where the heartbeat's deadlines are looked
     /// at.
     pub fn ladder(&self, at: Timestamp, view: View) -> Ladder {
-        let cold = self.cold;
+        let known = &self.cold.facts;
         let seen = |time: Option<Timestamp>| time.filter(|time| view.sees(*time));
         let contact = self.last_contact(view);
-        let activated = seen(cold.activated);
-        let registered = seen(cold.registered);
-        let provisioned = seen(cold.provisioned);
-        let deleted = seen(cold.deleted);
+        let activated = seen(known.activated);
+        let registered = seen(known.registered);
+        let provisioned = seen(known.provisioned);
+        let deleted = seen(known.deleted);
 
         let active_since = |time: Timestamp| contact >= Some(time) || activated >= Some(time);
         let preregistered =
-            cold.preregistered.filter(|fact| fact.value && view.sees(fact.at)).map(|fact| fact.at);
-        let inactive = [preregistered, seen(cold.deactivated)]
+            known.preregistered.filter(|fact| fact.value && view.sees(fact.at)).map(|fact| fact.at);
+        let inactive = [preregistered, seen(known.deactivated)]
             .into_iter()
             .flatten()
             .any(|time| !active_since(time));
@@ -249,8 +249,8 @@ impl Facts<'_> {
             heartbeat: heartbeat_state(self.deadlines(view), at),
             vpn_connected: self.vpn_connected(view),
             vpn_disabled: self.vpn_disabled(view),
-            configuring: in_progress(&cold.configuration, view),
-            updating: in_progress(&cold.update, view),
+            configuring: in_progress(&known.configuration, view),
+            updating: in_progress(&known.update, view),
         }
     }
 
@@ -261,8 +261,8 @@ impl Facts<'_> {
 
     /// Percent of what is in progress.
     pub fn progress(&self) -> Option<u8> {
-        let cold = self.cold;
-        let facts = [&cold.configuration, &cold.update]
+        let known = &self.cold.facts;
+        let facts = [&known.configuration, &known.update]
             .into_iter()
             .find(|facts| in_progress(facts, View::Now))?;
         let started = facts.started.as_ref()?.at;
@@ -280,14 +280,14 @@ impl Facts<'_> {
     fn frozen(&self, view: View) -> bool {
         let scopes = self.frozen_scopes(view);
         if matches!(view, View::Now) {
-            return is_frozen(&self.cold.frozen) || scopes.into_iter().any(is_frozen);
+            return is_frozen(&self.cold.facts.frozen) || scopes.into_iter().any(is_frozen);
         }
         // Of a device that was frozen, what was lifted later held till then.
         let was = matches!(self.hot.shown(), Some((Status::Frozen, _)));
         let held = |register: &Register<bool>, seen: bool| {
             if seen { register.value } else { was && !register.value }
         };
-        self.cold.frozen.iter().flatten().any(|fact| held(fact, view.sees(fact.at)))
+        self.cold.facts.frozen.iter().flatten().any(|fact| held(fact, view.sees(fact.at)))
             || scopes
                 .into_iter()
                 .flatten()
@@ -302,7 +302,7 @@ impl Facts<'_> {
         let mut add = |at: Option<Timestamp>, cause: Cause| {
             moments.extend(at.map(|at| (at, cause)));
         };
-        let cold = self.cold;
+        let known = &self.cold.facts;
         add(self.hot.heartbeat.get(), Cause::Heartbeat);
         if let Some(heartbeat) = self.hot.heartbeat.get() {
             // And those that it had before the settings came.
@@ -317,26 +317,26 @@ impl Facts<'_> {
                 add(Some(expiry), Cause::HeartbeatExpired);
             }
         }
-        add(cold.last_vpn_opening, Cause::VpnOpened);
-        for session in &cold.sessions {
+        add(known.last_vpn_opening, Cause::VpnOpened);
+        for session in &known.sessions {
             add(Some(session.opened_at), Cause::VpnOpened);
         }
-        for closed in &cold.closed {
+        for closed in &self.cold.closed {
             add(Some(closed.closed_at), Cause::VpnClosed);
         }
-        for register in cold.frozen.iter().flatten() {
+        for register in known.frozen.iter().flatten() {
             add(Some(register.at), cause_of_frozen(register.value));
         }
-        add(cold.deactivated, Cause::Deactivated);
-        add(cold.activated, Cause::Activated);
-        add(cold.preregistered.map(|fact| fact.at), Cause::Registered);
-        add(cold.provisioned, Cause::Provisioned);
-        add(cold.registered, Cause::Registered);
-        add(cold.membership.as_ref().map(|fact| fact.at), Cause::Moved);
-        add(cold.settings.map(|fact| fact.at), Cause::SettingsChanged);
+        add(known.deactivated, Cause::Deactivated);
+        add(known.activated, Cause::Activated);
+        add(known.preregistered.map(|fact| fact.at), Cause::Registered);
+        add(known.provisioned, Cause::Provisioned);
+        add(known.registered, Cause::Registered);
+        add(known.membership.as_ref().map(|fact| fact.at), Cause::Moved);
+        add(known.settings.map(|fact| fact.at), Cause::SettingsChanged);
         for (facts, started, finished) in [
-            (&cold.configuration, Cause::ConfigurationStarted, Cause::ConfigurationFinished),
-            (&cold.update, Cause::UpdateStarted, Cause::UpdateFinished),
+            (&known.configuration, Cause::ConfigurationStarted, Cause::ConfigurationFinished),
+            (&known.update, Cause::UpdateStarted, Cause::UpdateFinished),
         ] {
             add(facts.started.as_ref().map(|fact| fact.at), started);
             add(facts.finished, finished);
@@ -378,7 +378,7 @@ impl Facts<'_> {
         if fleet.clock >= written_from {
             add(fleet.settings.map(|fact| fact.at), Cause::SettingsChanged);
         }
-        for session in &self.cold.sessions {
+        for session in &self.cold.facts.sessions {
             let instance = self.scopes.instance(session.instance, self.before);
             if instance.facts.clock < written_from {
                 continue;

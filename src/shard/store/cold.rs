@@ -6,11 +6,9 @@
 //! knows its row. So the room that a fleet no longer takes, because its sessions
 //! were closed or forgotten, is given back, whatever the order of events.
 
+use super::hot::NO_COLD;
 use super::packed;
 use crate::shard::device::{Cold, Membership};
-
-/// Says that a row has no cold facts.
-pub(in crate::shard) const NO_COLD: u32 = u32::MAX;
 
 /// The sizes of slots, in bytes, row's number included. Most facts are small:
 /// there the steps are too.
@@ -192,12 +190,13 @@ mod tests {
     use super::*;
     use crate::shard::device::Closed;
     use crate::shard::event::Timestamp;
-    use crate::shard::snapshot::SessionFingerprint;
+    use crate::shard::snapshot::{DeviceFacts, SessionFingerprint};
 
     fn cold(closed: u64, mark: i64) -> Cold {
         let closed = (0..closed)
             .map(|n| Closed { fingerprint: SessionFingerprint(n), closed_at: Timestamp(mark) });
-        Cold { activated: Some(Timestamp(mark)), closed: closed.collect(), ..Cold::default() }
+        let facts = DeviceFacts { activated: Some(Timestamp(mark)), ..DeviceFacts::default() };
+        Cold { facts, closed: closed.collect(), ..Cold::default() }
     }
 
     #[test]

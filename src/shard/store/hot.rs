@@ -1,9 +1,11 @@
 //! The part of a row that a heartbeat needs.
 
-use super::cold::NO_COLD;
 use crate::shard::event::Timestamp;
 use crate::shard::rules::INTERVAL_MAX_MS;
 use crate::shard::status::{Connectivity, Status};
+
+/// Says that a row has no cold facts.
+pub(in crate::shard) const NO_COLD: u32 = u32::MAX;
 
 /// An instant in 48 bits: enough until the year 10889.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,199 +3,287 @@
 //! as they need. Read by the process that wrote it only, so its form may change
 //! at will.
 
-use crate::shard::device::{Closed, Cold, Earlier, Membership, Session};
+use std::sync::Arc;
+
+use crate::shard::device::{Closed, Cold, Earlier, Interned, Membership, Session};
 use crate::shard::event::{FrozenReason, Settings, Timestamp};
-use crate::shard::snapshot::{ProgressFacts, Register, SessionFingerprint};
+use crate::shard::snapshot::{FrozenRegisters, Register, SessionFingerprint};
 
 /// From here the first time of a record is counted: 2026.
 const EPOCH_MS: i64 = 1_767_225_600_000;
 
-/// What a record holds; the usual ones come first, in one byte.
-mod holds {
-    pub const MEMBERSHIP: u32 = 1;
-    pub const REGISTERED: u32 = 1 << 1;
-    pub const PREREGISTERED: u32 = 1 << 2;
-    pub const PROVISIONED: u32 = 1 << 3;
-    pub const SESSIONS: u32 = 1 << 4;
-    pub const OPENING: u32 = 1 << 5;
-    pub const EARLIER_STATUS: u32 = 1 << 6;
-    pub const EARLIER_CONNECTIVITY: u32 = 1 << 7;
-    pub const CLOSED: u32 = 1 << 8;
-    pub const PREREGISTERED_SET: u32 = 1 << 9;
-    pub const FROZEN: u32 = 1 << 10;
-    pub const ACTIVATED: u32 = 1 << 11;
-    pub const DEACTIVATED: u32 = 1 << 12;
-    pub const SETTINGS: u32 = 1 << 13;
-    /// Of the configuration; those of the update are three bits further.
-    pub const STARTED: u32 = 1 << 14;
-    pub const FINISHED: u32 = 1 << 15;
-    pub const PERCENT: u32 = 1 << 16;
-    pub const UPDATE_SHIFT: u32 = 3;
-    pub const DELETED: u32 = 1 << 20;
-    pub const TOUCHED: u32 = 1 << 21;
-    pub const TOUCHED_WRITTEN: u32 = 1 << 22;
-}
+/// Each fact, in the order of the bytes, and the bits of the record's first
+/// number that say whether it is there. The usual ones have those of one byte.
+macro_rules! packed {
+    ($($bits:ident = $value:expr => $($path:ident).+,)*) => {
+        $(const $bits: u32 = $value;)*
 
-/// Writes a record behind what `out` holds.
-pub(in crate::shard) fn encode(cold: &Cold, out: &mut Vec<u8>) {
-    let mut writer = Writer { out, last_ms: EPOCH_MS };
-    writer.number(u64::from(what_it_holds(cold)));
-    // What scans look for comes first.
-    if let Some(membership) = &cold.membership {
-        writer.time(membership.at);
-        writer.number(u64::from(membership.value.fleet));
-        writer.number(u64::from(membership.value.organization));
-    }
-    writer.time_if_any(cold.registered);
-    writer.time_if_any(cold.preregistered.map(|fact| fact.at));
-    writer.time_if_any(cold.provisioned);
-    if !cold.sessions.is_empty() {
-        writer.number(cold.sessions.len() as u64);
-        for session in &cold.sessions {
-            writer.number(u64::from(session.instance));
-            writer.out.extend_from_slice(&session.fingerprint.0.to_le_bytes());
-            writer.time(session.opened_at);
+        /// Writes a record behind what `out` holds.
+        pub(super) fn encode(cold: &Cold, out: &mut Vec<u8>) {
+            let held = 0 $(| cold.$($path).+.held($bits))*;
+            let mut writer = Writer { out, last_ms: EPOCH_MS };
+            writer.number(u64::from(held));
+            $(cold.$($path).+.write(&mut writer);)*
         }
-    }
-    writer.time_if_any(cold.last_vpn_opening);
-    match cold.earlier {
-        None => {}
-        Some(Earlier::Status(at) | Earlier::Connectivity(at)) => writer.time(at),
-    }
-    if !cold.closed.is_empty() {
-        writer.number(cold.closed.len() as u64);
-        for closed in &cold.closed {
-            writer.out.extend_from_slice(&closed.fingerprint.0.to_le_bytes());
-            writer.time(closed.closed_at);
-        }
-    }
-    if cold.frozen.iter().any(Option::is_some) {
-        let held = bits(&cold.frozen, |fact| fact.is_some());
-        let set = bits(&cold.frozen, |fact| fact.is_some_and(|fact| fact.value));
-        writer.out.push(held | set << FrozenReason::ALL.len());
-        for fact in cold.frozen.iter().flatten() {
-            writer.time(fact.at);
-        }
-    }
-    writer.time_if_any(cold.activated);
-    writer.time_if_any(cold.deactivated);
-    if let Some(settings) = &cold.settings {
-        writer.time(settings.at);
-        // One more than the value, so that 0 is none.
-        writer.number(settings.value.poll_interval_ms.map_or(0, |ms| u64::from(ms) + 1));
-        writer.number(settings.value.vpn_enabled.map_or(0, |enabled| u64::from(enabled) + 1));
-    }
-    for facts in [&cold.configuration, &cold.update] {
-        if let Some(started) = &facts.started {
-            writer.time(started.at);
-            writer.number(started.value.len() as u64);
-            writer.out.extend_from_slice(started.value.as_bytes());
-        }
-        writer.time_if_any(facts.finished);
-        if let Some(percent) = facts.percent {
-            writer.time(percent.at);
-            writer.out.push(percent.value);
-        }
-    }
-    writer.time_if_any(cold.deleted);
-    writer.time_if_any(cold.deletion_touched);
-    writer.time_if_any(cold.deletion_touched_written);
-}
 
-fn bits<T>(facts: &[T], test: impl Fn(&T) -> bool) -> u8 {
-    facts.iter().enumerate().fold(0, |bits, (at, fact)| bits | u8::from(test(fact)) << at)
-}
-
-fn what_it_holds(cold: &Cold) -> u32 {
-    let progress = |facts: &ProgressFacts| {
-        flag(holds::STARTED, facts.started.is_some())
-            | flag(holds::FINISHED, facts.finished.is_some())
-            | flag(holds::PERCENT, facts.percent.is_some())
+        /// Reads a whole record; what follows it is not looked at.
+        pub(super) fn decode(bytes: &[u8]) -> Cold {
+            let mut reader = Reader::new(bytes);
+            let mut cold = Cold::default();
+            $(cold.$($path).+ = reader.fact($bits);)*
+            cold
+        }
     };
-    flag(holds::MEMBERSHIP, cold.membership.is_some())
-        | flag(holds::REGISTERED, cold.registered.is_some())
-        | flag(holds::PREREGISTERED, cold.preregistered.is_some())
-        | flag(holds::PREREGISTERED_SET, cold.preregistered.is_some_and(|fact| fact.value))
-        | flag(holds::PROVISIONED, cold.provisioned.is_some())
-        | flag(holds::SESSIONS, !cold.sessions.is_empty())
-        | flag(holds::OPENING, cold.last_vpn_opening.is_some())
-        | flag(holds::EARLIER_STATUS, matches!(cold.earlier, Some(Earlier::Status(_))))
-        | flag(holds::EARLIER_CONNECTIVITY, matches!(cold.earlier, Some(Earlier::Connectivity(_))))
-        | flag(holds::CLOSED, !cold.closed.is_empty())
-        | flag(holds::FROZEN, cold.frozen.iter().any(Option::is_some))
-        | flag(holds::ACTIVATED, cold.activated.is_some())
-        | flag(holds::DEACTIVATED, cold.deactivated.is_some())
-        | flag(holds::SETTINGS, cold.settings.is_some())
-        | progress(&cold.configuration)
-        | progress(&cold.update) << holds::UPDATE_SHIFT
-        | flag(holds::DELETED, cold.deleted.is_some())
-        | flag(holds::TOUCHED, cold.deletion_touched.is_some())
-        | flag(holds::TOUCHED_WRITTEN, cold.deletion_touched_written.is_some())
 }
 
-fn flag(bit: u32, set: bool) -> u32 {
-    if set { bit } else { 0 }
-}
-
-/// Reads a whole record; what follows it is not looked at.
-pub(in crate::shard) fn decode(bytes: &[u8]) -> Cold {
-    let mut reader = Reader::new(bytes);
-    let reader = &mut reader;
-    let membership = reader.membership();
-    let registered = reader.time_if(holds::REGISTERED);
-    let preregistered = reader.time_if(holds::PREREGISTERED);
-    let value = reader.has(holds::PREREGISTERED_SET);
-    let preregistered = preregistered.map(|at| Register { at, value });
-    let provisioned = reader.time_if(holds::PROVISIONED);
-    let sessions = (0..reader.count_if(holds::SESSIONS)).map(|_| reader.session()).collect();
-    let last_vpn_opening = reader.time_if(holds::OPENING);
-    let status = reader.time_if(holds::EARLIER_STATUS).map(Earlier::Status);
-    let earlier = status.or(reader.time_if(holds::EARLIER_CONNECTIVITY).map(Earlier::Connectivity));
-    let closed = (0..reader.count_if(holds::CLOSED))
-        .map(|_| Closed { fingerprint: reader.fingerprint(), closed_at: reader.time() })
-        .collect();
-    let frozen = reader.frozen();
-    let activated = reader.time_if(holds::ACTIVATED);
-    let deactivated = reader.time_if(holds::DEACTIVATED);
-    let settings = reader.settings();
-    Cold {
-        last_vpn_opening,
-        earlier,
-        sessions,
-        closed,
-        frozen,
-        deactivated,
-        activated,
-        preregistered,
-        provisioned,
-        registered,
-        membership,
-        settings,
-        configuration: reader.progress(0),
-        update: reader.progress(holds::UPDATE_SHIFT),
-        deleted: reader.time_if(holds::DELETED),
-        deletion_touched: reader.time_if(holds::TOUCHED),
-        deletion_touched_written: reader.time_if(holds::TOUCHED_WRITTEN),
-    }
+packed! {
+    // What scans look for comes first.
+    MEMBERSHIP = 1 => facts.membership,
+    REGISTERED = 1 << 1 => facts.registered,
+    PREREGISTERED = 1 << 2 | 1 << 9 => facts.preregistered,
+    PROVISIONED = 1 << 3 => facts.provisioned,
+    SESSIONS = 1 << 4 => facts.sessions,
+    OPENING = 1 << 5 => facts.last_vpn_opening,
+    EARLIER = 1 << 6 | 1 << 7 => earlier,
+    CLOSED = 1 << 8 => closed,
+    FROZEN = 1 << 10 => facts.frozen,
+    ACTIVATED = 1 << 11 => facts.activated,
+    DEACTIVATED = 1 << 12 => facts.deactivated,
+    SETTINGS = 1 << 13 => facts.settings,
+    CONFIGURATION_STARTED = 1 << 14 => facts.configuration.started,
+    CONFIGURATION_FINISHED = 1 << 15 => facts.configuration.finished,
+    CONFIGURATION_PERCENT = 1 << 16 => facts.configuration.percent,
+    UPDATE_STARTED = 1 << 17 => facts.update.started,
+    UPDATE_FINISHED = 1 << 18 => facts.update.finished,
+    UPDATE_PERCENT = 1 << 19 => facts.update.percent,
+    DELETED = 1 << 20 => facts.deleted,
+    TOUCHED = 1 << 21 => facts.deletion_touched,
+    TOUCHED_WRITTEN = 1 << 22 => deletion_touched_written,
 }
 
 /// Where the device belongs, by a record of which no more is read.
-pub(in crate::shard) fn belongs_to(bytes: &[u8]) -> Membership {
-    Reader::new(bytes).membership().map_or_else(Membership::default, |held| held.value)
+pub(super) fn belongs_to(bytes: &[u8]) -> Membership {
+    let membership: Option<Register<Membership>> = Reader::new(bytes).fact(MEMBERSHIP);
+    membership.map_or_else(Membership::default, |held| held.value)
 }
 
 /// Whether an open session is held by this VPN instance.
-pub(in crate::shard) fn has_session_of(bytes: &[u8], instance: u32) -> bool {
+pub(super) fn has_session_of(bytes: &[u8], instance: Interned) -> bool {
     let mut reader = Reader::new(bytes);
-    if !reader.has(holds::SESSIONS) {
+    if reader.held & SESSIONS == 0 {
         return false;
     }
-    reader.membership();
-    reader.time_if(holds::REGISTERED);
-    reader.time_if(holds::PREREGISTERED);
-    reader.time_if(holds::PROVISIONED);
-    (0..reader.count_if(holds::SESSIONS)).any(|_| reader.session().instance == instance)
+    let _: Option<Register<Membership>> = reader.fact(MEMBERSHIP);
+    let _: Option<Timestamp> = reader.fact(REGISTERED);
+    let _: Option<Register<bool>> = reader.fact(PREREGISTERED);
+    let _: Option<Timestamp> = reader.fact(PROVISIONED);
+    (0..u32::read(&mut reader)).any(|_| Session::read(&mut reader).instance == instance)
 }
+
+/// A fact that may be absent. `bits` are its own.
+trait Fact: Default + PartialEq {
+    /// The bits that say what there is.
+    fn held(&self, bits: u32) -> u32 {
+        if *self == Self::default() { 0 } else { bits }
+    }
+    /// Writes what there is.
+    fn write(&self, writer: &mut Writer<'_>);
+    /// Reads a fact that is there.
+    fn read(reader: &mut Reader<'_>, bits: u32) -> Self;
+}
+
+/// What a fact is made of.
+trait Value: PartialEq {
+    fn write(&self, writer: &mut Writer<'_>);
+    fn read(reader: &mut Reader<'_>) -> Self;
+}
+
+impl<T: Value> Fact for Option<T> {
+    fn write(&self, writer: &mut Writer<'_>) {
+        if let Some(value) = self {
+            value.write(writer);
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, _bits: u32) -> Option<T> {
+        Some(T::read(reader))
+    }
+}
+
+/// The upper of two bits is the value.
+impl Fact for Option<Register<bool>> {
+    fn held(&self, bits: u32) -> u32 {
+        self.map_or(0, |fact| if fact.value { bits } else { lower(bits) })
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        self.map(|fact| fact.at).write(writer);
+    }
+
+    fn read(reader: &mut Reader<'_>, bits: u32) -> Option<Register<bool>> {
+        Some(Register { at: reader.time(), value: reader.held & bits == bits })
+    }
+}
+
+/// The lower of two bits is for the status, the upper for the connectivity.
+impl Fact for Option<Earlier> {
+    fn held(&self, bits: u32) -> u32 {
+        self.map_or(0, |earlier| match earlier {
+            Earlier::Status(_) => lower(bits),
+            Earlier::Connectivity(_) => bits & !lower(bits),
+        })
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        if let Some(Earlier::Status(at) | Earlier::Connectivity(at)) = self {
+            writer.time(*at);
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, bits: u32) -> Option<Earlier> {
+        let status = reader.held & lower(bits) != 0;
+        let earlier = if status { Earlier::Status } else { Earlier::Connectivity };
+        Some(earlier(reader.time()))
+    }
+}
+
+fn lower(bits: u32) -> u32 {
+    bits & bits.wrapping_neg()
+}
+
+impl<T: Value> Fact for Vec<T> {
+    fn write(&self, writer: &mut Writer<'_>) {
+        if !self.is_empty() {
+            writer.number(self.len() as u64);
+            self.iter().for_each(|value| value.write(writer));
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, _bits: u32) -> Vec<T> {
+        (0..u32::read(reader)).map(|_| T::read(reader)).collect()
+    }
+}
+
+/// A byte says which registers there are, and in its upper half their values.
+impl Fact for FrozenRegisters {
+    fn write(&self, writer: &mut Writer<'_>) {
+        let bits = |test: fn(&Register<bool>) -> bool| {
+            let set = |fact: &Option<Register<bool>>| u8::from(fact.as_ref().is_some_and(test));
+            self.iter().rev().fold(0, |bits, fact| bits << 1 | set(fact))
+        };
+        let held = bits(|_| true);
+        if held != 0 {
+            writer.out.push(held | bits(|fact| fact.value) << self.len());
+            self.iter().for_each(|fact| fact.map(|fact| fact.at).write(writer));
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, _bits: u32) -> Self {
+        let bits = reader.byte();
+        FrozenReason::ALL.map(|reason| {
+            let value = bits >> (FrozenReason::ALL.len() + reason.index()) & 1 == 1;
+            let held = bits >> reason.index() & 1 == 1;
+            held.then(|| Register { at: reader.time(), value })
+        })
+    }
+}
+
+impl<T: Value> Value for Register<T> {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.time(self.at);
+        self.value.write(writer);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Register<T> {
+        Register { at: reader.time(), value: T::read(reader) }
+    }
+}
+
+impl Value for Timestamp {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.time(*self);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Timestamp {
+        reader.time()
+    }
+}
+
+impl Value for u8 {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.out.push(*self);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> u8 {
+        reader.byte()
+    }
+}
+
+impl Value for u32 {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.number(u64::from(*self));
+    }
+
+    fn read(reader: &mut Reader<'_>) -> u32 {
+        reader.number() as u32
+    }
+}
+
+impl Value for Arc<str> {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.number(self.len() as u64);
+        writer.out.extend_from_slice(self.as_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Arc<str> {
+        let length = reader.number() as usize;
+        std::str::from_utf8(reader.take(length)).unwrap_or_default().into()
+    }
+}
+
+impl Value for Settings {
+    fn write(&self, writer: &mut Writer<'_>) {
+        // One more than the value, so that 0 is none.
+        writer.number(self.poll_interval_ms.map_or(0, |ms| u64::from(ms) + 1));
+        writer.number(self.vpn_enabled.map_or(0, |enabled| u64::from(enabled) + 1));
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Settings {
+        Settings {
+            poll_interval_ms: reader.number().checked_sub(1).map(|ms| ms as u32),
+            vpn_enabled: reader.number().checked_sub(1).map(|enabled| enabled == 1),
+        }
+    }
+}
+
+impl Value for SessionFingerprint {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.out.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>) -> SessionFingerprint {
+        SessionFingerprint(u64::from_le_bytes(reader.take(8).try_into().unwrap_or_default()))
+    }
+}
+
+/// Values one after the other.
+macro_rules! in_turn {
+    ($type:ty: $($field:ident)+) => {
+        impl Value for $type {
+            fn write(&self, writer: &mut Writer<'_>) {
+                $(self.$field.write(writer);)+
+            }
+
+            fn read(reader: &mut Reader<'_>) -> $type {
+                Self { $($field: Value::read(reader)),+ }
+            }
+        }
+    };
+}
+
+in_turn!(Membership: fleet organization);
+in_turn!(Session: instance fingerprint opened_at);
+in_turn!(Closed: fingerprint closed_at);
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
@@ -217,12 +305,6 @@ impl Writer<'_> {
         // Small ones are small whichever way they go.
         self.number(((difference << 1) ^ (difference >> 63)).cast_unsigned());
     }
-
-    fn time_if_any(&mut self, at: Option<Timestamp>) {
-        if let Some(at) = at {
-            self.time(at);
-        }
-    }
 }
 
 struct Reader<'a> {
@@ -234,12 +316,12 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8]) -> Reader<'a> {
         let mut reader = Reader { rest: bytes, last_ms: EPOCH_MS, held: 0 };
-        reader.held = reader.small();
+        reader.held = u32::read(&mut reader);
         reader
     }
 
-    fn has(&self, bit: u32) -> bool {
-        self.held & bit != 0
+    fn fact<T: Fact>(&mut self, bits: u32) -> T {
+        if self.held & bits == 0 { T::default() } else { T::read(self, bits) }
     }
 
     /// The next bytes; none where the record ends, which it never does early.
@@ -265,66 +347,11 @@ impl<'a> Reader<'a> {
         number
     }
 
-    fn small(&mut self) -> u32 {
-        self.number() as u32
-    }
-
     fn time(&mut self) -> Timestamp {
         let number = self.number();
         let difference = (number >> 1).cast_signed() ^ (number & 1).cast_signed().wrapping_neg();
         self.last_ms = self.last_ms.wrapping_add(difference);
         Timestamp(self.last_ms)
-    }
-
-    fn time_if(&mut self, bit: u32) -> Option<Timestamp> {
-        self.has(bit).then(|| self.time())
-    }
-
-    fn count_if(&mut self, bit: u32) -> u32 {
-        if self.has(bit) { self.small() } else { 0 }
-    }
-
-    fn fingerprint(&mut self) -> SessionFingerprint {
-        let bytes = self.take(8).try_into().unwrap_or_default();
-        SessionFingerprint(u64::from_le_bytes(bytes))
-    }
-
-    fn session(&mut self) -> Session {
-        Session { instance: self.small(), fingerprint: self.fingerprint(), opened_at: self.time() }
-    }
-
-    fn membership(&mut self) -> Option<Register<Membership>> {
-        let at = self.time_if(holds::MEMBERSHIP)?;
-        let value = Membership { fleet: self.small(), organization: self.small() };
-        Some(Register { at, value })
-    }
-
-    fn frozen(&mut self) -> [Option<Register<bool>>; FrozenReason::ALL.len()] {
-        let bits = if self.has(holds::FROZEN) { self.byte() } else { 0 };
-        FrozenReason::ALL.map(|reason| {
-            let set = bits >> (FrozenReason::ALL.len() + reason.index()) & 1 == 1;
-            let held = bits >> reason.index() & 1 == 1;
-            held.then(|| Register { at: self.time(), value: set })
-        })
-    }
-
-    fn settings(&mut self) -> Option<Register<Settings>> {
-        let at = self.time_if(holds::SETTINGS)?;
-        let interval = self.number().checked_sub(1).map(|ms| ms as u32);
-        let vpn_enabled = self.number().checked_sub(1).map(|enabled| enabled == 1);
-        Some(Register { at, value: Settings { poll_interval_ms: interval, vpn_enabled } })
-    }
-
-    fn progress(&mut self, shift: u32) -> ProgressFacts {
-        let started = self.time_if(holds::STARTED << shift).map(|at| {
-            let length = self.small() as usize;
-            let value = std::str::from_utf8(self.take(length)).unwrap_or_default().into();
-            Register { at, value }
-        });
-        let finished = self.time_if(holds::FINISHED << shift);
-        let percent = self.time_if(holds::PERCENT << shift);
-        let percent = percent.map(|at| Register { at, value: self.byte() });
-        ProgressFacts { started, finished, percent }
     }
 }
 
@@ -334,78 +361,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn time() -> impl Strategy<Value = Timestamp> {
-        prop_oneof![
-            8 => 1_700_000_000_000..1_900_000_000_000_i64,
-            1 => any::<i64>(),
-            1 => Just(0_i64),
-        ]
-        .prop_map(Timestamp)
-    }
-
-    fn register<T: std::fmt::Debug>(
-        value: impl Strategy<Value = T>,
-    ) -> impl Strategy<Value = Option<Register<T>>> {
-        of((time(), value).prop_map(|(at, value)| Register { at, value }))
-    }
-
-    fn progress() -> impl Strategy<Value = ProgressFacts> {
-        let release = ".{0,40}".prop_map(std::sync::Arc::from);
-        (register(release), of(time()), register(any::<u8>()))
-            .prop_map(|(started, finished, percent)| ProgressFacts { started, finished, percent })
-    }
-
-    fn fingerprint() -> impl Strategy<Value = SessionFingerprint> {
-        any::<u64>().prop_map(SessionFingerprint)
-    }
+    use crate::shard::snapshot::{DeviceFacts, ProgressFacts};
+    use crate::shard::tests::strategies::{device_facts, fingerprint, time};
 
     fn cold() -> impl Strategy<Value = Cold> {
-        let membership = (any::<u32>(), 0..5_u32)
-            .prop_map(|(fleet, organization)| Membership { fleet, organization });
-        let settings = (of(any::<u32>()), of(any::<bool>()))
-            .prop_map(|(poll_interval_ms, vpn_enabled)| Settings { poll_interval_ms, vpn_enabled });
-        let session =
-            (any::<u32>(), fingerprint(), time()).prop_map(|(instance, fingerprint, opened_at)| {
-                Session { instance, fingerprint, opened_at }
-            });
         let closed = (fingerprint(), time())
             .prop_map(|(fingerprint, closed_at)| Closed { fingerprint, closed_at });
-        let earlier = (any::<bool>(), time()).prop_map(|(status, at)| {
-            if status { Earlier::Status(at) } else { Earlier::Connectivity(at) }
-        });
-        let times = prop::array::uniform8(of(time()));
-        let sessions = (
-            prop::collection::vec(session, 0..4),
-            prop::collection::vec(closed, 0..4),
-            of(earlier),
-        );
-        let frozen = prop::array::uniform4(register(any::<bool>()));
-        let facts = (register(any::<bool>()), register(membership), register(settings));
-        (times, sessions, frozen, facts, progress(), progress()).prop_map(
-            |(times, (sessions, closed, earlier), frozen, facts, configuration, update)| {
-                let (preregistered, membership, settings) = facts;
-                Cold {
-                    last_vpn_opening: times[0],
-                    earlier,
-                    sessions,
-                    closed,
-                    frozen,
-                    deactivated: times[1],
-                    activated: times[2],
-                    preregistered,
-                    provisioned: times[3],
-                    registered: times[4],
-                    membership,
-                    settings,
-                    configuration,
-                    update,
-                    deleted: times[5],
-                    deletion_touched: times[6],
-                    deletion_touched_written: times[7],
-                }
-            },
-        )
+        let earlier =
+            prop_oneof![time().prop_map(Earlier::Status), time().prop_map(Earlier::Connectivity)];
+        (device_facts(any::<u32>()), prop::collection::vec(closed, 0..4), of(earlier), of(time()))
+            .prop_map(|(facts, closed, earlier, deletion_touched_written)| Cold {
+                facts,
+                earlier,
+                closed,
+                deletion_touched_written,
+            })
     }
 
     proptest! {
@@ -416,7 +386,7 @@ mod tests {
             // Slots are larger than what they hold.
             bytes.extend([0xff; 3]);
             prop_assert_eq!(belongs_to(&bytes), cold.belongs_to());
-            let held = cold.sessions.iter().map(|session| session.instance).collect::<Vec<_>>();
+            let held = cold.facts.sessions.iter().map(|session| session.instance).collect::<Vec<_>>();
             for held in &held {
                 prop_assert!(has_session_of(&bytes, *held));
             }
@@ -433,7 +403,7 @@ mod tests {
             fingerprint: SessionFingerprint(u64::MAX),
             opened_at: at(390),
         };
-        let cold = Cold {
+        let facts = DeviceFacts {
             registered: Some(at(0)),
             preregistered: Some(Register { at: at(0), value: false }),
             membership: Some(Register {
@@ -443,12 +413,85 @@ mod tests {
             provisioned: Some(at(30)),
             last_vpn_opening: Some(at(390)),
             sessions: vec![session],
-            earlier: Some(Earlier::Status(Timestamp(at(390).0 - 900_000))),
-            ..Cold::default()
+            ..DeviceFacts::default()
         };
+        let earlier = Some(Earlier::Status(Timestamp(at(390).0 - 900_000)));
+        let cold = Cold { facts, earlier, ..Cold::default() };
         let mut bytes = Vec::new();
         encode(&cold, &mut bytes);
         assert!(bytes.len() <= 40, "{} bytes", bytes.len());
+    }
+
+    /// A fact that moves, or takes more room, is a decision.
+    #[test]
+    #[allow(clippy::needless_update, reason = "a fact that comes later moves none of these")]
+    fn every_fact_has_its_place() {
+        fn at(ms: i64) -> Timestamp {
+            Timestamp(EPOCH_MS + ms)
+        }
+        fn register<T>(ms: i64, value: T) -> Option<Register<T>> {
+            Some(Register { at: at(ms), value })
+        }
+        let session = |number: u32, ms| Session {
+            instance: 300 + number,
+            fingerprint: SessionFingerprint(0x0123_4567_89ab_cdef + u64::from(number)),
+            opened_at: at(ms),
+        };
+        let closed =
+            |number, ms| Closed { fingerprint: SessionFingerprint(number), closed_at: at(ms) };
+        let settings = |poll_interval_ms, vpn_enabled| Settings { poll_interval_ms, vpn_enabled };
+        let full = Cold {
+            facts: DeviceFacts {
+                last_vpn_opening: Some(at(500)),
+                sessions: vec![session(0, 400), session(1, 500)],
+                frozen: [register(5, true), None, register(6, false), register(7, true)],
+                deactivated: Some(at(80)),
+                activated: Some(at(70)),
+                preregistered: register(10, true),
+                provisioned: Some(at(30)),
+                registered: Some(at(20)),
+                membership: register(10, Membership { fleet: 5_000, organization: 7 }),
+                settings: register(40, settings(Some(900_000), Some(false))),
+                configuration: ProgressFacts {
+                    started: register(50, "".into()),
+                    finished: Some(at(60)),
+                    percent: register(55, 100),
+                },
+                update: ProgressFacts {
+                    started: register(100, "release-2".into()),
+                    finished: Some(at(120)),
+                    percent: register(110, 7),
+                },
+                deleted: Some(at(-3)),
+                deletion_touched: Some(at(600)),
+                ..DeviceFacts::default()
+            },
+            earlier: Some(Earlier::Status(at(90))),
+            closed: vec![closed(1, 1), closed(u64::MAX, 300)],
+            deletion_touched_written: Some(at(550)),
+        };
+        let other = Cold {
+            facts: DeviceFacts {
+                preregistered: register(1, false),
+                settings: register(2, settings(None, Some(true))),
+                update: ProgressFacts { percent: register(3, 0), ..ProgressFacts::default() },
+                ..DeviceFacts::default()
+            },
+            earlier: Some(Earlier::Connectivity(Timestamp(0))),
+            ..Cold::default()
+        };
+        let hex = |cold: &Cold| -> String {
+            let mut bytes = Vec::new();
+            encode(cold, &mut bytes);
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        assert_eq!(
+            hex(&full),
+            "fffeff031488270714132802ac02efcdab8967452301e405ad02f0cdab8967452301c80100b306020100000000\
+             000000b101ffffffffffffffffd6049dcd0402027e144fa1f7360114001409645a0972656c656173652d322813\
+             07e101b60963"
+        );
+        assert_eq!(hex(&other), "84c1200281a0d5edee6684a0d5edee6600020200");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::cold::{ColdFacts, Moved, NO_COLD};
-use super::hot::{Hot, flag};
+use super::cold::{ColdFacts, Moved};
+use super::hot::{Hot, NO_COLD, flag};
 use super::index::Index;
 use crate::shard::device::Cold;
 use crate::shard::event::DeviceId;

@@ -126,7 +126,7 @@ fn of_too_many_open_sessions_the_oldest_fall_out_and_are_told() {
     told.at(T0 + 1_000);
     let done = opens(&mut told, "vpn", MOST);
     assert_eq!((done.open_sessions_fallen_out, done.most_sessions), (1, Some(device(1))));
-    assert_eq!(told.shard.snapshot(&device(1)).unwrap().sessions.len(), MOST);
+    assert_eq!(told.shard.snapshot(&device(1)).unwrap().facts.sessions.len(), MOST);
     // The newest decide: once they are closed, the device counts as disconnected.
     for session in 1..=MOST {
         assert_eq!(connectivity(&told), Some(Connectivity::VpnOnly), "before {session} closes");

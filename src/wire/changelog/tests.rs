@@ -1,0 +1,324 @@
+//! The changelog as it was written, as it is written, and as it may be found.
+
+use proptest::option::of;
+use proptest::prelude::*;
+
+use super::*;
+use crate::shard::tests::strategies::{device_facts, frozen, name, register, settings, time};
+
+/// What version 1 wrote. Never written anew: later versions must read it.
+const GOLDEN: &str = include_str!("../../../tests/golden/changelog-v1.txt");
+
+fn at(ms: i64) -> Timestamp {
+    Timestamp(1_760_000_000_000 + ms)
+}
+
+fn fact<T>(ms: i64, value: T) -> Option<Register<T>> {
+    Some(Register { at: at(ms), value })
+}
+
+/// The entries of the golden file, in its order.
+#[allow(clippy::needless_update, reason = "version 1 knew no fact that came later")]
+fn golden_entries() -> Vec<Entry> {
+    let hex = DeviceId::from_key(b"0123456789abcdef0123456789abcdef").unwrap();
+    let text = DeviceId::from_key("gerät/7".as_bytes()).unwrap();
+    let frozen = [fact(1, true), None, fact(2, false), fact(3, true)];
+    let full = RowSnapshot {
+        heartbeat: fact(4, Some(900_000)),
+        facts: DeviceFacts {
+            last_vpn_opening: Some(at(5)),
+            sessions: vec![
+                Session {
+                    instance: "vpn-1".into(),
+                    fingerprint: SessionFingerprint(0xfedc_ba98_7654_3210),
+                    opened_at: at(6),
+                },
+                Session {
+                    instance: "vpn-2".into(),
+                    fingerprint: SessionFingerprint(1),
+                    opened_at: at(7),
+                },
+            ],
+            frozen,
+            deactivated: Some(at(8)),
+            activated: Some(at(9)),
+            preregistered: fact(10, true),
+            provisioned: Some(at(11)),
+            registered: Some(at(12)),
+            membership: fact(
+                13,
+                Membership { fleet: "fleet".into(), organization: "organization".into() },
+            ),
+            settings: fact(
+                14,
+                Settings { poll_interval_ms: Some(60_000), vpn_enabled: Some(false) },
+            ),
+            configuration: ProgressFacts {
+                started: fact(15, "".into()),
+                finished: Some(at(16)),
+                percent: fact(17, 100),
+            },
+            update: ProgressFacts {
+                started: fact(18, "release-2".into()),
+                finished: None,
+                percent: fact(19, 0),
+            },
+            deleted: Some(at(20)),
+            deletion_touched: Some(at(21)),
+            ..DeviceFacts::default()
+        },
+        emitted: Some(Emitted {
+            version: 300,
+            shown: Some((Status::Frozen, Connectivity::None)),
+            since: at(22),
+            connectivity_since: at(23),
+        }),
+        clock: at(24),
+    };
+    let settings = Settings { poll_interval_ms: None, vpn_enabled: Some(true) };
+    vec![
+        Entry::Device(hex.clone(), Some(Box::new(full))),
+        Entry::Device(text.clone(), Some(Box::default())),
+        Entry::Device(hex.clone(), None),
+        Entry::ClosedSession(
+            text.clone(),
+            SessionFingerprint(0xabc),
+            Some(ClosedSession { closed_at: at(25), clock: at(26) }),
+        ),
+        Entry::ClosedSession(hex, SessionFingerprint(u64::MAX), None),
+        Entry::Instance(
+            "vpn-1".into(),
+            InstanceFacts {
+                lost: Some(at(27)),
+                started: Some(at(28)),
+                alive: fact(29, 60_000),
+                alive_without_start: fact(30, 1_000),
+                clock: at(31),
+            },
+        ),
+        Entry::Fleet(
+            "fleet".into(),
+            FleetFacts { settings: fact(32, settings), frozen, clock: at(33) },
+        ),
+        Entry::Organization("".into(), OrganizationFacts { frozen, clock: at(34) }),
+        Entry::Epoch(1_760_000_000_000),
+    ]
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+}
+
+fn golden_text() -> String {
+    let line = |entry: &Entry| {
+        let (key, value) = encode(entry);
+        let value = value.map_or_else(|| "tombstone".to_owned(), |value| to_hex(&value));
+        format!("{}\t{value}\n", String::from_utf8(key).unwrap())
+    };
+    golden_entries().iter().map(line).collect()
+}
+
+#[test]
+fn what_version_1_wrote_stays_readable() {
+    let lines: Vec<&str> = GOLDEN.lines().collect();
+    let entries = golden_entries();
+    assert_eq!(lines.len(), entries.len());
+    for (line, entry) in lines.into_iter().zip(entries) {
+        let (key, value) = line.split_once('\t').unwrap();
+        let value = (value != "tombstone").then(|| from_hex(value));
+        let read = decode(Some(key.as_bytes()), value.as_deref()).unwrap();
+        assert_eq!(read, Some(entry), "{key}");
+    }
+}
+
+#[test]
+fn this_version_still_writes_what_version_1_reads() {
+    assert_eq!(golden_text(), GOLDEN, "a field changed its number, type or place");
+}
+
+#[test]
+fn keys_can_be_read_by_people() {
+    let keys: Vec<&str> = GOLDEN.lines().filter_map(|line| line.split('\t').next()).collect();
+    let expected = [
+        "d/0123456789abcdef0123456789abcdef",
+        "d/gerät/7",
+        "d/0123456789abcdef0123456789abcdef",
+        "c/gerät/7/0000000000000abc",
+        "c/0123456789abcdef0123456789abcdef/ffffffffffffffff",
+        "i/vpn-1",
+        "f/fleet",
+        "o/",
+        "e",
+    ];
+    assert_eq!(keys, expected);
+}
+
+#[test]
+fn a_value_cut_off_anywhere_is_corrupted_and_says_what_to_do() {
+    for entry in golden_entries() {
+        let (key, Some(value)) = encode(&entry) else { continue };
+        for cut in 0..value.len() {
+            let error = decode(Some(&key), Some(&value[..cut])).unwrap_err();
+            let Error::Corrupted(message) = error else { panic!("{error}") };
+            let name = format!("{:?}", String::from_utf8_lossy(&key));
+            assert!(message.contains(&name) && message.contains("tombstone"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn what_a_later_version_adds_is_passed_over() {
+    for entry in golden_entries() {
+        let (key, Some(mut value)) = encode(&entry) else { continue };
+        // Field 1000, a string; field 1001, a number.
+        value.extend_from_slice(&[0xc2, 0x3e, 2, b'h', b'i', 0xc8, 0x3e, 5]);
+        assert_eq!(decode(Some(&key), Some(&value)).unwrap(), Some(entry));
+    }
+    for key in ["x/what", "", "d", "ee", "epoch"] {
+        assert_eq!(decode(Some(key.as_bytes()), Some(b"?")).unwrap(), None, "{key}");
+        assert_eq!(decode(Some(key.as_bytes()), None).unwrap(), None, "{key}");
+    }
+    let frozen = proto::Frozen { reason: 9, at_ms: 1, value: true };
+    let read: [Option<Register<bool>>; 4] =
+        Wire::read(&vec![frozen, proto::Frozen::default()]).unwrap();
+    assert_eq!(read, [None; 4]);
+}
+
+#[test]
+fn a_key_that_is_none_is_corrupted() {
+    let long = [b"d/".as_slice(), &[b'x'; 129]].concat();
+    let keys: [&[u8]; 9] = [
+        b"d/",
+        b"d/\xff",
+        &long,
+        b"c/",
+        b"c//0000000000000001",
+        b"c/a/00000000000000AB",
+        b"c/a-0000000000000001",
+        b"i/\xff",
+        b"f/\xff",
+    ];
+    for key in keys {
+        assert!(matches!(decode(Some(key), None), Err(Error::Corrupted(_))), "{key:?}");
+    }
+    assert!(matches!(decode(None, None), Err(Error::Corrupted(_))));
+}
+
+#[test]
+fn numbers_that_mean_nothing_are_corrupted() {
+    let row = |status, connectivity, percent| proto::Row {
+        emitted: Some(proto::Emitted { status, connectivity, ..Default::default() }),
+        update: Some(proto::Progress { percent, ..Default::default() }),
+        complete: true,
+        ..Default::default()
+    };
+    for message in [row(8, 1, 0), row(1, 5, 0), row(1, 0, 0), row(0, 1, 0), row(1, 1, 256)] {
+        let value = message.encode_to_vec();
+        assert!(matches!(decode(Some(b"d/a"), Some(&value)), Err(Error::Corrupted(_))));
+    }
+    assert!(decode(Some(b"d/a"), Some(&row(1, 1, 255).encode_to_vec())).is_ok());
+}
+
+#[test]
+fn a_tombstone_written_by_hand_leaves_nothing_known() {
+    let read = |key: &str| decode(Some(key.as_bytes()), None).unwrap();
+    assert_eq!(read("i/a"), Some(Entry::Instance("a".into(), InstanceFacts::default())));
+    assert_eq!(read("f/a"), Some(Entry::Fleet("a".into(), FleetFacts::default())));
+    assert_eq!(read("e"), None);
+}
+
+fn device() -> BoxedStrategy<DeviceId> {
+    let id = prop_oneof!["[0-9a-f]{32}", "\\PC{1,30}"];
+    id.prop_map(|id| DeviceId::from_key(id.as_bytes()).unwrap()).boxed()
+}
+
+fn emitted() -> BoxedStrategy<Emitted> {
+    let shown = of((
+        prop::sample::select(Status::ALL.to_vec()),
+        prop::sample::select(Connectivity::ALL.to_vec()),
+    ));
+    (any::<u64>(), shown, time(), time())
+        .prop_map(|(version, shown, since, connectivity_since)| Emitted {
+            version,
+            shown,
+            since,
+            connectivity_since,
+        })
+        .boxed()
+}
+
+fn row() -> BoxedStrategy<RowSnapshot> {
+    (register(any::<Option<u32>>()), device_facts(name()), of(emitted()), time())
+        .prop_map(|(heartbeat, facts, emitted, clock)| RowSnapshot {
+            heartbeat,
+            facts,
+            emitted,
+            clock,
+        })
+        .boxed()
+}
+
+fn entry() -> BoxedStrategy<Entry> {
+    let closed = (time(), time()).prop_map(|(closed_at, clock)| ClosedSession { closed_at, clock });
+    let instance = (of(time()), of(time()), register(any::<u32>()), register(any::<u32>()), time())
+        .prop_map(|(lost, started, alive, alive_without_start, clock)| InstanceFacts {
+            lost,
+            started,
+            alive,
+            alive_without_start,
+            clock,
+        });
+    prop_oneof![
+        (device(), of(row().prop_map(Box::new)))
+            .prop_map(|(device, row)| Entry::Device(device, row))
+            .boxed(),
+        (device(), any::<u64>(), of(closed)).prop_map(|(device, hash, session)| {
+            Entry::ClosedSession(device, SessionFingerprint(hash), session)
+        }),
+        (name(), instance).prop_map(|(name, facts)| Entry::Instance(name, facts)),
+        (name(), register(settings()), frozen(), time()).prop_map(
+            |(name, settings, frozen, clock)| {
+                Entry::Fleet(name, FleetFacts { settings, frozen, clock })
+            }
+        ),
+        (name(), frozen(), time()).prop_map(|(name, frozen, clock)| {
+            Entry::Organization(name, OrganizationFacts { frozen, clock })
+        }),
+        any::<u64>().prop_map(Entry::Epoch),
+    ]
+    .boxed()
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_reads_back(entry in entry()) {
+        let (key, value) = encode(&entry);
+        prop_assert_eq!(decode(Some(&key), value.as_deref()).unwrap(), Some(entry));
+    }
+
+    #[test]
+    fn a_value_cut_off_is_never_taken_for_whole(
+        entry in entry(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        if let (key, Some(value)) = encode(&entry) {
+            let cut = &value[..cut.index(value.len())];
+            prop_assert!(matches!(decode(Some(&key), Some(cut)), Err(Error::Corrupted(_))));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_harm(
+        kind in prop::sample::select(vec!["d/", "c/", "i/", "f/", "o/", "e", ""]),
+        rest in prop::collection::vec(any::<u8>(), 0..40),
+        value in of(prop::collection::vec(any::<u8>(), 0..100)),
+    ) {
+        let key = [kind.as_bytes(), &rest].concat();
+        let _ = decode(Some(&key), value.as_deref());
+    }
+}
