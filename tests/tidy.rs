@@ -4,6 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 /// Each module and the modules of this crate it may import, besides itself.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
@@ -48,7 +51,7 @@ fn sources() -> Vec<Source> {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap();
-        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+        let text = text.split("\nmod tests {").next().unwrap().to_owned();
         let module = path.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
         sources.push(Source { path, module, text });
     }
@@ -109,6 +112,22 @@ fn imports_point_one_way() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_imports_go_in_a_circle() {
+    let imports = circles::imports(&sources());
+    assert!(imports.len() > 400, "only {} imports were found", imports.len());
+    let mut told = String::new();
+    for circle in circles::circles(&imports) {
+        told += "a circle:\n";
+        for ((from, to), line) in &imports {
+            if circle.contains(from.as_str()) && circle.contains(to.as_str()) {
+                told += &format!("  {from}:{line} imports {to}\n");
+            }
+        }
+    }
+    assert!(told.is_empty(), "{told}");
 }
 
 #[test]
