@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("stream_thread", &["wire", "shard", "error"]),
     ("clock", &["stream_thread", "shard"]),
     ("config", &["wire", "shard", "error"]),
-    ("telemetry", &["config", "shard", "error"]),
+    ("telemetry", &["stream_thread", "view", "config", "shard", "error"]),
     ("admin", &["telemetry", "stream_thread", "error"]),
     ("simulate", &["wire", "shard"]),
     ("view", &["stream_thread", "config", "shard", "error"]),
