@@ -152,22 +152,34 @@ pub struct Metric {
     pub name: &'static str,
     /// What it is to Prometheus.
     pub kind: Kind,
-    /// Its unit.
-    pub unit: Unit,
     /// Its labels.
     pub labels: &'static [&'static str],
     /// What it counts or measures.
     pub help: &'static str,
 }
 
-const fn metric(
+impl Metric {
+    /// Its unit, which its name ends in.
+    #[must_use]
+    pub fn unit(&self) -> Unit {
+        if self.name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count }
+    }
+}
+
+const fn counter(
     name: &'static str,
-    kind: Kind,
-    unit: Unit,
     labels: &'static [&'static str],
     help: &'static str,
 ) -> Metric {
-    Metric { name, kind, unit, labels, help }
+    Metric { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, bounds: &'static [f64], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram(bounds), labels: &[], help }
 }
 
 /// Bounds for transactions: they take some milliseconds, or something is wrong.
@@ -182,201 +194,133 @@ const CHANGE_DELAY_BOUNDS: &[f64] = &[
 
 /// Every metric of ours; `process_…` beside them come from `metrics-process`.
 pub const METRICS: &[Metric] = &[
-    metric(
+    counter(
         RECORDS,
-        Kind::Counter,
-        Unit::Count,
         &["input", "result"],
         "Records read from the inputs, by what became of them: applied, stale (the row knew \
          something later), dead_letter.",
     ),
-    metric(
-        DEAD_LETTERS,
-        Kind::Counter,
-        Unit::Count,
-        &["input", "reason"],
-        "Records that could not be used, by reason.",
-    ),
-    metric(
+    counter(DEAD_LETTERS, &["input", "reason"], "Records that could not be used, by reason."),
+    counter(
         STATUS_CHANGES,
-        Kind::Counter,
-        Unit::Count,
         &["from", "to"],
         "Status changes emitted; none where there is no status before or after. A change of \
          connectivity alone has the same from and to.",
     ),
-    metric(
+    histogram(
         CHANGE_DELAY,
-        Kind::Histogram(CHANGE_DELAY_BOUNDS),
-        Unit::Seconds,
-        &[],
+        CHANGE_DELAY_BOUNDS,
         "From the instant that made a change true (since, or connectivity_since) to its commit.",
     ),
-    metric(
-        DEADLINES,
-        Kind::Counter,
-        Unit::Count,
-        &[],
-        "Deadlines of devices that passed and were acted upon.",
-    ),
-    metric(
+    counter(DEADLINES, &[], "Deadlines of devices that passed and were acted upon."),
+    gauge(
         DEVICES,
-        Kind::Gauge,
-        Unit::Count,
         &["partition", "status"],
         "Devices by status, of the partitions that this process owns.",
     ),
-    metric(
+    gauge(
         LAG,
-        Kind::Gauge,
-        Unit::Count,
         &["input", "partition"],
         "Records of an input's partition that are not processed yet.",
     ),
-    metric(
+    gauge(
         CLOCK_LAG,
-        Kind::Gauge,
-        Unit::Seconds,
         &["partition"],
         "How far a partition's clock, by which devices expire, is behind the time of day.",
     ),
-    metric(
+    histogram(
         TRANSACTION_DURATION,
-        Kind::Histogram(TRANSACTION_BOUNDS),
-        Unit::Seconds,
-        &[],
+        TRANSACTION_BOUNDS,
         "Duration of transactions, from the first record to the commit's answer.",
     ),
-    metric(
+    counter(
         COMMITS,
-        Kind::Counter,
-        Unit::Count,
         &["result"],
         "Batches by what became of them: committed, refused (sent again), unknown (resolved by \
          the committed offsets).",
     ),
-    metric(
+    counter(
         RESTORED,
-        Kind::Counter,
-        Unit::Count,
         &["source"],
         "Records read by restores, from the changelog or from the heartbeats.",
     ),
-    metric(
+    gauge(
         WORKED_AT,
-        Kind::Gauge,
-        Unit::Seconds,
         &["thread", "work", "edge"],
         "When records were first and last (edge) applied or restored (work), in seconds of the \
          process's monotonic clock: for rates, by differences only.",
     ),
-    metric(
+    gauge(
         RESTORE_REMAINING,
-        Kind::Gauge,
-        Unit::Count,
         &["partition"],
         "Records that the restore of a partition has still to read.",
     ),
-    metric(
+    gauge(
         SHARDS,
-        Kind::Gauge,
-        Unit::Count,
         &["thread", "state"],
         "Shards by state: waiting (for all three inputs), restoring, running, failed (the log says \
          why).",
     ),
-    metric(PARTITIONS, Kind::Gauge, Unit::Count, &[], "Partitions that the whole group shares."),
-    metric(
+    gauge(PARTITIONS, &[], "Partitions that the whole group shares."),
+    gauge(
         WITHOUT_OWNER,
-        Kind::Gauge,
-        Unit::Count,
         &[],
         "Partitions that no member of the group has, as the group said last; the same in each \
          process.",
     ),
-    metric(READY, Kind::Gauge, Unit::Count, &[], "1 while /ready answers 200, else 0."),
-    metric(
+    gauge(READY, &[], "1 while /ready answers 200, else 0."),
+    counter(
         REBALANCES,
-        Kind::Counter,
-        Unit::Count,
         &["kind"],
         "Rebalances that touched this process: assigned, revoked, lost.",
     ),
-    metric(
+    counter(
         OFFSETS_LOST,
-        Kind::Counter,
-        Unit::Count,
         &["input"],
         "Starts of a partition whose committed offset was gone, so that records may have been \
          missed.",
     ),
-    metric(
+    counter(
         SESSIONS_FORGOTTEN,
-        Kind::Counter,
-        Unit::Count,
         &[],
         "Closed VPN sessions forgotten before their time, because their device had too many.",
     ),
-    metric(
+    counter(
         OPEN_SESSIONS_FORGOTTEN,
-        Kind::Counter,
-        Unit::Count,
         &[],
         "Open VPN sessions forgotten, because their device had too many.",
     ),
-    metric(REDIS_UP, Kind::Gauge, Unit::Count, &[], "1 while Redis answers, else 0."),
-    metric(
+    gauge(REDIS_UP, &[], "1 while Redis answers, else 0."),
+    gauge(
         REDIS_OTHER_GROUP,
-        Kind::Gauge,
-        Unit::Count,
         &[],
         "1 while the keys under redis.prefix belong to another group, so that nothing is written \
          to Redis, else 0.",
     ),
-    metric(REDIS_BACKLOG, Kind::Gauge, Unit::Count, &[], "Writes that wait for Redis."),
-    metric(
+    gauge(REDIS_BACKLOG, &[], "Writes that wait for Redis."),
+    counter(
         REDIS_WRITES,
-        Kind::Counter,
-        Unit::Count,
         &["result"],
         "Writes to Redis by result: written, refused (something later was there), failed \
          (tried again).",
     ),
-    metric(
+    counter(
         REDIS_REWRITES,
-        Kind::Counter,
-        Unit::Count,
         &[],
         "Times that a whole partition was written to Redis again, because it was lost there.",
     ),
-    metric(
+    counter(
         REDIS_SWEEP,
-        Kind::Counter,
-        Unit::Count,
         &["result"],
         "Hashes that the sweep compared with memory, by result: same, refreshed (only the \
          heartbeat was older), repaired (missing or wrong), removed (of no device), skipped \
          (something newer came first), failed.",
     ),
-    metric(
+    gauge(
         REDIS_SWEEP_PROGRESS,
-        Kind::Gauge,
-        Unit::Count,
         &["partition"],
         "How much of its pass the sweep has done, from 0 to 1.",
     ),
-    metric(
-        REDIS_SCANS,
-        Kind::Counter,
-        Unit::Count,
-        &[],
-        "Whole looks at all keys for those of no device.",
-    ),
-    metric(
-        BUILD_INFO,
-        Kind::Gauge,
-        Unit::Count,
-        &["version"],
-        "Always 1; the label says what is running.",
-    ),
+    counter(REDIS_SCANS, &[], "Whole looks at all keys for those of no device."),
+    gauge(BUILD_INFO, &["version"], "Always 1; the label says what is running."),
 ];
