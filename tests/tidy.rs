@@ -51,7 +51,7 @@ fn sources() -> Vec<Source> {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap();
-        let text = text.split("\nmod tests {").next().unwrap().to_owned();
+        let text = text.split("mod tests {\n").next().unwrap().to_owned();
         let module = path.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
         sources.push(Source { path, module, text });
     }
