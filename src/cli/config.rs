@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{print, print_json};
+use super::text::{counted, print, print_json};
 use crate::config::errors::{Invalid, Origin};
 use crate::config::{Config, Loaded, document, redact_url};
 use crate::error::Fatal;
@@ -153,8 +153,8 @@ fn summary(loaded: &Loaded) -> String {
     if let Some(file) = &loaded.file {
         let of_file = |origin: &&Origin| matches!(origin.written(), Origin::File { .. });
         let count = loaded.origins.values().filter(of_file).count();
-        let keys = if count == 1 { "key" } else { "keys" };
-        let _ = writeln!(text, "  {count} {keys} from {}", file.display());
+        let keys = counted(count as u64, "key");
+        let _ = writeln!(text, "  {keys} from {}", file.display());
     }
     for variable in &variables {
         let _ = writeln!(text, "  environment variable {variable}");

@@ -26,6 +26,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::run::run_service;
+use super::text::print;
 use super::traffic::{Sending, Traffic};
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Guarantee};
@@ -240,7 +241,7 @@ fn show(
         screen.draw(&headline, &picture, &told, elapsed_ms);
     }
     drop(screen);
-    super::print(&format!("{}\n", last_words(picture.changes, &story)))
+    print(&format!("{}\n", last_words(picture.changes, &story)))
 }
 
 fn last_words(changes: u64, story: &Story) -> String {

@@ -9,7 +9,7 @@ mod tell;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::get::{is_coloured, moment};
+use super::text::{is_coloured, moment, print};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
@@ -64,7 +64,7 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         // The command line is not taken so.
         (None, None) => return Err(Fatal::usage("name a device, or --events FILE")),
     };
-    super::print(&text)
+    print(&text)
 }
 
 /// A device's id as it is written.

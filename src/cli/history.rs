@@ -9,10 +9,9 @@ use rdkafka::message::Message as _;
 use serde_json::{Value, json};
 
 use super::explain::{change_json, change_line, device_id};
-use super::get::{Style, is_coloured, moment, printable};
-use super::print;
 use super::reading::{Ranges, Reader};
 use super::since::{Since, parse_since};
+use super::text::{Style, is_coloured, moment, print, printable, say};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::{DeviceId, StatusChange};
@@ -77,7 +76,7 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let device = device_id(&args.id)?;
     let found = find(args, config, &device)?;
     for what in &found.unreadable {
-        super::say(&format!("passed over: {what}"));
+        say(&format!("passed over: {what}"));
     }
     if found.changes.is_empty() && found.before == 0 {
         let since = if args.since.is_some() { " in that time" } else { "" };

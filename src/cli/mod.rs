@@ -11,21 +11,22 @@ pub mod run;
 mod signals;
 pub mod simulate;
 mod since;
+mod text;
 pub mod topics;
 mod traffic;
 pub mod watch;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use serde_json::json;
 
 use crate::clock::SystemClock;
 use crate::config::Loaded;
 use crate::config::variables::is_key;
 use crate::error::Fatal;
 use crate::stream_thread::ports::Clock as _;
+pub use text::say_error;
+use text::wants_json;
 
 /// The status of every device of a fleet, from Kafka to Redis and back to
 /// Kafka, exactly once.
@@ -142,52 +143,6 @@ pub fn main() -> Result<(), Fatal> {
         }
     }
     cli.command.dispatch(&loaded, cli.json)
-}
-
-/// Whether the command line asks for JSON, be it otherwise right or not.
-fn wants_json() -> bool {
-    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
-}
-
-/// Says what ended the command, on standard error: in words, or with `--json` as
-/// one JSON object in a line.
-pub fn say_error(fatal: &Fatal) {
-    if !wants_json() {
-        return say(&format!("error: {fatal}"));
-    }
-    let (kind, code) = (fatal.kind.name(), fatal.kind.exit_code());
-    let error = json!({ "kind": kind, "message": fatal.message, "exit_code": code });
-    say(&json!({ "error": error }).to_string());
-}
-
-/// Says something to whoever looks on, on standard error. That nobody does is no
-/// failure.
-pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// Prints to standard output. A reader that has gone away is no failure.
-///
-/// # Errors
-/// When standard output cannot be written to for another reason.
-pub fn print(text: &str) -> Result<(), Fatal> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Fatal::internal(format!("standard output: {error}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Prints a value as JSON, for `--json`.
-///
-/// # Errors
-/// When standard output cannot be written to.
-pub fn print_json(value: &impl serde::Serialize) -> Result<(), Fatal> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Fatal::internal(format!("JSON: {error}")))?;
-    print(&(text + "\n"))
 }
 
 #[cfg(test)]

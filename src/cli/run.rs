@@ -2,11 +2,11 @@
 
 use std::backtrace::Backtrace;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::gauge;
 use tracing::{error, info};
 
 use super::signals;
@@ -17,16 +17,14 @@ use crate::error::Fatal;
 use crate::kafka::log::{KafkaLog, Stamps};
 use crate::kafka::topics::{Role, check_topics};
 use crate::kafka::watch::Watch;
-use crate::shard::{Input, Status};
+use crate::shard::Input;
 use crate::stream_thread::ports::Clock;
 use crate::stream_thread::report::{Report, StageName};
 use crate::stream_thread::{
     DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
     WORK_PER_TURN,
 };
-use crate::telemetry::{
-    self, commit_result, rebalance_kind, record_result, redis_result, sweep_result,
-};
+use crate::telemetry::{self, ThreadMetrics};
 use crate::view::claim::{Group, claim_at_start};
 use crate::view::{RedisView, ViewStats};
 use crate::wire::dead_letter;
@@ -150,7 +148,7 @@ impl Service {
                 clock: clock.clone(),
                 health: health.clone(),
                 shutdown: self.shutdown.clone(),
-                owned: Vec::new(),
+                metrics: ThreadMetrics::new(thread),
                 kafka_error: None,
             };
             let ended = Ending::new(thread, ended.clone());
@@ -244,7 +242,8 @@ impl Service {
                     }
                 }
             }
-            publish_views(views, health);
+            telemetry::publish_views(views);
+            health.set_redis(redis_health(views));
             let ready = health.ready(clock.monotonic_ms()).ok;
             gauge!(telemetry::READY).set(if ready { 1 } else { 0 });
             telemetry::limit::tell_left_out();
@@ -265,45 +264,18 @@ fn watch_panics() -> Arc<AtomicBool> {
     panicked
 }
 
-fn publish_views(views: &[Arc<ViewStats>], health: &Health) {
+/// How the view is, from what all threads' tell.
+fn redis_health(views: &[Arc<ViewStats>]) -> RedisHealth {
+    if let Some(other) = views.iter().find_map(|view| view.advice().other_group.clone()) {
+        return RedisHealth::OfAnotherGroup(other);
+    }
+    if views.iter().all(|view| view.connected.load(Ordering::Relaxed)) {
+        return RedisHealth::Available;
+    }
     let backlog: usize = views.iter().map(|view| view.backlog.load(Ordering::Relaxed)).sum();
-    let connected = views.iter().all(|view| view.connected.load(Ordering::Relaxed));
-    gauge!(telemetry::REDIS_BACKLOG).set(backlog as f64);
-    gauge!(telemetry::REDIS_UP).set(if connected { 1 } else { 0 });
-    let sum = |of: fn(&ViewStats) -> &AtomicU64| {
-        views.iter().map(|view| of(view).load(Ordering::Relaxed)).sum::<u64>()
-    };
-    let results = [
-        (redis_result::WRITTEN, sum(|view| &view.written)),
-        (redis_result::REFUSED, sum(|view| &view.refused)),
-        (redis_result::FAILED, sum(|view| &view.errors)),
-    ];
-    for (result, count) in results {
-        counter!(telemetry::REDIS_WRITES, "result" => result).absolute(count);
-    }
-    let swept = [
-        (sweep_result::SAME, sum(|view| &view.sweep.same)),
-        (sweep_result::REFRESHED, sum(|view| &view.sweep.refreshed)),
-        (sweep_result::REPAIRED, sum(|view| &view.sweep.repaired)),
-        (sweep_result::REMOVED, sum(|view| &view.sweep.removed)),
-        (sweep_result::SKIPPED, sum(|view| &view.sweep.skipped)),
-        (sweep_result::FAILED, sum(|view| &view.sweep.failed)),
-    ];
-    for (result, count) in swept {
-        counter!(telemetry::REDIS_SWEEP, "result" => result).absolute(count);
-    }
-    counter!(telemetry::REDIS_SCANS).absolute(sum(|view| &view.sweep.scans));
-    let other_group = views.iter().find_map(|view| view.advice().other_group.clone());
-    gauge!(telemetry::REDIS_OTHER_GROUP).set(if other_group.is_some() { 1 } else { 0 });
-    health.set_redis(if let Some(other) = other_group {
-        RedisHealth::OfAnotherGroup(other)
-    } else if connected {
-        RedisHealth::Available
-    } else {
-        let trouble = views.iter().find_map(|view| view.advice().trouble.clone());
-        let trouble = trouble.unwrap_or_else(|| "the log says why".to_owned());
-        RedisHealth::Unavailable(format!("{backlog} writes wait; {trouble}"))
-    });
+    let trouble = views.iter().find_map(|view| view.advice().trouble.clone());
+    let trouble = trouble.unwrap_or_else(|| "the log says why".to_owned());
+    RedisHealth::Unavailable(format!("{backlog} writes wait; {trouble}"))
 }
 
 /// Tells of a thread's end, even of one by a panic.
@@ -337,8 +309,7 @@ struct Runner {
     clock: Arc<SystemClock>,
     health: Arc<Health>,
     shutdown: Arc<AtomicBool>,
-    /// The partitions of which metrics were published.
-    owned: Vec<i32>,
+    metrics: ThreadMetrics,
     /// What Kafka last failed with, and when.
     kafka_error: Option<(String, i64)>,
 }
@@ -372,59 +343,8 @@ impl Runner {
     }
 
     fn publish(&mut self, report: &Report, heard: bool) {
-        publish_counts(report);
+        self.metrics.publish(report, || self.clock.wall());
         let count = |stage| report.shards.iter().filter(|s| s.stage == stage).count();
-        let stages =
-            [StageName::Created, StageName::Restoring, StageName::Running, StageName::Failed];
-        for stage in stages {
-            let state = if stage == StageName::Created { "waiting" } else { stage.name() };
-            let thread = self.number.to_string();
-            gauge!(telemetry::SHARDS, "thread" => thread, "state" => state)
-                .set(count(stage) as f64);
-        }
-        for (work, span) in [("applied", report.applied), ("restored", report.restored)] {
-            let Some((first_ms, last_ms)) = span.ends() else { continue };
-            for (edge, ms) in [("first", first_ms), ("last", last_ms)] {
-                let thread = self.number.to_string();
-                gauge!(telemetry::WORKED_AT, "thread" => thread, "work" => work, "edge" => edge)
-                    .set(ms as f64 / 1000.0);
-            }
-        }
-        for shard in &report.shards {
-            let partition = shard.partition.to_string();
-            for (status, count) in Status::ALL.iter().zip(shard.statuses) {
-                gauge!(
-                    telemetry::DEVICES,
-                    "partition" => partition.clone(),
-                    "status" => status.wire_name()
-                )
-                .set(count as f64);
-            }
-            for (input, lag) in Input::ALL.iter().zip(shard.lag) {
-                if let Some(lag) = lag {
-                    gauge!(
-                        telemetry::LAG,
-                        "input" => input.name(),
-                        "partition" => partition.clone()
-                    )
-                    .set(lag as f64);
-                }
-            }
-            let now = report.broker_time.unwrap_or_else(|| self.clock.wall());
-            if shard.stage == StageName::Running {
-                gauge!(telemetry::CLOCK_LAG, "partition" => partition.clone())
-                    .set((now.0 - shard.clock.0).max(0) as f64 / 1000.0);
-            }
-            gauge!(telemetry::REDIS_SWEEP_PROGRESS, "partition" => partition.clone())
-                .set(shard.swept);
-            gauge!(telemetry::RESTORE_REMAINING, "partition" => partition)
-                .set(shard.to_restore as f64);
-        }
-        let owned: Vec<i32> = report.shards.iter().map(|shard| shard.partition).collect();
-        for gone in self.owned.iter().filter(|partition| !owned.contains(partition)) {
-            telemetry::forget_partition(*gone);
-        }
-        self.owned = owned;
         let now_ms = self.clock.monotonic_ms();
         if let Some(error) = &report.counts.kafka_error {
             self.kafka_error = Some((error.clone(), now_ms));
@@ -451,62 +371,6 @@ impl Runner {
             },
         );
     }
-}
-
-fn publish_counts(report: &Report) {
-    let counts = &report.counts;
-    for input in Input::ALL {
-        let (applied, stale) = (counts.applied[input.index()], counts.stale[input.index()]);
-        let results = [
-            (record_result::APPLIED, applied.saturating_sub(stale)),
-            (record_result::STALE, stale),
-        ];
-        for (result, count) in results {
-            counter!(telemetry::RECORDS, "input" => input.name(), "result" => result)
-                .increment(count);
-        }
-        counter!(telemetry::OFFSETS_LOST, "input" => input.name())
-            .increment(counts.offsets_gone[input.index()]);
-    }
-    for ((input, reason), count) in &counts.dead_letters {
-        counter!(telemetry::DEAD_LETTERS, "input" => input.name(), "reason" => reason.code())
-            .increment(*count);
-        counter!(
-            telemetry::RECORDS,
-            "input" => input.name(),
-            "result" => record_result::DEAD_LETTER
-        )
-        .increment(*count);
-    }
-    for ((from, to), count) in &counts.changes {
-        let name = |shown: &Option<_>| shown.map_or("none", |(s, _): (Status, _)| s.wire_name());
-        counter!(telemetry::STATUS_CHANGES, "from" => name(from), "to" => name(to))
-            .increment(*count);
-    }
-    for seconds in &counts.change_delay_seconds {
-        histogram!(telemetry::CHANGE_DELAY).record(*seconds);
-    }
-    for seconds in &counts.transaction_seconds {
-        histogram!(telemetry::TRANSACTION_DURATION).record(*seconds);
-    }
-    let commits = [
-        (commit_result::COMMITTED, counts.commits),
-        (commit_result::REFUSED, counts.commits_refused),
-        (commit_result::UNKNOWN, counts.commits_unknown),
-    ];
-    for (result, count) in commits {
-        counter!(telemetry::COMMITS, "result" => result).increment(count);
-    }
-    for (kind, count) in rebalance_kind::ALL.iter().zip(counts.rebalances) {
-        counter!(telemetry::REBALANCES, "kind" => *kind).increment(count);
-    }
-    for (source, count) in ["changelog", "heartbeats"].iter().zip(counts.restored) {
-        counter!(telemetry::RESTORED, "source" => *source).increment(count);
-    }
-    counter!(telemetry::DEADLINES).increment(counts.expired);
-    counter!(telemetry::SESSIONS_FORGOTTEN).increment(counts.sessions_forgotten);
-    counter!(telemetry::OPEN_SESSIONS_FORGOTTEN).increment(counts.open_sessions_forgotten);
-    counter!(telemetry::REDIS_REWRITES).increment(counts.view_rewrites);
 }
 
 #[cfg(test)]
@@ -564,7 +428,7 @@ mod tests {
             clock: Arc::new(SystemClock::new()),
             health: health.clone(),
             shutdown: Arc::new(AtomicBool::new(false)),
-            owned: Vec::new(),
+            metrics: ThreadMetrics::new(0),
             kafka_error: None,
         };
         let mut report = Report::default();

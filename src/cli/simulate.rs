@@ -10,6 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::text::print;
 use super::traffic::{Sending, Traffic};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -167,7 +168,7 @@ fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) ->
             "events_per_second": rate.round(),
             "events_by_kind": kinds,
         });
-        return super::print(&format!("{summary}\n"));
+        return print(&format!("{summary}\n"));
     }
     let mut text = format!(
         "Sent {events} events ({} records) of {} devices in {:.1} s: {rate:.0} a second. Seed {}.\n",
@@ -179,7 +180,7 @@ fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) ->
     for (kind, count) in kinds {
         let _ = writeln!(text, "{count:>12}  {kind}");
     }
-    super::print(&text)
+    print(&text)
 }
 
 /// Says how it goes: a bar on a terminal, else a log line now and then.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Subcommand;
 
-use super::{print, print_json};
+use super::text::{print, print_json};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::kafka::topics::{self, CreateReport, TopicReport};

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::get::{RedisTarget, Style, as_of, is_coloured, moment, printable};
+use super::get::RedisTarget;
+use super::text::{Style, as_of, is_coloured, moment, printable, say};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
@@ -90,7 +91,7 @@ pub fn watch(
             Stop::Unread => return Ok(()),
             Stop::Failed(failure) => failure,
         };
-        super::say(&format!("{failure}; trying again, changes in between may not be shown"));
+        say(&format!("{failure}; trying again, changes in between may not be shown"));
         (reader, listener) = loop {
             backoff.failed(0);
             // Nothing can cut this short but the end of the process.
@@ -170,8 +171,8 @@ impl Watch<'_> {
         let is_old = oldest.is_older_than(OLD_MS);
         if is_old != self.is_old {
             match is_old {
-                true => super::say(&format!("the view stands still: as of {}", as_of(oldest))),
-                false => super::say("the view is up to date again"),
+                true => say(&format!("the view stands still: as of {}", as_of(oldest))),
+                false => say("the view is up to date again"),
             }
             self.is_old = is_old;
         }

@@ -7,6 +7,7 @@
 //! configuration_docs`.
 
 pub mod document;
+mod entry;
 pub mod errors;
 pub mod keys;
 pub mod load;
@@ -14,18 +15,20 @@ mod properties;
 pub mod property_names;
 mod read;
 pub mod redis_url;
+mod secrets;
 pub mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
-use crate::error::Fatal;
 use crate::shard::{Input, Rules};
 pub use crate::wire::Format;
 pub use load::{Loaded, load, load_with};
+pub use read::check_log_directives;
+use secrets::hidden;
+pub use secrets::{REDACTED, is_secret_property, redact_url, shown_property};
 
 /// All that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -321,17 +324,6 @@ fn changelog_of(group: &str) -> String {
 }
 
 impl Config {
-    /// Reads a file, if there is one, and the environment over it.
-    ///
-    /// # Errors
-    /// [`Fatal`] of kind configuration, with everything that is wrong.
-    pub fn load(
-        file: Option<&Path>,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Config, Fatal> {
-        Ok(load(file, environment)?.config)
-    }
-
     /// The numbers that statuses depend on.
     #[must_use]
     pub fn rules(&self) -> Rules {
@@ -351,63 +343,6 @@ impl Config {
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Looks at directives of the environment variable `RUST_LOG`.
-///
-/// # Errors
-/// What is wrong with them, and what to do.
-pub fn check_log_directives(directives: &str) -> Result<(), String> {
-    read::log_directives(directives).map_err(|wrong| format!("{}; {}", wrong.what, wrong.remedy))
-}
-
-/// What is shown in place of a secret.
-pub const REDACTED: &str = "[redacted]";
-
-/// Whether a librdkafka property's value must not be shown.
-#[must_use]
-pub fn is_secret_property(name: &str) -> bool {
-    let names_a_secret = ["passw", "secret", "key", "pem", "token", "sasl.oauthbearer.config"];
-    let names_a_place = [".location", ".file", "_file", ".url", ".type"];
-    names_a_secret.iter().any(|word| name.contains(word))
-        && !names_a_place.iter().any(|end| name.ends_with(end))
-}
-
-/// A librdkafka property's value as it may be shown.
-#[must_use]
-pub fn shown_property(name: &str, value: &str) -> String {
-    match name {
-        name if is_secret_property(name) => REDACTED.to_owned(),
-        name if name.ends_with(".url") => redact_url(value),
-        _ => value.to_owned(),
-    }
-}
-
-/// A URL without the password in it, if there is one.
-#[must_use]
-pub fn redact_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return if url.contains('@') { REDACTED.to_owned() } else { url.to_owned() };
-    };
-    // A password may hold a `?` that nobody escaped; and some schemes carry
-    // passwords in their query.
-    let harmless = |query: &str| {
-        query.split('&').all(|part| ["db=", "protocol="].iter().any(|name| part.starts_with(name)))
-    };
-    let from = rest.rfind('@').unwrap_or(0);
-    let (rest, query) = match rest[from..].find('?').map(|at| rest.split_at(from + at)) {
-        Some((rest, query)) if harmless(&query[1..]) => (rest, query.to_owned()),
-        Some((rest, _)) => (rest, format!("?{REDACTED}")),
-        None => (rest, String::new()),
-    };
-    // The last `@`: a password may hold one that nobody escaped.
-    match rest.rsplit_once('@') {
-        Some((user, hosts)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:{REDACTED}@{hosts}{query}")
-        }
-        None => format!("{scheme}://{rest}{query}"),
-    }
 }
 
 impl fmt::Debug for Kafka {
@@ -431,11 +366,6 @@ impl fmt::Debug for Admin {
             .field("token", &hidden(&self.token))
             .finish()
     }
-}
-
-/// A secret, shown as one; empty if there is none.
-fn hidden(secret: &str) -> &'static str {
-    if secret.is_empty() { "" } else { REDACTED }
 }
 
 impl fmt::Debug for Redis {

@@ -385,6 +385,14 @@ pub(super) fn log_level(raw: &Raw) -> Result<String, Wrong> {
     Ok(level)
 }
 
+/// Looks at directives of the environment variable `RUST_LOG`.
+///
+/// # Errors
+/// What is wrong with them, and what to do.
+pub fn check_log_directives(directives: &str) -> Result<(), String> {
+    log_directives(directives).map_err(|wrong| format!("{}; {}", wrong.what, wrong.remedy))
+}
+
 /// Refuses directives that would be taken, and silence what they do not name.
 pub(super) fn log_directives(directives: &str) -> Result<(), Wrong> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

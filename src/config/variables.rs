@@ -1,9 +1,9 @@
 //! The environment: which variables are keys, which were meant to be, and which
 //! are of others.
 
+use super::entry::{Entry, FILE_SUFFIX};
 use super::errors::{Origin, Problem};
 use super::keys::{ENVIRONMENT_PREFIX, KEYS, SECRET_KEYS};
-use super::load::{Entry, FILE_SUFFIX};
 use super::properties::{self, property_name};
 use super::read::{Raw, Wrong};
 

@@ -12,7 +12,11 @@ use crate::shard::Input;
 /// The messages of `proto/`, described.
 static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-fn descriptor(full_name: &str) -> Result<MessageDescriptor, String> {
+/// What a message of this name is made of.
+///
+/// # Errors
+/// When there is no such message.
+pub fn descriptor(full_name: &str) -> Result<MessageDescriptor, String> {
     static POOL: OnceLock<Result<DescriptorPool, String>> = OnceLock::new();
     let pool =
         POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).map_err(|error| error.to_string()));

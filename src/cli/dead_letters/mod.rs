@@ -11,9 +11,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use self::topic::{Letter, Position, Topic};
-use super::get::{moment, printable};
 use super::since::{Since, parse_since};
-use super::{print, print_json};
+use super::text::{counted, moment, print, print_json, printable};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::{DeadLetterReason, Input, Timestamp};
@@ -336,7 +335,7 @@ fn send_back(
         for (position, why) in &skipped {
             let _ = writeln!(text, "{position} cannot be replayed: {}", printable(why));
         }
-        let _ = writeln!(text, "{} sent back", records(replayed.len()));
+        let _ = writeln!(text, "{} sent back", counted(replayed.len() as u64, "record"));
         print(&text)?;
     }
     match skipped.len() {
@@ -344,10 +343,6 @@ fn send_back(
         1 => Err(Fatal::not_found("a dead letter cannot be replayed")),
         count => Err(Fatal::not_found(format!("{count} dead letters cannot be replayed"))),
     }
-}
-
-fn records(count: usize) -> String {
-    if count == 1 { "1 record".to_owned() } else { format!("{count} records") }
 }
 
 #[cfg(test)]

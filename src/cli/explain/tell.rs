@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::super::get::{Style, moment, printable, with_age};
 use super::kafka::Restored;
 use super::{Origin, Subject};
+use crate::cli::text::{Style, counted, length, moment, printable, with_age};
 use crate::shard::snapshot::{Membership, ProgressFacts, Register};
 use crate::shard::{
     Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
@@ -313,9 +313,9 @@ fn unread(restored: &Restored) -> String {
         .filter(|(_, count)| *count > 0)
         .map(|(input, count)| format!("{} {count}", input.name()))
         .collect();
-    let records = if all == 1 { "record" } else { "records" };
     let own = unread.of_device;
-    format!("{all} {records} of its partition ({}), {own} of its own", each.join(", "))
+    let records = counted(all, "record");
+    format!("{records} of its partition ({}), {own} of its own", each.join(", "))
 }
 
 fn heartbeat_in_short(why: &Explanation) -> String {
@@ -443,11 +443,6 @@ fn interval_of(whose: IntervalOf) -> &'static str {
         IntervalOf::Fleet => "the fleet's setting",
         IntervalOf::Default => "the default",
     }
-}
-
-fn length(ms: i64) -> String {
-    let ms = u64::try_from(ms).unwrap_or(0);
-    humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
 }
 
 fn names(shown: Option<(Status, Connectivity)>) -> String {

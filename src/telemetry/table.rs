@@ -1,24 +1,11 @@
-//! Logs, and every metric there is.
+//! Every metric there is.
 //!
 //! Names begin with `device_status_`, units are base units and come last,
 //! counters end in `_total`. [`METRICS`] is the one table; emit with the names
 //! here and the `metrics` macros:
 //! `counter!(RECORDS, "input" => "heartbeats", "result" => "applied").increment(1)`.
 
-pub mod limit;
-
-use std::io::IsTerminal as _;
-
-use metrics::{Unit, counter, gauge};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::filter::FilterExt as _;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
-
-use crate::config::{Log, LogFormat, check_log_directives};
-use crate::error::Fatal;
-use crate::shard::{DeadLetterReason, Input, Status};
+use metrics::Unit;
 
 /// Records read, by what became of them.
 pub const RECORDS: &str = "device_status_records_total";
@@ -165,22 +152,34 @@ pub struct Metric {
     pub name: &'static str,
     /// What it is to Prometheus.
     pub kind: Kind,
-    /// Its unit.
-    pub unit: Unit,
     /// Its labels.
     pub labels: &'static [&'static str],
     /// What it counts or measures.
     pub help: &'static str,
 }
 
-const fn metric(
+impl Metric {
+    /// Its unit, which its name ends in.
+    #[must_use]
+    pub fn unit(&self) -> Unit {
+        if self.name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count }
+    }
+}
+
+const fn counter(
     name: &'static str,
-    kind: Kind,
-    unit: Unit,
     labels: &'static [&'static str],
     help: &'static str,
 ) -> Metric {
-    Metric { name, kind, unit, labels, help }
+    Metric { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, bounds: &'static [f64], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram(bounds), labels: &[], help }
 }
 
 /// Bounds for transactions: they take some milliseconds, or something is wrong.
@@ -195,377 +194,133 @@ const CHANGE_DELAY_BOUNDS: &[f64] = &[
 
 /// Every metric of ours; `process_…` beside them come from `metrics-process`.
 pub const METRICS: &[Metric] = &[
-    metric(
+    counter(
         RECORDS,
-        Kind::Counter,
-        Unit::Count,
         &["input", "result"],
         "Records read from the inputs, by what became of them: applied, stale (the row knew \
          something later), dead_letter.",
     ),
-    metric(
-        DEAD_LETTERS,
-        Kind::Counter,
-        Unit::Count,
-        &["input", "reason"],
-        "Records that could not be used, by reason.",
-    ),
-    metric(
+    counter(DEAD_LETTERS, &["input", "reason"], "Records that could not be used, by reason."),
+    counter(
         STATUS_CHANGES,
-        Kind::Counter,
-        Unit::Count,
         &["from", "to"],
         "Status changes emitted; none where there is no status before or after. A change of \
          connectivity alone has the same from and to.",
     ),
-    metric(
+    histogram(
         CHANGE_DELAY,
-        Kind::Histogram(CHANGE_DELAY_BOUNDS),
-        Unit::Seconds,
-        &[],
+        CHANGE_DELAY_BOUNDS,
         "From the instant that made a change true (since, or connectivity_since) to its commit.",
     ),
-    metric(
-        DEADLINES,
-        Kind::Counter,
-        Unit::Count,
-        &[],
-        "Deadlines of devices that passed and were acted upon.",
-    ),
-    metric(
+    counter(DEADLINES, &[], "Deadlines of devices that passed and were acted upon."),
+    gauge(
         DEVICES,
-        Kind::Gauge,
-        Unit::Count,
         &["partition", "status"],
         "Devices by status, of the partitions that this process owns.",
     ),
-    metric(
+    gauge(
         LAG,
-        Kind::Gauge,
-        Unit::Count,
         &["input", "partition"],
         "Records of an input's partition that are not processed yet.",
     ),
-    metric(
+    gauge(
         CLOCK_LAG,
-        Kind::Gauge,
-        Unit::Seconds,
         &["partition"],
         "How far a partition's clock, by which devices expire, is behind the time of day.",
     ),
-    metric(
+    histogram(
         TRANSACTION_DURATION,
-        Kind::Histogram(TRANSACTION_BOUNDS),
-        Unit::Seconds,
-        &[],
+        TRANSACTION_BOUNDS,
         "Duration of transactions, from the first record to the commit's answer.",
     ),
-    metric(
+    counter(
         COMMITS,
-        Kind::Counter,
-        Unit::Count,
         &["result"],
         "Batches by what became of them: committed, refused (sent again), unknown (resolved by \
          the committed offsets).",
     ),
-    metric(
+    counter(
         RESTORED,
-        Kind::Counter,
-        Unit::Count,
         &["source"],
         "Records read by restores, from the changelog or from the heartbeats.",
     ),
-    metric(
+    gauge(
         WORKED_AT,
-        Kind::Gauge,
-        Unit::Seconds,
         &["thread", "work", "edge"],
         "When records were first and last (edge) applied or restored (work), in seconds of the \
          process's monotonic clock: for rates, by differences only.",
     ),
-    metric(
+    gauge(
         RESTORE_REMAINING,
-        Kind::Gauge,
-        Unit::Count,
         &["partition"],
         "Records that the restore of a partition has still to read.",
     ),
-    metric(
+    gauge(
         SHARDS,
-        Kind::Gauge,
-        Unit::Count,
         &["thread", "state"],
         "Shards by state: waiting (for all three inputs), restoring, running, failed (the log says \
          why).",
     ),
-    metric(PARTITIONS, Kind::Gauge, Unit::Count, &[], "Partitions that the whole group shares."),
-    metric(
+    gauge(PARTITIONS, &[], "Partitions that the whole group shares."),
+    gauge(
         WITHOUT_OWNER,
-        Kind::Gauge,
-        Unit::Count,
         &[],
         "Partitions that no member of the group has, as the group said last; the same in each \
          process.",
     ),
-    metric(READY, Kind::Gauge, Unit::Count, &[], "1 while /ready answers 200, else 0."),
-    metric(
+    gauge(READY, &[], "1 while /ready answers 200, else 0."),
+    counter(
         REBALANCES,
-        Kind::Counter,
-        Unit::Count,
         &["kind"],
         "Rebalances that touched this process: assigned, revoked, lost.",
     ),
-    metric(
+    counter(
         OFFSETS_LOST,
-        Kind::Counter,
-        Unit::Count,
         &["input"],
         "Starts of a partition whose committed offset was gone, so that records may have been \
          missed.",
     ),
-    metric(
+    counter(
         SESSIONS_FORGOTTEN,
-        Kind::Counter,
-        Unit::Count,
         &[],
         "Closed VPN sessions forgotten before their time, because their device had too many.",
     ),
-    metric(
+    counter(
         OPEN_SESSIONS_FORGOTTEN,
-        Kind::Counter,
-        Unit::Count,
         &[],
         "Open VPN sessions forgotten, because their device had too many.",
     ),
-    metric(REDIS_UP, Kind::Gauge, Unit::Count, &[], "1 while Redis answers, else 0."),
-    metric(
+    gauge(REDIS_UP, &[], "1 while Redis answers, else 0."),
+    gauge(
         REDIS_OTHER_GROUP,
-        Kind::Gauge,
-        Unit::Count,
         &[],
         "1 while the keys under redis.prefix belong to another group, so that nothing is written \
          to Redis, else 0.",
     ),
-    metric(REDIS_BACKLOG, Kind::Gauge, Unit::Count, &[], "Writes that wait for Redis."),
-    metric(
+    gauge(REDIS_BACKLOG, &[], "Writes that wait for Redis."),
+    counter(
         REDIS_WRITES,
-        Kind::Counter,
-        Unit::Count,
         &["result"],
         "Writes to Redis by result: written, refused (something later was there), failed \
          (tried again).",
     ),
-    metric(
+    counter(
         REDIS_REWRITES,
-        Kind::Counter,
-        Unit::Count,
         &[],
         "Times that a whole partition was written to Redis again, because it was lost there.",
     ),
-    metric(
+    counter(
         REDIS_SWEEP,
-        Kind::Counter,
-        Unit::Count,
         &["result"],
         "Hashes that the sweep compared with memory, by result: same, refreshed (only the \
          heartbeat was older), repaired (missing or wrong), removed (of no device), skipped \
          (something newer came first), failed.",
     ),
-    metric(
+    gauge(
         REDIS_SWEEP_PROGRESS,
-        Kind::Gauge,
-        Unit::Count,
         &["partition"],
         "How much of its pass the sweep has done, from 0 to 1.",
     ),
-    metric(
-        REDIS_SCANS,
-        Kind::Counter,
-        Unit::Count,
-        &[],
-        "Whole looks at all keys for those of no device.",
-    ),
-    metric(
-        BUILD_INFO,
-        Kind::Gauge,
-        Unit::Count,
-        &["version"],
-        "Always 1; the label says what is running.",
-    ),
+    counter(REDIS_SCANS, &[], "Whole looks at all keys for those of no device."),
+    gauge(BUILD_INFO, &["version"], "Always 1; the label says what is running."),
 ];
-
-/// Sends the logs to standard error, as configured; `RUST_LOG` goes before
-/// `log.level`. librdkafka's come along. What goes on and on is [`limit`]ed.
-///
-/// # Errors
-/// When logging is set up already, or `RUST_LOG` cannot be read.
-pub fn init_logging(log: &Log, clock: limit::MonotonicMs) -> Result<(), Fatal> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if !directives.is_empty() => {
-            let refused = |wrong: &str| {
-                Fatal::configuration(format!(
-                    "environment variable RUST_LOG = {directives:?}: {wrong}, or unset it"
-                ))
-            };
-            check_log_directives(&directives).map_err(|wrong| refused(&wrong))?;
-            EnvFilter::try_new(&directives).map_err(|error| refused(&error.to_string()))?
-        }
-        _ => EnvFilter::try_new(&log.level)
-            .map_err(|error| Fatal::configuration(format!("log.level: {error}")))?,
-    };
-    let filter = filter.and(limit::install(clock));
-    let layer = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry();
-    match log.format {
-        LogFormat::Text => registry.with(layer.with_filter(filter)).try_init(),
-        LogFormat::Json => {
-            registry.with(layer.json().flatten_event(true).with_filter(filter)).try_init()
-        }
-    }
-    .map_err(|error| Fatal::internal(format!("logging: {error}")))
-}
-
-/// Makes the process's metrics recorder, with every metric described and, where
-/// its labels are known beforehand, at zero.
-///
-/// # Errors
-/// When there is one already.
-pub fn install() -> Result<PrometheusHandle, Fatal> {
-    let failed = |error| Fatal::internal(format!("metrics: {error}"));
-    let handle = builder().map_err(failed)?.install_recorder().map_err(failed)?;
-    describe_all();
-    zero_all();
-    Ok(handle)
-}
-
-fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildError> {
-    METRICS.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
-        Kind::Histogram(bounds) => {
-            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)
-        }
-        Kind::Counter | Kind::Gauge => Ok(builder),
-    })
-}
-
-/// Tells the recorder what each metric is.
-pub fn describe_all() {
-    for Metric { name, kind, unit, help, .. } in METRICS.iter().copied() {
-        match kind {
-            Kind::Counter => metrics::describe_counter!(name, unit, help),
-            Kind::Gauge => metrics::describe_gauge!(name, unit, help),
-            Kind::Histogram(_) => metrics::describe_histogram!(name, unit, help),
-        }
-    }
-    metrics_process::Collector::default().describe();
-}
-
-/// Makes what can be known beforehand be there at zero: an alert on a counter
-/// that is not there yet never fires.
-fn zero_all() {
-    for input in Input::ALL.map(Input::name) {
-        for result in record_result::ALL {
-            counter!(RECORDS, "input" => input, "result" => result).increment(0);
-        }
-        for reason in DeadLetterReason::ALL.map(DeadLetterReason::code) {
-            counter!(DEAD_LETTERS, "input" => input, "reason" => reason).increment(0);
-        }
-        counter!(OFFSETS_LOST, "input" => input).increment(0);
-    }
-    for to in Status::ALL.map(Status::wire_name) {
-        for from in Status::ALL.map(Status::wire_name).into_iter().chain(["none"]) {
-            counter!(STATUS_CHANGES, "from" => from, "to" => to).increment(0);
-        }
-    }
-    for result in commit_result::ALL {
-        counter!(COMMITS, "result" => result).increment(0);
-    }
-    for kind in rebalance_kind::ALL {
-        counter!(REBALANCES, "kind" => kind).increment(0);
-    }
-    for result in redis_result::ALL {
-        counter!(REDIS_WRITES, "result" => result).increment(0);
-    }
-    for result in sweep_result::ALL {
-        counter!(REDIS_SWEEP, "result" => result).increment(0);
-    }
-    for name in
-        [DEADLINES, SESSIONS_FORGOTTEN, OPEN_SESSIONS_FORGOTTEN, REDIS_REWRITES, REDIS_SCANS]
-    {
-        counter!(name).increment(0);
-    }
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
-}
-
-/// Puts the gauges of a partition that is no longer owned to zero: its next
-/// owner reports it from now on.
-pub fn forget_partition(partition: i32) {
-    let partition = partition.to_string();
-    for status in Status::ALL.map(Status::wire_name) {
-        gauge!(DEVICES, "partition" => partition.clone(), "status" => status).set(0);
-    }
-    for input in Input::ALL.map(Input::name) {
-        gauge!(LAG, "input" => input, "partition" => partition.clone()).set(0);
-    }
-    gauge!(CLOCK_LAG, "partition" => partition.clone()).set(0);
-    gauge!(REDIS_SWEEP_PROGRESS, "partition" => partition.clone()).set(0);
-    gauge!(RESTORE_REMAINING, "partition" => partition).set(0);
-}
-
-/// What Prometheus is told, the process's own metrics included.
-#[must_use]
-pub fn render(handle: &PrometheusHandle) -> String {
-    metrics_process::Collector::default().collect();
-    handle.render()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn names_follow_the_conventions_and_are_unique() {
-        let mut names = BTreeSet::new();
-        for metric in METRICS {
-            assert!(metric.name.starts_with("device_status_"), "{}", metric.name);
-            assert!(names.insert(metric.name), "{} twice", metric.name);
-            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter);
-            assert_eq!(metric.name.ends_with("_seconds"), metric.unit == Unit::Seconds);
-        }
-    }
-
-    #[test]
-    fn every_metric_is_rendered_with_its_help() {
-        let recorder = builder().unwrap().build_recorder();
-        metrics::with_local_recorder(&recorder, || {
-            describe_all();
-            zero_all();
-            for metric in METRICS {
-                let labels: Vec<metrics::Label> =
-                    metric.labels.iter().map(|label| metrics::Label::new(*label, "x")).collect();
-                match metric.kind {
-                    Kind::Counter => counter!(metric.name, labels).increment(1),
-                    Kind::Gauge => gauge!(metric.name, labels).set(1),
-                    Kind::Histogram(_) => metrics::histogram!(metric.name, labels).record(0.004),
-                }
-            }
-            forget_partition(3);
-            let text = render(&recorder.handle());
-            for metric in METRICS {
-                assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)));
-                assert!(text.contains(&format!("# TYPE {} ", metric.name)));
-            }
-            assert!(
-                text.contains("device_status_transaction_duration_seconds_bucket{le=\"0.005\"} 1")
-            );
-            assert!(text.contains("process_resident_memory_bytes"));
-            assert!(text.contains(
-                "device_status_dead_letters_total{input=\"lifecycle\",reason=\"missing_key\"} 0"
-            ));
-            assert!(text.contains("device_status_devices{partition=\"3\",status=\"online\"} 0"));
-        });
-    }
-}

@@ -1,0 +1,218 @@
+//! What commands say, and how: to standard output and standard error, in words,
+//! times and colours.
+
+use std::io::{self, IsTerminal, Write as _};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::json;
+
+use crate::error::Fatal;
+use crate::shard::{Connectivity, Status};
+use crate::view::read::{DeviceStatus, Freshness, OLD_MS};
+
+/// Whether the command line asks for JSON, be it otherwise right or not.
+pub(super) fn wants_json() -> bool {
+    std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
+}
+
+/// Says what ended the command, on standard error: in words, or with `--json` as
+/// one JSON object in a line.
+pub fn say_error(fatal: &Fatal) {
+    if !wants_json() {
+        return say(&format!("error: {fatal}"));
+    }
+    let (kind, code) = (fatal.kind.name(), fatal.kind.exit_code());
+    let error = json!({ "kind": kind, "message": fatal.message, "exit_code": code });
+    say(&json!({ "error": error }).to_string());
+}
+
+/// Says something to whoever looks on, on standard error. That nobody does is no
+/// failure.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Prints to standard output. A reader that has gone away is no failure.
+///
+/// # Errors
+/// When standard output cannot be written to for another reason.
+pub(super) fn print(text: &str) -> Result<(), Fatal> {
+    let mut stdout = std::io::stdout().lock();
+    written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// Prints a value as JSON, for `--json`.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Fatal> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Fatal::internal(format!("JSON: {error}")))?;
+    print(&(text + "\n"))
+}
+
+/// A reader of our output that has gone away is no failure.
+pub(super) fn written(result: io::Result<()>) -> Result<(), Fatal> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fatal::internal(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether to colour: for a terminal, unless <https://no-color.org> is asked.
+pub(super) fn is_coloured(out: &impl IsTerminal) -> bool {
+    out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// How things look to people.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    /// Whether to colour.
+    pub colour: bool,
+}
+
+impl Style {
+    /// The status as people are shown it, in its colour.
+    pub(super) fn status(self, device: &DeviceStatus) -> String {
+        let shown = printable(&word(device, "display"));
+        self.by_name(shown, device.field("status"), device.field("connectivity"))
+    }
+
+    /// The same for one that comes from the core.
+    pub(super) fn paint(self, status: Status, connectivity: Connectivity) -> String {
+        let shown = status.display(connectivity).to_owned();
+        self.coloured(shown, Some((status, connectivity)))
+    }
+
+    /// A text in the colour of what it says is shown.
+    pub(super) fn coloured(self, text: String, shown: Option<(Status, Connectivity)>) -> String {
+        let status = shown.map(|(status, _)| status.wire_name());
+        let connectivity = shown.map(|(_, connectivity)| connectivity.wire_name());
+        self.by_name(text, status, connectivity)
+    }
+
+    fn by_name(self, text: String, status: Option<&str>, connectivity: Option<&str>) -> String {
+        if !self.colour {
+            return text;
+        }
+        let colour = match status {
+            Some("online") if connectivity == Some("full") => "32",
+            Some("online") => "33",
+            Some("configuring" | "updating") => "36",
+            Some("offline") => "31",
+            Some("frozen") => "34",
+            _ => "90",
+        };
+        format!("\x1b[1;{colour}m{text}\x1b[0m")
+    }
+
+    /// What decides.
+    pub(super) fn strong(self, text: &str) -> String {
+        if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// What need not be read first.
+    pub(super) fn faint(self, text: &str) -> String {
+        if self.colour { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+pub(super) fn word(device: &DeviceStatus, field: &str) -> String {
+    device.field(field).map_or_else(none, str::to_owned)
+}
+
+pub(super) fn none() -> String {
+    "-".to_owned()
+}
+
+/// Keeps a terminal from obeying what somebody wrote into an id or a fleet.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A moment as RFC 3339, in UTC.
+pub(super) fn moment(ms: i64) -> String {
+    let since_epoch = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    // Beyond the year 9999 there is no such notation.
+    match UNIX_EPOCH.checked_add(since_epoch) {
+        Some(at) if since_epoch.as_secs() < 253_402_300_800 => {
+            humantime::format_rfc3339_millis(at).to_string()
+        }
+        _ => format!("{ms} ms"),
+    }
+}
+
+/// The same, and how long ago it was.
+pub(super) fn with_age(ms: i64, now_ms: i64) -> String {
+    format!("{} ({})", moment(ms), age(now_ms.saturating_sub(ms)))
+}
+
+/// An age in its two largest units.
+fn age(ms: i64) -> String {
+    let Ok(seconds) = u64::try_from(ms / 1000) else { return "ahead of us".to_owned() };
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s ago"),
+        (0, 0, _) => format!("{minutes} min {} s ago", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min ago"),
+        _ => format!("{days} d {hours} h ago"),
+    }
+}
+
+/// A length of time, as it is given on the command line.
+pub(super) fn length(ms: i64) -> String {
+    let ms = u64::try_from(ms).unwrap_or(0);
+    humantime::format_duration(Duration::from_millis(ms)).to_string()
+}
+
+/// Up to when something is in the view, for people.
+pub(super) fn as_of(freshness: Freshness) -> String {
+    match freshness.up_to_ms {
+        Some(up_to_ms) if freshness.is_older_than(OLD_MS) => format!(
+            "{}, OLD: its partition has no owner, or its owner cannot write; see /ready",
+            with_age(up_to_ms, freshness.now_ms)
+        ),
+        Some(up_to_ms) => with_age(up_to_ms.min(freshness.now_ms), freshness.now_ms),
+        None => {
+            "not known: its partition is being written anew, or never was; see /ready".to_owned()
+        }
+    }
+}
+
+/// A count of things, of which one is called so.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_and_ages_read_well() {
+        assert_eq!(moment(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(moment(i64::MAX), format!("{} ms", i64::MAX));
+        assert_eq!(age(59_999), "59 s ago");
+        assert_eq!(age(61_000), "1 min 1 s ago");
+        assert_eq!(age(3_600_000 * 5), "5 h 0 min ago");
+        assert_eq!(age(86_400_000 * 2 + 3_600_000), "2 d 1 h ago");
+        assert_eq!(age(-5_000), "ahead of us");
+    }
+
+    #[test]
+    fn an_old_view_is_called_old() {
+        let at = |up_to_ms| as_of(Freshness { up_to_ms, now_ms: 1_700_000_100_000 });
+        assert_eq!(at(Some(1_700_000_099_000)), "2023-11-14T22:14:59.000Z (1 s ago)");
+        // The brokers' clock may be ahead of Redis'.
+        assert_eq!(at(Some(1_700_000_101_000)), "2023-11-14T22:15:00.000Z (0 s ago)");
+        assert!(at(Some(1_700_000_000_000)).contains("(1 min 40 s ago), OLD"));
+        assert!(at(None).starts_with("not known"));
+    }
+
+    #[test]
+    fn nothing_commands_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb"), "a\u{fffd}[2Jb");
+    }
+}

@@ -1,0 +1,183 @@
+//! What the parts of the process tell, as metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{counter, gauge, histogram};
+
+use super::table::*;
+use crate::shard::{Input, Status, Timestamp};
+use crate::stream_thread::report::{Report, StageName};
+use crate::view::ViewStats;
+
+/// What a stream thread publishes of what its loop tells.
+#[derive(Debug)]
+pub struct ThreadMetrics {
+    thread: usize,
+    /// The partitions of which metrics were published.
+    owned: Vec<i32>,
+}
+
+impl ThreadMetrics {
+    /// Those of a thread that has published nothing yet.
+    #[must_use]
+    pub fn new(thread: usize) -> ThreadMetrics {
+        ThreadMetrics { thread, owned: Vec::new() }
+    }
+
+    /// Publishes a report. The time of day is asked where the broker's is not known.
+    pub fn publish(&mut self, report: &Report, wall: impl Fn() -> Timestamp) {
+        publish_counts(report);
+        let count = |stage| report.shards.iter().filter(|s| s.stage == stage).count();
+        let stages =
+            [StageName::Created, StageName::Restoring, StageName::Running, StageName::Failed];
+        for stage in stages {
+            let state = if stage == StageName::Created { "waiting" } else { stage.name() };
+            let thread = self.thread.to_string();
+            gauge!(SHARDS, "thread" => thread, "state" => state).set(count(stage) as f64);
+        }
+        for (work, span) in [("applied", report.applied), ("restored", report.restored)] {
+            let Some((first_ms, last_ms)) = span.ends() else { continue };
+            for (edge, ms) in [("first", first_ms), ("last", last_ms)] {
+                let thread = self.thread.to_string();
+                gauge!(WORKED_AT, "thread" => thread, "work" => work, "edge" => edge)
+                    .set(ms as f64 / 1000.0);
+            }
+        }
+        for shard in &report.shards {
+            let partition = shard.partition.to_string();
+            for (status, count) in Status::ALL.iter().zip(shard.statuses) {
+                gauge!(
+                    DEVICES,
+                    "partition" => partition.clone(),
+                    "status" => status.wire_name()
+                )
+                .set(count as f64);
+            }
+            for (input, lag) in Input::ALL.iter().zip(shard.lag) {
+                if let Some(lag) = lag {
+                    gauge!(
+                        LAG,
+                        "input" => input.name(),
+                        "partition" => partition.clone()
+                    )
+                    .set(lag as f64);
+                }
+            }
+            let now = report.broker_time.unwrap_or_else(|| wall());
+            if shard.stage == StageName::Running {
+                gauge!(CLOCK_LAG, "partition" => partition.clone())
+                    .set((now.0 - shard.clock.0).max(0) as f64 / 1000.0);
+            }
+            gauge!(REDIS_SWEEP_PROGRESS, "partition" => partition.clone()).set(shard.swept);
+            gauge!(RESTORE_REMAINING, "partition" => partition).set(shard.to_restore as f64);
+        }
+        let owned: Vec<i32> = report.shards.iter().map(|shard| shard.partition).collect();
+        for gone in self.owned.iter().filter(|partition| !owned.contains(partition)) {
+            forget_partition(*gone);
+        }
+        self.owned = owned;
+    }
+}
+
+fn publish_counts(report: &Report) {
+    let counts = &report.counts;
+    for input in Input::ALL {
+        let (applied, stale) = (counts.applied[input.index()], counts.stale[input.index()]);
+        let results = [
+            (record_result::APPLIED, applied.saturating_sub(stale)),
+            (record_result::STALE, stale),
+        ];
+        for (result, count) in results {
+            counter!(RECORDS, "input" => input.name(), "result" => result).increment(count);
+        }
+        counter!(OFFSETS_LOST, "input" => input.name())
+            .increment(counts.offsets_gone[input.index()]);
+    }
+    for ((input, reason), count) in &counts.dead_letters {
+        counter!(DEAD_LETTERS, "input" => input.name(), "reason" => reason.code())
+            .increment(*count);
+        counter!(
+            RECORDS,
+            "input" => input.name(),
+            "result" => record_result::DEAD_LETTER
+        )
+        .increment(*count);
+    }
+    for ((from, to), count) in &counts.changes {
+        let name = |shown: &Option<_>| shown.map_or("none", |(s, _): (Status, _)| s.wire_name());
+        counter!(STATUS_CHANGES, "from" => name(from), "to" => name(to)).increment(*count);
+    }
+    for seconds in &counts.change_delay_seconds {
+        histogram!(CHANGE_DELAY).record(*seconds);
+    }
+    for seconds in &counts.transaction_seconds {
+        histogram!(TRANSACTION_DURATION).record(*seconds);
+    }
+    let commits = [
+        (commit_result::COMMITTED, counts.commits),
+        (commit_result::REFUSED, counts.commits_refused),
+        (commit_result::UNKNOWN, counts.commits_unknown),
+    ];
+    for (result, count) in commits {
+        counter!(COMMITS, "result" => result).increment(count);
+    }
+    for (kind, count) in rebalance_kind::ALL.iter().zip(counts.rebalances) {
+        counter!(REBALANCES, "kind" => *kind).increment(count);
+    }
+    for (source, count) in ["changelog", "heartbeats"].iter().zip(counts.restored) {
+        counter!(RESTORED, "source" => *source).increment(count);
+    }
+    counter!(DEADLINES).increment(counts.expired);
+    counter!(SESSIONS_FORGOTTEN).increment(counts.sessions_forgotten);
+    counter!(OPEN_SESSIONS_FORGOTTEN).increment(counts.open_sessions_forgotten);
+    counter!(REDIS_REWRITES).increment(counts.view_rewrites);
+}
+
+/// Puts the gauges of a partition that is no longer owned to zero: its next
+/// owner reports it from now on.
+pub(super) fn forget_partition(partition: i32) {
+    let partition = partition.to_string();
+    for status in Status::ALL.map(Status::wire_name) {
+        gauge!(DEVICES, "partition" => partition.clone(), "status" => status).set(0);
+    }
+    for input in Input::ALL.map(Input::name) {
+        gauge!(LAG, "input" => input, "partition" => partition.clone()).set(0);
+    }
+    gauge!(CLOCK_LAG, "partition" => partition.clone()).set(0);
+    gauge!(REDIS_SWEEP_PROGRESS, "partition" => partition.clone()).set(0);
+    gauge!(RESTORE_REMAINING, "partition" => partition).set(0);
+}
+
+/// Publishes what the views of all threads tell.
+pub fn publish_views(views: &[Arc<ViewStats>]) {
+    let backlog: usize = views.iter().map(|view| view.backlog.load(Ordering::Relaxed)).sum();
+    let connected = views.iter().all(|view| view.connected.load(Ordering::Relaxed));
+    gauge!(REDIS_BACKLOG).set(backlog as f64);
+    gauge!(REDIS_UP).set(if connected { 1 } else { 0 });
+    let sum = |of: fn(&ViewStats) -> &AtomicU64| {
+        views.iter().map(|view| of(view).load(Ordering::Relaxed)).sum::<u64>()
+    };
+    let results = [
+        (redis_result::WRITTEN, sum(|view| &view.written)),
+        (redis_result::REFUSED, sum(|view| &view.refused)),
+        (redis_result::FAILED, sum(|view| &view.errors)),
+    ];
+    for (result, count) in results {
+        counter!(REDIS_WRITES, "result" => result).absolute(count);
+    }
+    let swept = [
+        (sweep_result::SAME, sum(|view| &view.sweep.same)),
+        (sweep_result::REFRESHED, sum(|view| &view.sweep.refreshed)),
+        (sweep_result::REPAIRED, sum(|view| &view.sweep.repaired)),
+        (sweep_result::REMOVED, sum(|view| &view.sweep.removed)),
+        (sweep_result::SKIPPED, sum(|view| &view.sweep.skipped)),
+        (sweep_result::FAILED, sum(|view| &view.sweep.failed)),
+    ];
+    for (result, count) in swept {
+        counter!(REDIS_SWEEP, "result" => result).absolute(count);
+    }
+    counter!(REDIS_SCANS).absolute(sum(|view| &view.sweep.scans));
+    let of_other_group = views.iter().any(|view| view.advice().other_group.is_some());
+    gauge!(REDIS_OTHER_GROUP).set(if of_other_group { 1 } else { 0 });
+}

@@ -1,0 +1,138 @@
+//! What remembers the metrics, and tells them to Prometheus.
+
+use metrics::{counter, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::table::*;
+use crate::error::Fatal;
+use crate::shard::{DeadLetterReason, Input, Status};
+
+/// Makes the process's metrics recorder, with every metric described and, where
+/// its labels are known beforehand, at zero.
+///
+/// # Errors
+/// When there is one already.
+pub fn install() -> Result<PrometheusHandle, Fatal> {
+    let failed = |error| Fatal::internal(format!("metrics: {error}"));
+    let handle = builder().map_err(failed)?.install_recorder().map_err(failed)?;
+    describe_all();
+    zero_all();
+    Ok(handle)
+}
+
+fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildError> {
+    METRICS.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
+        Kind::Histogram(bounds) => {
+            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)
+        }
+        Kind::Counter | Kind::Gauge => Ok(builder),
+    })
+}
+
+/// Tells the recorder what each metric is.
+pub fn describe_all() {
+    for metric in METRICS {
+        let Metric { name, kind, help, .. } = *metric;
+        let unit = metric.unit();
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, unit, help),
+            Kind::Gauge => metrics::describe_gauge!(name, unit, help),
+            Kind::Histogram(_) => metrics::describe_histogram!(name, unit, help),
+        }
+    }
+    metrics_process::Collector::default().describe();
+}
+
+/// Makes what can be known beforehand be there at zero: an alert on a counter
+/// that is not there yet never fires.
+fn zero_all() {
+    for input in Input::ALL.map(Input::name) {
+        for result in record_result::ALL {
+            counter!(RECORDS, "input" => input, "result" => result).increment(0);
+        }
+        for reason in DeadLetterReason::ALL.map(DeadLetterReason::code) {
+            counter!(DEAD_LETTERS, "input" => input, "reason" => reason).increment(0);
+        }
+        counter!(OFFSETS_LOST, "input" => input).increment(0);
+    }
+    for to in Status::ALL.map(Status::wire_name) {
+        for from in Status::ALL.map(Status::wire_name).into_iter().chain(["none"]) {
+            counter!(STATUS_CHANGES, "from" => from, "to" => to).increment(0);
+        }
+    }
+    for result in commit_result::ALL {
+        counter!(COMMITS, "result" => result).increment(0);
+    }
+    for kind in rebalance_kind::ALL {
+        counter!(REBALANCES, "kind" => kind).increment(0);
+    }
+    for result in redis_result::ALL {
+        counter!(REDIS_WRITES, "result" => result).increment(0);
+    }
+    for result in sweep_result::ALL {
+        counter!(REDIS_SWEEP, "result" => result).increment(0);
+    }
+    for name in
+        [DEADLINES, SESSIONS_FORGOTTEN, OPEN_SESSIONS_FORGOTTEN, REDIS_REWRITES, REDIS_SCANS]
+    {
+        counter!(name).increment(0);
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
+}
+
+/// What Prometheus is told, the process's own metrics included.
+#[must_use]
+pub fn render(handle: &PrometheusHandle) -> String {
+    metrics_process::Collector::default().collect();
+    handle.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::telemetry::publish::forget_partition;
+
+    #[test]
+    fn names_follow_the_conventions_and_are_unique() {
+        let mut names = BTreeSet::new();
+        for metric in METRICS {
+            assert!(metric.name.starts_with("device_status_"), "{}", metric.name);
+            assert!(names.insert(metric.name), "{} twice", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter);
+        }
+    }
+
+    #[test]
+    fn every_metric_is_rendered_with_its_help() {
+        let recorder = builder().unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            describe_all();
+            zero_all();
+            for metric in METRICS {
+                let labels: Vec<metrics::Label> =
+                    metric.labels.iter().map(|label| metrics::Label::new(*label, "x")).collect();
+                match metric.kind {
+                    Kind::Counter => counter!(metric.name, labels).increment(1),
+                    Kind::Gauge => gauge!(metric.name, labels).set(1),
+                    Kind::Histogram(_) => metrics::histogram!(metric.name, labels).record(0.004),
+                }
+            }
+            forget_partition(3);
+            let text = render(&recorder.handle());
+            for metric in METRICS {
+                assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)));
+                assert!(text.contains(&format!("# TYPE {} ", metric.name)));
+            }
+            assert!(
+                text.contains("device_status_transaction_duration_seconds_bucket{le=\"0.005\"} 1")
+            );
+            assert!(text.contains("process_resident_memory_bytes"));
+            assert!(text.contains(
+                "device_status_dead_letters_total{input=\"lifecycle\",reason=\"missing_key\"} 0"
+            ));
+            assert!(text.contains("device_status_devices{partition=\"3\",status=\"online\"} 0"));
+        });
+    }
+}
