@@ -13,21 +13,9 @@
 //! looks for hashes that no row has (V6). What the keys mean is in
 //! docs/redis.md.
 
-mod access;
-mod backlog;
-pub mod claim;
-mod encode;
-pub mod keys;
-mod link;
-mod nodes;
-mod partition;
-pub mod read;
-pub mod rounds;
-mod scan;
-mod scripts;
-mod state;
-mod sweep;
-mod worker;
+mod core;
+mod repair;
+mod server;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
@@ -38,17 +26,20 @@ use crate::error::Fatal;
 use crate::shard::{Timestamp, ViewWrite};
 use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
 
-use access::Access;
-use claim::{Gate, Group};
-use encode::Encoder;
-use keys::Keys;
-pub use link::Backoff;
-use link::Link;
-use scan::{Peers, Scan};
-use state::State;
-pub use state::{Advice, SweepStats, ViewStats};
-use sweep::Task;
-use worker::{Shared, Worker};
+pub use self::core::keys;
+pub use self::core::state::{Advice, SweepStats, ViewStats};
+pub use self::server::link::Backoff;
+pub use self::server::{claim, read, rounds};
+
+use self::claim::{Gate, Group};
+use self::core::encode::Encoder;
+use self::core::keys::Keys;
+use self::core::state::State;
+use self::repair::scan::{Peers, Scan};
+use self::repair::sweep::Task;
+use self::server::access::Access;
+use self::server::link::Link;
+use self::server::worker::{Shared, Worker};
 
 /// Connects as a stream thread does, and gives the connection up again. Returns
 /// what people should know of a server although it takes writes.

@@ -4,14 +4,14 @@
 use redis::{Cmd, Value};
 
 use super::access::{Access, text};
-use super::encode::Encoder;
-use super::keys::Keys;
 use super::link::{Answer, Link};
 use super::nodes::Layout;
-use super::partition::{CHECK_INTERVAL_MS, Place};
-use super::scripts::{SCRIPTS, call};
 use crate::config::Redis;
 use crate::error::Fatal;
+use crate::view::core::encode::Encoder;
+use crate::view::core::keys::Keys;
+use crate::view::core::partition::{CHECK_INTERVAL_MS, Place};
+use crate::view::core::scripts::{SCRIPTS, call};
 
 /// Markers are read in blocks of so many partitions, until a block is empty.
 const PARTITIONS_BLOCK: i32 = 128;

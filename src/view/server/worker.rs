@@ -5,11 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::claim::{Gate, Passage};
-use super::encode::Encoder;
 use super::link::{Backoff, Link};
-use super::scan::{Peers, Scan};
-use super::state::{State, Step, ViewStats};
 use crate::stream_thread::ports::Clock;
+use crate::view::core::encode::Encoder;
+use crate::view::core::state::{State, Step, ViewStats};
+use crate::view::repair::scan::{Peers, Scan};
 
 /// The longest wait for something to happen; a bound only so that it is one.
 const WAIT_MAX_MS: i64 = 60_000;

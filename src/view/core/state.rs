@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redis::{Cmd, Value};
 
 use super::backlog::Waiting;
-use super::claim::{Met, other_group};
 use super::encode::Encoder;
 use super::keys::{Keys, MarkerValue};
-use super::link::Answer;
-use super::nodes::Layout;
 use super::partition::{Finding, Found, MarkerStep, Partition, Place};
-use super::sweep::{Sweep, Task};
 use crate::stream_thread::ports::{FoundKey, Marker, ViewEvent};
+use crate::view::repair::sweep::{Sweep, Task};
+use crate::view::server::claim::{Met, other_group};
+use crate::view::server::link::Answer;
+use crate::view::server::nodes::Layout;
 
 /// How many writes go into one pipeline.
 const ROUND_WRITES: usize = 400;

@@ -7,7 +7,7 @@ use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
 
 use super::access::{Access, complaint, said, text};
 use super::nodes::{Layout, Nodes, Reply};
-use super::scripts;
+use crate::view::core::scripts;
 
 /// The first and the longest wait between two attempts. The longest is well
 /// within the interval in which a marker is checked.

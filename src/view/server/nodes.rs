@@ -10,8 +10,8 @@ use redis::{
 };
 
 use super::access::{Access, complaint, moved_to, said, text};
-use super::keys::Keys;
 use crate::config::redis_url::RedisServers;
+use crate::view::core::keys::Keys;
 
 /// How many slots a cluster has.
 const SLOTS: u16 = 16_384;

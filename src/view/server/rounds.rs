@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use redis::{Cmd, Value};
 
-use super::encode::Encoder;
-use super::keys::Keys;
 use super::nodes::Layout;
-use super::state::{State, Step, ViewStats};
 use crate::shard::{Timestamp, ViewWrite};
 use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
+use crate::view::core::encode::Encoder;
+use crate::view::core::keys::Keys;
+use crate::view::core::state::{State, Step, ViewStats};
 
 /// The view, a round at a time.
 pub struct Rounds<C> {

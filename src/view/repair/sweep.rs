@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{Cmd, Value};
 
-use super::claim::other_group;
-use super::encode::Encoder;
-use super::keys::Token;
-use super::link::{Answer, Link};
-use super::state::{SweepStats, epoch_of};
 use crate::shard::{ViewBody, ViewWrite};
 use crate::stream_thread::ports::FoundKey;
+use crate::view::core::encode::Encoder;
+use crate::view::core::keys::Token;
+use crate::view::core::state::{SweepStats, epoch_of};
+use crate::view::server::claim::other_group;
+use crate::view::server::link::{Answer, Link};
 
 /// Something to sweep.
 #[derive(Debug)]

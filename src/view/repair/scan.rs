@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::claim::{Group, are_ours};
-use super::encode::Encoder;
-use super::keys::{Named, Token};
-use super::link::{Answer, Link};
-use super::state::ViewStats;
 use super::sweep::pairs;
-use super::worker::Shared;
 use crate::shard::Status;
 use crate::stream_thread::ports::{FoundKey, FoundSubject};
+use crate::view::core::encode::Encoder;
+use crate::view::core::keys::{Named, Token};
+use crate::view::core::state::ViewStats;
+use crate::view::server::claim::{Group, are_ours};
+use crate::view::server::link::{Answer, Link};
+use crate::view::server::worker::Shared;
 
 /// The least time between two steps.
 const STEP_MS: i64 = 100;
