@@ -6,5 +6,5 @@ pub mod claim;
 pub mod link;
 pub mod nodes;
 pub mod read;
-pub mod rounds;
+pub mod turns;
 pub mod worker;
