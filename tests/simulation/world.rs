@@ -580,6 +580,7 @@ impl World {
                     break;
                 }
             }
+            process.worker.report();
             let client = process.client;
             let (doomed, is_to_leave) = {
                 let client = &mut self.sim.borrow_mut().clients[client];

@@ -3,22 +3,23 @@
 
 mod server;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use device_status::config;
-use device_status::view::RedisView;
 use device_status::view::answer::Answer;
 use device_status::view::claim::Group;
 use device_status::view::port::Server as Servers;
 use device_status::view::scripts::Script;
 use device_status::view::turns::{Round, Turns};
+use device_status::view::{RedisView, ViewStats};
 use redis::{Cmd, Value};
 
 pub use self::server::{Hash, Held, Key, Keyspace};
@@ -250,7 +251,9 @@ pub struct SimWorker {
     client: usize,
     doing: Doing,
     mailbox: Rc<RefCell<Mailbox>>,
-    stats: Arc<device_status::view::ViewStats>,
+    /// Whether the last round left nothing to be written.
+    written: Rc<Cell<bool>>,
+    stats: Arc<ViewStats>,
     /// With which incarnation of the server.
     connected: Option<u64>,
     /// By partition and the epoch that a command was made for, the greatest
@@ -289,6 +292,7 @@ impl SimWorker {
             client,
             doing: Doing::Nothing(Box::new(turns)),
             mailbox: Rc::default(),
+            written: Rc::default(),
             stats: view.stats(),
             connected: None,
             told: BTreeMap::new(),
@@ -296,8 +300,13 @@ impl SimWorker {
         (view, worker)
     }
 
+    /// Whether all that can be written has been. A page or a scan that is under
+    /// way changes nothing of it.
     pub fn is_drained(&self) -> bool {
-        matches!(&self.doing, Doing::Nothing(turns) if turns.is_drained())
+        match &self.doing {
+            Doing::Nothing(turns) => turns.is_drained(),
+            _ => self.written.get() && self.stats.backlog.load(Ordering::Relaxed) == 0,
+        }
     }
 
     /// Nobody goes on writing for an epoch who was told, writing for it, of a
@@ -333,17 +342,17 @@ impl SimWorker {
         sim.redis.violation.get_or_insert(what);
     }
 
-    /// What the worker's thread does meanwhile.
-    pub fn work(&mut self) {
-        self.step();
+    /// Tells the world how the view stands.
+    pub fn report(&self) {
         let drained = self.is_drained();
         let mut sim = self.sim.borrow_mut();
         let client = &mut sim.clients[self.client];
         client.view_drained = drained;
-        client.scans = self.stats.sweep.scans.load(std::sync::atomic::Ordering::Relaxed);
+        client.scans = self.stats.sweep.scans.load(Ordering::Relaxed);
     }
 
-    fn step(&mut self) {
+    /// What the worker's thread does meanwhile.
+    pub fn work(&mut self) {
         let (now, incarnation, away) = {
             let sim = self.sim.borrow();
             (sim.now, sim.redis.incarnation, sim.now < sim.redis.away_until)
@@ -359,9 +368,13 @@ impl SimWorker {
                     turns.connected();
                 }
                 let mut server = Asked(self.mailbox.clone());
+                let written = self.written.clone();
+                written.set(false);
                 let turn = async move {
                     let mut turns = *turns;
-                    let done = match turns.round(&mut server).await {
+                    let round = turns.round(&mut server).await;
+                    written.set(turns.is_drained());
+                    let done = match round {
                         Ok(Round::Refused(_)) => true,
                         Ok(_) => turns.repair(&mut server).await.is_ok(),
                         Err(_) => false,
