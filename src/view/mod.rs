@@ -13,21 +13,9 @@
 //! looks for hashes that no row has (V6). What the keys mean is in
 //! docs/redis.md.
 
-mod access;
-mod backlog;
-pub mod claim;
-mod encode;
-pub mod keys;
-mod link;
-mod nodes;
-mod partition;
-pub mod read;
-pub mod rounds;
-mod scan;
-mod scripts;
-mod state;
-mod sweep;
-mod worker;
+mod core;
+mod repair;
+mod server;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
@@ -38,17 +26,22 @@ use crate::error::Fatal;
 use crate::shard::{Timestamp, ViewWrite};
 use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
 
-use access::Access;
-use claim::{Gate, Group};
-use encode::Encoder;
-use keys::Keys;
-pub use link::Backoff;
-use link::Link;
-use scan::{Peers, Scan};
-use state::State;
-pub use state::{Advice, SweepStats, ViewStats};
-use sweep::Task;
-use worker::{Shared, Worker};
+pub use self::core::stats::{Advice, SweepStats, ViewStats};
+pub use self::core::{answer, keys, port, scripts};
+pub use self::server::link::Backoff;
+pub use self::server::{claim, read, turns};
+
+use self::claim::{Gate, Group};
+use self::core::encode::Encoder;
+use self::core::keys::Keys;
+use self::core::shared::Shared;
+use self::core::state::State;
+use self::core::task::Task;
+use self::repair::scan::{Peers, Scan};
+use self::server::access::Access;
+use self::server::link::Link;
+use self::server::worker::Worker;
+use self::turns::Turns;
 
 /// Connects as a stream thread does, and gives the connection up again. Returns
 /// what people should know of a server although it takes writes.
@@ -108,25 +101,35 @@ impl RedisView {
         scans: bool,
     ) -> Result<RedisView, Fatal> {
         let link = Link::new(Access::new(config)?);
-        let encoder = Encoder::new(&config.prefix, &group.name, config.fleet_members);
-        let stats = Arc::new(ViewStats::default());
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(Keys::new(&config.prefix), &group.name, stats.clone())),
-            changed: Condvar::new(),
-            stats,
-            clock,
-        });
-        peers.add(&shared);
-        let scans = scans && config.refresh_interval > Duration::ZERO;
-        let scan =
-            scans.then(|| Scan::new(peers.clone(), config.refresh_interval, group, &encoder));
-        let gate = Gate::new(group.clone());
-        let worker = Worker::new(shared.clone(), encoder, (link, gate), scan, peers.clone());
+        let (view, turns) = RedisView::stepped(config, group, clock, peers, scans);
+        let worker = Worker::new(turns, link, Gate::new(group.clone()));
         std::thread::Builder::new()
             .name("redis-view".to_owned())
             .spawn(move || worker.run())
             .map_err(|error| Fatal::internal(format!("cannot start the Redis thread: {error}")))?;
-        Ok(RedisView { shared })
+        Ok(view)
+    }
+
+    /// A view without a thread: whoever has the turns takes them, against a
+    /// server of its own.
+    #[must_use]
+    pub fn stepped(
+        config: &Redis,
+        group: &Group,
+        clock: Arc<dyn Clock + Send + Sync>,
+        peers: &Arc<Peers>,
+        scans: bool,
+    ) -> (RedisView, Turns) {
+        let encoder = Encoder::new(&config.prefix, &group.name, config.fleet_members);
+        let stats = Arc::new(ViewStats::default());
+        let state = State::new(Keys::new(&config.prefix), &group.name, stats.clone());
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared { state, changed, stats, clock });
+        peers.add(&shared);
+        let scan = (scans && config.refresh_interval > Duration::ZERO)
+            .then(|| Scan::new(peers.clone(), config.refresh_interval, group, &encoder));
+        let turns = Turns::new(shared.clone(), encoder, scan, peers.clone());
+        (RedisView { shared }, turns)
     }
 
     /// How it is doing.

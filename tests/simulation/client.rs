@@ -74,6 +74,8 @@ pub struct Client {
     pub cut_off_until: i64,
     /// Whether the process's view has nothing left to write.
     pub view_drained: bool,
+    /// How many scans of Redis have come to their end.
+    pub scans: u64,
     /// It ends before it does anything more.
     pub doomed: bool,
     pub is_to_leave: bool,
@@ -126,6 +128,7 @@ impl Client {
             paused: false,
             cut_off_until: 0,
             view_drained: true,
+            scans: 0,
             doomed: false,
             is_to_leave: false,
             stopping: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use device_status::shard::{Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, CommittedOffset, Outcome, OutputRecord, OutputTopic, Receipt, ShardBatch,
+    Batch, Clock as _, CommittedOffset, Outcome, OutputRecord, OutputTopic, Receipt, ShardBatch,
 };
 
 use crate::kafka::{Message, OffsetsOf, Refused, Topic};
@@ -94,7 +94,7 @@ impl Sim {
         }
         let Some(mut job) = client.job.take() else { return false };
         if !paused && job.stamp.is_some() && job.heard_ms.is_none() {
-            job.heard_ms = Some(client.clock.monotonic_ms.get());
+            job.heard_ms = Some(client.clock.monotonic_ms());
         }
         if now < job.due || paused && job.arrived_while_paused {
             client.job = Some(job);
@@ -233,7 +233,7 @@ impl Sim {
         }
         job.stamp = Some(self.now);
         let client = &self.clients[index];
-        job.heard_ms = (!client.paused).then(|| client.clock.monotonic_ms.get());
+        job.heard_ms = (!client.paused).then(|| client.clock.monotonic_ms());
     }
 
     /// At least once: changes and dead letters, then the changelog (rule C9).

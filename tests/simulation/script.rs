@@ -16,6 +16,7 @@ use prost::Message as _;
 
 use crate::alarms;
 use crate::kafka::{Message, Topic};
+use crate::redis::ViewPlan;
 use crate::sim::{Faults, Random, START_MS};
 use crate::workload::{BAD, Shape, duration, proto};
 use crate::world::{Outcome, Plan, Process, World};
@@ -78,6 +79,7 @@ fn quiet_plan() -> Plan {
         tick_ms: 60,
         classic: false,
         at_least_once: false,
+        view: ViewPlan { refresh_interval_ms: 0, members: false },
         longest_absence_ms: 60_000,
     }
 }

@@ -1,9 +1,11 @@
 //! What everything simulated shares: time, luck, the cluster, Redis, the
 //! clients, and a trace of it all.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use device_status::shard::Timestamp;
 use device_status::stream_thread::ports::Clock;
@@ -54,6 +56,8 @@ pub struct Faults {
     pub redis_away_per_s: f64,
     pub redis_emptied_per_s: f64,
     pub redis_set_back_per_s: f64,
+    /// Of somebody who changes keys by hand.
+    pub redis_meddled_per_s: f64,
     pub compaction_per_s: f64,
     pub retention_per_s: f64,
     /// While the group has no members.
@@ -172,16 +176,16 @@ impl Trace {
 /// A process's clocks, moved by the world.
 #[derive(Clone, Default)]
 pub struct SimClock {
-    pub monotonic_ms: Rc<Cell<i64>>,
-    pub wall_ms: Rc<Cell<i64>>,
+    pub monotonic_ms: Arc<AtomicI64>,
+    pub wall_ms: Arc<AtomicI64>,
 }
 
 impl Clock for SimClock {
     fn monotonic_ms(&self) -> i64 {
-        self.monotonic_ms.get()
+        self.monotonic_ms.load(Ordering::Relaxed)
     }
 
     fn wall(&self) -> Timestamp {
-        Timestamp(self.wall_ms.get())
+        Timestamp(self.wall_ms.load(Ordering::Relaxed))
     }
 }

@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use device_status::shard::{Input, Rules};
 use device_status::stream_thread::report::{ShardReport, StageName};
 use device_status::stream_thread::{
     DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
 };
+use device_status::view::RedisView;
 use device_status::wire::decode::Format;
 
 use crate::alarms;
@@ -16,11 +18,11 @@ use crate::auditor::{self, Observed};
 use crate::client::{Client, SimLog};
 use crate::group::Group;
 use crate::kafka::{Kafka, Record, Topic};
-use crate::redis::{Hash, Redis, SimView};
+use crate::redis::{self, Hash, Redis, SimWorker, ViewPlan};
 use crate::sim::{Faults, Random, START_MS, Shared, Sim, SimClock, Trace};
 use crate::workload::{Shape, Workload};
 
-type Thread = StreamThread<SimLog, SimView, SimClock>;
+type Thread = StreamThread<SimLog, RedisView, SimClock>;
 
 /// What a seed stands for.
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ pub struct Plan {
     pub tick_ms: i64,
     pub classic: bool,
     pub at_least_once: bool,
+    pub view: ViewPlan,
     /// The longest that a process is kept from the brokers.
     pub longest_absence_ms: i64,
 }
@@ -68,6 +71,7 @@ impl Plan {
             redis_away_per_s: some(0.01),
             redis_emptied_per_s: some(0.01),
             redis_set_back_per_s: some(0.01),
+            redis_meddled_per_s: 0.0,
             compaction_per_s: some(0.1),
             retention_per_s: some(0.1),
             offsets_lost_per_s: 0.0,
@@ -119,8 +123,14 @@ impl Plan {
         // A record a transaction, unless each takes its time.
         let least_bytes = if marker_late_ms.max(marker_delay_ms) > 50 { 10_000 } else { 1 };
         let output_max_bytes = *random.pick(&[least_bytes, OUTPUT_MAX_BYTES]);
+        let partitions = random.between(1, if crowd { 2 } else { 3 }) as i32;
+        let refresh_interval_ms = *random.pick(&[0, 3_000, 3_000, 12_000]);
+        let view = ViewPlan { refresh_interval_ms, members: random.chance(0.5) };
+        if refresh_interval_ms > 0 && random.chance(0.7) {
+            faults.redis_meddled_per_s = 0.3 * random.unit();
+        }
         let mut plan = Plan {
-            partitions: random.between(1, if crowd { 2 } else { 3 }) as i32,
+            partitions,
             changes_partitions: random.between(1, 4) as i32,
             processes: random.between(1, 3) as usize,
             duration_ms: random.between(120_000, 420_000),
@@ -152,6 +162,7 @@ impl Plan {
             tick_ms: if steady { 60 } else { *random.pick(&[60, 120, 250]) },
             classic: !at_least_once && random.chance(0.25),
             at_least_once,
+            view,
             // Without transactions a process that does not know that it was
             // replaced may write what is of the past.
             longest_absence_ms: if at_least_once { session_timeout_ms / 5 } else { 60_000 },
@@ -167,6 +178,7 @@ impl Plan {
 pub struct Process {
     pub client: usize,
     thread: Option<Thread>,
+    worker: SimWorker,
     clock: SimClock,
     started_at: i64,
     /// How long it was suspended: its monotonic clock did not move.
@@ -185,7 +197,7 @@ pub struct World {
     /// The places of processes, taken or not, and when the next one starts.
     pub places: Vec<(Option<Process>, i64)>,
     /// Views of processes that have left, and until when they may work.
-    draining: Vec<(SimView, i64)>,
+    draining: Vec<(SimWorker, i64)>,
     started: usize,
     faulty: bool,
 }
@@ -284,7 +296,7 @@ impl World {
             work_per_turn: self.plan.work_per_turn,
             output_max_bytes: self.plan.output_max_bytes,
             read_ahead_max_bytes: self.plan.read_ahead_max_bytes,
-            refresh_interval_ms: 0,
+            refresh_interval_ms: self.plan.view.refresh_interval_ms,
             suspend: self.plan.classic,
             cloud_events_source: None,
             dead_letters: DeadLetterSettings {
@@ -293,10 +305,12 @@ impl World {
             },
         };
         let log = SimLog { sim: self.sim.clone(), client };
-        let view = SimView::new(self.sim.clone(), client, clock.clone());
+        let (view, worker) =
+            SimWorker::start(self.sim.clone(), client, clock.clone(), &self.plan.view);
         let mut process = Process {
             client,
             thread: None,
+            worker,
             clock: clock.clone(),
             started_at,
             suspended_ms: 0,
@@ -319,13 +333,14 @@ impl World {
         self.run_until(begin + self.plan.duration_ms)?;
         self.calm();
         self.settle("after the faults")?;
+        self.sweep()?;
         self.audit(outcome)?;
 
         // What one process has in memory, all of it written anew …
         self.empty_redis();
         self.run_for(8_000)?;
         self.settle("after Redis was emptied")?;
-        let before = self.sim.borrow().redis.keys.clone();
+        let before = self.sim.borrow().redis.hashes();
         // … is what a fresh one restores.
         for (process, start_at) in &mut self.places {
             if let Some(process) = process.take() {
@@ -341,7 +356,7 @@ impl World {
         self.run_for(8_000)?;
         self.settle("after Redis was emptied again")?;
         self.audit(outcome)?;
-        let after = self.sim.borrow().redis.keys.clone();
+        let after = self.sim.borrow().redis.hashes();
         let absurd = self.workload.absurd();
         compare_views(&before, &after, &absurd)?;
         Ok(())
@@ -350,7 +365,7 @@ impl World {
     fn empty_redis(&mut self) {
         let mut sim = self.sim.borrow_mut();
         sim.note(|| "Redis is emptied, at the end".to_owned());
-        sim.redis.keys.clear();
+        sim.redis.server.keys.clear();
     }
 
     /// The end of all faults.
@@ -373,6 +388,36 @@ impl World {
                 *start_at = (*start_at).min(now + 1_000);
             }
         }
+    }
+
+    /// Until what was done to Redis has been undone: two passes after now have
+    /// been made by all who have partitions, the first of which may have begun
+    /// before.
+    fn sweep(&mut self) -> Result<(), String> {
+        let interval_ms = self.plan.view.refresh_interval_ms;
+        if interval_ms == 0 {
+            return Ok(());
+        }
+        let scans = |world: &World| -> Vec<(usize, u64)> {
+            let sim = world.sim.borrow();
+            let alive = world.places.iter().filter_map(|(process, _)| process.as_ref());
+            let owners = alive.filter(|process| !sim.clients[process.client].owned.is_empty());
+            owners.map(|process| (process.client, sim.clients[process.client].scans)).collect()
+        };
+        let before = scans(self);
+        let deadline = self.sim.borrow().now + 240_000;
+        self.run_for(3 * interval_ms)?;
+        while scans(self).iter().any(|(client, count)| {
+            let before = before.iter().find(|(before, _)| before == client);
+            *count < before.map_or(0, |(_, count)| *count) + 2
+        }) {
+            if self.sim.borrow().now >= deadline {
+                return Err(format!("the scan does not end: {:?}", scans(self)));
+            }
+            self.run_for(interval_ms)?;
+        }
+        self.run_for(1_000)?;
+        self.settle("after the sweep")
     }
 
     fn run_for(&mut self, ms: i64) -> Result<(), String> {
@@ -439,7 +484,8 @@ impl World {
         }
         let observed = Observed {
             kafka: &sim.kafka,
-            redis: &sim.redis.keys,
+            redis: &sim.redis.hashes(),
+            keyspace: &sim.redis.server.keys,
             unreachable: &sim.unreachable,
             now: sim.now,
         };
@@ -481,9 +527,9 @@ impl World {
             }
             self.step_processes()?;
             let mut draining = std::mem::take(&mut self.draining);
-            draining.retain_mut(|(view, until)| {
-                view.work();
-                now < *until && !view.is_drained()
+            draining.retain_mut(|(worker, until)| {
+                worker.work();
+                now < *until && !worker.is_drained()
             });
             self.draining = draining;
             if now >= until {
@@ -526,6 +572,7 @@ impl World {
             let steps = 1 + self.sim.borrow_mut().random.below(3);
             for _ in 0..steps {
                 let Some(thread) = &mut process.thread else { break };
+                process.worker.work();
                 if let Err(fatal) = thread.step() {
                     return Err(format!("process {} stopped: {fatal}", process.client));
                 }
@@ -533,6 +580,7 @@ impl World {
                     break;
                 }
             }
+            process.worker.report();
             let client = process.client;
             let (doomed, is_to_leave) = {
                 let client = &mut self.sim.borrow_mut().clients[client];
@@ -548,8 +596,7 @@ impl World {
             }
             if process.thread.as_ref().is_some_and(Thread::stopped) {
                 let process = self.places[place].0.take();
-                let view = process.and_then(|process| process.thread).map(Thread::into_view);
-                self.draining.extend(view.map(|view| (view, now + 5_000)));
+                self.draining.extend(process.map(|process| (process.worker, now + 5_000)));
                 let wait = self.sim.borrow_mut().random.between(500, 20_000);
                 self.places[place].1 = now + wait;
             }
@@ -615,16 +662,19 @@ impl World {
             sim.note(|| format!("Redis is away for {ms} ms"));
         }
         if sim.random.chance(faults.redis_emptied_per_s * per_tick) {
-            sim.redis.keys.clear();
+            sim.redis.server.keys.clear();
             sim.note(|| "Redis is emptied".to_owned());
         }
         if sim.random.chance(faults.redis_set_back_per_s * per_tick) {
-            sim.redis.keys = sim.redis.snapshot.clone();
+            sim.redis.server.keys = sim.redis.snapshot.clone();
             sim.redis.incarnation += 1;
             sim.note(|| "Redis is set back".to_owned());
         }
+        if sim.random.chance(faults.redis_meddled_per_s * per_tick) {
+            redis::meddle(&mut sim, plan.partitions);
+        }
         if sim.random.chance(0.1 * per_tick) {
-            sim.redis.snapshot = sim.redis.keys.clone();
+            sim.redis.snapshot = sim.redis.server.keys.clone();
         }
         for partition in 0..plan.partitions {
             for input in Input::ALL {
@@ -707,8 +757,9 @@ impl Process {
     }
 
     fn tell_time(&mut self, now: i64) {
-        self.clock.monotonic_ms.set(now - self.started_at - self.suspended_ms);
-        self.clock.wall_ms.set(now + self.wall_offset_ms);
+        let monotonic_ms = now - self.started_at - self.suspended_ms;
+        self.clock.monotonic_ms.store(monotonic_ms, Ordering::Relaxed);
+        self.clock.wall_ms.store(now + self.wall_offset_ms, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ mod moments;
 use std::collections::{BTreeMap, BTreeSet};
 
 use device_status::shard::{Input, Rules};
+use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::changelog;
 use device_status::wire::proto::v1::{
     self, Cause, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
@@ -18,7 +19,7 @@ use self::model::{Model, Shown, span_ms};
 use self::moments::Moment;
 
 use crate::kafka::{Kafka, Record, Topic};
-use crate::redis::Hash;
+use crate::redis::{Hash, Held, Keyspace};
 use crate::workload::{ABSURD, BAD};
 use crate::world::Plan;
 
@@ -28,7 +29,9 @@ const OVERLOOKED_MS: i64 = 12_500;
 
 pub struct Observed<'a> {
     pub kafka: &'a Kafka,
+    /// The hashes that Redis holds, and all keys.
     pub redis: &'a BTreeMap<String, Hash>,
+    pub keyspace: &'a Keyspace,
     /// From when until when somebody did not reach the brokers, at most, or heard
     /// nothing of an input for too long.
     pub unreachable: &'a [(i64, i64)],
@@ -118,7 +121,73 @@ pub fn audit(
         audit.view(observed.redis)?;
         *counts.entry("changes").or_default() += device.changes.len() as u64;
     }
-    fleets(&devices, observed.redis)
+    let swept = plan.view.refresh_interval_ms > 0;
+    fleets(&devices, observed.redis, swept)?;
+    if swept {
+        strays(&devices, observed)?;
+        if plan.view.members {
+            members(&devices, observed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a device's last change is this version, and it was not deleted.
+pub fn is_shown(kafka: &Kafka, id: &str, partition: i32, version: u64) -> bool {
+    let of = |record: &Record| record.message.key.as_deref() == Some(id.as_bytes());
+    let mut last = None;
+    for changes in 0..kafka.changes_partitions {
+        let log = kafka.log((Topic::Changes, changes));
+        last = log.committed().filter(|record| of(record)).last().or(last);
+    }
+    let value = last.and_then(|record| record.message.value.as_deref());
+    partition == partition_of(id.as_bytes(), kafka.partitions)
+        && value
+            .and_then(|value| v1::StatusChanged::decode(value).ok())
+            .is_some_and(|last| !last.deleted && last.version == version)
+}
+
+/// Once swept, the view holds nothing of what does not exist, but for tokens of
+/// the deleted and what has no token, which is nobody's.
+fn strays(devices: &BTreeMap<String, Device>, observed: &Observed<'_>) -> Result<(), String> {
+    for (key, held) in observed.redis {
+        let Some(token) = held.get("token") else { continue };
+        let Some(id) = key.strip_prefix("ds:device:") else { continue };
+        let lives = devices.get(id).is_some_and(|device| {
+            device.changes.last().is_some_and(|change| !change.value.deleted)
+        });
+        if !lives && held.contains_key("status") {
+            return Err(format!("{key} ({token}) is nobody's, and is still there: {held:?}"));
+        }
+        if lives && (held.len() != 12 || held.contains_key("extra")) {
+            return Err(format!("{key} holds what it should not: {held:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Once swept, the member sets say what the hashes say.
+fn members(devices: &BTreeMap<String, Device>, observed: &Observed<'_>) -> Result<(), String> {
+    let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (id, device) in devices {
+        let held = observed.redis.get(&format!("ds:device:{id}"));
+        let Some((held, status)) = held.and_then(|held| Some((held, held.get("status")?))) else {
+            continue;
+        };
+        let fleet = held.get("fleet").cloned().unwrap_or_default();
+        let key = format!("ds:fleet:{fleet}:{}:members:{status}", device.partition);
+        expected.entry(key).or_default().insert(id.clone());
+    }
+    let mut found = BTreeMap::new();
+    for (key, held) in observed.keyspace.iter().filter(|(key, _)| key.contains(":members:")) {
+        if let Held::Set(set) = &held.held {
+            found.insert(key.clone(), set.clone());
+        }
+    }
+    match expected == found {
+        true => Ok(()),
+        false => Err(format!("the member sets are {found:?}, not {expected:?}")),
+    }
 }
 
 fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes>) {
@@ -618,10 +687,15 @@ impl DeviceAudit<'_> {
     }
 }
 
+/// Besides the counts: who wrote them, and fields that are none of ours, which
+/// stay while the counts move.
+const NOT_COUNTS: [&str; 3] = ["token", "extra", "status"];
+
 /// The counts of the fleets are those of the devices' last changes.
 fn fleets(
     devices: &BTreeMap<String, Device>,
     redis: &BTreeMap<String, Hash>,
+    swept: bool,
 ) -> Result<(), String> {
     let mut expected: BTreeMap<(String, String), i64> = BTreeMap::new();
     for (id, device) in devices {
@@ -633,9 +707,11 @@ fn fleets(
     }
     let in_use: BTreeSet<String> = expected.keys().map(|(key, _)| key.clone()).collect();
     for (key, hash) in redis.iter().filter(|(key, _)| key.starts_with("ds:fleet:")) {
-        for (status, count) in hash.iter().filter(|(status, _)| *status != "token") {
+        for (status, count) in
+            hash.iter().filter(|(status, _)| !NOT_COUNTS.contains(&status.as_str()))
+        {
             let count: i64 = count.parse().map_err(|_| format!("{key} {status}: {count}"))?;
-            if !in_use.contains(key) {
+            if !in_use.contains(key) && (!swept || count == 0 || !hash.contains_key("token")) {
                 // Its last device moved away while the owner ended, and the next
                 // one does not know of the fleet: the sweep finds it (rule V6).
                 continue;

@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, Script};
+use redis::Cmd;
 
 /// How long a deleted device's token stays, to refuse late writers (rule V3).
 pub const DELETED_TTL_SECONDS: u64 = 3600;
@@ -222,107 +222,99 @@ if redis.call('HGET', KEYS[1], 'group') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 ";
 
-/// All scripts, with their hashes.
-pub struct Scripts {
+/// A script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
     /// Writes a device.
-    pub device: Script,
+    Device,
     /// Empties a device's hash.
-    pub deletion: Script,
+    Deletion,
     /// Writes a fleet's counts.
-    pub fleet: Script,
+    Fleet,
     /// Takes a marker.
-    pub take: Script,
+    Take,
     /// Advances a marker.
-    pub advance: Script,
+    Advance,
     /// Repairs a device.
-    pub device_repair: Script,
+    DeviceRepair,
     /// Repairs a device whose token is larger than ours.
-    pub device_repair_exact: Script,
+    DeviceRepairExact,
     /// Repairs a fleet's counts.
-    pub fleet_repair: Script,
+    FleetRepair,
     /// Repairs a fleet's counts whose token is larger than ours.
-    pub fleet_repair_exact: Script,
+    FleetRepairExact,
     /// Removes a hash that no row has.
-    pub removal: Script,
+    Removal,
     /// Takes those out of a member set that do not belong there.
-    pub cull: Script,
+    Cull,
     /// Claims the prefix for a group.
-    pub claim: Script,
+    Claim,
     /// Removes a marker of the group that the view was taken from.
-    pub evict: Script,
+    Evict,
 }
 
-/// What makes each script, in the order of [`Scripts`]' fields.
-fn codes() -> [String; 13] {
-    let with = |guard: &str, code: &str, wipe: &str| {
-        format!("{guard}{}", code.replace("--MEMBERS--", MEMBERS).replace("--WIPE--", wipe))
-    };
-    [
-        with(GUARD, DEVICE, ""),
-        with(GUARD, DELETION, ""),
-        with(GUARD, FLEET, ""),
-        TAKE.to_owned(),
-        ADVANCE.to_owned(),
-        with(GUARD, DEVICE, WIPE),
-        with(EXACT, DEVICE, WIPE),
-        with(GUARD, FLEET, WIPE),
-        with(EXACT, FLEET, WIPE),
-        with(EXACT, REMOVAL, ""),
-        CULL.to_owned(),
-        CLAIM.to_owned(),
-        EVICT.to_owned(),
-    ]
-}
+/// The scripts, hashed once, in the order of [`Script::ALL`].
+static HASHED: LazyLock<[redis::Script; Script::ALL.len()]> =
+    LazyLock::new(|| Script::ALL.map(|script| redis::Script::new(&script.code())));
 
-/// The scripts, hashed once.
-pub static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
-    let [
-        device,
-        deletion,
-        fleet,
-        take,
-        advance,
-        device_repair,
-        device_repair_exact,
-        fleet_repair,
-        fleet_repair_exact,
-        removal,
-        cull,
-        claim,
-        evict,
-    ] = codes().map(|code| Script::new(&code));
-    Scripts {
-        device,
-        deletion,
-        fleet,
-        take,
-        advance,
-        device_repair,
-        device_repair_exact,
-        fleet_repair,
-        fleet_repair_exact,
-        removal,
-        cull,
-        claim,
-        evict,
+impl Script {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Script; 13] = [
+        Script::Device,
+        Script::Deletion,
+        Script::Fleet,
+        Script::Take,
+        Script::Advance,
+        Script::DeviceRepair,
+        Script::DeviceRepairExact,
+        Script::FleetRepair,
+        Script::FleetRepairExact,
+        Script::Removal,
+        Script::Cull,
+        Script::Claim,
+        Script::Evict,
+    ];
+
+    /// Its text.
+    #[must_use]
+    pub fn code(self) -> String {
+        let with = |guard: &str, code: &str, wipe: &str| {
+            format!("{guard}{}", code.replace("--MEMBERS--", MEMBERS).replace("--WIPE--", wipe))
+        };
+        match self {
+            Script::Device => with(GUARD, DEVICE, ""),
+            Script::Deletion => with(GUARD, DELETION, ""),
+            Script::Fleet => with(GUARD, FLEET, ""),
+            Script::Take => TAKE.to_owned(),
+            Script::Advance => ADVANCE.to_owned(),
+            Script::DeviceRepair => with(GUARD, DEVICE, WIPE),
+            Script::DeviceRepairExact => with(EXACT, DEVICE, WIPE),
+            Script::FleetRepair => with(GUARD, FLEET, WIPE),
+            Script::FleetRepairExact => with(EXACT, FLEET, WIPE),
+            Script::Removal => with(EXACT, REMOVAL, ""),
+            Script::Cull => CULL.to_owned(),
+            Script::Claim => CLAIM.to_owned(),
+            Script::Evict => EVICT.to_owned(),
+        }
     }
-});
+
+    /// The hash of its text, by which it is called.
+    #[must_use]
+    pub fn hash(self) -> &'static str {
+        HASHED[self as usize].get_hash()
+    }
+
+    /// Begins a call of it on one key.
+    #[must_use]
+    pub fn call(self, key: &str) -> Cmd {
+        let mut command = Cmd::with_capacity(32, 512);
+        command.arg("EVALSHA").arg(self.hash()).arg(1).arg(key);
+        command
+    }
+}
 
 /// The commands that make a server know the scripts.
 #[must_use]
-pub fn load_commands() -> Vec<Cmd> {
-    let load = |code| {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(code);
-        command
-    };
-    codes().into_iter().map(load).collect()
-}
-
-/// Begins a call of a script on one key.
-#[must_use]
-pub fn call(script: &Script, key: &str) -> Cmd {
-    let mut command = Cmd::with_capacity(32, 512);
-    command.arg("EVALSHA").arg(script.get_hash()).arg(1).arg(key);
-    command
+pub fn load_commands() -> [Cmd; Script::ALL.len()] {
+    Script::ALL.map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.code()).to_owned())
 }

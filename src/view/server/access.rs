@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{
     Client, ClientTlsConfig, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError,
-    TlsCertificates, Value,
+    TlsCertificates,
 };
 
 use crate::config::redis_url::RedisServers;
@@ -232,15 +232,6 @@ pub fn complaint(error: &RedisError) -> String {
 /// What a server says of itself in `INFO`.
 pub fn said<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-/// A bulk of text.
-pub fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Value::VerbatimString { text, .. } | Value::SimpleString(text) => Some(text.clone()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::backlog::Waiting;
 use super::keys::{DEVICE_FIELDS, Keys, MARKER_FIELDS, MarkerValue, Token};
 use super::partition::Place;
-use super::scripts::{DELETED_TTL_SECONDS, SCRIPTS, call};
+use super::scripts::{DELETED_TTL_SECONDS, Script};
 use crate::shard::{DeviceId, DeviceView, Status, ViewBody, ViewWrite};
 use crate::stream_thread::ports::{FoundKey, FoundSubject};
 
@@ -44,7 +44,7 @@ impl Encoder {
 
     fn device(&self, token: Token, view: &DeviceView, leave: &[Arc<str>]) -> Cmd {
         let key = self.keys.device(&view.device);
-        let command = begin(&SCRIPTS.device, &key, token);
+        let command = begin(Script::Device, &key, token);
         self.device_arguments(command, token.partition, view, leave)
     }
 
@@ -79,7 +79,7 @@ impl Encoder {
         fleet: Option<&Arc<str>>,
         leave: &[Arc<str>],
     ) -> Cmd {
-        let mut command = begin(&SCRIPTS.deletion, &self.keys.device(device), token);
+        let mut command = begin(Script::Deletion, &self.keys.device(device), token);
         command.arg(DELETED_TTL_SECONDS).arg(self.keys.changes()).arg(deletion_hint(device));
         if self.fleet_members {
             self.membership(&mut command, token.partition, device);
@@ -98,7 +98,7 @@ impl Encoder {
 
     fn fleet(&self, token: Token, fleet: &str, counts: &[u64; Status::ALL.len()]) -> Cmd {
         let key = self.keys.fleet(fleet, token.partition);
-        fleet_arguments(begin(&SCRIPTS.fleet, &key, token), counts)
+        fleet_arguments(begin(Script::Fleet, &key, token), counts)
     }
 
     /// What the sweep compares: the hash of what is written and, of a device
@@ -159,12 +159,12 @@ impl Encoder {
         match &write.body {
             ViewBody::Device(view) => {
                 let key = self.keys.device(&view.device);
-                let command = begin(&key, &SCRIPTS.device_repair, &SCRIPTS.device_repair_exact);
+                let command = begin(&key, Script::DeviceRepair, Script::DeviceRepairExact);
                 Some(self.device_arguments(command, partition, view, &[]))
             }
             ViewBody::FleetCounts { fleet, counts } => {
                 let key = self.keys.fleet(fleet, partition);
-                let command = begin(&key, &SCRIPTS.fleet_repair, &SCRIPTS.fleet_repair_exact);
+                let command = begin(&key, Script::FleetRepair, Script::FleetRepairExact);
                 Some(fleet_arguments(command, counts))
             }
             ViewBody::DeviceDeleted { .. } => None,
@@ -178,7 +178,7 @@ impl Encoder {
         match &found.subject {
             FoundSubject::Device(device) => {
                 let key = self.keys.device(device);
-                let mut command = begin_exact(&SCRIPTS.removal, &key, "", &found.token);
+                let mut command = begin_exact(Script::Removal, &key, "", &found.token);
                 if self.fleet_members {
                     self.membership(&mut command, partition, device);
                 }
@@ -186,7 +186,7 @@ impl Encoder {
             }
             FoundSubject::Fleet(fleet) => {
                 let key = self.keys.fleet(fleet, partition);
-                begin_exact(&SCRIPTS.removal, &key, "", &found.token)
+                begin_exact(Script::Removal, &key, "", &found.token)
             }
         }
     }
@@ -195,7 +195,7 @@ impl Encoder {
     /// there. It answers how many.
     #[must_use]
     pub fn cull(&self, fleet: &str, partition: i32, status: Status, ids: &[Box<[u8]>]) -> Cmd {
-        let mut command = call(&SCRIPTS.cull, &self.keys.members(fleet, partition, status));
+        let mut command = Script::Cull.call(&self.keys.members(fleet, partition, status));
         command.arg(self.keys.before_device()).arg(format!("{partition}:"));
         command.arg(fleet).arg(status.wire_name());
         for id in ids {
@@ -233,7 +233,7 @@ impl Encoder {
     /// Takes a marker.
     #[must_use]
     pub fn take_marker(&self, partition: i32, place: Place, epoch: u64, applied: i64) -> Cmd {
-        let mut command = call(&SCRIPTS.take, &self.keys.marker(partition, place));
+        let mut command = Script::Take.call(&self.keys.marker(partition, place));
         command.arg(epoch).arg(applied).arg(&*self.group);
         command
     }
@@ -247,7 +247,7 @@ impl Encoder {
         from: &[MarkerValue],
         to: MarkerValue,
     ) -> Cmd {
-        let mut command = call(&SCRIPTS.advance, &self.keys.marker(partition, place));
+        let mut command = Script::Advance.call(&self.keys.marker(partition, place));
         command.arg(to.epoch).arg(to.applied).arg(to.sequence).arg(to.time_ms).arg(&*self.group);
         for value in from {
             command.arg(value.to_string());
@@ -256,14 +256,14 @@ impl Encoder {
     }
 }
 
-fn begin(script: &redis::Script, key: &str, token: Token) -> Cmd {
-    let mut command = call(script, key);
+fn begin(script: Script, key: &str, token: Token) -> Cmd {
+    let mut command = script.call(key);
     command.arg(token.to_string()).arg(token.epoch).arg(token.sequence);
     command
 }
 
-fn begin_exact(script: &redis::Script, key: &str, token: &str, expected: &str) -> Cmd {
-    let mut command = call(script, key);
+fn begin_exact(script: Script, key: &str, token: &str, expected: &str) -> Cmd {
+    let mut command = script.call(key);
     command.arg(token).arg(expected).arg("");
     command
 }

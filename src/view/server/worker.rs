@@ -1,57 +1,21 @@
 //! The thread that talks to the server, round after round: markers first, then
 //! a pipeline of writes.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::claim::{Gate, Passage};
-use super::encode::Encoder;
-use super::link::{Backoff, Link};
-use super::scan::{Peers, Scan};
-use super::state::{State, Step, ViewStats};
-use crate::stream_thread::ports::Clock;
-
-/// The longest wait for something to happen; a bound only so that it is one.
-const WAIT_MAX_MS: i64 = 60_000;
-
-/// What the loop's side and the worker's side hold together.
-pub struct Shared {
-    /// Guarded for moments only, never across I/O.
-    pub state: Mutex<State>,
-    /// Something was put into `state`, or the worker has stopped.
-    pub changed: Condvar,
-    /// For metrics, readable without the lock.
-    pub stats: Arc<ViewStats>,
-    /// Time.
-    pub clock: Arc<dyn Clock + Send + Sync>,
-}
-
-impl Shared {
-    /// Locks the state. A panic elsewhere does not make it less true.
-    pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until something changes, at most so long.
-    pub fn wait<'a>(&self, state: MutexGuard<'a, State>, ms: i64) -> MutexGuard<'a, State> {
-        let ms = u64::try_from(ms.clamp(1, WAIT_MAX_MS)).unwrap_or(1);
-        let waited = self.changed.wait_timeout(state, Duration::from_millis(ms));
-        waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
+use super::link::{self, Backoff, Link};
+use super::turns::{Round, Turns};
+use crate::view::core::shared::{Shared, WAIT_MAX_MS};
 
 /// The worker.
 pub struct Worker {
     shared: Arc<Shared>,
-    encoder: Encoder,
+    turns: Turns,
     link: Link,
     gate: Gate,
     backoff: Backoff,
-    /// The look for keys without a device, if it is ours to do.
-    scan: Option<Scan>,
-    peers: Arc<Peers>,
-    /// Whether the sweep was refused something, and that was said.
-    sweep_complained: bool,
     /// Whether a failure was said aloud since the last success.
     complained: bool,
 }
@@ -59,16 +23,9 @@ pub struct Worker {
 impl Worker {
     /// A worker that is not connected yet.
     #[must_use]
-    pub fn new(
-        shared: Arc<Shared>,
-        encoder: Encoder,
-        (link, gate): (Link, Gate),
-        scan: Option<Scan>,
-        peers: Arc<Peers>,
-    ) -> Worker {
-        let backoff = Backoff::default();
-        let (sweep_complained, complained) = (false, false);
-        Worker { shared, encoder, link, gate, backoff, scan, peers, sweep_complained, complained }
+    pub fn new(turns: Turns, link: Link, gate: Gate) -> Worker {
+        let (shared, backoff) = (turns.shared.clone(), Backoff::default());
+        Worker { shared, turns, link, gate, backoff, complained: false }
     }
 
     /// Works until told to stop.
@@ -76,7 +33,7 @@ impl Worker {
         while self.wait_for_work() {
             if (self.link.is_connected() || self.connect()) && self.is_admitted() {
                 self.round();
-                self.sweep();
+                self.repair();
                 self.link.look_again(self.shared.clock.monotonic_ms());
                 if let Some(layout) = self.link.new_layout() {
                     tracing::info!("the keys of the Redis cluster have moved");
@@ -84,7 +41,7 @@ impl Worker {
                 }
             }
         }
-        self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.shared.stats.connected.store(false, Ordering::Relaxed);
         self.shared.lock().stopped = true;
         self.shared.changed.notify_all();
     }
@@ -101,8 +58,8 @@ impl Worker {
             }
             if let Some(due_ms) = self.gate.due_in_ms(now_ms) {
                 wait_ms = due_ms;
-            } else if let Some(scan) = &self.scan {
-                wait_ms = wait_ms.min(scan.due_in_ms(now_ms));
+            } else if let Some(scan_ms) = self.turns.scan_due_in_ms(now_ms) {
+                wait_ms = wait_ms.min(scan_ms);
             }
             wait_ms = wait_ms.max(self.backoff.remaining_ms(now_ms));
             if let Some(close_at_ms) = state.close_at_ms {
@@ -136,11 +93,11 @@ impl Worker {
                     tracing::warn!("{warning}");
                 }
                 self.shared.stats.advice().warning = warning;
-                self.shared.stats.connected.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.shared.stats.connected.store(true, Ordering::Relaxed);
                 true
             }
             Err(message) => {
-                self.shared.stats.errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.shared.stats.errors.fetch_add(1, Ordering::Relaxed);
                 self.trouble("cannot connect to Redis", &message);
                 false
             }
@@ -158,7 +115,7 @@ impl Worker {
             return !self.gate.is_shut();
         }
         let was_shut = self.gate.is_shut();
-        match self.gate.pass(&mut self.link, self.encoder.keys(), met, now_ms) {
+        match self.gate.pass(&mut self.link, self.turns.encoder.keys(), met, now_ms) {
             Ok(Passage::Open) => {
                 if was_shut {
                     tracing::info!("the keys in Redis are ours again; writing goes on");
@@ -171,9 +128,9 @@ impl Worker {
                 self.shared.lock().disconnected();
                 if !was_shut {
                     tracing::error!(
-                        group = self.encoder.group(),
+                        group = self.turns.encoder.group(),
                         other_group = other,
-                        prefix = self.encoder.keys().prefix(),
+                        prefix = self.turns.encoder.keys().prefix(),
                         "the keys in Redis belong to another group; nothing is written there. \
                          Set another redis.prefix, or start with --take-view-from"
                     );
@@ -193,78 +150,25 @@ impl Worker {
     }
 
     fn round(&mut self) {
-        let steps = self.shared.lock().plan(self.shared.clock.monotonic_ms());
-        if steps.is_empty() {
-            return;
-        }
-        let commands: Vec<_> =
-            steps.iter().map(|step: &Step| step.command(&self.encoder)).collect();
-        match self.link.round_trip(&commands) {
-            Ok(answers) => {
-                let now_ms = self.shared.clock.monotonic_ms();
-                let complaint = self.shared.lock().settle(steps, answers, now_ms);
-                match complaint {
-                    Some(message) => self.trouble("Redis refuses commands", &message),
-                    None => self.success(),
-                }
-            }
-            Err(message) => {
-                self.shared.lock().failed(steps);
-                self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
-                self.trouble("lost the connection to Redis", &message);
-            }
+        match link::run(self.turns.round(&mut self.link)) {
+            Ok(Round::Idle) => {}
+            Ok(Round::Done) => self.success(),
+            Ok(Round::Refused(message)) => self.trouble("Redis refuses commands", &message),
+            Err(message) => self.trouble("lost the connection to Redis", &message),
         }
     }
 
-    /// A page of the sweep and a step of the scan, between two rounds.
-    fn sweep(&mut self) {
-        if self.backoff.remaining_ms(self.shared.clock.monotonic_ms()) > 0 {
-            return;
-        }
-        let (sweep, lost, closing) = {
-            let mut state = self.shared.lock();
-            let lost = std::mem::take(&mut state.lost);
-            (state.next_sweep(), lost, state.close_at_ms.is_some())
-        };
-        if lost {
-            self.peers.scan_again();
-        }
-        if closing {
-            return;
-        }
-        let stats = self.shared.stats.clone();
-        if let Some(sweep) = sweep
-            && self.link.is_connected()
+    fn repair(&mut self) {
+        if self.backoff.remaining_ms(self.shared.clock.monotonic_ms()) == 0
+            && let Err(message) = link::run(self.turns.repair(&mut self.link))
         {
-            let partition = sweep.partition;
-            match sweep.run(&self.encoder, &mut self.link, &stats.sweep) {
-                Ok(outcome) => {
-                    if outcome.doubt {
-                        self.shared.lock().doubt(partition);
-                    }
-                    if let Some(message) = outcome.complaint
-                        && !std::mem::replace(&mut self.sweep_complained, true)
-                    {
-                        tracing::warn!(error = message, "Redis refuses the sweep");
-                    }
-                }
-                Err(message) => self.disconnected(&message),
-            }
-        }
-        if let Some(scan) = &mut self.scan
-            && self.link.is_connected()
-        {
-            let now_ms = self.shared.clock.monotonic_ms();
-            if let Err(message) = scan.step(&self.encoder, &mut self.link, &stats, now_ms) {
-                self.disconnected(&message);
-            }
+            self.trouble("lost the connection to Redis", &message);
         }
     }
 
     /// The connection was lost between two rounds.
     fn disconnected(&mut self, message: &str) {
-        self.shared.lock().failed(Vec::new());
-        self.shared.stats.connected.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.turns.lost(Vec::new());
         self.trouble("lost the connection to Redis", message);
     }
 

@@ -1,20 +1,22 @@
 //! The worker's connections: made with a deadline, given up at the first doubt,
 //! and able to run the scripts whatever a server has forgotten.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, ServerErrorKind};
 
-use super::access::{Access, complaint, said, text};
-use super::nodes::{Layout, Nodes, Reply};
-use super::scripts;
+use super::access::{Access, complaint, said};
+use super::nodes::{Nodes, Reply};
+use crate::view::core::answer::{Answer, text};
+use crate::view::core::layout::Layout;
+use crate::view::core::port::Server;
+use crate::view::core::scripts;
 
 /// The first and the longest wait between two attempts. The longest is well
 /// within the interval in which a marker is checked.
 const BACKOFF_MS: std::ops::RangeInclusive<i64> = 50..=2_000;
-
-/// What a command was answered with: a value, or the server's complaint.
-pub type Answer = Result<Value, String>;
 
 /// The worker's connections.
 pub struct Link {
@@ -59,12 +61,6 @@ impl Link {
         Ok(warning)
     }
 
-    /// How many servers there are.
-    #[must_use]
-    pub fn servers(&self) -> usize {
-        self.nodes.as_ref().map_or(0, Nodes::len)
-    }
-
     /// Who has which keys.
     #[must_use]
     pub fn layout(&self) -> Layout {
@@ -93,7 +89,7 @@ impl Link {
     /// # Errors
     /// When an answer did not come, so that nobody knows what was done. The
     /// connections are given up then.
-    pub fn round_trip(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, String> {
+    pub fn exchange(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, String> {
         let mut nodes = self.nodes.take().ok_or("not connected")?;
         let mut answers = nodes.exchange(commands)?;
         let forgotten: Vec<usize> =
@@ -118,17 +114,33 @@ impl Link {
         self.nodes = Some(nodes);
         Ok(answers.into_iter().map(|answer| answer.map_err(|error| complaint(&error))).collect())
     }
+}
 
-    /// Sends a command to one of the servers.
-    ///
-    /// # Errors
-    /// As [`Link::round_trip`].
-    pub fn ask_server(&mut self, server: usize, command: &Cmd) -> Result<Answer, String> {
+/// Each is answered before the call returns.
+impl Server for Link {
+    async fn round_trip(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, String> {
+        self.exchange(commands)
+    }
+
+    async fn ask_server(&mut self, server: usize, command: &Cmd) -> Result<Answer, String> {
         let mut nodes = self.nodes.take().ok_or("not connected")?;
         let answers = nodes.exchange_on(server, std::slice::from_ref(command))?;
         self.nodes = Some(nodes);
         let answer = answers.into_iter().next().ok_or("no answer")?;
         Ok(answer.map_err(|error| complaint(&error)))
+    }
+
+    fn servers(&self) -> usize {
+        self.nodes.as_ref().map_or(0, Nodes::len)
+    }
+}
+
+/// Runs what asks a [`Link`]: it never waits.
+pub fn run<T>(asking: impl Future<Output = T>) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(asking).poll(&mut context) {
+        Poll::Ready(done) => done,
+        Poll::Pending => unreachable!("a link answers before it returns"),
     }
 }
 

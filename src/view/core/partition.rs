@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 
+use super::answer::Found;
 use super::backlog::{Backlog, Waiting};
 use super::keys::MarkerValue;
 use crate::shard::{Timestamp, ViewBody, ViewWrite};
@@ -112,17 +113,6 @@ pub enum MarkerStep {
         /// What it shall hold.
         to: MarkerValue,
     },
-}
-
-/// What a marker turned out to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Something that is no marker, or nothing.
-    Nothing,
-    /// This epoch, in a value that may be malformed otherwise.
-    Epoch(u64),
-    /// A marker.
-    Value(MarkerValue),
 }
 
 /// What the loop must be told.
@@ -555,12 +545,7 @@ impl Partition {
 
     /// The marker does not hold what we last wrote (rule V4).
     pub fn mismatch(&mut self, place: Place, found: Found) -> Option<Finding> {
-        let epoch = match found {
-            Found::Nothing => None,
-            Found::Epoch(epoch) => Some(epoch),
-            Found::Value(value) => Some(value.epoch),
-        };
-        if epoch.is_some_and(|epoch| epoch > self.epoch) {
+        if found.epoch().is_some_and(|epoch| epoch > self.epoch) {
             return Some(self.superseded());
         }
         let held = self.marker(place).is_some_and(|m| matches!(m.standing, Standing::Held { .. }));

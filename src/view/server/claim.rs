@@ -1,17 +1,19 @@
 //! Whose keys they are (rule V4): one prefix belongs to one group. Asked before
 //! anything is written on a connection, and before a marker is taken.
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 
-use super::access::{Access, text};
-use super::encode::Encoder;
-use super::keys::Keys;
-use super::link::{Answer, Link};
-use super::nodes::Layout;
-use super::partition::{CHECK_INTERVAL_MS, Place};
-use super::scripts::{SCRIPTS, call};
+use super::access::Access;
+use super::link::Link;
 use crate::config::Redis;
 use crate::error::Fatal;
+use crate::view::core::answer::{Answer, is_wrong_type, text};
+use crate::view::core::keys::Keys;
+use crate::view::core::layout::Layout;
+pub use crate::view::core::owner::Group;
+use crate::view::core::owner::{Met, group_read, read_group};
+use crate::view::core::partition::{CHECK_INTERVAL_MS, Place};
+use crate::view::core::scripts::Script;
 
 /// Markers are read in blocks of so many partitions, until a block is empty.
 const PARTITIONS_BLOCK: i32 = 128;
@@ -21,90 +23,11 @@ const PARTITIONS_BLOCK: i32 = 128;
 /// claims them again after a flush.
 const VACANT_MS: i64 = 2 * CHECK_INTERVAL_MS;
 
-/// The group whose view is written.
-#[derive(Clone, Debug)]
-pub struct Group {
-    /// `kafka.group`.
-    pub name: String,
-    /// How many partitions it shares. Keys of a partition beyond them are
-    /// nobody's.
-    pub partitions: i32,
-    /// The group that the view may be taken from, on purpose.
-    pub take_view_from: Option<String>,
-}
-
-impl Group {
-    /// A group of any number of partitions that takes nothing from another.
-    #[must_use]
-    pub fn named(name: &str) -> Group {
-        Group { name: name.to_owned(), partitions: i32::MAX, take_view_from: None }
-    }
-}
-
-/// A marker of another group, met while writing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Met {
-    /// The group that it names.
-    pub group: String,
-    /// Which marker.
-    pub marker: (i32, Place),
-}
-
 /// What names a group: the owner of the prefix, or a marker.
 type Named = (Option<(i32, Place)>, String);
 
 /// Sends commands and collects the answers.
 type Ask<'a> = &'a mut dyn FnMut(&[Cmd]) -> Result<Vec<Answer>, String>;
-
-/// The group that an answer to a marker's script or reading names, if it is
-/// another than `ours`. A marker without a group is ours.
-#[must_use]
-pub fn other_group(answer: &Value, ours: &str) -> Option<String> {
-    let Value::Array(fields) = answer else { return None };
-    let ([Value::Int(2), group] | [_, _, _, _, group]) = &fields[..] else { return None };
-    text(group).filter(|group| group != ours)
-}
-
-/// Reads the group of a key: the owner of the prefix, or a marker.
-fn read_group(key: &str) -> Cmd {
-    let mut command = redis::cmd("HMGET");
-    command.arg(key).arg("epoch").arg("group");
-    command
-}
-
-/// The group that was read, and whether there was anything.
-fn group_read(answer: Answer) -> Result<(bool, Option<String>), String> {
-    match answer {
-        Ok(Value::Array(fields)) => {
-            let exists = fields.iter().any(|field| *field != Value::Nil);
-            Ok((exists, fields.get(1).and_then(text)))
-        }
-        // Somebody's accident under one of our names, which is replaced.
-        Err(message) if message.contains("WRONGTYPE") => Ok((true, None)),
-        Err(message) => Err(message),
-        Ok(_) => Ok((false, None)),
-    }
-}
-
-/// Whether neither the owner of the prefix nor the markers of these partitions
-/// name another group.
-///
-/// # Errors
-/// When the connection was lost.
-pub fn are_ours(
-    partitions: impl IntoIterator<Item = i32>,
-    encoder: &Encoder,
-    link: &mut Link,
-) -> Result<bool, String> {
-    let keys = encoder.keys();
-    let mut commands = vec![read_group(&keys.owner())];
-    commands.extend(partitions.into_iter().map(|partition| read_group(&keys.partition(partition))));
-    let ours = |answer| match group_read(answer) {
-        Ok((_, group)) => group.is_none_or(|group| group == encoder.group()),
-        Err(_) => false,
-    };
-    Ok(link.round_trip(&commands)?.into_iter().all(ours))
-}
 
 /// All groups that are named under the prefix, on every server: the owner, the
 /// witnesses of partition 0, `also`, and the markers of all partitions.
@@ -170,7 +93,7 @@ fn claim(
     if let Some(other) = other.into_iter().find(|g| *g != ours && Some(g.as_str()) != from) {
         return Ok(Some(other.clone()));
     }
-    let mut command = call(&SCRIPTS.claim, &keys.owner());
+    let mut command = Script::Claim.call(&keys.owner());
     command.arg(ours).arg(from.unwrap_or_default());
     let answer = ask(&[command])?.pop().ok_or("no answer")??;
     if let Some(other) = text(&answer).filter(|group| group != ours) {
@@ -178,7 +101,7 @@ fn claim(
     }
     let theirs = found.iter().filter(|(_, group)| group != ours);
     let evict = |marker: String| {
-        let mut command = call(&SCRIPTS.evict, &marker);
+        let mut command = Script::Evict.call(&marker);
         command.arg(from.unwrap_or_default());
         command
     };
@@ -191,7 +114,7 @@ fn claim(
     if !commands.is_empty() {
         for answer in ask(&commands)? {
             if let Err(message) = answer
-                && !message.contains("WRONGTYPE")
+                && !is_wrong_type(&message)
             {
                 return Err(message);
             }
@@ -309,7 +232,7 @@ impl Gate {
         let met = met.or_else(|| self.shut.as_ref().map(|shut| shut.met.clone()));
         let marker = met.as_ref().map(|met| met.marker);
         let layout = link.layout();
-        let mut ask = |commands: &[Cmd]| link.round_trip(commands);
+        let mut ask = |commands: &[Cmd]| link.exchange(commands);
         if let Some(shut) = self.shut.as_mut().filter(|shut| !shut.vacant)
             && others_named(keys, &layout, name, marker, &mut ask)?.is_empty()
         {

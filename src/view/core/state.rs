@@ -3,19 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use redis::{Cmd, Value};
 
+use super::answer::{Answer, Found, integer, is_wrong_type, other_group};
 use super::backlog::Waiting;
-use super::claim::{Met, other_group};
 use super::encode::Encoder;
 use super::keys::{Keys, MarkerValue};
-use super::link::Answer;
-use super::nodes::Layout;
-use super::partition::{Finding, Found, MarkerStep, Partition, Place};
-use super::sweep::{Sweep, Task};
+use super::layout::Layout;
+use super::owner::Met;
+use super::partition::{Finding, MarkerStep, Partition, Place};
+use super::stats::ViewStats;
+use super::task::{Sweep, Task};
 use crate::stream_thread::ports::{FoundKey, Marker, ViewEvent};
 
 /// How many writes go into one pipeline.
@@ -30,64 +31,6 @@ const REMOVALS_MAX: usize = 4_096;
 
 /// How many writes let the sweep wait for them.
 const SWEEP_BACKLOG_MAX: usize = 10 * ROUND_WRITES;
-
-/// How the view is doing, for metrics and readiness.
-#[derive(Debug, Default)]
-pub struct ViewStats {
-    /// How many writes wait or are under way.
-    pub backlog: AtomicUsize,
-    /// Whether the server answered last time.
-    pub connected: AtomicBool,
-    /// Writes that the server took.
-    pub written: AtomicU64,
-    /// Writes that the server refused, holding later ones.
-    pub refused: AtomicU64,
-    /// Attempts to connect, and commands, that failed.
-    pub errors: AtomicU64,
-    /// Partitions whose view was found flushed, replaced or set back.
-    pub rewrites: AtomicU64,
-    /// What the sweep found and did.
-    pub sweep: SweepStats,
-    /// What keeps the view from being right, or may; for people.
-    pub advice: Mutex<Advice>,
-}
-
-/// What the sweep found and did, in hashes (rule V6).
-#[derive(Debug, Default)]
-pub struct SweepStats {
-    /// Hashes that were as they should be.
-    pub same: AtomicU64,
-    /// Hashes whose heartbeat alone was brought up to date.
-    pub refreshed: AtomicU64,
-    /// Hashes that were missing or wrong and have been written again.
-    pub repaired: AtomicU64,
-    /// Hashes of no row, and members of no set, that have been removed.
-    pub removed: AtomicU64,
-    /// Hashes that were left alone: something newer waits, or came meanwhile.
-    pub skipped: AtomicU64,
-    /// Hashes that the server would not let us read or write.
-    pub failed: AtomicU64,
-    /// Scans of the keyspace that came to their end.
-    pub scans: AtomicU64,
-}
-
-/// What people should know.
-#[derive(Debug, Default)]
-pub struct Advice {
-    /// Why nothing is written; absent while the server takes writes.
-    pub trouble: Option<String>,
-    /// What is wrong with the server although it takes writes.
-    pub warning: Option<String>,
-    /// The group that the keys belong to, if it is another: nothing is written.
-    pub other_group: Option<String>,
-}
-
-impl ViewStats {
-    /// What people should know.
-    pub fn advice(&self) -> MutexGuard<'_, Advice> {
-        self.advice.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Something to be done by one command.
 #[derive(Debug)]
@@ -228,6 +171,12 @@ impl State {
                 events.push(ViewEvent::Acknowledged { partition: number, sequence });
             }
         }
+    }
+
+    /// Whether something is to be told by [`State::poll`], besides acknowledgements.
+    #[must_use]
+    pub fn has_to_tell(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Brings the backlog's size up to date.
@@ -465,14 +414,14 @@ impl State {
                 self.ask(partition);
                 return;
             }
-            markers.push(match answer.map(|value| found(&value)) {
+            markers.push(match answer.map(|value| Found::read(&value)) {
                 Ok(Found::Value(MarkerValue { epoch, applied, .. })) => {
                     Some(Marker { epoch, applied })
                 }
                 // Half a marker: its epoch still tells who was here.
                 Ok(Found::Epoch(epoch)) => Some(Marker { epoch, applied: 0 }),
                 Ok(Found::Nothing) => None,
-                Err(message) if message.contains("WRONGTYPE") => None,
+                Err(message) if is_wrong_type(&message) => None,
                 Err(_) => {
                     self.ask(partition);
                     return;
@@ -508,15 +457,17 @@ impl State {
                 }
                 _ => Some(partition.superseded()),
             },
-            (MarkerStep::Check, Ok(value)) => partition.checked(place, found(&value)),
-            (MarkerStep::Check, Err(message)) if message.contains("WRONGTYPE") => {
+            (MarkerStep::Check, Ok(value)) => partition.checked(place, Found::read(&value)),
+            (MarkerStep::Check, Err(message)) if is_wrong_type(&message) => {
                 partition.checked(place, Found::Nothing)
             }
             (MarkerStep::Advance { to, .. }, Ok(Value::Int(1))) => {
                 partition.advanced(place, to, monotonic_ms);
                 None
             }
-            (MarkerStep::Advance { .. }, Ok(value)) => partition.mismatch(place, found(&value)),
+            (MarkerStep::Advance { .. }, Ok(value)) => {
+                partition.mismatch(place, Found::read(&value))
+            }
             (MarkerStep::Advance { to, .. }, Err(_)) => {
                 partition.advance_unanswered(place, to);
                 partition.disconnected();
@@ -572,36 +523,5 @@ fn partition_of(event: &ViewEvent) -> i32 {
         | ViewEvent::Acknowledged { partition, .. }
         | ViewEvent::RewriteNeeded(partition)
         | ViewEvent::Superseded(partition) => partition,
-    }
-}
-
-/// The epoch that a marker names.
-#[must_use]
-pub fn epoch_of(marker: &Value) -> Option<u64> {
-    match found(marker) {
-        Found::Nothing => None,
-        Found::Epoch(epoch) | Found::Value(MarkerValue { epoch, .. }) => Some(epoch),
-    }
-}
-
-/// Reads a marker's fields, in the order of
-/// [`MARKER_FIELDS`](super::keys::MARKER_FIELDS).
-fn found(value: &Value) -> Found {
-    let Value::Array(fields) = value else { return Found::Nothing };
-    let [epoch, applied, sequence, time, _group] = &fields[..] else { return Found::Nothing };
-    let Some(epoch) = integer(epoch) else { return Found::Nothing };
-    match (integer(applied), integer(sequence), integer(time)) {
-        (Some(applied), Some(sequence), Some(time_ms)) => {
-            Found::Value(MarkerValue { epoch, applied, sequence, time_ms })
-        }
-        _ => Found::Epoch(epoch),
-    }
-}
-
-fn integer<T: std::str::FromStr>(value: &Value) -> Option<T> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
-        Value::Int(number) => number.to_string().parse().ok(),
-        _ => None,
     }
 }

@@ -10,11 +10,11 @@ use serde_json::{Map, Value as Json, json};
 
 use super::access::{Access, complaint};
 use super::claim::{of_another, others_named};
-use super::keys::{DEVICE_FIELDS, Keys, Token};
 use super::nodes::Nodes;
 use crate::config::Redis;
 use crate::error::Fatal;
 use crate::shard::Status;
+use crate::view::core::keys::{DEVICE_FIELDS, Keys, Token};
 
 /// Partitions are asked for in blocks of so many, until a block is empty.
 const PARTITIONS_BLOCK: i32 = 128;

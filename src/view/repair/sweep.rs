@@ -6,35 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{Cmd, Value};
 
-use super::claim::other_group;
-use super::encode::Encoder;
-use super::keys::Token;
-use super::link::{Answer, Link};
-use super::state::{SweepStats, epoch_of};
 use crate::shard::{ViewBody, ViewWrite};
-use crate::stream_thread::ports::FoundKey;
-
-/// Something to sweep.
-#[derive(Debug)]
-pub struct Sweep {
-    /// Whose.
-    pub partition: i32,
-    /// For which epoch.
-    pub epoch: u64,
-    /// The last sequence that a token of ours can have.
-    pub latest: u64,
-    /// What to do.
-    pub task: Task,
-}
-
-/// What to do.
-#[derive(Debug)]
-pub enum Task {
-    /// Write where the view holds something else.
-    Compare(Vec<ViewWrite>),
-    /// Remove hashes that no row has.
-    Remove(Vec<FoundKey>),
-}
+use crate::view::core::answer::{Answer, Found, is_wrong_type, other_group, pairs};
+use crate::view::core::encode::Encoder;
+use crate::view::core::keys::Token;
+use crate::view::core::port::Server;
+use crate::view::core::stats::SweepStats;
+use crate::view::core::task::{Sweep, Task};
 
 /// What was found where something should be written.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,34 +38,26 @@ pub struct Outcome {
 }
 
 impl Sweep {
-    /// How many hashes it is about.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        match &self.task {
-            Task::Compare(page) => page.len(),
-            Task::Remove(keys) => keys.len(),
-        }
-    }
-
     /// Does it.
     ///
     /// # Errors
     /// When the connection was lost.
-    pub fn run(
+    pub async fn run(
         self,
         encoder: &Encoder,
-        link: &mut Link,
+        server: &mut impl Server,
         stats: &SweepStats,
     ) -> Result<Outcome, String> {
         let mut outcome = Outcome::default();
         match &self.task {
-            Task::Compare(page) => self.compare(page, encoder, link, stats, &mut outcome)?,
+            Task::Compare(page) => self.compare(page, encoder, server, stats, &mut outcome).await?,
             Task::Remove(keys) => {
-                let marker = link.round_trip(&[encoder.read_marker(self.partition, None)])?;
+                let marker =
+                    server.round_trip(&[encoder.read_marker(self.partition, None)]).await?;
                 if self.is_ours(marker.first(), encoder, &mut outcome) {
                     let commands: Vec<Cmd> =
                         keys.iter().map(|key| encoder.remove(self.partition, key)).collect();
-                    let answers = link.round_trip(&commands)?;
+                    let answers = server.round_trip(&commands).await?;
                     count(&answers, stats, &mut outcome, |_| &stats.removed);
                 }
             }
@@ -95,11 +65,11 @@ impl Sweep {
         Ok(outcome)
     }
 
-    fn compare(
+    async fn compare(
         &self,
         page: &[ViewWrite],
         encoder: &Encoder,
-        link: &mut Link,
+        server: &mut impl Server,
         stats: &SweepStats,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
@@ -109,14 +79,14 @@ impl Sweep {
             commands.push(hash);
             commands.extend(member);
         }
-        let mut answers = link.round_trip(&commands)?.into_iter();
+        let mut answers = server.round_trip(&commands).await?.into_iter();
         let mut wrong = Vec::new();
         for write in page {
             let Some(hash) = answers.next() else { break };
             let of_set = encoder.keeps_members() && matches!(write.body, ViewBody::Device(_));
             let member = if of_set { answers.next() } else { None };
             let verdict = match hash {
-                Err(message) if !message.contains("WRONGTYPE") => {
+                Err(message) if !is_wrong_type(&message) => {
                     add(&stats.failed);
                     outcome.complaint.get_or_insert(message);
                     continue;
@@ -130,7 +100,7 @@ impl Sweep {
                 Verdict::Wrong(larger) => wrong.push((write, larger, true)),
             }
         }
-        self.admit(&mut wrong, encoder, link, stats, outcome)?;
+        self.admit(&mut wrong, encoder, server, stats, outcome).await?;
         let commands: Vec<Cmd> = wrong
             .iter()
             .filter_map(|(write, larger, _)| {
@@ -140,7 +110,7 @@ impl Sweep {
         if commands.is_empty() {
             return Ok(());
         }
-        let answers = link.round_trip(&commands)?;
+        let answers = server.round_trip(&commands).await?;
         let wrong: Vec<bool> = wrong.iter().map(|(.., wrong)| *wrong).collect();
         count(&answers, stats, outcome, |i| {
             if wrong.get(i) == Some(&true) { &stats.repaired } else { &stats.refreshed }
@@ -151,11 +121,11 @@ impl Sweep {
     /// Leaves out what has a larger token that may be somebody's: markers are
     /// read after the tokens, and a later owner takes its marker before it
     /// writes anything.
-    fn admit(
+    async fn admit(
         &self,
         wrong: &mut Vec<(&ViewWrite, Option<String>, bool)>,
         encoder: &Encoder,
-        link: &mut Link,
+        server: &mut impl Server,
         stats: &SweepStats,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
@@ -167,13 +137,13 @@ impl Sweep {
         partitions.insert(self.partition);
         let commands: Vec<Cmd> = partitions.iter().map(|p| encoder.read_marker(*p, None)).collect();
         let markers: BTreeMap<i32, Answer> =
-            partitions.into_iter().zip(link.round_trip(&commands)?).collect();
+            partitions.into_iter().zip(server.round_trip(&commands).await?).collect();
         let ours = self.is_ours(markers.get(&self.partition), encoder, outcome);
         wrong.retain(|(_, larger, _)| {
             let Some(token) = larger.as_deref().and_then(Token::parse) else { return true };
             let marker = markers.get(&token.partition).and_then(|marker| marker.as_ref().ok());
             let is_owner = |marker: &Value| {
-                epoch_of(marker) == Some(token.epoch)
+                Found::read(marker).epoch() == Some(token.epoch)
                     || other_group(marker, encoder.group()).is_some()
             };
             // The living owner of another partition is left alone: two rows of
@@ -191,7 +161,8 @@ impl Sweep {
     fn is_ours(&self, marker: Option<&Answer>, encoder: &Encoder, outcome: &mut Outcome) -> bool {
         let marker = marker.and_then(|marker| marker.as_ref().ok());
         let ours = marker.is_some_and(|marker| {
-            epoch_of(marker) == Some(self.epoch) && other_group(marker, encoder.group()).is_none()
+            Found::read(marker).epoch() == Some(self.epoch)
+                && other_group(marker, encoder.group()).is_none()
         });
         outcome.doubt |= !ours;
         ours
@@ -249,26 +220,5 @@ fn count<'a>(
                 outcome.complaint.get_or_insert_with(|| message.clone());
             }
         }
-    }
-}
-
-/// The fields of a hash; nothing if this is no hash.
-pub fn pairs(value: &Value) -> Option<BTreeMap<&[u8], &[u8]>> {
-    fn bytes(value: &Value) -> Option<&[u8]> {
-        match value {
-            Value::BulkString(bytes) => Some(bytes),
-            Value::SimpleString(text) => Some(text.as_bytes()),
-            _ => None,
-        }
-    }
-    match value {
-        Value::Array(items) => items
-            .chunks(2)
-            .map(|pair| Some((bytes(pair.first()?)?, bytes(pair.get(1)?)?)))
-            .collect(),
-        Value::Map(items) => {
-            items.iter().map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect()
-        }
-        _ => None,
     }
 }

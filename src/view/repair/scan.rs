@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 
-use super::claim::{Group, are_ours};
-use super::encode::Encoder;
-use super::keys::{Named, Token};
-use super::link::{Answer, Link};
-use super::state::ViewStats;
-use super::sweep::pairs;
-use super::worker::Shared;
 use crate::shard::Status;
 use crate::stream_thread::ports::{FoundKey, FoundSubject};
+use crate::view::core::answer::{Answer, pairs};
+use crate::view::core::encode::Encoder;
+use crate::view::core::keys::{Named, Token};
+use crate::view::core::owner::{Group, are_ours};
+use crate::view::core::port::Server;
+use crate::view::core::shared::Shared;
+use crate::view::core::stats::ViewStats;
 
 /// The least time between two steps.
 const STEP_MS: i64 = 100;
@@ -146,10 +146,10 @@ impl Scan {
     ///
     /// # Errors
     /// When the connection was lost.
-    pub fn step(
+    pub async fn step(
         &mut self,
         encoder: &Encoder,
-        link: &mut Link,
+        server: &mut impl Server,
         stats: &ViewStats,
         now_ms: i64,
     ) -> Result<(), String> {
@@ -168,13 +168,13 @@ impl Scan {
         }
         if self.cursor.is_none() && self.sets.is_empty() {
             self.started_ms = now_ms;
-            self.cursor = Cursor::at(0, link.servers());
+            self.cursor = Cursor::at(0, server.servers());
         }
         if !self.sets.is_empty() {
             self.next_ms = now_ms + self.step_ms;
-            self.look_at_sets(encoder, link, stats)?;
+            self.look_at_sets(encoder, server, stats).await?;
         } else if let Some(cursor) = self.cursor.take()
-            && let Err(message) = self.look_at_keys(&cursor, encoder, link, stats, now_ms)
+            && let Err(message) = self.look_at_keys(&cursor, encoder, server, stats, now_ms).await
         {
             // The same again: what it found has not been told.
             self.cursor = Some(cursor);
@@ -190,18 +190,18 @@ impl Scan {
 
     /// Paces the steps by the number of keys that a server holds now, so that a
     /// pass takes most of its interval, however many come in while it runs.
-    fn pace(&mut self, server: usize, link: &mut Link) -> Result<(), String> {
+    async fn pace(&mut self, number: usize, server: &mut impl Server) -> Result<(), String> {
         if self.hurry {
             self.keys_per_step = KEYS_AFTER_LOSS;
             self.step_ms = STEP_MS;
             return Ok(());
         }
-        let keys = match link.ask_server(server, &redis::cmd("DBSIZE"))? {
+        let keys = match server.ask_server(number, &redis::cmd("DBSIZE")).await? {
             Ok(Value::Int(keys)) => keys,
             // Not allowed to know: as if there were many.
             _ => 1_000_000,
         };
-        let servers = i64::try_from(link.servers()).unwrap_or(i64::MAX).max(1);
+        let servers = i64::try_from(server.servers()).unwrap_or(i64::MAX).max(1);
         let budget_ms = (self.interval_ms / 10 * 9 / servers).max(1);
         self.keys_per_step = (keys.saturating_mul(STEP_MS) / budget_ms)
             .clamp(*KEYS_PER_STEP.start(), *KEYS_PER_STEP.end());
@@ -210,27 +210,27 @@ impl Scan {
         Ok(())
     }
 
-    fn look_at_keys(
+    async fn look_at_keys(
         &mut self,
-        Cursor { server, cursor }: &Cursor,
+        Cursor { server: number, cursor }: &Cursor,
         encoder: &Encoder,
-        link: &mut Link,
+        server: &mut impl Server,
         stats: &ViewStats,
         now_ms: i64,
     ) -> Result<(), String> {
-        if *server >= link.servers() {
+        if *number >= server.servers() {
             // The cluster has become smaller: this pass has seen what there is.
             return Ok(());
         }
-        self.pace(*server, link)?;
+        self.pace(*number, server).await?;
         self.next_ms = now_ms + self.step_ms;
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(self.keys_per_step);
-        let answer = link.ask_server(*server, &scan)?;
+        let answer = server.ask_server(*number, &scan).await?;
         let Some((next, keys)) = self.page(answer, stats) else { return Ok(()) };
         self.cursor = match next {
-            Some(cursor) => Some(Cursor { server: *server, cursor }),
-            None => Cursor::at(server + 1, link.servers()),
+            Some(cursor) => Some(Cursor { server: *number, cursor }),
+            None => Cursor::at(number + 1, server.servers()),
         };
         let mut named = Vec::new();
         let mut reads = Vec::new();
@@ -248,7 +248,7 @@ impl Scan {
                 }
             }
         }
-        let answers = link.round_trip(&reads)?;
+        let answers = server.round_trip(&reads).await?;
         let mut found: BTreeMap<i32, Vec<FoundKey>> = BTreeMap::new();
         let mut beyond = Vec::new();
         for (of, answers) in named.into_iter().zip(answers.chunks(2)) {
@@ -261,8 +261,8 @@ impl Scan {
                 }
             }
         }
-        if !beyond.is_empty() && are_ours([], encoder, link)? {
-            add_removed(&link.round_trip(&beyond)?, stats);
+        if !beyond.is_empty() && are_ours([], encoder, server).await? {
+            add_removed(&server.round_trip(&beyond).await?, stats);
         }
         for (partition, keys) in found {
             if let Some(view) = self.peers.holder(partition) {
@@ -272,10 +272,10 @@ impl Scan {
         Ok(())
     }
 
-    fn look_at_sets(
+    async fn look_at_sets(
         &mut self,
         encoder: &Encoder,
-        link: &mut Link,
+        server: &mut impl Server,
         stats: &ViewStats,
     ) -> Result<(), String> {
         let mut sets: Vec<Set> = self.sets.drain(..SETS_PER_STEP.min(self.sets.len())).collect();
@@ -283,7 +283,7 @@ impl Scan {
             set.partition >= self.partitions || self.peers.holder(set.partition).is_some()
         });
         let partitions: BTreeSet<i32> = sets.iter().map(|set| set.partition).collect();
-        if sets.is_empty() || !are_ours(partitions, encoder, link)? {
+        if sets.is_empty() || !are_ours(partitions, encoder, server).await? {
             return Ok(());
         }
         let key = |set: &Set| encoder.keys().members(&set.fleet, set.partition, set.status);
@@ -293,14 +293,14 @@ impl Scan {
             .partition(|set| encoder.keeps_members() && set.partition < self.partitions);
         let unlink = |set: &Set| redis::cmd("UNLINK").arg(key(set)).to_owned();
         let unlinks: Vec<Cmd> = leftover.iter().map(unlink).collect();
-        add_removed(&link.round_trip(&unlinks)?, stats);
+        add_removed(&server.round_trip(&unlinks).await?, stats);
         let read = |set: &Set| {
             let mut read = redis::cmd("SSCAN");
             read.arg(key(set)).arg(&set.cursor).arg("COUNT").arg(MEMBERS_PER_STEP);
             read
         };
         let reads: Vec<Cmd> = sets.iter().map(read).collect();
-        let answers = link.round_trip(&reads)?;
+        let answers = server.round_trip(&reads).await?;
         let mut culls = Vec::new();
         for (mut set, answer) in sets.into_iter().zip(answers) {
             // What is no set is replaced by the next write to it.
@@ -313,7 +313,7 @@ impl Scan {
                 self.sets.push_back(set);
             }
         }
-        add_removed(&link.round_trip(&culls)?, stats);
+        add_removed(&server.round_trip(&culls).await?, stats);
         Ok(())
     }
 
