@@ -64,7 +64,7 @@ impl ThreadMetrics {
                     .set(lag as f64);
                 }
             }
-            let now = report.broker_time.unwrap_or_else(|| wall());
+            let now = report.broker_time.unwrap_or_else(&wall);
             if shard.stage == StageName::Running {
                 gauge!(CLOCK_LAG, "partition" => partition.clone())
                     .set((now.0 - shard.clock.0).max(0) as f64 / 1000.0);

@@ -114,7 +114,7 @@ fn imports_point_one_way() {
 }
 
 /// Folders in which circles are still being undone.
-const CIRCLES_LEFT: &[&str] = &["src/kafka", "src/shard", "src/stream_thread", "src/view"];
+const CIRCLES_LEFT: &[&str] = &["src/stream_thread", "src/kafka"];
 
 #[test]
 fn no_imports_go_in_a_circle() {

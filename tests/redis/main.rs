@@ -8,4 +8,5 @@ mod group;
 mod reach;
 mod read;
 mod sweep;
+mod twins;
 mod view;

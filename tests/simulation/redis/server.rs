@@ -1,5 +1,5 @@
 //! A Redis that knows device-status's scripts by twins in Rust, chosen by the
-//! scripts' text. `tests/view_twins.rs` holds them to a real server.
+//! scripts' text. `tests/redis/twins.rs` holds them to a real server.
 
 use std::collections::{BTreeMap, BTreeSet};
 

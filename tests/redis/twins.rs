@@ -1,18 +1,17 @@
 //! The twins of the scripts, which the simulation runs, do what the scripts do
 //! on a real Redis: the same random calls, answer by answer and key by key.
 
-#[path = "simulation/redis/server.rs"]
+#[path = "../simulation/redis/server.rs"]
 #[allow(dead_code, reason = "the simulation uses the rest")]
 mod server;
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::owner::Dice;
+use crate::support::redis::RedisServer;
 use device_status::view::scripts::{Script, load_commands};
 use redis::{Cmd, Connection, Value};
 use server::{Held, Key, Keyspace, Server, words};
-use support::owner::Dice;
-use support::redis::RedisServer;
 
 const STATUSES: [&str; 3] = ["online", "offline", "post-provisioning"];
 const FLEETS: [&str; 3] = ["", "red", "a:b"];
