@@ -20,41 +20,19 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
 use super::client_config;
-use super::log::LoopContext;
+use super::loop_context::LoopContext;
 use super::reaper::Reaped;
-use crate::clock::SystemClock;
+use super::topic_names::TopicNames;
+use crate::clock::{Clock, SystemClock};
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
-use crate::stream_thread::ports::{Batch, Clock, Outcome, OutputRecord, OutputTopic, Receipt};
+use crate::stream_thread::ports::{Batch, Outcome, OutputRecord, OutputTopic, Receipt};
 
 /// No transactional request is waited for longer than this.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A transaction that is not through by then is given up: the broker's own
 /// limit is `transaction.timeout.ms` (rule C4).
 const COMMIT_DEADLINE_MS: i64 = 15_000;
-
-/// The names of the topics that are written and committed.
-#[derive(Clone, Debug)]
-pub struct TopicNames {
-    /// The inputs, in the order of [`Input::ALL`].
-    pub inputs: [String; 3],
-    /// `<group>-changelog`.
-    pub changelog: String,
-    /// `device-status-changes`.
-    pub status_changes: String,
-    /// `device-status-dead-letters`.
-    pub dead_letters: String,
-}
-
-impl TopicNames {
-    fn of(&self, topic: OutputTopic) -> &str {
-        match topic {
-            OutputTopic::Changelog => &self.changelog,
-            OutputTopic::StatusChanges => &self.status_changes,
-            OutputTopic::DeadLetters => &self.dead_letters,
-        }
-    }
-}
 
 /// Whose stamps tell the broker's time (rule T6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

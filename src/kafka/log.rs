@@ -5,27 +5,28 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
+use super::committer::Committer;
 pub use super::committer::Stamps;
-use super::committer::{Committer, TopicNames};
 use super::group::Identity;
+use super::loop_context::LoopContext;
 use super::membership::Membership;
 use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
 };
 use super::reaper::{Reaped, Reaper};
+use super::topic_names::TopicNames;
 use super::{access, client_config};
+use crate::clock::Clock;
 use crate::config::{Config, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
 use crate::stream_thread::ports::{
-    Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
-    QuestionId, RecordRef, Source,
+    Batch, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome, QuestionId,
+    RecordRef, Source,
 };
 
 /// How long leaving the group may take.
@@ -34,16 +35,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is seen to that records come through the queue they are taken
 /// from.
 const FORWARD_INTERVAL_MS: i64 = 200;
-
-/// Leaves rebalances to the loop: nothing happens inside a callback (rule C5).
-pub struct LoopContext;
-
-impl ClientContext for LoopContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client_config::log(level, facility, message);
-    }
-}
-impl ConsumerContext for LoopContext {}
 
 /// Kafka, for one stream thread.
 pub struct KafkaLog {
@@ -117,12 +108,7 @@ impl KafkaLog {
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
         let refused = |error| client_config::refused(&error);
-        let topics = TopicNames {
-            inputs: Input::ALL.map(|input| config.topics.input(input).to_owned()),
-            changelog: config.topics.changelog.clone(),
-            status_changes: config.topics.status_changes.clone(),
-            dead_letters: config.topics.dead_letters.clone(),
-        };
+        let topics = TopicNames::configured(config);
         let membership = Membership::new(config, &topics, thread);
         let reaper = Reaper::start();
         let consumer = reaper.keep(membership.join().map_err(refused)?);
@@ -202,13 +188,6 @@ impl KafkaLog {
         }
     }
 
-    fn topic(&self, source: Source) -> &str {
-        match source {
-            Source::Input(input) => &self.topics.inputs[input.index()],
-            Source::Changelog => &self.topics.changelog,
-        }
-    }
-
     fn list(&self, partitions: &[(Input, i32)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (input, partition) in partitions {
@@ -243,10 +222,7 @@ impl KafkaLog {
                     let Some(pending) = self.pending.get_mut(&question) else { continue };
                     pending.parts_to_come -= 1;
                     for (source, partition, at) in asked {
-                        let topic = match source {
-                            Source::Input(input) => &self.topics.inputs[input.index()],
-                            Source::Changelog => &self.topics.changelog,
-                        };
+                        let topic = self.topics.of_source(source);
                         match offset_of(&answer, topic, partition) {
                             Ok(offset) => pending.found.push((source, partition, at, offset)),
                             Err(error) => {
@@ -271,7 +247,7 @@ impl KafkaLog {
     ) -> Result<Vec<(Input, i32, Option<CommittedOffset>)>, String> {
         let mut all = Vec::new();
         for found in answer? {
-            let Some(input) = self.input(&found.topic) else { continue };
+            let Some(input) = self.topics.input(&found.topic) else { continue };
             if let Some(error) = found.error {
                 return Err(format!("{} [{}]: {error}", found.topic, found.partition));
             }
@@ -282,12 +258,8 @@ impl KafkaLog {
         Ok(all)
     }
 
-    fn input(&self, topic: &str) -> Option<Input> {
-        Input::ALL.into_iter().find(|input| self.topics.inputs[input.index()] == topic)
-    }
-
     fn inputs(&self, partitions: Vec<(String, i32)>) -> Vec<(Input, i32)> {
-        partitions.into_iter().filter_map(|(t, p)| Some((self.input(&t)?, p))).collect()
+        partitions.into_iter().filter_map(|(t, p)| Some((self.topics.input(&t)?, p))).collect()
     }
 }
 
@@ -348,18 +320,10 @@ impl TopicCache {
         if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == handle) {
             return Some(*source);
         }
-        let source = source_of(record.topic(), topics)?;
+        let source = topics.source(record.topic())?;
         self.0.push((handle, source));
         Some(source)
     }
-}
-
-fn source_of(topic: &str, topics: &TopicNames) -> Option<Source> {
-    if topic == topics.changelog {
-        return Some(Source::Changelog);
-    }
-    let input = Input::ALL.into_iter().find(|input| topics.inputs[input.index()] == topic)?;
-    Some(Source::Input(input))
 }
 
 /// Takes up to `max_records` records from a queue; `other` is told what the loop
@@ -423,7 +387,7 @@ impl Log for KafkaLog {
         if let Some(queue) = &self.restore {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
-                    if let Some(source) = source_of(&topic, &self.topics) {
+                    if let Some(source) = self.topics.source(&topic) {
                         events.push(LogEvent::RestoreEnd { source, partition, offset });
                     }
                 }
@@ -441,7 +405,7 @@ impl Log for KafkaLog {
         if let Some(queue) = &self.consumer {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
-                    if let Some(Source::Input(input)) = source_of(&topic, &self.topics) {
+                    if let Some(Source::Input(input)) = self.topics.source(&topic) {
                         events.push(LogEvent::EndOfPartition { input, partition, offset });
                     }
                 }
@@ -520,7 +484,7 @@ impl Log for KafkaLog {
                         OffsetAt::HighWatermark | OffsetAt::LastStable => Spec::Latest,
                         OffsetAt::Time(timestamp) => Spec::Time(*timestamp),
                     };
-                    (self.topic(*source), *partition, spec)
+                    (self.topics.of_source(*source), *partition, spec)
                 })
                 .collect();
             self.questions.list_offsets(id, first == OffsetAt::LastStable, &asked);
@@ -558,7 +522,8 @@ impl Log for KafkaLog {
             let come_to = if self.assigned.is_empty() { None } else { consumer.position().ok() };
             let come_to = come_to.iter().flat_map(TopicPartitionList::elements);
             for at in come_to {
-                if let (Some(input), Offset::Offset(offset)) = (self.input(at.topic()), at.offset())
+                if let (Some(input), Offset::Offset(offset)) =
+                    (self.topics.input(at.topic()), at.offset())
                     && let Some(held) = self.assigned.get_mut(&(input, at.partition()))
                 {
                     *held = offset;
@@ -615,9 +580,9 @@ impl Log for KafkaLog {
         }
         self.restore_names = TopicCache::default();
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(self.topic(source), partition, Offset::Offset(offset))
+        list.add_partition_offset(self.topics.of_source(source), partition, Offset::Offset(offset))
             .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
-        let topic = self.topic(source).to_owned();
+        let topic = self.topics.of_source(source).to_owned();
         if let Some(queue) = &mut self.restore {
             queue.forward(&topic, partition);
             queue
@@ -629,7 +594,7 @@ impl Log for KafkaLog {
     }
 
     fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
-        let topic = self.topic(source).to_owned();
+        let topic = self.topics.of_source(source).to_owned();
         let Some(queue) = &mut self.restore else { return Ok(()) };
         queue.stop_forwarding(&topic, partition);
         if queue.is_idle() {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::ports::{
-    Batch, Clock, FoundCommit, Log, Outcome, OutputRecord, OutputTopic, QuestionId, Receipt,
-    ShardBatch, View,
+    Batch, FoundCommit, Log, Outcome, OutputRecord, OutputTopic, QuestionId, Receipt, ShardBatch,
+    View,
 };
 use super::report::Counts;
 use super::slot::{MarkerAnswer, Slot, Stage};
 use super::{Settings, StreamThread, all_inputs};
+use crate::clock::Clock;
 use crate::error::Fatal;
 use crate::shard::{Outbox, Timestamp, ViewWrite};
 use crate::wire::metadata::ShardMetadata;

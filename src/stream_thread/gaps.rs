@@ -7,8 +7,9 @@
 use tracing::error;
 
 use super::StreamThread;
-use super::ports::{Clock, Log, View};
+use super::ports::{Log, View};
 use super::slot::Slot;
+use crate::clock::Clock;
 use crate::shard::Input;
 
 /// Offsets of an input that reading passed over, from one that was expected up

@@ -1,29 +1,12 @@
-//! The three ports of the loop: [`Log`] (Kafka), [`View`] (Redis) and
-//! [`Clock`]. Production, the tests and the simulator each bring their own.
+//! The ports of the loop besides the [clock](Clock): [`Log`] (Kafka) and [`View`]
+//! (Redis). Production, the tests and the simulator each bring their own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::clock::Clock;
 use crate::error::{Error, Fatal};
 use crate::shard::{DeviceId, Header, Input, Timestamp, ViewWrite};
-
-/// Time, as an input.
-pub trait Clock {
-    /// Milliseconds on a clock that only goes forward, from an arbitrary start.
-    fn monotonic_ms(&self) -> i64;
-    /// The host's idea of the time of day, right or wrong.
-    fn wall(&self) -> Timestamp;
-}
-
-impl<T: Clock + ?Sized> Clock for Arc<T> {
-    fn monotonic_ms(&self) -> i64 {
-        (**self).monotonic_ms()
-    }
-
-    fn wall(&self) -> Timestamp {
-        (**self).wall()
-    }
-}
 
 /// Where a record is read from: one of the inputs, or the shard's own past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,9 +3,10 @@
 
 use tracing::{error, info, warn};
 
-use super::ports::{Clock, FoundOffset, Log, OffsetAt, RecordRef, Source, View};
+use super::ports::{FoundOffset, Log, OffsetAt, RecordRef, Source, View};
 use super::slot::{Slot, Stage};
 use super::{Settings, StreamThread, all_inputs};
+use crate::clock::Clock;
 use crate::error::{Error, Fatal};
 use crate::shard::{
     Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Queued, Timestamp,

@@ -4,10 +4,11 @@
 use tracing::{error, info, warn};
 
 use super::adoption::Adoption;
-use super::ports::{Clock, Log, View};
+use super::ports::{Log, View};
 use super::restore::Restore;
 use super::slot::{Slot, Stage, Suspended};
 use super::{RELEASE_LIMIT_MS, STOP_LIMIT_MS, StreamThread, all_inputs};
+use crate::clock::Clock;
 use crate::shard::{Input, Shard};
 
 /// Partitions the group wants back, until they are committed.

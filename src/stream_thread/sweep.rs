@@ -3,7 +3,8 @@
 //! tells which of the hashes that the view has found have no row.
 
 use super::StreamThread;
-use super::ports::{Clock, FoundKey, FoundSubject, Log, View};
+use super::ports::{FoundKey, FoundSubject, Log, View};
+use crate::clock::Clock;
 use crate::shard::{Shard, SweepCursor};
 
 /// Rows and fleets of one page.

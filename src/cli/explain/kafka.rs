@@ -7,12 +7,12 @@ use std::time::Duration;
 use rdkafka::message::{BorrowedMessage, Message, Timestamp as RecordTimestamp};
 
 use crate::cli::reading::{Ranges, Reader};
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Partitioner};
 use crate::error::{Error, Fatal};
 use crate::kafka::positions::Positions;
 use crate::shard::{DeviceId, Entry, Header, Input, Now, Shard, Start, Timestamp};
-use crate::stream_thread::ports::{Clock as _, CommittedOffset, Headers, OffsetAt, RecordRef};
+use crate::stream_thread::ports::{CommittedOffset, Headers, OffsetAt, RecordRef};
 use crate::stream_thread::replay::Replay;
 use crate::wire::changelog;
 use crate::wire::metadata::ShardMetadata;
