@@ -12,18 +12,20 @@ const ASK_REST_AGAIN_MS: i64 = 1_000;
 /// Assigned partitions whose start is not known yet.
 pub(super) struct Adoption {
     pub partitions: Vec<(Input, i32)>,
-    committed: Answer<Commits>,
-    log_bounds: Answer<Bounds>,
+    pub committed: Answer<Commits>,
+    pub log_bounds: Answer<Bounds>,
 }
 
-enum Answer<T> {
+/// What is asked of all of them.
+pub(super) enum Answer<T> {
     Unasked { at_ms: i64 },
     Asked(QuestionId),
     Known(T),
 }
 
 impl<T> Answer<T> {
-    fn take(&mut self, id: QuestionId, answer: &mut Option<Result<T, String>>, now_ms: i64) {
+    /// Takes the answer, if it is one to this.
+    pub fn take(&mut self, id: QuestionId, answer: &mut Option<Result<T, String>>, now_ms: i64) {
         if !matches!(self, Answer::Asked(question) if *question == id) {
             return;
         }
@@ -64,24 +66,6 @@ impl Adoption {
                 .collect();
             self.log_bounds = Answer::Asked(log.ask_bounds(&of, OffsetAt::Start));
         }
-    }
-
-    pub fn committed(
-        &mut self,
-        id: QuestionId,
-        answer: &mut Option<Result<Commits, String>>,
-        now_ms: i64,
-    ) {
-        self.committed.take(id, answer, now_ms);
-    }
-
-    pub fn log_bounds(
-        &mut self,
-        id: QuestionId,
-        answer: &mut Option<Result<Bounds, String>>,
-        now_ms: i64,
-    ) {
-        self.log_bounds.take(id, answer, now_ms);
     }
 
     /// Takes the partitions of which it is known by now where they are read

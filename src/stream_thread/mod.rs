@@ -39,9 +39,7 @@ use std::time::Duration;
 use tracing::{debug, error, warn};
 
 use self::in_flight::InFlightState;
-use self::ports::{
-    Bounds, Delivery, Log, LogEvent, QuestionId, RecordRef, Source, View, ViewEvent,
-};
+use self::ports::{Delivery, Log, LogEvent, RecordRef, Source, View, ViewEvent};
 use self::report::Report;
 use self::restore::{MARKER_PATIENCE_MS, Restore, RestoreContext};
 pub use self::settings::{
@@ -57,6 +55,7 @@ use crate::shard::{Input, Shard};
 const RECORDS_PER_POLL: usize = 2_000;
 /// How long a shard may wait for the rest of its inputs (rule R6).
 const CREATED_LIMIT_MS: i64 = 60_000;
+
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// One turn of the loop.
     ///
@@ -237,10 +236,10 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 if let Err(error) = &answer {
                     self.counts.kafka_error = Some(error.clone());
                 }
-                self.restore_answered(id, &answer);
+                self.with_restores(|restore, _, context| restore.answered(id, &answer, context));
                 let mut answer = Some(answer);
                 for adoption in &mut self.adoptions {
-                    adoption.log_bounds(id, &mut answer, now_ms);
+                    adoption.log_bounds.take(id, &mut answer, now_ms);
                 }
             }
             LogEvent::NoAnswer { partition, error } => {
@@ -267,7 +266,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 }
                 let mut answer = Some(answer);
                 for adoption in &mut self.adoptions {
-                    adoption.committed(id, &mut answer, now_ms);
+                    adoption.committed.take(id, &mut answer, now_ms);
                 }
             }
             LogEvent::Submitted(outcome) => return self.on_outcome(outcome),
@@ -317,10 +316,6 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             Some(running) => Some(&mut running.shard),
             None => self.suspended.get_mut(&partition).map(|kept| &mut kept.shard),
         }
-    }
-
-    fn restore_answered(&mut self, id: QuestionId, answer: &Result<Bounds, String>) {
-        self.with_restores(|restore, _, context| restore.answered(id, answer, context));
     }
 
     /// Moves restores on; what has become complete begins to run.

@@ -70,7 +70,9 @@ impl fmt::Display for Code {
 /// The functions of librdkafka that return a broker's code, with the type that
 /// they have in C.
 mod integers {
-    use super::{c_int, sys};
+    use std::ffi::c_int;
+
+    use rdkafka_sys as sys;
 
     unsafe extern "C" {
         pub fn rd_kafka_event_error(event: *mut sys::rd_kafka_event_t) -> c_int;
