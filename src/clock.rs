@@ -1,11 +1,29 @@
-//! The host's clocks: the only place that reads them.
+//! Time, as an input, and the host's clocks: the only place that reads them.
 
 #![allow(clippy::disallowed_methods, reason = "this is the clock that everything else is given")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::shard::Timestamp;
-use crate::stream_thread::ports::Clock;
+
+/// Time, as an input.
+pub trait Clock {
+    /// Milliseconds on a clock that only goes forward, from an arbitrary start.
+    fn monotonic_ms(&self) -> i64;
+    /// The host's idea of the time of day, right or wrong.
+    fn wall(&self) -> Timestamp;
+}
+
+impl<T: Clock + ?Sized> Clock for Arc<T> {
+    fn monotonic_ms(&self) -> i64 {
+        (**self).monotonic_ms()
+    }
+
+    fn wall(&self) -> Timestamp {
+        (**self).wall()
+    }
+}
 
 /// The host's monotonic clock and its time of day.
 #[derive(Clone, Debug)]

@@ -32,7 +32,7 @@
 //! [`stream_thread::StreamThread`] holds the shards that the group gave it and
 //! drives them in one loop, over three ports: [`stream_thread::ports::Log`]
 //! (Kafka), [`stream_thread::ports::View`] (Redis) and
-//! [`stream_thread::ports::Clock`]. [`cli::run`] starts as many of them as the
+//! [`clock::Clock`]. [`cli::run`] starts as many of them as the
 //! configuration says, and the [`admin`] server beside them.
 //!
 //! # Architecture invariants

@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use super::client_config::{self, LoggingContext};
 use super::native::{self, NoAnswer};
 pub use super::native::{Operation, TopicAccess, topic_access};
-use super::topics::Role;
+use super::role::Role;
 use crate::config::Config;
 use crate::error::Fatal;
 

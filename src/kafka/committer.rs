@@ -1,7 +1,6 @@
 //! The producer of a stream thread, on a thread of its own, so that a commit
 //! takes none of the loop's time (rules C1, C4, C6, C9).
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,12 +17,13 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
 use super::client_config;
-use super::log::LoopContext;
+use super::loop_context::LoopContext;
 use super::reaper::Reaped;
-use crate::clock::SystemClock;
+use super::topic_names::TopicNames;
+use crate::clock::{Clock, SystemClock};
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
-use crate::stream_thread::ports::{Batch, Clock, Outcome, OutputRecord, OutputTopic, Receipt};
+use crate::stream_thread::ports::{Batch, Outcome, OutputRecord, OutputTopic, Receipt};
 
 /// No transactional request is waited for longer than this.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,29 +33,6 @@ const COMMIT_DEADLINE_MS: i64 = 15_000;
 /// How long an abort waits at a time, before delivery reports are served again.
 const ABORT_STEP_MS: i64 = 100;
 const ABORT_STEP: Duration = Duration::from_millis(ABORT_STEP_MS as u64);
-
-/// The names of the topics that are written and committed.
-#[derive(Clone, Debug)]
-pub struct TopicNames {
-    /// The inputs, in the order of [`Input::ALL`].
-    pub inputs: [String; 3],
-    /// `<group>-changelog`.
-    pub changelog: String,
-    /// `device-status-changes`.
-    pub status_changes: String,
-    /// `device-status-dead-letters`.
-    pub dead_letters: String,
-}
-
-impl TopicNames {
-    fn of(&self, topic: OutputTopic) -> &str {
-        match topic {
-            OutputTopic::Changelog => &self.changelog,
-            OutputTopic::StatusChanges => &self.status_changes,
-            OutputTopic::DeadLetters => &self.dead_letters,
-        }
-    }
-}
 
 /// Whose stamps tell the broker's time (rule T6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +136,10 @@ struct Deliveries {
 #[derive(Default)]
 struct DeliveryState {
     receipt: Receipt,
-    ends: BTreeMap<i32, i64>,
+    /// Of a record whose report says why it was not written.
     failure: Option<String>,
+    /// Records were purged, which says nothing: something else has gone wrong.
+    purged: bool,
 }
 
 impl Deliveries {
@@ -177,7 +156,7 @@ impl Deliveries {
             return;
         }
         let mut state = self.state();
-        let end = state.ends.entry(message.partition()).or_default();
+        let end = state.receipt.changelog_end.entry(message.partition()).or_default();
         *end = (*end).max(message.offset() + 1);
         if let Some(ms) = message.timestamp().to_millis() {
             let received = self.clock.monotonic_ms();
@@ -209,7 +188,9 @@ impl ProducerContext for ProducerSide {
             Ok(message) => self.0.delivered(message),
             Err((error, message)) => {
                 let mut state = self.0.state();
-                if state.failure.is_none() {
+                if is_purge(error) {
+                    state.purged = true;
+                } else if state.failure.is_none() {
                     state.failure = Some(format!(
                         "a record for {} [{}] was not written: {error}",
                         message.topic(),
@@ -344,9 +325,7 @@ impl Worker {
             producer.send_offsets_to_transaction(&offsets, &command.member, REQUEST_TIMEOUT)
         })?;
         drain(producer, &*clock, started_ms)?;
-        if let Some(message) = deliveries.state().failure.take() {
-            return Err(Failure::Abort { stale_member: false, message });
-        }
+        deliveries.all_written(producer)?;
         until(&*clock, started_ms, || producer.commit_transaction(REQUEST_TIMEOUT)).map_err(
             |failure| match failure {
                 // A commit that may have been sent is never assumed undone.
@@ -371,9 +350,7 @@ impl Worker {
                 send(producer, &topics, record, &*clock, started_ms)?;
             }
             drain(producer, &*clock, started_ms)?;
-            if let Some(message) = deliveries.state().failure.take() {
-                return Err(Failure::Abort { stale_member: false, message });
-            }
+            deliveries.all_written(producer)?;
         }
         let offsets = offsets(&topics, &command.batch)?;
         command.consumer.commit(&offsets, CommitMode::Sync).map_err(|error| Failure::Abort {
@@ -409,9 +386,30 @@ impl Worker {
 }
 
 impl Deliveries {
+    /// Whether all records are written; why not, if not. What went wrong first is
+    /// known to librdkafka: it purges the other records of a transaction that has
+    /// failed, and their reports may be here before that of the one to blame.
+    fn all_written(&self, producer: &BaseProducer<ProducerSide>) -> Result<(), Failure> {
+        let (told, purged) = {
+            let mut state = self.state();
+            (state.failure.take(), state.purged)
+        };
+        if told.is_none() && !purged {
+            return Ok(());
+        }
+        // Within a transaction this begins nothing. It is refused, where the
+        // transaction has failed by the error that it has failed by.
+        let cause = producer.begin_transaction().err().map(failure);
+        let (stale_member, cause) = match cause {
+            Some(Failure::Abort { stale_member, message }) => (stale_member, Some(message)),
+            _ => (false, None),
+        };
+        let purged = || "records were purged before they were written".to_owned();
+        Err(Failure::Abort { stale_member, message: told.or(cause).unwrap_or_else(purged) })
+    }
+
     fn receipt(&self) -> Receipt {
-        let state = std::mem::take(&mut *self.state());
-        Receipt { changelog_end: state.ends.into_iter().collect(), ..state.receipt }
+        std::mem::take(&mut *self.state()).receipt
     }
 }
 
@@ -512,6 +510,12 @@ fn failure(error: KafkaError) -> Failure {
     Failure::Recreate(error.to_string())
 }
 
+/// librdkafka gave a record up because of something else.
+fn is_purge(error: &KafkaError) -> bool {
+    let purges = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
+    error.rdkafka_error_code().is_some_and(|code| purges.contains(&code))
+}
+
 /// The group has moved on without this member (rule C6).
 fn is_stale_member(code: RDKafkaErrorCode) -> bool {
     matches!(
@@ -538,4 +542,41 @@ fn offsets(topics: &TopicNames, batch: &Batch) -> Result<TopicPartitionList, Fai
         }
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_whose_records_are_purged_tells_what_it_failed_by() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("changelog", 1, 1).unwrap();
+        let clock: Arc<dyn Clock + Send + Sync> = Arc::new(SystemClock::new());
+        let deliveries = Deliveries::new("changelog".to_owned(), Stamps::Broker, clock.clone());
+        let deliveries = Arc::new(deliveries);
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers()).set("transactional.id", "t");
+        let producer: BaseProducer<ProducerSide> =
+            config.create_with_context(ProducerSide(deliveries.clone())).unwrap();
+        producer.init_transactions(REQUEST_TIMEOUT).unwrap();
+        let write = || {
+            *deliveries.state() = DeliveryState::default();
+            producer.begin_transaction().unwrap();
+            producer.send(BaseRecord::<(), [u8]>::to("changelog").payload(b"row")).unwrap();
+            assert!(drain(&producer, &*clock, clock.monotonic_ms()).is_ok());
+            deliveries.all_written(&producer)
+        };
+        assert!(write().is_ok());
+        producer.commit_transaction(REQUEST_TIMEOUT).unwrap();
+        let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        mock.request_errors(RDKafkaApiKey::AddPartitionsToTxn, &[denied]);
+        let Err(Failure::Abort { stale_member: false, message }) = write() else { panic!() };
+        assert!(message.contains("Topic authorization failed"), "{message}");
+        producer.abort_transaction(REQUEST_TIMEOUT).unwrap();
+        assert!(write().is_ok());
+    }
 }

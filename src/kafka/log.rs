@@ -5,26 +5,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
+use super::committer::Committer;
 pub use super::committer::Stamps;
-use super::committer::{Committer, TopicNames};
 use super::group::Identity;
+use super::loop_context::LoopContext;
 use super::membership::Membership;
 use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
 };
 use super::reaper::{Reaped, Reaper};
+use super::topic_names::TopicNames;
 use super::{access, client_config};
+use crate::clock::Clock;
 use crate::config::{Config, Guarantee};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
 use crate::stream_thread::ports::{
-    Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
+    Batch, Bounds, Commits, CommittedOffset, Delivery, Log, LogBounds, LogEvent, OffsetAt, Outcome,
     QuestionId, RecordRef, Source,
 };
 
@@ -34,16 +35,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is seen to that records come through the queue they are taken
 /// from.
 const FORWARD_INTERVAL_MS: i64 = 200;
-
-/// Leaves rebalances to the loop: nothing happens inside a callback (rule C5).
-pub struct LoopContext;
-
-impl ClientContext for LoopContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client_config::log(level, facility, message);
-    }
-}
-impl ConsumerContext for LoopContext {}
 
 /// Kafka, for one stream thread.
 pub struct KafkaLog {
@@ -77,16 +68,19 @@ struct TopicCache(Vec<(usize, Source)>);
 
 /// A question whose answer comes in parts.
 struct Pending {
-    parts_to_come: usize,
-    found: Vec<FoundOffset>,
-    /// Why nothing is known of some partitions.
-    failed: BTreeMap<(Source, i32), String>,
+    of: Vec<(Source, i32)>,
+    /// What is told of where a log begins and is stable, and ends.
+    parts: [Option<Answer>; 3],
 }
+
+/// Of each partition an offset, or why there is none.
+type Answer = Result<BTreeMap<(Source, i32), Result<i64, String>>, String>;
 
 /// What a part of a question asks for.
 #[derive(Clone)]
 enum Kind {
-    Offsets(Vec<(Source, i32, OffsetAt)>),
+    /// One of the [parts](Pending::parts) of the bounds.
+    Bounds(usize),
     Committed,
 }
 
@@ -117,12 +111,7 @@ impl KafkaLog {
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
         let refused = |error| client_config::refused(&error);
-        let topics = TopicNames {
-            inputs: Input::ALL.map(|input| config.topics.input(input).to_owned()),
-            changelog: config.topics.changelog.clone(),
-            status_changes: config.topics.status_changes.clone(),
-            dead_letters: config.topics.dead_letters.clone(),
-        };
+        let topics = TopicNames::configured(config);
         let membership = Membership::new(config, &topics, thread);
         let reaper = Reaper::start();
         let consumer = reaper.keep(membership.join().map_err(refused)?);
@@ -202,13 +191,6 @@ impl KafkaLog {
         }
     }
 
-    fn topic(&self, source: Source) -> &str {
-        match source {
-            Source::Input(input) => &self.topics.inputs[input.index()],
-            Source::Changelog => &self.topics.changelog,
-        }
-    }
-
     fn list(&self, partitions: &[(Input, i32)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (input, partition) in partitions {
@@ -239,106 +221,82 @@ impl KafkaLog {
                 Kind::Committed => {
                     events.push(LogEvent::Committed(question, self.committed(answer)));
                 }
-                Kind::Offsets(asked) => {
-                    let Some(pending) = self.pending.get_mut(&question) else { continue };
-                    pending.parts_to_come -= 1;
-                    for (source, partition, at) in asked {
-                        let topic = match source {
-                            Source::Input(input) => &self.topics.inputs[input.index()],
-                            Source::Changelog => &self.topics.changelog,
+                Kind::Bounds(place) => {
+                    let found = answer.map(|found| {
+                        let of = |found: Found| {
+                            let source = self.topics.source(&found.topic)?;
+                            let offset = found.error.map_or(Ok(found.offset), Err);
+                            Some(((source, found.partition), offset))
                         };
-                        match offset_of(&answer, topic, partition) {
-                            Ok(offset) => pending.found.push((source, partition, at, offset)),
-                            Err(error) => {
-                                let error = format!("{topic} [{partition}]: {error}");
-                                pending.failed.insert((source, partition), error);
-                            }
-                        }
-                    }
-                    if pending.parts_to_come == 0
+                        found.into_iter().filter_map(of).collect()
+                    });
+                    let Some(pending) = self.pending.get_mut(&question) else { continue };
+                    pending.parts[place] = Some(found);
+                    if pending.parts.iter().all(Option::is_some)
                         && let Some(done) = self.pending.remove(&question)
                     {
-                        done.tell(question, events);
+                        done.tell(question, &self.topics, events);
                     }
                 }
             }
         }
     }
 
-    fn committed(
-        &self,
-        answer: Result<Vec<Found>, String>,
-    ) -> Result<Vec<(Input, i32, Option<CommittedOffset>)>, String> {
-        let mut all = Vec::new();
+    fn committed(&self, answer: Result<Vec<Found>, String>) -> Result<Commits, String> {
+        let mut all = Commits::new();
         for found in answer? {
-            let Some(input) = self.input(&found.topic) else { continue };
+            let Some(input) = self.topics.input(&found.topic) else { continue };
             if let Some(error) = found.error {
                 return Err(format!("{} [{}]: {error}", found.topic, found.partition));
             }
             let offset = (found.offset >= 0)
                 .then_some(CommittedOffset { offset: found.offset, metadata: found.metadata });
-            all.push((input, found.partition, offset));
+            all.insert((input, found.partition), offset);
         }
         Ok(all)
     }
 
-    fn input(&self, topic: &str) -> Option<Input> {
-        Input::ALL.into_iter().find(|input| self.topics.inputs[input.index()] == topic)
-    }
-
     fn inputs(&self, partitions: Vec<(String, i32)>) -> Vec<(Input, i32)> {
-        partitions.into_iter().filter_map(|(t, p)| Some((self.input(&t)?, p))).collect()
-    }
-}
-
-/// Splits a question: one request holds a partition once, and has one isolation
-/// level.
-fn requests(of: &[(Source, i32, OffsetAt)]) -> Vec<Vec<(Source, i32, OffsetAt)>> {
-    let mut requests: Vec<Vec<(Source, i32, OffsetAt)>> = Vec::new();
-    let stable = |at: OffsetAt| at == OffsetAt::LastStable;
-    for asked in of {
-        let fits = |request: &&mut Vec<(Source, i32, OffsetAt)>| {
-            request.iter().all(|(source, partition, at)| {
-                stable(*at) == stable(asked.2) && (*source, *partition) != (asked.0, asked.1)
-            })
-        };
-        match requests.iter_mut().find(fits) {
-            Some(request) => request.push(*asked),
-            None => requests.push(vec![*asked]),
-        }
-    }
-    requests
-}
-
-/// What an answer says of one partition.
-fn offset_of(
-    answer: &Result<Vec<Found>, String>,
-    topic: &str,
-    partition: i32,
-) -> Result<i64, String> {
-    let found = answer.as_ref().map_err(String::clone)?;
-    match found.iter().find(|found| found.partition == partition && found.topic == topic) {
-        Some(Found { error: None, offset, .. }) => Ok(*offset),
-        Some(Found { error: Some(error), .. }) => Err(error.clone()),
-        None => Err("no answer".to_owned()),
+        partitions.into_iter().filter_map(|(t, p)| Some((self.topics.input(&t)?, p))).collect()
     }
 }
 
 impl Pending {
     /// All parts have come. A partition that one of them knows nothing of is as
     /// if no part knew it.
-    fn tell(mut self, question: QuestionId, events: &mut Vec<LogEvent>) {
-        self.found.retain(|(source, p, ..)| !self.failed.contains_key(&(*source, *p)));
-        if self.found.is_empty()
-            && let Some((_, error)) = self.failed.pop_first()
-        {
-            events.push(LogEvent::Offsets(question, Err(error)));
+    fn tell(self, question: QuestionId, topics: &TopicNames, events: &mut Vec<LogEvent>) {
+        let mut found = Bounds::new();
+        let mut failed = Vec::new();
+        for place in &self.of {
+            match self.bounds(*place) {
+                Ok(bounds) => drop(found.insert(*place, bounds)),
+                Err(error) => {
+                    let (topic, partition) = (topics.of_source(place.0), place.1);
+                    failed.push((partition, format!("{topic} [{partition}]: {error}")));
+                }
+            }
+        }
+        if found.is_empty() && !failed.is_empty() {
+            events.push(LogEvent::Bounds(question, Err(failed.swap_remove(0).1)));
             return;
         }
-        for ((_, partition), error) in self.failed {
+        for (partition, error) in failed {
             events.push(LogEvent::NoAnswer { partition, error });
         }
-        events.push(LogEvent::Offsets(question, Ok(self.found)));
+        events.push(LogEvent::Bounds(question, Ok(found)));
+    }
+
+    fn bounds(&self, place: (Source, i32)) -> Result<LogBounds, String> {
+        let told = |part: &Option<Answer>| {
+            let nothing = || "no answer".to_owned();
+            let answer = part.as_ref().ok_or_else(nothing)?.as_ref().map_err(String::clone)?;
+            answer.get(&place).cloned().unwrap_or_else(|| Err(nothing()))
+        };
+        let [start, stable, end] = &self.parts;
+        let (start, stable, end) = (told(start)?, told(stable)?, told(end)?);
+        // Nothing is stamped that late.
+        let start = if start < 0 { end } else { start };
+        Ok(LogBounds { start, stable, end })
     }
 }
 
@@ -348,18 +306,10 @@ impl TopicCache {
         if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == handle) {
             return Some(*source);
         }
-        let source = source_of(record.topic(), topics)?;
+        let source = topics.source(record.topic())?;
         self.0.push((handle, source));
         Some(source)
     }
-}
-
-fn source_of(topic: &str, topics: &TopicNames) -> Option<Source> {
-    if topic == topics.changelog {
-        return Some(Source::Changelog);
-    }
-    let input = Input::ALL.into_iter().find(|input| topics.inputs[input.index()] == topic)?;
-    Some(Source::Input(input))
 }
 
 /// Takes up to `max_records` records from a queue; `other` is told what the loop
@@ -423,7 +373,7 @@ impl Log for KafkaLog {
         if let Some(queue) = &self.restore {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
-                    if let Some(source) = source_of(&topic, &self.topics) {
+                    if let Some(source) = self.topics.source(&topic) {
                         events.push(LogEvent::RestoreEnd { source, partition, offset });
                     }
                 }
@@ -441,7 +391,7 @@ impl Log for KafkaLog {
         if let Some(queue) = &self.consumer {
             let mut other = |polled: Polled<'_>| match polled {
                 Polled::EndOfPartition { topic, partition, offset } => {
-                    if let Some(Source::Input(input)) = source_of(&topic, &self.topics) {
+                    if let Some(Source::Input(input)) = self.topics.source(&topic) {
                         events.push(LogEvent::EndOfPartition { input, partition, offset });
                     }
                 }
@@ -506,28 +456,22 @@ impl Log for KafkaLog {
         }
     }
 
-    fn ask_offsets(&mut self, of: &[(Source, i32, OffsetAt)]) -> QuestionId {
+    fn ask_bounds(&mut self, of: &[(Source, i32)], from: OffsetAt) -> QuestionId {
         let question = self.next_id();
-        let mut parts_to_come = 0;
-        for part in requests(of) {
-            let Some((_, _, first)) = part.first().copied() else { continue };
+        let from = match from {
+            OffsetAt::Start => Spec::Earliest,
+            OffsetAt::Time(timestamp) => Spec::Time(timestamp),
+        };
+        // One request holds a partition once, and has one isolation level.
+        let parts = [(from, false), (Spec::Latest, true), (Spec::Latest, false)];
+        for (part, (spec, committed)) in parts.into_iter().enumerate() {
             let id = self.next_id();
-            let asked: Vec<_> = part
-                .iter()
-                .map(|(source, partition, at)| {
-                    let spec = match at {
-                        OffsetAt::Start => Spec::Earliest,
-                        OffsetAt::HighWatermark | OffsetAt::LastStable => Spec::Latest,
-                        OffsetAt::Time(timestamp) => Spec::Time(*timestamp),
-                    };
-                    (self.topic(*source), *partition, spec)
-                })
-                .collect();
-            self.questions.list_offsets(id, first == OffsetAt::LastStable, &asked);
-            self.parts.insert(id, (question, Kind::Offsets(part)));
-            parts_to_come += 1;
+            let asked: Vec<_> =
+                of.iter().map(|(source, p)| (self.topics.of_source(*source), *p, spec)).collect();
+            self.questions.list_offsets(id, committed, &asked);
+            self.parts.insert(id, (question, Kind::Bounds(part)));
         }
-        let pending = Pending { parts_to_come, found: Vec::new(), failed: BTreeMap::new() };
+        let pending = Pending { of: of.to_vec(), parts: [const { None }; 3] };
         self.pending.insert(question, pending);
         question
     }
@@ -558,7 +502,8 @@ impl Log for KafkaLog {
             let come_to = if self.assigned.is_empty() { None } else { consumer.position().ok() };
             let come_to = come_to.iter().flat_map(TopicPartitionList::elements);
             for at in come_to {
-                if let (Some(input), Offset::Offset(offset)) = (self.input(at.topic()), at.offset())
+                if let (Some(input), Offset::Offset(offset)) =
+                    (self.topics.input(at.topic()), at.offset())
                     && let Some(held) = self.assigned.get_mut(&(input, at.partition()))
                 {
                     *held = offset;
@@ -615,9 +560,9 @@ impl Log for KafkaLog {
         }
         self.restore_names = TopicCache::default();
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition_offset(self.topic(source), partition, Offset::Offset(offset))
+        list.add_partition_offset(self.topics.of_source(source), partition, Offset::Offset(offset))
             .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
-        let topic = self.topic(source).to_owned();
+        let topic = self.topics.of_source(source).to_owned();
         if let Some(queue) = &mut self.restore {
             queue.forward(&topic, partition);
             queue
@@ -629,7 +574,7 @@ impl Log for KafkaLog {
     }
 
     fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
-        let topic = self.topic(source).to_owned();
+        let topic = self.topics.of_source(source).to_owned();
         let Some(queue) = &mut self.restore else { return Ok(()) };
         queue.stop_forwarding(&topic, partition);
         if queue.is_idle() {

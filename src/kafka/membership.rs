@@ -17,9 +17,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client_config;
-use super::committer::TopicNames;
 use super::group::{self, Identity};
-use super::log::LoopContext;
+use super::loop_context::LoopContext;
+use super::topic_names::TopicNames;
 use super::{native, protocol};
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Error, Fatal};
@@ -187,13 +187,7 @@ mod tests {
     fn membership(id: &str) -> Membership {
         let mut config = Config::default();
         config.kafka.instance_id = id.to_owned();
-        let topics = TopicNames {
-            inputs: ["a", "b", "c"].map(str::to_owned),
-            changelog: "d".to_owned(),
-            status_changes: "e".to_owned(),
-            dead_letters: "f".to_owned(),
-        };
-        Membership::new(&config, &topics, 3)
+        Membership::new(&config, &TopicNames::configured(&config), 3)
     }
 
     #[test]

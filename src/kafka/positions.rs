@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::client_config::{self, LoggingContext};
 use super::native::{Found, Questions, SOCKET_TIMEOUT_MS, Spec};
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::stream_thread::ports::{Clock as _, CommittedOffset};
+use crate::stream_thread::ports::CommittedOffset;
 
 /// How long an answer may take.
 const PATIENCE_MS: i64 = 20_000;

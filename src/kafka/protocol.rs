@@ -19,10 +19,9 @@ use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::client_config;
 use super::reaper::Reaper;
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, GroupProtocol};
 use crate::error::Fatal;
-use crate::stream_thread::ports::Clock as _;
 
 /// How long the group's coordinator may take.
 const PATIENCE_MS: i64 = 10_000;

@@ -1,7 +1,7 @@
 //! From an assignment to the offsets at which reading starts (rules R1, R5).
 
-use super::ports::{FoundCommit, FoundOffset, Log, OffsetAt, QuestionId, Source};
-use super::slot::InputStart;
+use super::past::InputStart;
+use super::ports::{Bounds, Commits, Log, OffsetAt, QuestionId, Source};
 use crate::shard::Input;
 
 /// How long to wait before a question is put again.
@@ -12,18 +12,20 @@ const ASK_REST_AGAIN_MS: i64 = 1_000;
 /// Assigned partitions whose start is not known yet.
 pub(super) struct Adoption {
     pub partitions: Vec<(Input, i32)>,
-    committed: Answer<FoundCommit>,
-    log_bounds: Answer<FoundOffset>,
+    pub committed: Answer<Commits>,
+    pub log_bounds: Answer<Bounds>,
 }
 
-enum Answer<T> {
+/// What is asked of all of them.
+pub(super) enum Answer<T> {
     Unasked { at_ms: i64 },
     Asked(QuestionId),
-    Known(Vec<T>),
+    Known(T),
 }
 
 impl<T> Answer<T> {
-    fn take(&mut self, id: QuestionId, answer: &mut Option<Result<Vec<T>, String>>, now_ms: i64) {
+    /// Takes the answer, if it is one to this.
+    pub fn take(&mut self, id: QuestionId, answer: &mut Option<Result<T, String>>, now_ms: i64) {
         if !matches!(self, Answer::Asked(question) if *question == id) {
             return;
         }
@@ -60,31 +62,10 @@ impl Adoption {
             let of: Vec<_> = self
                 .partitions
                 .iter()
-                .flat_map(|(input, partition)| {
-                    let source = Source::Input(*input);
-                    [OffsetAt::Start, OffsetAt::HighWatermark].map(|at| (source, *partition, at))
-                })
+                .map(|(input, partition)| (Source::Input(*input), *partition))
                 .collect();
-            self.log_bounds = Answer::Asked(log.ask_offsets(&of));
+            self.log_bounds = Answer::Asked(log.ask_bounds(&of, OffsetAt::Start));
         }
-    }
-
-    pub fn committed(
-        &mut self,
-        id: QuestionId,
-        answer: &mut Option<Result<Vec<FoundCommit>, String>>,
-        now_ms: i64,
-    ) {
-        self.committed.take(id, answer, now_ms);
-    }
-
-    pub fn log_bounds(
-        &mut self,
-        id: QuestionId,
-        answer: &mut Option<Result<Vec<FoundOffset>, String>>,
-        now_ms: i64,
-    ) {
-        self.log_bounds.take(id, answer, now_ms);
     }
 
     /// Takes the partitions of which it is known by now where they are read
@@ -95,30 +76,16 @@ impl Adoption {
         else {
             return Vec::new();
         };
-        let start_of = |(input, partition): &(Input, i32)| {
-            let (.., committed) =
-                committed.iter().find(|(i, p, _)| i == input && p == partition)?;
-            let bound = |wanted| {
-                let is_wanted = |(source, p, at, _): &&FoundOffset| {
-                    *source == Source::Input(*input) && p == partition && *at == wanted
-                };
-                log_bounds.iter().find(is_wanted).map(|(.., offset)| (*offset).max(0))
-            };
+        let mut starts = Vec::new();
+        self.partitions.retain(|&(input, partition)| {
+            let committed = committed.get(&(input, partition));
             // Asked for after the commit was known: no commit is past this end but by
             // hand.
-            let log = bound(OffsetAt::Start)?..=bound(OffsetAt::HighWatermark)?;
-            // Past the end: the log was cut off, or the offset set.
-            let gone = committed.as_ref().is_some_and(|c| !log.contains(&c.offset));
-            let offset = match committed {
-                Some(committed) if !gone => committed.offset,
-                _ => *log.start(),
-            };
-            let (committed, log_end) = (committed.clone(), *log.end());
-            Some((*input, *partition, InputStart { offset, committed, gone, log_end }))
-        };
-        let starts: Vec<_> = self.partitions.iter().filter_map(start_of).collect();
-        let taken = |place: &(Input, i32)| starts.iter().any(|(i, p, _)| (*i, *p) == *place);
-        self.partitions.retain(|place| !taken(place));
+            let bounds = log_bounds.get(&(Source::Input(input), partition));
+            let (Some(committed), Some(bounds)) = (committed, bounds) else { return true };
+            starts.push((input, partition, InputStart::new(committed.clone(), *bounds)));
+            false
+        });
         let at_ms = now_ms + ASK_REST_AGAIN_MS;
         self.committed = Answer::Unasked { at_ms };
         self.log_bounds = Answer::Unasked { at_ms };

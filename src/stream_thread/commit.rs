@@ -6,17 +6,12 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::ports::{
-    Batch, Clock, FoundCommit, Log, Outcome, OutputRecord, OutputTopic, QuestionId, Receipt,
-    ShardBatch, View,
-};
-use super::report::Counts;
-use super::slot::{MarkerAnswer, Slot, Stage};
-use super::{Settings, StreamThread, all_inputs};
+use super::in_flight::{InFlight, InFlightState, Verdict, backoff_ms, pack, verdict};
+use super::ports::{Batch, Commits, Log, Outcome, Receipt, ShardBatch, View};
+use super::slot::{Slot, Stage, all_inputs};
+use super::thread::StreamThread;
+use crate::clock::Clock;
 use crate::error::Fatal;
-use crate::shard::{Outbox, Timestamp, ViewWrite};
-use crate::wire::metadata::ShardMetadata;
-use crate::wire::{changelog, dead_letter, status_changed};
 
 /// How often progress alone is committed (rule C3).
 const PROGRESS_INTERVAL_MS: i64 = 5_000;
@@ -26,170 +21,6 @@ const BROKER_TIME_INTERVAL_MS: i64 = 55_000;
 /// which no more are added.
 const REWRITE_PER_COMMIT: usize = 2_000;
 const VIEW_BACKLOG_HIGH: usize = 10_000;
-
-/// A batch whose fate is not known yet.
-pub(super) struct InFlight {
-    pub batch: Arc<Batch>,
-    pub parts: BTreeMap<i32, Part>,
-    pub submitted_ms: i64,
-    pub attempts: u32,
-    pub state: InFlightState,
-}
-
-pub(super) enum InFlightState {
-    /// The log has it.
-    Submitted,
-    /// To be sent again, as it is.
-    Waiting { until_ms: i64 },
-    /// Committed offsets were asked for, to learn what happened.
-    Resolving(QuestionId),
-    /// They are to be asked for.
-    Unresolved { ask_ms: i64 },
-}
-
-/// What follows the commit of one shard's part.
-pub(super) struct Part {
-    pub epoch: u64,
-    pub batch: u64,
-    pub view: Vec<ViewWrite>,
-    /// Some rows of a rewrite of the view are still to come.
-    pub rewriting: bool,
-    pub counts: Counts,
-}
-
-/// Turns what a shard has to say into its part of a batch.
-pub(super) fn pack(
-    slot: &mut Slot,
-    outbox: Outbox,
-    rules_fingerprint: u64,
-    settings: &Settings,
-) -> (ShardBatch, Part) {
-    let dead_letters = &settings.dead_letters;
-    let source = settings.cloud_events_source.as_deref();
-    let mut records = Vec::with_capacity(outbox.changelog.len() + outbox.changes.len());
-    let mut counts = Counts::default();
-    for entry in &outbox.changelog {
-        let (key, value) = changelog::encode(entry);
-        records.push(OutputRecord {
-            topic: OutputTopic::Changelog,
-            partition: Some(slot.partition),
-            key: Some(key),
-            value,
-            headers: Vec::new(),
-        });
-    }
-    for change in &outbox.changes {
-        let (key, value) = status_changed::encode(change);
-        *counts.changes.entry((change.previous, change.current)).or_default() += 1;
-        counts.change_instants.push(change.since.max(change.connectivity_since));
-        records.push(OutputRecord {
-            topic: OutputTopic::StatusChanges,
-            partition: None,
-            key: Some(key),
-            value: Some(value),
-            headers: source.map_or_else(Vec::new, |of| status_changed::cloud_event(change, of)),
-        });
-    }
-    if let Some(first) = outbox.dead_letters.first() {
-        warn!(
-            input = first.input.name(),
-            partition = first.partition,
-            offset = first.offset,
-            reason = first.reason.code(),
-            detail = ?first.detail,
-            and_more = outbox.dead_letters.len() - 1,
-            "a record cannot be used and becomes a dead letter; device-status dead-letters list \
-             tells which, and why"
-        );
-    }
-    for letter in &outbox.dead_letters {
-        *counts.dead_letters.entry((letter.input, letter.reason)).or_default() += 1;
-        let topic = &dead_letters.topics[letter.input.index()];
-        let encoded = dead_letter::encode(letter, topic, dead_letters.max_bytes);
-        records.push(OutputRecord {
-            topic: OutputTopic::DeadLetters,
-            partition: None,
-            key: encoded.key,
-            value: encoded.value,
-            headers: encoded.headers,
-        });
-    }
-    let progress = slot.shard.progress();
-    slot.batch += 1;
-    let metadata = ShardMetadata {
-        clock: progress.clock,
-        watermarks: progress.watermarks,
-        epoch: slot.epoch,
-        batch: slot.batch,
-        replay_from: progress.replay_from,
-        rules_fingerprint,
-    };
-    let shard = ShardBatch {
-        partition: slot.partition,
-        records,
-        offsets: slot.positions(),
-        metadata: metadata.encode(),
-    };
-    let part = Part {
-        epoch: slot.epoch,
-        batch: slot.batch,
-        view: outbox.view,
-        rewriting: slot.shard.rewriting_view(),
-        counts,
-    };
-    (shard, part)
-}
-
-/// What the committed offsets say of a batch whose fate nobody told.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It is committed.
-    Happened,
-    /// It is not.
-    DidNot,
-    /// A later owner has committed: what we hold is of the past.
-    Superseded,
-}
-
-/// Compares (epoch, batch) of a shard's part with what is committed (rule C6).
-pub(super) fn verdict(partition: i32, part: &Part, committed: &[FoundCommit]) -> Verdict {
-    let latest = committed
-        .iter()
-        .filter(|(_, p, _)| *p == partition)
-        .filter_map(|(.., committed)| ShardMetadata::decode(&committed.as_ref()?.metadata))
-        .map(|metadata| (metadata.epoch, metadata.batch))
-        .max();
-    match latest {
-        Some((epoch, _)) if epoch > part.epoch => Verdict::Superseded,
-        Some(latest) if latest >= (part.epoch, part.batch) => Verdict::Happened,
-        _ => Verdict::DidNot,
-    }
-}
-
-/// How long to wait before the `attempt`th time, in milliseconds.
-pub(super) fn backoff_ms(attempt: u32) -> i64 {
-    (50_i64 << attempt.min(6)).min(2_000)
-}
-
-/// One past the last changelog record of a partition, if the batch had any.
-pub(super) fn changelog_end(receipt: &Receipt, partition: i32) -> Option<i64> {
-    receipt.changelog_end.iter().find(|(p, _)| *p == partition).map(|(_, end)| *end)
-}
-
-impl Counts {
-    /// Adds what became true with a commit at `now`.
-    pub(super) fn add(&mut self, committed: &Counts, now: Timestamp) {
-        for (key, count) in &committed.changes {
-            *self.changes.entry(*key).or_default() += count;
-        }
-        for (key, count) in &committed.dead_letters {
-            *self.dead_letters.entry(*key).or_default() += count;
-        }
-        let delay_ms = |instant: &Timestamp| now.0.saturating_sub(instant.0).max(0);
-        let seconds = committed.change_instants.iter().map(|at| delay_ms(at) as f64 / 1_000.0);
-        self.change_delay_seconds.extend(seconds);
-    }
-}
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// Commits what is due, or goes on with what is under way (rules C3, C6).
@@ -208,27 +39,26 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         // Unknown it is also after a commit that had to be looked up: what the
         // broker reported of its records is lost.
         let wanted = self.broker_time.wants_report(now_ms, BROKER_TIME_INTERVAL_MS);
-        if wanted && let Some(slot) = self.slots.values_mut().find(|slot| slot.is_running()) {
-            slot.shard.write_epoch();
+        if wanted && let Some(running) = self.slots.values_mut().find_map(Slot::running_mut) {
+            running.shard.write_epoch();
         }
         let rewrite = if self.view.backlog() < VIEW_BACKLOG_HIGH { REWRITE_PER_COMMIT } else { 0 };
         let mut batch = Batch::default();
         let mut parts = BTreeMap::new();
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
-            let progress_due = leaving || now_ms - slot.batched_ms >= PROGRESS_INTERVAL_MS;
-            let output = slot.shard.has_output() || (rewrite > 0 && slot.shard.rewriting_view());
-            let moved =
-                slot.committed.as_ref().is_none_or(|(offsets, _)| *offsets != slot.positions());
+        for running in self.slots.values_mut().filter_map(Slot::running_mut) {
+            let progress_due = leaving || now_ms - running.batched_ms >= PROGRESS_INTERVAL_MS;
+            let shard = &mut running.shard;
+            let output = shard.has_output() || (rewrite > 0 && shard.rewriting_view());
             // The clock of an idle shard moves too, and is worth keeping: a
             // restart then judges from where it had come.
-            if output || progress_due && (moved || !leaving) {
-                slot.batched_ms = now_ms;
-                let outbox = slot.shard.take_outbox(rewrite);
+            if output || progress_due && (!leaving || running.has_moved()) {
+                running.batched_ms = now_ms;
+                let outbox = running.shard.take_outbox(rewrite);
                 // Nobody's rules, as long as some rows are not settled by ours.
-                let unsettled = slot.shard.is_settling_new_rules();
+                let unsettled = running.shard.is_settling_new_rules();
                 let fingerprint = if unsettled { 0 } else { self.rules_fingerprint };
-                let (shard, part) = pack(slot, outbox, fingerprint, &self.settings);
-                parts.insert(slot.partition, part);
+                let (shard, part) = pack(running, outbox, fingerprint, &self.settings);
+                parts.insert(shard.partition, part);
                 batch.shards.push(shard);
             }
         }
@@ -261,7 +91,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             InFlightState::Waiting { .. } => {
                 let slots = &self.slots;
                 flight.parts.retain(|partition, part| {
-                    slots.get(partition).is_some_and(|slot| slot.epoch == part.epoch)
+                    let running = slots.get(partition).and_then(Slot::running);
+                    running.is_some_and(|running| running.epoch == part.epoch)
                 });
                 if flight.parts.len() < flight.batch.shards.len() {
                     let held = |shard: &&ShardBatch| flight.parts.contains_key(&shard.partition);
@@ -331,25 +162,21 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             let Some(part) = flight.parts.remove(&shard.partition) else { continue };
             self.counts.add(&part.counts, now);
             let Some(slot) = self.slots.get_mut(&shard.partition) else { continue };
-            if slot.epoch != part.epoch {
-                continue;
-            }
+            let applied = slot.marker.applied();
+            let ours = slot.running_mut().filter(|running| running.epoch == part.epoch);
+            let Some(running) = ours else { continue };
             // The view is touched by nobody whose epoch is not in the changelog
             // (rule C7), which the first commit has just done.
-            if slot.committed.is_none() {
-                let applied = match slot.marker {
-                    MarkerAnswer::Known(Some(marker)) => marker.applied,
-                    _ => 0,
-                };
-                self.view.take(shard.partition, slot.epoch, applied);
+            if running.committed.is_none() {
+                self.view.take(shard.partition, running.epoch, applied);
             }
-            slot.committed = Some((shard.offsets, shard.metadata.clone()));
-            if let Some(end) = changelog_end(receipt, shard.partition) {
-                slot.changelog_end = slot.changelog_end.max(end);
+            running.committed = Some((shard.offsets, shard.metadata.clone()));
+            if let Some(end) = receipt.changelog_end.get(&shard.partition) {
+                running.changelog_end = running.changelog_end.max(*end);
             }
             // A rewrite may have become due since the batch was packed.
-            let rewriting = part.rewriting || slot.shard.rewriting_view();
-            let applied = (!rewriting).then_some(slot.changelog_end);
+            let rewriting = part.rewriting || running.shard.rewriting_view();
+            let applied = (!rewriting).then_some(running.changelog_end);
             if !part.view.is_empty() || applied.is_some() {
                 self.view.write(shard.partition, part.view, applied, now);
             }
@@ -357,21 +184,22 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 
     /// Tells from the committed offsets what became of the batch (rule C6).
-    pub(super) fn resolve(&mut self, committed: &[FoundCommit]) {
+    pub(super) fn resolve(&mut self, committed: &Commits) {
         let Some(flight) = &mut self.in_flight else { return };
         let mut happened = false;
         for (partition, part) in &flight.parts {
             // What others have committed since to a shard that we lost may bear
             // the numbers that ours would have had: it tells nothing.
-            let held = self.slots.get_mut(partition).filter(|slot| slot.epoch == part.epoch);
-            let Some(slot) = held else { continue };
+            let Some(slot) = self.slots.get_mut(partition) else { continue };
+            if slot.running().is_none_or(|running| running.epoch != part.epoch) {
+                continue;
+            }
             match verdict(*partition, part, committed) {
                 Verdict::Happened => happened = true,
                 Verdict::DidNot => {}
                 Verdict::Superseded => {
                     warn!(partition, "another owner has committed since; dropping the shard");
                     slot.stage = Stage::Failed;
-                    slot.epoch = 0;
                     self.view.release(*partition);
                 }
             }
@@ -383,38 +211,5 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         } else {
             flight.state = InFlightState::Waiting { until_ms: self.clock.monotonic_ms() };
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::{Input, Timestamp};
-    use crate::stream_thread::ports::CommittedOffset;
-
-    fn part(epoch: u64, batch: u64) -> Part {
-        Part { epoch, batch, view: Vec::new(), rewriting: false, counts: Counts::default() }
-    }
-
-    fn committed(epoch: u64, batch: u64) -> Vec<FoundCommit> {
-        let metadata = ShardMetadata {
-            clock: Timestamp(1),
-            watermarks: [None; 3],
-            epoch,
-            batch,
-            replay_from: Timestamp(0),
-            rules_fingerprint: 7,
-        };
-        let committed = CommittedOffset { offset: 5, metadata: metadata.encode() };
-        vec![(Input::Lifecycle, 3, Some(committed))]
-    }
-
-    #[test]
-    fn a_batch_of_unknown_fate_is_judged_by_its_number() {
-        assert_eq!(verdict(3, &part(8, 2), &committed(8, 2)), Verdict::Happened);
-        assert_eq!(verdict(3, &part(8, 2), &committed(8, 1)), Verdict::DidNot);
-        assert_eq!(verdict(3, &part(8, 2), &committed(7, 9)), Verdict::DidNot);
-        assert_eq!(verdict(3, &part(8, 2), &committed(9, 1)), Verdict::Superseded);
-        assert_eq!(verdict(3, &part(8, 2), &[]), Verdict::DidNot);
     }
 }

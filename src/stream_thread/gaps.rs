@@ -6,30 +6,11 @@
 
 use tracing::error;
 
-use super::StreamThread;
-use super::ports::{Clock, Log, View};
+use super::ports::{Log, View};
 use super::slot::Slot;
+use super::thread::StreamThread;
+use crate::clock::Clock;
 use crate::shard::Input;
-
-/// Offsets of an input that reading passed over, from one that was expected up
-/// to the one that came.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gap {
-    input: Input,
-    from: i64,
-    to: i64,
-}
-
-impl Slot {
-    /// Reading has come to `offset`: there is nothing to read before it any more.
-    pub fn passed_to(&mut self, input: Input, offset: i64) {
-        let from = self.expected[input.index()];
-        if offset > from {
-            self.gaps.push(Gap { input, from, to: offset });
-            self.expected[input.index()] = offset;
-        }
-    }
-}
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// Tells of records that were deleted before they were read. Where the log
@@ -37,13 +18,14 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// that failed, and then looked at later.
     pub(super) fn judge_gaps(&mut self) {
         let Self { log, slots, counts, .. } = self;
-        for slot in slots.values_mut().filter(|slot| !slot.gaps.is_empty()) {
-            let partition = slot.partition;
+        let running = slots.values_mut().filter_map(Slot::running_mut);
+        for running in running.filter(|running| !running.gaps.is_empty()) {
+            let partition = running.shard.partition();
             let starts = Input::ALL.map(|input| {
-                let passed = slot.gaps.iter().any(|gap| gap.input == input);
+                let passed = running.gaps.iter().any(|gap| gap.input == input);
                 passed.then(|| log.log_start(input, partition)).flatten()
             });
-            slot.gaps.retain(|gap| {
+            running.gaps.retain(|gap| {
                 let at = gap.input.index();
                 let Some(start) = starts[at] else { return true };
                 // What came had not been deleted when it was fetched, so a start

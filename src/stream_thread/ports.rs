@@ -1,29 +1,13 @@
-//! The three ports of the loop: [`Log`] (Kafka), [`View`] (Redis) and
-//! [`Clock`]. Production, the tests and the simulator each bring their own.
+//! The ports of the loop besides the [clock](Clock): [`Log`] (Kafka) and [`View`]
+//! (Redis). Production, the tests and the simulator each bring their own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::clock::Clock;
 use crate::error::{Error, Fatal};
 use crate::shard::{DeviceId, Header, Input, Timestamp, ViewWrite};
-
-/// Time, as an input.
-pub trait Clock {
-    /// Milliseconds on a clock that only goes forward, from an arbitrary start.
-    fn monotonic_ms(&self) -> i64;
-    /// The host's idea of the time of day, right or wrong.
-    fn wall(&self) -> Timestamp;
-}
-
-impl<T: Clock + ?Sized> Clock for Arc<T> {
-    fn monotonic_ms(&self) -> i64 {
-        (**self).monotonic_ms()
-    }
-
-    fn wall(&self) -> Timestamp {
-        (**self).wall()
-    }
-}
 
 /// Where a record is read from: one of the inputs, or the shard's own past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,24 +52,32 @@ pub trait Headers: std::fmt::Debug {
     fn to_vec(&self) -> Vec<Header>;
 }
 
-/// Where to look in a partition.
+/// From where on a partition is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetAt {
     /// The log's start.
     Start,
-    /// One past the last record, transactions open or not.
-    HighWatermark,
-    /// One past the last record that a `read_committed` reader may see now.
-    LastStable,
     /// The first record stamped at or after this.
     Time(Timestamp),
 }
 
-/// An offset that was asked for. Negative: there is none.
-pub type FoundOffset = (Source, i32, OffsetAt, i64);
+/// Where the log of a partition begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    /// The offset of [`OffsetAt`]; `end` where no record is stamped that late.
+    pub start: i64,
+    /// One past the last record that a `read_committed` reader may see now.
+    pub stable: i64,
+    /// One past the last record, transactions open or not.
+    pub end: i64,
+}
 
-/// A committed position that was asked for. Absent: nothing is committed.
-pub type FoundCommit = (Input, i32, Option<CommittedOffset>);
+/// Of each partition that is answered, where its log begins and ends.
+pub type Bounds = BTreeMap<(Source, i32), LogBounds>;
+
+/// Of each input partition that was asked for, what is committed; `None`:
+/// nothing.
+pub type Commits = BTreeMap<(Input, i32), Option<CommittedOffset>>;
 
 /// A committed position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,10 +121,10 @@ pub enum LogEvent {
         /// The position reached.
         offset: i64,
     },
-    /// Answer to [`Log::ask_offsets`]. Each partition is answered whole or not at
+    /// Answer to [`Log::ask_bounds`]. Each partition is answered whole or not at
     /// all: where some are not, a [`LogEvent::NoAnswer`] of each comes first, and
     /// where none is, this is an error.
-    Offsets(QuestionId, Result<Vec<FoundOffset>, String>),
+    Bounds(QuestionId, Result<Bounds, String>),
     /// Others of the same question are answered, this partition is not.
     NoAnswer {
         /// Which partition.
@@ -140,8 +132,8 @@ pub enum LogEvent {
         /// Why, with the name of the topic.
         error: String,
     },
-    /// Answer to [`Log::ask_committed`]; absent = nothing committed.
-    Committed(QuestionId, Result<Vec<FoundCommit>, String>),
+    /// Answer to [`Log::ask_committed`].
+    Committed(QuestionId, Result<Commits, String>),
     /// What became of the batch handed to [`Log::submit`].
     Submitted(Outcome),
 }
@@ -173,7 +165,7 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Receipt {
     /// One past the last changelog record of each partition in the batch.
-    pub changelog_end: Vec<(i32, i64)>,
+    pub changelog_end: BTreeMap<i32, i64>,
     /// The latest stamp that the broker put on one of our changelog records,
     /// and when its report reached us, on our monotonic clock (rule T6).
     pub broker_time: Option<(Timestamp, i64)>,
@@ -243,8 +235,8 @@ pub trait Log {
         events: &mut Vec<LogEvent>,
     ) -> Result<(), Error>;
 
-    /// Asks for positions; the answer comes as [`LogEvent::Offsets`].
-    fn ask_offsets(&mut self, of: &[(Source, i32, OffsetAt)]) -> QuestionId;
+    /// Asks where logs begin and end; the answer comes as [`LogEvent::Bounds`].
+    fn ask_bounds(&mut self, of: &[(Source, i32)], from: OffsetAt) -> QuestionId;
 
     /// Asks for committed positions, once no transaction can still move them
     /// (require-stable, rule R1); the answer comes as [`LogEvent::Committed`].

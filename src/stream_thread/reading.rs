@@ -3,9 +3,12 @@
 
 use tracing::{error, info, warn};
 
-use super::ports::{Clock, FoundOffset, Log, OffsetAt, RecordRef, Source, View};
-use super::slot::{Slot, Stage};
-use super::{Settings, StreamThread, all_inputs};
+use super::ports::{Bounds, Log, OffsetAt, RecordRef, Source, View};
+use super::running::Running;
+use super::settings::Settings;
+use super::slot::{Slot, all_inputs};
+use super::thread::StreamThread;
+use crate::clock::Clock;
 use crate::error::{Error, Fatal};
 use crate::shard::{
     Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Queued, Timestamp,
@@ -25,11 +28,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if self.now().broker.is_none() {
             return;
         }
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running() && !slot.reads) {
-            match self.log.resume(&all_inputs(slot.partition)) {
-                Ok(()) => slot.reads = true,
+        let running = self.slots.values_mut().filter_map(Slot::running_mut);
+        for running in running.filter(|running| !running.reads) {
+            let partition = running.shard.partition();
+            match self.log.resume(&all_inputs(partition)) {
+                Ok(()) => running.reads = true,
                 Err(error) => {
-                    let partition = slot.partition;
                     warn!(partition, %error, "the shard cannot be read from yet; it is tried again");
                 }
             }
@@ -39,11 +43,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// Says which inputs the others go on without (rule T4).
     pub(super) fn tell_silence(&mut self) {
         let idle_ms = self.settings.rules.max_input_idle_ms;
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
+        for running in self.slots.values_mut().filter_map(Slot::running_mut) {
             for input in Input::ALL {
-                let passed_over = slot.shard.is_passed_over(input);
-                let told = std::mem::replace(&mut slot.passed_over[input.index()], passed_over);
-                let (partition, input) = (slot.partition, input.name());
+                let passed_over = running.shard.is_passed_over(input);
+                let reading = &mut running.inputs[input.index()];
+                let told = std::mem::replace(&mut reading.passed_over, passed_over);
+                let (partition, input) = (running.shard.partition(), input.name());
                 match (told, passed_over) {
                     (false, true) => warn!(
                         partition,
@@ -68,19 +73,17 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             return;
         }
         let mut of = Vec::new();
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
-            slot.expected_when_asked = Some(slot.expected);
-            for input in Input::ALL {
-                let source = Source::Input(input);
-                of.push((source, slot.partition, OffsetAt::HighWatermark));
-                of.push((source, slot.partition, OffsetAt::LastStable));
+        for running in self.slots.values_mut().filter_map(Slot::running_mut) {
+            for (input, reading) in Input::ALL.into_iter().zip(&mut running.inputs) {
+                reading.expected_when_asked = Some(reading.expected);
+                of.push((Source::Input(input), running.shard.partition()));
             }
         }
         if of.is_empty() {
             return;
         }
         self.ends_asked_ms = now.monotonic_ms;
-        self.ends = Some((self.log.ask_offsets(&of), now.broker));
+        self.ends = Some((self.log.ask_bounds(&of, OffsetAt::Start), now.broker));
     }
 
     /// Something waits for the ends: a shard that begins to run, or all of them
@@ -94,7 +97,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     pub(super) fn learn_ends(
         &mut self,
         asked_at: Option<Timestamp>,
-        answer: Result<Vec<FoundOffset>, String>,
+        answer: Result<Bounds, String>,
     ) -> Result<(), Fatal> {
         let found = match answer {
             Ok(found) => found,
@@ -109,31 +112,21 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 return Ok(());
             }
         };
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
-            // A broker answers, and what it appends after that may be here first.
-            let Some(read) = slot.expected_when_asked else { continue };
-            for (input, read) in Input::ALL.into_iter().zip(read) {
-                let find = |wanted| {
-                    found
-                        .iter()
-                        .find(|(source, partition, at, _)| {
-                            *source == Source::Input(input)
-                                && *partition == slot.partition
-                                && *at == wanted
-                        })
-                        .map(|(.., offset)| *offset)
-                };
-                let (Some(high), Some(stable)) =
-                    (find(OffsetAt::HighWatermark), find(OffsetAt::LastStable))
+        for running in self.slots.values_mut().filter_map(Slot::running_mut) {
+            for input in Input::ALL {
+                let place = (Source::Input(input), running.shard.partition());
+                let reading = &mut running.inputs[input.index()];
+                // A broker answers, and what it appends after that may be here first.
+                let (Some(read), Some(log)) = (reading.expected_when_asked, found.get(&place))
                 else {
                     continue;
                 };
-                slot.high_watermarks[input.index()] = Some(high);
-                if high < read {
-                    ended_before(slot, input, read, high)?;
+                reading.end = Some(log.end);
+                if log.end < read {
+                    ended_before(running, input, read, log.end)?;
                 } else {
-                    slot.ended_before[input.index()] = 0;
-                    slot.shard.learn_end(input, asked_at, high, stable);
+                    reading.ended_before = 0;
+                    running.shard.learn_end(input, asked_at, log.end, log.stable);
                 }
             }
         }
@@ -146,18 +139,19 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     pub(super) fn balance_read_ahead(&mut self) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         let read_ahead = self.read_ahead();
-        for slot in self.slots.values_mut().filter(|slot| slot.is_running()) {
+        for running in self.slots.values_mut().filter_map(Slot::running_mut) {
             for input in Input::ALL {
-                let buffered = slot.shard.buffered_bytes(input);
-                let paused = &mut slot.paused[input.index()];
-                let waits_for_more = slot.shard.waits_for_more(input);
+                let shard = &mut running.shard;
+                let buffered = shard.buffered_bytes(input);
+                let paused = &mut running.inputs[input.index()].paused;
+                let waits_for_more = shard.waits_for_more(input);
                 if !*paused && buffered > read_ahead.high_bytes && !waits_for_more {
                     *paused = true;
-                    pause.push((input, slot.partition));
-                    slot.shard.forget_evidence(input);
+                    pause.push((input, shard.partition()));
+                    shard.forget_evidence(input);
                 } else if *paused && (buffered < read_ahead.low_bytes || waits_for_more) {
                     *paused = false;
-                    resume.push((input, slot.partition));
+                    resume.push((input, shard.partition()));
                 }
             }
         }
@@ -172,11 +166,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     /// How far an input may be read ahead, given what waits of all of them.
     fn read_ahead(&self) -> ReadAhead {
-        let running = self.slots.values().filter(|slot| slot.is_running());
+        let running = self.slots.values().filter_map(Slot::running);
         let (mut inputs, mut bytes) = (0, 0);
-        for slot in running {
+        for running in running {
             inputs += Input::ALL.len();
-            bytes += Input::ALL.map(|input| slot.shard.buffered_bytes(input)).iter().sum::<usize>();
+            bytes +=
+                Input::ALL.map(|input| running.shard.buffered_bytes(input)).iter().sum::<usize>();
         }
         ReadAhead::of(self.settings.read_ahead_max_bytes, inputs, bytes)
     }
@@ -215,10 +210,10 @@ impl ReadAhead {
 
 /// An input ends before what had been read of it when its end was asked for: this
 /// is another log, and what is in it is unread, wherever we stand (rule T1).
-fn ended_before(slot: &mut Slot, input: Input, read: i64, end: i64) -> Result<(), Fatal> {
-    slot.shard.forget_evidence(input);
-    let partition = slot.partition;
-    let times = &mut slot.ended_before[input.index()];
+fn ended_before(running: &mut Running, input: Input, read: i64, end: i64) -> Result<(), Fatal> {
+    running.shard.forget_evidence(input);
+    let partition = running.shard.partition();
+    let times = &mut running.inputs[input.index()].ended_before;
     *times += 1;
     if *times == 1 {
         error!(
@@ -241,12 +236,17 @@ fn ended_before(slot: &mut Slot, input: Input, read: i64, end: i64) -> Result<()
 }
 
 /// Decodes a record and puts it in line.
-pub(super) fn offer(slot: &mut Slot, input: Input, record: &RecordRef<'_>, settings: &Settings) {
-    if !matches!(slot.stage, Stage::Running) || record.offset < slot.expected[input.index()] {
+pub(super) fn offer(
+    running: &mut Running,
+    input: Input,
+    record: &RecordRef<'_>,
+    settings: &Settings,
+) {
+    if record.offset < running.inputs[input.index()].expected {
         return;
     }
-    slot.passed_to(input, record.offset);
-    slot.expected[input.index()] = record.offset + 1;
+    running.passed_to(input, record.offset);
+    running.inputs[input.index()].expected = record.offset + 1;
     let content = match check(input, record, settings) {
         Ok(event) => Content::Event(event),
         Err(refusal) => Content::Bad(Box::new(DeadLetter {
@@ -267,7 +267,7 @@ pub(super) fn offer(slot: &mut Slot, input: Input, record: &RecordRef<'_>, setti
         stamped_by_broker: record.stamped_by_broker,
         content,
     };
-    slot.shard.offer(input, queued);
+    running.shard.offer(input, queued);
 }
 
 fn check(input: Input, record: &RecordRef<'_>, settings: &Settings) -> Result<Event, Refusal> {
@@ -291,7 +291,7 @@ fn check(input: Input, record: &RecordRef<'_>, settings: &Settings) -> Result<Ev
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream_thread::READ_AHEAD_MAX_BYTES;
+    use crate::stream_thread::settings::READ_AHEAD_MAX_BYTES;
 
     #[test]
     fn a_thread_of_many_inputs_reads_no_more_ahead_than_one_of_few() {

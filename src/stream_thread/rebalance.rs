@@ -4,23 +4,19 @@
 use tracing::{error, info, warn};
 
 use super::adoption::Adoption;
-use super::ports::{Clock, Log, View};
+use super::ports::{Log, View};
 use super::restore::Restore;
-use super::slot::{Slot, Stage, Suspended};
-use super::{RELEASE_LIMIT_MS, STOP_LIMIT_MS, StreamThread, all_inputs};
-use crate::shard::{Input, Shard};
+use super::slot::{Slot, Stage, all_inputs};
+use super::thread::{Release, StreamThread};
+use crate::clock::Clock;
+use crate::shard::Input;
 
-/// Partitions the group wants back, until they are committed.
-pub(super) struct Release {
-    partitions: Vec<(Input, i32)>,
-    since_ms: i64,
-}
-
-impl Release {
-    pub fn holds(&self, partition: i32) -> bool {
-        self.partitions.iter().any(|(_, p)| *p == partition)
-    }
-}
+/// How long partitions the group wants back are kept for a last commit.
+const RELEASE_LIMIT_MS: i64 = 30_000;
+/// The same from the beginning of a stop, also for what was asked back before
+/// it: with the time it takes to leave the group and to tell
+/// Redis the rest, less than the 30 s that Kubernetes gives by default.
+const STOP_LIMIT_MS: i64 = 15_000;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     pub(super) fn on_assigned(&mut self, partitions: Vec<(Input, i32)>) {
@@ -90,13 +86,14 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         "what was to be read next is not in the log any more: going on from its start"
                     );
                 }
-                let rules = &self.settings.rules;
                 let view = &mut self.view;
                 let slot = self.slots.entry(partition).or_insert_with(|| {
                     view.ask_marker(partition);
-                    Slot::new(partition, Shard::new(partition, rules.clone()), now_ms)
+                    Slot::new(partition, now_ms)
                 });
-                slot.inputs[input.index()] = Some(start);
+                if let Stage::Created(created) = &mut slot.stage {
+                    created.inputs[input.index()] = Some(start);
+                }
             }
             self.begin_restores();
         }
@@ -106,34 +103,29 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let now_ms = self.clock.monotonic_ms();
         let mut resumed = false;
         for slot in self.slots.values_mut() {
-            let complete = slot.inputs.iter().all(Option::is_some);
-            if !complete || !matches!(slot.stage, Stage::Created) {
-                continue;
-            }
-            match self.suspended.remove(&slot.partition) {
-                Some(kept) if kept.is_current(&slot.inputs) => {
-                    info!(partition = slot.partition, "shard resumed without a restore");
-                    slot.shard = kept.shard;
-                    slot.epoch = kept.epoch;
-                    slot.batch = kept.batch;
-                    slot.expected = kept.committed.0;
-                    slot.committed = Some(kept.committed);
-                    slot.changelog_end = kept.changelog_end;
-                    slot.stage = Stage::Running;
+            let Stage::Created(created) = &mut slot.stage else { continue };
+            let [Some(_), Some(_), Some(_)] = &created.inputs else { continue };
+            let starts = std::mem::take(&mut created.inputs).map(Option::unwrap_or_default);
+            let partition = slot.partition;
+            match self.suspended.remove(&partition) {
+                Some(kept) if kept.is_current(&starts) => {
+                    info!(partition, "shard resumed without a restore");
+                    slot.stage = Stage::Running(Box::new(kept.resume(now_ms)));
                     resumed = true;
                 }
                 _ => {
-                    for input in slot.mark_forgotten() {
+                    let mut restore = Restore::new(partition, starts, &self.settings, now_ms);
+                    for input in restore.past.mark_forgotten() {
                         self.counts.offsets_gone[input.index()] += 1;
                         error!(
-                            partition = slot.partition,
+                            partition,
                             input = input.name(),
                             "nothing is committed of this input, though it is of the others: its \
                              topic was made anew, or the offset was deleted. Going on from the \
                              log's start"
                         );
                     }
-                    slot.stage = Stage::Restoring(Restore::new(slot.metadata(), now_ms));
+                    slot.stage = Stage::Restoring(Box::new(restore));
                 }
             }
         }
@@ -156,11 +148,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             None => now_ms - release.since_ms > RELEASE_LIMIT_MS,
         };
         let unsaid = self.in_flight.is_some()
-            || self.slots.values().any(|slot| {
-                release.holds(slot.partition)
-                    && slot.is_running()
-                    && (slot.shard.has_output()
-                        || slot.committed.as_ref().is_none_or(|(o, _)| *o != slot.positions()))
+            || self.slots.values().filter_map(Slot::running).any(|running| {
+                release.holds(running.shard.partition())
+                    && (running.shard.has_output() || running.has_moved())
             });
         if unsaid && !late {
             return;
@@ -202,22 +192,18 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 let _ = self.log.stop_restore(source, partition);
             }
             for input in Input::ALL {
-                let assigned = slot.inputs[input.index()].is_some();
-                if assigned && !partitions.contains(&(input, partition)) {
+                if slot.has(input) && !partitions.contains(&(input, partition)) {
                     orphans.push((input, partition));
                 }
             }
             let keep = self.settings.suspend && everything_committed && !self.stopping();
-            if keep
-                && slot.is_running()
-                && slot.shard.is_at_rest()
-                && let Some(committed) = slot.committed
+            if let Stage::Running(mut running) = slot.stage
+                && keep
+                && running.shard.is_at_rest()
+                && running.committed.is_some()
             {
-                let mut shard = slot.shard;
-                shard.rewind();
-                let (epoch, batch, changelog_end) = (slot.epoch, slot.batch, slot.changelog_end);
-                let kept = Suspended { shard, epoch, batch, committed, changelog_end };
-                self.suspended.insert(partition, kept);
+                running.shard.rewind();
+                self.suspended.insert(partition, running);
             } else if !self.stopping() && !self.suspended.contains_key(&partition) {
                 // Of a suspended shard the view goes on being written, whatever
                 // becomes of the slot in which it waits for its inputs (rule R7).

@@ -86,6 +86,21 @@ pub struct Counts {
     pub kafka_error: Option<String>,
 }
 
+impl Counts {
+    /// Adds what became true with a commit at `now`.
+    pub(super) fn add(&mut self, committed: &Counts, now: Timestamp) {
+        for (key, count) in &committed.changes {
+            *self.changes.entry(*key).or_default() += count;
+        }
+        for (key, count) in &committed.dead_letters {
+            *self.dead_letters.entry(*key).or_default() += count;
+        }
+        let delay_ms = |instant: &Timestamp| now.0.saturating_sub(instant.0).max(0);
+        let seconds = committed.change_instants.iter().map(|at| delay_ms(at) as f64 / 1_000.0);
+        self.change_delay_seconds.extend(seconds);
+    }
+}
+
 /// A status and a connectivity.
 pub type Shown = (Status, Connectivity);
 

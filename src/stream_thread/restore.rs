@@ -1,33 +1,39 @@
 //! Restoring a shard, in steps within the loop (rules R1, R2, R4).
 //!
 //! ```text
-//! marker → bounds → stable → changelog → replay bounds → replay → running
+//! marker → bounds → changelog → replay bounds → replay → running
 //! ```
 
 use tracing::{error, info, warn};
 
-use super::Settings;
-use super::ports::{Delivery, FoundOffset, Log, OffsetAt, QuestionId, RecordRef, Source};
+use super::past::{InputStart, Past};
+use super::ports::{Bounds, Log, LogBounds, OffsetAt, QuestionId, RecordRef, Source};
 use super::replay::Replay;
-use super::slot::{MarkerAnswer, Slot, Stage, next_epoch};
+use super::running::Running;
+use super::settings::Settings;
 use crate::error::{Error, Fatal};
-use crate::shard::{Input, Rules, Shard, Start, Timestamp};
+use crate::shard::{Input, Timestamp};
 use crate::wire::changelog;
-use crate::wire::metadata::ShardMetadata;
 
 /// How long a restore waits for the view's marker: without it the whole shard
 /// is rewritten, which is right and only costs Redis some work.
-const MARKER_PATIENCE_MS: i64 = 2_000;
+pub(super) const MARKER_PATIENCE_MS: i64 = 2_000;
 /// How long to wait before a question is put again.
 const ASK_AGAIN_MS: i64 = 100;
 /// How often a restore tells how it gets on.
 const LOGGED_EVERY_MS: i64 = 5_000;
+const HEARTBEATS: Source = Source::Input(Input::Heartbeats);
 
 /// How far a restore has come.
 pub(super) struct Restore {
+    pub past: Past,
+    /// How many records were read.
+    pub read: u64,
+    /// How many offsets of what is being read are still to come.
+    pub to_read: u64,
     step: Step,
-    /// What the group had committed for the shard.
-    metadata: Option<ShardMetadata>,
+    /// One past the last record of the changelog, once it is told.
+    changelog_end: Option<i64>,
     started_ms: i64,
     logged_ms: i64,
 }
@@ -35,45 +41,45 @@ pub(super) struct Restore {
 enum Step {
     /// Waiting for the view's marker, before the changelog is read.
     Marker,
-    /// Asked where the changelog begins and ends.
-    Bounds(QuestionId),
-    /// To be asked again after a failure.
-    BoundsAgain { at_ms: i64 },
-    /// The end is known; a transaction may still be open before it.
-    Stable { question: Option<QuestionId>, again_ms: i64, bounds: Bounds },
-    /// Reading the changelog.
-    Changelog { bounds: Bounds },
-    /// Asked where the heartbeats of the replay window lie; to be asked from
-    /// the given time on.
-    ReplayBounds { question: Option<QuestionId>, again_ms: i64 },
+    /// Asking where the changelog begins and ends, until no transaction is open
+    /// before the end that was told first.
+    Bounds(Question),
+    /// Reading the changelog, up to an offset.
+    Changelog { end: i64 },
+    /// Asking where the heartbeats of the replay window lie.
+    ReplayBounds(Question),
     /// Reading heartbeats that the clock has seen, up to an offset.
     Replay { until: i64, which: Replay },
     /// Everything is read.
     Done,
 }
 
-#[derive(Clone, Copy)]
-struct Bounds {
-    changelog_start: i64,
-    changelog_end: i64,
+enum Question {
+    Unasked { at_ms: i64 },
+    Asked(QuestionId),
 }
 
 /// What the loop must know to restore any shard.
 pub(super) struct RestoreContext<'a> {
     pub now_ms: i64,
-    pub wall: Timestamp,
-    pub rules_fingerprint: u64,
-    pub rules: &'a Rules,
-    /// The greatest epoch that any shard of this thread was given.
-    pub last_epoch: Option<u64>,
+    pub settings: &'a Settings,
     pub log: &'a mut dyn Log,
 }
 
 impl Restore {
-    pub fn new(slot_metadata: Option<ShardMetadata>, now_ms: i64) -> Restore {
+    /// Of a shard whose inputs are read from here.
+    pub fn new(
+        partition: i32,
+        starts: [InputStart; Input::ALL.len()],
+        settings: &Settings,
+        now_ms: i64,
+    ) -> Restore {
         Restore {
+            past: Past::new(partition, &settings.rules, starts),
+            read: 0,
+            to_read: 0,
             step: Step::Marker,
-            metadata: slot_metadata,
+            changelog_end: None,
             started_ms: now_ms,
             logged_ms: now_ms,
         }
@@ -83,233 +89,279 @@ impl Restore {
     pub fn reading(&self) -> Option<Source> {
         match self.step {
             Step::Changelog { .. } => Some(Source::Changelog),
-            Step::Replay { .. } => Some(Source::Input(Input::Heartbeats)),
+            Step::Replay { .. } => Some(HEARTBEATS),
             _ => None,
         }
     }
-}
 
-/// Moves a restore on, as far as it goes without waiting. Answers whether the
-/// shard may run.
-///
-/// # Errors
-/// [`Error::Retriable`] to try again; anything else ends this restore.
-pub(super) fn advance(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Result<bool, Error> {
-    loop {
-        let partition = slot.partition;
-        let replay = replayed(slot, context.rules);
-        let Stage::Restoring(restore) = &mut slot.stage else { return Ok(false) };
-        match &mut restore.step {
-            Step::Marker => {
-                if let MarkerAnswer::Awaited { since_ms } = slot.marker {
-                    if context.now_ms - since_ms < MARKER_PATIENCE_MS {
-                        return Ok(false);
+    fn partition(&self) -> i32 {
+        self.past.shard.partition()
+    }
+
+    /// Moves on, as far as it goes without waiting; `has_marker` says whether the
+    /// view's marker is waited for no more. Answers whether the shard may run.
+    ///
+    /// # Errors
+    /// [`Error::Retriable`] to try again; anything else ends this restore.
+    pub fn advance(
+        &mut self,
+        has_marker: bool,
+        context: &mut RestoreContext<'_>,
+    ) -> Result<bool, Error> {
+        let (now_ms, partition) = (context.now_ms, self.partition());
+        loop {
+            match &mut self.step {
+                Step::Marker if has_marker => {
+                    self.step = Step::Bounds(Question::Unasked { at_ms: now_ms });
+                }
+                Step::Bounds(question @ Question::Unasked { .. }) if question.is_due(now_ms) => {
+                    let of = [(Source::Changelog, partition)];
+                    *question = Question::Asked(context.log.ask_bounds(&of, OffsetAt::Start));
+                }
+                Step::Changelog { .. } | Step::Replay { .. } if self.to_read == 0 => {
+                    let source = self.reading();
+                    self.step = match self.step {
+                        Step::Changelog { .. } => {
+                            Step::ReplayBounds(Question::Unasked { at_ms: now_ms })
+                        }
+                        _ => Step::Done,
+                    };
+                    if let Some(source) = source {
+                        context.log.stop_restore(source, partition)?;
                     }
-                    slot.marker = MarkerAnswer::Known(None);
                 }
-                restore.step = Step::BoundsAgain { at_ms: context.now_ms };
-            }
-            Step::BoundsAgain { at_ms } => {
-                if context.now_ms < *at_ms {
+                Step::Changelog { .. } | Step::Replay { .. } => {
+                    if now_ms - self.logged_ms >= LOGGED_EVERY_MS {
+                        self.logged_ms = now_ms;
+                        info!(
+                            partition,
+                            records = self.read,
+                            to_go = self.to_read,
+                            rows = self.past.shard.rows(),
+                            "restoring"
+                        );
+                    }
                     return Ok(false);
                 }
-                let of = [
-                    (Source::Changelog, partition, OffsetAt::Start),
-                    (Source::Changelog, partition, OffsetAt::HighWatermark),
-                ];
-                restore.step = Step::Bounds(context.log.ask_offsets(&of));
-            }
-            Step::Bounds(_) => return Ok(false),
-            Step::Stable { question: Some(_), .. } => return Ok(false),
-            Step::Stable { question, again_ms, .. } => {
-                if context.now_ms < *again_ms {
-                    return Ok(false);
+                Step::ReplayBounds(question) if question.is_due(now_ms) => {
+                    match self.past.replay(&context.settings.rules) {
+                        Some(Replay { from, .. }) => {
+                            let of = [(HEARTBEATS, partition)];
+                            *question = Question::Asked(context.log.ask_bounds(&of, from));
+                        }
+                        None => self.step = Step::Done,
+                    }
                 }
-                let of = [(Source::Changelog, partition, OffsetAt::LastStable)];
-                *question = Some(context.log.ask_offsets(&of));
+                Step::Marker | Step::Bounds(_) | Step::ReplayBounds(_) => return Ok(false),
+                Step::Done => return Ok(true),
             }
-            Step::Changelog { .. } | Step::Replay { .. } => {
-                if context.now_ms - restore.logged_ms >= LOGGED_EVERY_MS {
-                    restore.logged_ms = context.now_ms;
-                    info!(
+        }
+    }
+
+    /// Takes the answer to a question of this restore, if it is one.
+    ///
+    /// # Errors
+    /// [`Error::Retriable`] to begin anew.
+    pub fn answered(
+        &mut self,
+        id: QuestionId,
+        answer: &Result<Bounds, String>,
+        context: &mut RestoreContext<'_>,
+    ) -> Result<(), Error> {
+        let partition = self.partition();
+        let (Step::Bounds(question) | Step::ReplayBounds(question)) = &mut self.step else {
+            return Ok(());
+        };
+        if !matches!(question, Question::Asked(asked) if *asked == id) {
+            return Ok(());
+        }
+        *question = Question::Unasked { at_ms: context.now_ms + ASK_AGAIN_MS };
+        let bounds = match answer {
+            Ok(found) => found,
+            Err(error) => {
+                // The first ones fail where a leader is being elected.
+                if context.now_ms - self.logged_ms >= LOGGED_EVERY_MS {
+                    self.logged_ms = context.now_ms;
+                    warn!(
                         partition,
-                        records = slot.restored,
-                        to_go = slot.to_restore,
-                        rows = slot.shard.rows(),
-                        "restoring"
+                        %error,
+                        "a shard cannot be restored yet: nobody says where its past begins and \
+                         ends. Others go on; look at the brokers that lead the partition"
                     );
                 }
-                return Ok(false);
-            }
-            Step::ReplayBounds { question: Some(_), .. } => return Ok(false),
-            Step::ReplayBounds { question, again_ms } => {
-                let Some(Replay { from, .. }) = replay else {
-                    restore.step = Step::Done;
-                    continue;
-                };
-                if context.now_ms < *again_ms {
-                    return Ok(false);
-                }
-                let heartbeats = Source::Input(Input::Heartbeats);
-                let of = [from, OffsetAt::LastStable].map(|at| (heartbeats, partition, at));
-                *question = Some(context.log.ask_offsets(&of));
-            }
-            Step::Done => {
-                start(slot, context);
-                return Ok(true);
-            }
-        }
-    }
-}
-
-/// Takes the answer to a question of this restore, if it is one.
-pub(super) fn answered(
-    slot: &mut Slot,
-    id: QuestionId,
-    answer: &Result<Vec<FoundOffset>, String>,
-    context: &mut RestoreContext<'_>,
-) -> Result<(), Error> {
-    let partition = slot.partition;
-    let replay = replayed(slot, context.rules);
-    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
-    let is_ours = match &restore.step {
-        Step::Bounds(question) => *question == id,
-        Step::Stable { question, .. } | Step::ReplayBounds { question, .. } => {
-            *question == Some(id)
-        }
-        _ => false,
-    };
-    // The first ones fail where a leader is being elected.
-    if let Err(error) = answer
-        && is_ours
-        && context.now_ms - restore.logged_ms >= LOGGED_EVERY_MS
-    {
-        restore.logged_ms = context.now_ms;
-        warn!(
-            partition,
-            %error,
-            "a shard cannot be restored yet: nobody says where its past begins and ends. Others go \
-             on; look at the brokers that lead the partition"
-        );
-    }
-    let again_ms = context.now_ms + ASK_AGAIN_MS;
-    let find = |found: &[FoundOffset], source: Source, is: fn(OffsetAt) -> bool| {
-        found
-            .iter()
-            .find(|(s, p, at, _)| *s == source && *p == partition && is(*at))
-            .map(|(.., offset)| *offset)
-    };
-    match &mut restore.step {
-        Step::Bounds(question) if *question == id => {
-            let Ok(found) = answer else {
-                restore.step = Step::BoundsAgain { at_ms: again_ms };
                 return Ok(());
-            };
-            let changelog = |is| find(found, Source::Changelog, is).unwrap_or_default();
-            let bounds = Bounds {
-                changelog_start: changelog(|at| at == OffsetAt::Start),
-                changelog_end: changelog(|at| at == OffsetAt::HighWatermark),
-            };
-            slot.changelog_end = bounds.changelog_end;
-            restore.step = Step::Stable { question: None, again_ms: context.now_ms, bounds };
-        }
-        Step::Stable { question, again_ms: again, bounds } if *question == Some(id) => {
-            *question = None;
-            *again = again_ms;
-            let bounds = *bounds;
-            let stable = answer
-                .as_ref()
-                .ok()
-                .and_then(|found| find(found, Source::Changelog, |at| at == OffsetAt::LastStable));
-            // A transaction of the last owner may still be open, or its marker on
-            // its way: the end of what may be read now is not the end (rule R1).
-            if stable.is_some_and(|stable| stable >= bounds.changelog_end) {
-                slot.to_restore =
-                    u64::try_from(bounds.changelog_end - bounds.changelog_start).unwrap_or(0);
-                if bounds.changelog_start < bounds.changelog_end {
-                    restore.step = Step::Changelog { bounds };
-                    context.log.start_restore(
-                        Source::Changelog,
-                        slot.partition,
-                        bounds.changelog_start,
-                    )?;
-                } else {
-                    restore.step = Step::ReplayBounds { question: None, again_ms: context.now_ms };
-                }
             }
+        };
+        if matches!(self.step, Step::Bounds(_)) {
+            let Some(bounds) = bounds.get(&(Source::Changelog, partition)) else { return Ok(()) };
+            self.learn_changelog(*bounds, context)
+        } else {
+            let Some(bounds) = bounds.get(&(HEARTBEATS, partition)) else { return Ok(()) };
+            self.learn_heartbeats(*bounds, context)
         }
-        Step::ReplayBounds { question, again_ms: again } if *question == Some(id) => {
-            let Ok(found) = answer else {
-                *question = None;
-                *again = again_ms;
-                return Ok(());
-            };
-            let Some(which) = replay else { return Ok(()) };
-            let at = |wanted| {
-                found.iter().find(|(_, p, at, _)| *p == partition && *at == wanted).map(|f| f.3)
-            };
-            let end = at(OffsetAt::LastStable).unwrap_or_default();
-            let until = which.until(end);
-            match at(which.from).filter(|from| (0..until).contains(from)) {
-                Some(from) => {
-                    slot.to_restore = u64::try_from(until - from).unwrap_or_default();
-                    restore.step = Step::Replay { until, which };
-                    let heartbeats = Source::Input(Input::Heartbeats);
-                    context.log.start_restore(heartbeats, partition, from)?;
-                }
-                None => restore.step = Step::Done,
-            }
-        }
-        _ => {}
     }
-    Ok(())
-}
 
-/// Takes a record of the restore.
-///
-/// # Errors
-/// [`Error::Corrupted`] if the shard cannot be restored; [`Error::Fatal`] if it
-/// must not be.
-pub(super) fn record(
-    slot: &mut Slot,
-    delivery: Delivery,
-    record: &RecordRef<'_>,
-    settings: &Settings,
-) -> Result<(), Error> {
-    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
-    match (&restore.step, delivery) {
-        (Step::Changelog { .. }, Delivery::Restore(Source::Changelog)) => {
-            slot.restored += 1;
-            belongs_here(record, settings)?;
-            let entry = changelog::decode(record.key, record.value).map_err(|error| {
-                Error::Corrupted(format!("changelog offset {}: {error}", record.offset))
-            })?;
-            let applied = match slot.marker {
-                MarkerAnswer::Known(Some(marker)) => marker.applied,
-                _ => 0,
-            };
-            if let Some(entry) = entry {
-                slot.shard.restore_entry(entry, record.offset >= applied);
-            }
+    fn learn_changelog(
+        &mut self,
+        bounds: LogBounds,
+        context: &mut RestoreContext<'_>,
+    ) -> Result<(), Error> {
+        let end = *self.changelog_end.get_or_insert(bounds.end);
+        // A transaction of the last owner may still be open, or its marker on
+        // its way: the end of what may be read now is not the end (rule R1).
+        if bounds.stable < end {
+            return Ok(());
         }
-        (Step::Replay { until, which }, Delivery::Restore(Source::Input(Input::Heartbeats)))
-            if record.offset < *until =>
-        {
-            if !which.has_seen(record) {
-                if record.stamped_by_broker {
+        self.to_read = between(bounds.start, end);
+        if self.to_read == 0 {
+            self.step = Step::ReplayBounds(Question::Unasked { at_ms: context.now_ms });
+            return Ok(());
+        }
+        self.step = Step::Changelog { end };
+        context.log.start_restore(Source::Changelog, self.partition(), bounds.start)
+    }
+
+    fn learn_heartbeats(
+        &mut self,
+        bounds: LogBounds,
+        context: &mut RestoreContext<'_>,
+    ) -> Result<(), Error> {
+        let Some(which) = self.past.replay(&context.settings.rules) else { return Ok(()) };
+        let until = which.until(bounds.stable);
+        self.to_read = between(bounds.start, until);
+        if self.to_read == 0 {
+            self.step = Step::Done;
+            return Ok(());
+        }
+        self.step = Step::Replay { until, which };
+        context.log.start_restore(HEARTBEATS, self.partition(), bounds.start)
+    }
+
+    /// Takes a record; the view has what the changelog says before `applied`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupted`] if the shard cannot be restored; [`Error::Fatal`] if it
+    /// must not be.
+    pub fn record(
+        &mut self,
+        source: Source,
+        record: &RecordRef<'_>,
+        applied: i64,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        match &self.step {
+            Step::Changelog { .. } if source == Source::Changelog => {
+                self.read += 1;
+                belongs_here(record, settings)?;
+                let unwritten = record.offset >= applied;
+                self.past.take_changelog(record.key, record.value, record.offset, unwritten)?;
+            }
+            Step::Replay { until, which } if source == HEARTBEATS && record.offset < *until => {
+                if which.has_seen(record) {
+                    self.read += 1;
+                    let format = settings.formats[Input::Heartbeats.index()];
+                    which.replay(&mut self.past.shard, record, format);
+                } else if record.stamped_by_broker {
                     // Nor have any that follow been seen.
-                    slot.to_restore = 0;
+                    self.to_read = 0;
                     return Ok(());
                 }
-                return reached(slot, delivery, record.offset + 1);
             }
-            slot.restored += 1;
-            let format = settings.formats[Input::Heartbeats.index()];
-            which.replay(&mut slot.shard, record, format);
+            _ => {}
         }
-        _ => {}
+        self.reached(source, record.offset + 1);
+        Ok(())
     }
-    reached(slot, delivery, record.offset + 1)
+
+    /// Reading has come to `offset`.
+    pub fn reached(&mut self, source: Source, offset: i64) {
+        match self.step {
+            Step::Changelog { end } if source == Source::Changelog => {
+                self.to_read = between(offset, end);
+            }
+            Step::Replay { until, .. } if source == HEARTBEATS => {
+                self.to_read = between(offset, until);
+            }
+            _ => {}
+        }
+    }
+
+    /// Drops what has been read so far, to read it again.
+    pub fn begin_anew(&mut self, context: &mut RestoreContext<'_>) {
+        if let Some(source) = self.reading() {
+            let _ = context.log.stop_restore(source, self.partition());
+        }
+        let starts = std::mem::take(&mut self.past.starts);
+        *self = Restore::new(self.partition(), starts, context.settings, context.now_ms);
+        self.step = Step::Bounds(Question::Unasked { at_ms: context.now_ms + ASK_AGAIN_MS });
+    }
+
+    /// The restore is complete: the shard runs, for an owner of an epoch after
+    /// these. `has_marker`: the view has a marker, so that it need not be rewritten.
+    pub fn run(
+        self: Box<Self>,
+        last_epoch: Option<u64>,
+        wall: Timestamp,
+        has_marker: bool,
+        settings: &Settings,
+        now_ms: i64,
+    ) -> Running {
+        let Restore { mut past, read, changelog_end, started_ms, .. } = *self;
+        let (partition, metadata) = (past.shard.partition(), past.metadata());
+        let known = past.shard.last_epoch().max(metadata.as_ref().map(|m| m.epoch));
+        let epoch = next_epoch(known.max(last_epoch), wall);
+        let gone = past.starts.iter().any(|start| start.gone);
+        if gone || (metadata.is_none() && past.shard.rows() > 0) {
+            error!(
+                partition,
+                positions = ?past.positions(),
+                "committed offsets, or what was committed beside them, are gone: going on from \
+                 these positions. Unless an operator reset them, raise offsets.retention.minutes \
+                 and the retention of the inputs"
+            );
+        }
+        if metadata.is_some() && past.shard.last_epoch().is_none() {
+            // Every owner's first transaction writes an epoch.
+            error!(
+                partition,
+                "the changelog was emptied: what is known of the devices is lost but for what \
+                 comes anew. See \"restoring from nothing\" in docs/operations.md"
+            );
+        }
+        let mut start = past.start(epoch, &settings.rules);
+        start.rules_changed = past.has_other_rules(settings.rules.fingerprint());
+        start.rewrite_view = !has_marker;
+        past.shard.start(start);
+        info!(
+            partition,
+            epoch,
+            rows = past.shard.rows(),
+            records = read,
+            took_ms = now_ms - started_ms,
+            "shard running"
+        );
+        let changelog_end = changelog_end.unwrap_or_default();
+        let mut running = Running::new(past.shard, epoch, changelog_end, now_ms);
+        running.restored = read;
+        running
+    }
+}
+
+impl Question {
+    fn is_due(&self, now_ms: i64) -> bool {
+        matches!(self, Question::Unasked { at_ms } if *at_ms <= now_ms)
+    }
+}
+
+/// How many offsets there are from one to another, which may lie before it.
+fn between(from: i64, to: i64) -> u64 {
+    u64::try_from(to - from).unwrap_or_default()
+}
+
+/// The greater of the wall clock and one past the last epoch (rule C7).
+fn next_epoch(last: Option<u64>, wall: Timestamp) -> u64 {
+    let wall = u64::try_from(wall.0).unwrap_or_default();
+    wall.max(last.map_or(0, |last| last.saturating_add(1)))
 }
 
 /// Refuses a row that was written when there was another number of partitions:
@@ -331,122 +383,4 @@ fn belongs_here(record: &RecordRef<'_>, settings: &Settings) -> Result<(), Fatal
         record.partition,
         settings.partitions
     )))
-}
-
-/// The restore's reading has come to `offset`.
-pub(super) fn reached(slot: &mut Slot, delivery: Delivery, offset: i64) -> Result<(), Error> {
-    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
-    match (&restore.step, delivery) {
-        (Step::Changelog { bounds }, Delivery::Restore(Source::Changelog)) => {
-            slot.to_restore =
-                u64::try_from((bounds.changelog_end - offset).max(0)).unwrap_or_default();
-        }
-        (Step::Replay { until, .. }, Delivery::Restore(Source::Input(Input::Heartbeats))) => {
-            slot.to_restore = u64::try_from((until - offset).max(0)).unwrap_or_default();
-        }
-        _ => return Ok(()),
-    }
-    Ok(())
-}
-
-/// Ends a step whose reading is through; called outside of the log's own poll.
-pub(super) fn finish_step(slot: &mut Slot, context: &mut RestoreContext<'_>) -> Result<(), Error> {
-    if slot.to_restore > 0 {
-        return Ok(());
-    }
-    let Stage::Restoring(restore) = &mut slot.stage else { return Ok(()) };
-    match restore.step {
-        Step::Changelog { .. } => {
-            restore.step = Step::ReplayBounds { question: None, again_ms: context.now_ms };
-            context.log.stop_restore(Source::Changelog, slot.partition)
-        }
-        Step::Replay { .. } => {
-            restore.step = Step::Done;
-            context.log.stop_restore(Source::Input(Input::Heartbeats), slot.partition)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Drops what a restore has read so far, and reads it again.
-pub(super) fn begin_anew(slot: &mut Slot, context: &mut RestoreContext<'_>) {
-    let Stage::Restoring(restore) = &slot.stage else { return };
-    if let Some(source) = restore.reading() {
-        let _ = context.log.stop_restore(source, slot.partition);
-    }
-    let mut anew = Restore::new(restore.metadata.clone(), context.now_ms);
-    anew.step = Step::BoundsAgain { at_ms: context.now_ms + ASK_AGAIN_MS };
-    slot.shard = Shard::new(slot.partition, context.rules.clone());
-    slot.restored = 0;
-    slot.to_restore = 0;
-    slot.stage = Stage::Restoring(anew);
-}
-
-/// The clock the shard had come to: as committed or, without what was committed
-/// beside the offsets, as its rows tell (rule R5).
-fn restored_clock(slot: &Slot, metadata: Option<&ShardMetadata>) -> Option<Timestamp> {
-    metadata.map(|metadata| metadata.clock).or(slot.shard.greatest_clock())
-}
-
-/// `None`: there is no past.
-fn replayed(slot: &Slot, rules: &Rules) -> Option<Replay> {
-    let Stage::Restoring(restore) = &slot.stage else { return None };
-    let metadata = restore.metadata.as_ref();
-    let clock = restored_clock(slot, metadata)?;
-    let heartbeats = slot.inputs[Input::Heartbeats.index()].as_ref();
-    let committed =
-        heartbeats.filter(|start| !start.gone).and_then(|start| start.committed.as_ref());
-    Some(Replay::new(clock, metadata, committed, rules.slack_ms))
-}
-
-fn start(slot: &mut Slot, context: &RestoreContext<'_>) {
-    let Stage::Restoring(restore) = &slot.stage else { return };
-    let positions = [0, 1, 2].map(|i| slot.inputs[i].as_ref().map_or(0, |start| start.offset));
-    let gone = slot.inputs.iter().flatten().any(|start| start.gone);
-    let last_epoch = slot.shard.last_epoch().max(restore.metadata.as_ref().map(|m| m.epoch));
-    slot.epoch = next_epoch(last_epoch.max(context.last_epoch), context.wall);
-    slot.batch = 0;
-    slot.expected = positions;
-    let clock = restored_clock(slot, restore.metadata.as_ref());
-    if gone || (restore.metadata.is_none() && slot.shard.rows() > 0) {
-        error!(
-            partition = slot.partition,
-            ?positions,
-            "committed offsets, or what was committed beside them, are gone: going on from \
-             these positions. Unless an operator reset them, raise offsets.retention.minutes \
-             and the retention of the inputs"
-        );
-    }
-    if restore.metadata.is_some() && slot.shard.last_epoch().is_none() {
-        // Every owner's first transaction writes an epoch.
-        error!(
-            partition = slot.partition,
-            "the changelog was emptied: what is known of the devices is lost but for what comes \
-             anew. See \"restoring from nothing\" in docs/operations.md"
-        );
-    }
-    let replay_from = restore.metadata.as_ref().map(|m| m.replay_from);
-    let rules_changed =
-        restore.metadata.as_ref().is_some_and(|m| m.rules_fingerprint != context.rules_fingerprint);
-    let rewrite_view = !matches!(slot.marker, MarkerAnswer::Known(Some(_)));
-    slot.shard.start(Start {
-        epoch: slot.epoch,
-        clock,
-        watermarks: restore.metadata.as_ref().map_or([None; 3], |m| m.watermarks),
-        replay_from: replay_from
-            .or(clock.map(|clock| clock.plus_ms(-context.rules.replay_window_ms))),
-        rules_changed,
-        rewrite_view,
-        positions,
-    });
-    info!(
-        partition = slot.partition,
-        epoch = slot.epoch,
-        rows = slot.shard.rows(),
-        records = slot.restored,
-        took_ms = context.now_ms - restore.started_ms,
-        "shard running"
-    );
-    slot.to_restore = 0;
-    slot.stage = Stage::Running;
 }

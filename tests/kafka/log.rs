@@ -1,5 +1,6 @@
 //! The real log port against a real Kafka: what the loop relies on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use device_status::config::{Config, GroupProtocol, Guarantee};
 use device_status::kafka::log::{KafkaLog, Stamps};
 use device_status::shard::{Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, Clock, CommittedOffset, Delivery, FoundOffset, Log, LogEvent, OffsetAt, Outcome,
+    Batch, Bounds, Clock, Commits, Delivery, Log, LogBounds, LogEvent, OffsetAt, Outcome,
     OutputRecord, OutputTopic, QuestionId, ShardBatch, Source,
 };
 use rdkafka::mocking::MockCluster;
@@ -32,8 +33,6 @@ fn config(broker: &KafkaBroker, topics: &ServiceTopics) -> Config {
 }
 
 /// What a group has committed of each partition, or why that is not known.
-type Committed = Result<Vec<(Input, i32, Option<CommittedOffset>)>, String>;
-
 /// A log and everything it has said.
 struct Heard {
     log: KafkaLog,
@@ -93,16 +92,16 @@ impl Heard {
     }
 
     #[track_caller]
-    fn offsets(&mut self, question: QuestionId) -> Result<Vec<FoundOffset>, String> {
-        self.wait("offsets", |event| match event {
-            LogEvent::Offsets(id, answer) if *id == question => Some(answer.clone()),
+    fn bounds(&mut self, question: QuestionId) -> Result<Bounds, String> {
+        self.wait("bounds", |event| match event {
+            LogEvent::Bounds(id, answer) if *id == question => Some(answer.clone()),
             _ => None,
         })
     }
 
     /// Asks for what is committed, and waits for the answer.
     #[track_caller]
-    fn committed(&mut self, of: &[(Input, i32)]) -> Committed {
+    fn committed(&mut self, of: &[(Input, i32)]) -> Result<Commits, String> {
         let question = self.log.ask_committed(of);
         self.wait("committed offsets", |event| match event {
             LogEvent::Committed(id, answer) if *id == question => Some(answer.clone()),
@@ -150,7 +149,7 @@ fn reads_commits_and_restores_as_the_loop_does() {
 
     // Nothing is committed yet.
     let committed = heard.committed(&assigned);
-    assert!(committed.unwrap().iter().all(|(.., committed)| committed.is_none()));
+    assert!(committed.unwrap().values().all(Option::is_none));
 
     // Assigned partitions are paused until they are resumed.
     let starts: Vec<_> = assigned.iter().map(|(input, p)| (*input, *p, 0)).collect();
@@ -186,7 +185,7 @@ fn reads_commits_and_restores_as_the_loop_does() {
         LogEvent::Submitted(other) => panic!("{other:?}"),
         _ => None,
     });
-    assert_eq!(receipt.0, [(0, 1)]);
+    assert_eq!(receipt.0, BTreeMap::from([(0, 1)]));
     let (stamp, _) = receipt.1.expect("the changelog is stamped by the broker");
     assert!((stamp.0 - before.0).abs() < 20_000, "{stamp:?} against {before:?}");
 
@@ -200,33 +199,20 @@ fn reads_commits_and_restores_as_the_loop_does() {
             Err(message) => assert!(!deadline.passed(), "{message}"),
         }
     };
-    let of_heartbeats = committed
-        .into_iter()
-        .find_map(|(i, p, c)| (i == Input::Heartbeats && p == 0).then_some(c).flatten())
-        .expect("committed in the transaction");
+    let of_heartbeats = committed[&(Input::Heartbeats, 0)].clone();
+    let of_heartbeats = of_heartbeats.expect("committed in the transaction");
     assert_eq!((of_heartbeats.offset, of_heartbeats.metadata.as_str()), (end, "after one"));
 
     // Ends as both kinds of reader see them, and offsets by time.
     let heartbeats = Source::Input(Input::Heartbeats);
-    let of = [
-        (heartbeats, 0, OffsetAt::Start),
-        (heartbeats, 0, OffsetAt::HighWatermark),
-        (heartbeats, 0, OffsetAt::LastStable),
-        (heartbeats, 0, OffsetAt::Time(Timestamp(0))),
-        (Source::Changelog, 0, OffsetAt::HighWatermark),
-    ];
-    let question = heard.log.ask_offsets(&of);
-    let found = heard.offsets(question);
-    let found = found.unwrap();
-    let at = |source, at| {
-        found.iter().find(|(s, _, a, _)| *s == source && *a == at).map(|(.., offset)| *offset)
-    };
-    assert_eq!(at(heartbeats, OffsetAt::Start), Some(0));
-    assert_eq!(at(heartbeats, OffsetAt::HighWatermark), Some(end));
-    assert_eq!(at(heartbeats, OffsetAt::LastStable), Some(end));
-    assert_eq!(at(heartbeats, OffsetAt::Time(Timestamp(0))), Some(0));
-    // The record, and the marker of the transaction.
-    assert_eq!(at(Source::Changelog, OffsetAt::HighWatermark), Some(2));
+    for from in [OffsetAt::Start, OffsetAt::Time(Timestamp(0))] {
+        let of = [(heartbeats, 0), (Source::Changelog, 0)];
+        let question = heard.log.ask_bounds(&of, from);
+        let found = heard.bounds(question).unwrap();
+        assert_eq!(found[&of[0]], LogBounds { start: 0, stable: end, end }, "{from:?}");
+        // The record, and the marker of the transaction.
+        assert_eq!((found[&of[1]].start, found[&of[1]].end), (0, 2), "{from:?}");
+    }
 
     // A restore reads apart from the group, past the marker.
     heard.records.clear();
@@ -325,28 +311,23 @@ fn a_broker_that_goes_away_before_it_answers_has_told_no_offset() {
     let broker = KafkaBroker::start();
     let topics = broker.service_topics("no-answer", 1);
     let mut heard = Heard::start(&config(&broker, &topics), "p1");
-    let of = [
-        (Source::Changelog, 0, OffsetAt::HighWatermark),
-        (Source::Changelog, 0, OffsetAt::LastStable),
-        (Source::Input(Input::Heartbeats), 0, OffsetAt::Time(Timestamp(0))),
-    ];
-    let question = heard.log.ask_offsets(&of);
-    let found = heard.offsets(question).expect("the broker is there");
+    let of = [(Source::Changelog, 0), (Source::Input(Input::Heartbeats), 0)];
+    let at = OffsetAt::Time(Timestamp(0));
+    let question = heard.log.ask_bounds(&of, at);
+    let found = heard.bounds(question).expect("the broker is there");
     // Of records there are none yet.
-    assert!(found.iter().all(|(.., at, offset)| match at {
-        OffsetAt::Time(_) => *offset == -1,
-        _ => *offset == 0,
-    }));
+    let empty = LogBounds { start: 0, stable: 0, end: 0 };
+    assert_eq!(found, Bounds::from(of.map(|place| (place, empty))));
 
     broker.pause();
-    let questions: Vec<_> = (0..20).map(|_| heard.log.ask_offsets(&of)).collect();
+    let questions: Vec<_> = (0..20).map(|_| heard.log.ask_bounds(&of, at)).collect();
     let deadline = Deadline::after(Duration::from_secs(2));
     while !deadline.passed() {
         heard.poll();
     }
     broker.kill();
     for question in questions {
-        let answer = heard.offsets(question);
+        let answer = heard.bounds(question);
         assert!(answer.is_err(), "{answer:?}");
     }
 }
@@ -489,22 +470,14 @@ fn a_partition_without_a_leader_leaves_the_others_their_answers() {
     let topic = config.topics.input(Input::VpnSessions);
     mock.partition_leader(topic, 1, None).unwrap();
     let mut heard = Heard::start(&config, "p1");
-    let mut of = Vec::new();
-    for input in Input::ALL {
-        for partition in [0, 1] {
-            for at in [OffsetAt::Start, OffsetAt::HighWatermark] {
-                of.push((Source::Input(input), partition, at));
-            }
-        }
-    }
-    let question = heard.log.ask_offsets(&of);
-    let found = heard.offsets(question).expect("an answer of the others");
-    let without = |(source, partition): (Source, i32)| {
-        (source, partition) == (Source::Input(Input::VpnSessions), 1)
-    };
-    let expected = of.iter().filter(|(source, p, _)| !without((*source, *p))).count();
-    assert_eq!(found.len(), expected);
-    assert!(found.iter().all(|(source, p, ..)| !without((*source, *p))), "{found:?}");
+    let of: Vec<(Source, i32)> =
+        Input::ALL.iter().flat_map(|input| [0, 1].map(|p| (Source::Input(*input), p))).collect();
+    let question = heard.log.ask_bounds(&of, OffsetAt::Start);
+    let found = heard.bounds(question).expect("an answer of the others");
+    let without = (Source::Input(Input::VpnSessions), 1);
+    let others: Vec<_> = of.iter().copied().filter(|place| *place != without).collect();
+    assert!(others.iter().all(|place| found.contains_key(place)), "{found:?}");
+    assert_eq!(found.len(), others.len(), "{found:?}");
     let error = heard.wait("word of the other", |event| match event {
         LogEvent::NoAnswer { partition: 1, error } => Some(error.clone()),
         _ => None,
@@ -512,13 +485,13 @@ fn a_partition_without_a_leader_leaves_the_others_their_answers() {
     assert!(error.starts_with(&format!("{topic} [1]: ")), "{error}");
 
     // Asked for alone, it has no answer at all.
-    let question = heard.log.ask_offsets(&of[6..8]);
-    assert!(heard.offsets(question).unwrap_err().starts_with(&format!("{topic} [1]: ")));
+    let question = heard.log.ask_bounds(&[without], OffsetAt::Start);
+    assert!(heard.bounds(question).unwrap_err().starts_with(&format!("{topic} [1]: ")));
     mock.partition_leader(topic, 1, Some(1)).unwrap();
     let deadline = Deadline::after(Duration::from_secs(30));
     loop {
-        let question = heard.log.ask_offsets(&of);
-        if heard.offsets(question).is_ok_and(|found| found.len() == of.len()) {
+        let question = heard.log.ask_bounds(&of, OffsetAt::Start);
+        if heard.bounds(question).is_ok_and(|found| found.len() == of.len()) {
             return;
         }
         assert!(!deadline.passed(), "its leader is back; {:?}", heard.events);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use device_status::error::Error;
 use device_status::shard::{Header, Input, Timestamp};
 use device_status::stream_thread::ports::{
-    Batch, Delivery, FoundCommit, FoundOffset, Headers as HeadersPort, Log, LogEvent, OffsetAt,
+    Batch, Bounds, Commits, Delivery, Headers as HeadersPort, Log, LogBounds, LogEvent, OffsetAt,
     Outcome, QuestionId, RecordRef, Source,
 };
 
@@ -44,12 +44,9 @@ struct Reading {
 struct Question {
     id: QuestionId,
     what: Asked,
-    /// When the broker answers, for each kind of position.
-    due: [i64; 4],
+    /// When the broker answers, for each part of the bounds.
+    due: [i64; 3],
     arrives_at: i64,
-    found: Vec<FoundOffset>,
-    /// Partitions of which somebody else than their leader was asked.
-    unanswered: BTreeSet<(Source, i32)>,
     fails: bool,
 }
 
@@ -63,8 +60,21 @@ struct Silence {
 }
 
 enum Asked {
-    Offsets(Vec<(Source, i32, OffsetAt)>),
-    Committed(Vec<(Input, i32)>, Option<Result<Vec<FoundCommit>, String>>),
+    /// Where each log begins, is stable, and ends.
+    Bounds(Vec<(Source, i32)>, OffsetAt, [Option<Part>; 3]),
+    Committed(Vec<(Input, i32)>, Option<Result<Commits, String>>),
+}
+
+/// One of the three offsets of each partition; none where somebody else than its
+/// leader was asked.
+type Part = BTreeMap<(Source, i32), i64>;
+
+/// The bounds of a partition that all three parts know.
+fn bounds(parts: &[Option<Part>; 3], place: (Source, i32)) -> Option<LogBounds> {
+    let [start, stable, end] = parts.each_ref().map(|part| part.as_ref()?.get(&place).copied());
+    let (stable, end) = (stable?, end?);
+    let start = start?;
+    Some(LogBounds { start: if start < 0 { end } else { start }, stable, end })
 }
 
 pub struct Client {
@@ -210,33 +220,30 @@ impl Sim {
         let Sim { clients, kafka, leaderless, .. } = self;
         let now = at;
         for question in &mut clients[index].questions {
-            let Question { what, due, found, unanswered, .. } = question;
+            let Question { what, due, .. } = question;
             match what {
-                Asked::Offsets(of) => of.retain(|&(source, partition, at)| {
-                    let kind = match at {
-                        OffsetAt::Start => 0,
-                        OffsetAt::HighWatermark => 1,
-                        OffsetAt::LastStable => 2,
-                        OffsetAt::Time(_) => 3,
-                    };
-                    if now < due[kind] {
-                        return true;
+                Asked::Bounds(of, from, parts) => {
+                    for (kind, part) in parts.iter_mut().enumerate() {
+                        if part.is_some() || now < due[kind] {
+                            continue;
+                        }
+                        let led = |place: &&(Source, i32)| {
+                            let until = leaderless.get(&(topic_of(place.0), place.1));
+                            until.is_none_or(|until| now >= *until)
+                        };
+                        let offset = |place: &(Source, i32)| {
+                            let log = kafka.log((topic_of(place.0), place.1));
+                            let offset = match (kind, *from) {
+                                (0, OffsetAt::Start) => log.start,
+                                (0, OffsetAt::Time(timestamp)) => log.offset_at(timestamp.0),
+                                (1, _) => log.last_stable(),
+                                _ => log.end,
+                            };
+                            (*place, offset)
+                        };
+                        *part = Some(of.iter().filter(led).map(offset).collect());
                     }
-                    let place = (topic_of(source), partition);
-                    if leaderless.get(&place).is_some_and(|until| now < *until) {
-                        unanswered.insert((source, partition));
-                        return false;
-                    }
-                    let log = kafka.log(place);
-                    let offset = match at {
-                        OffsetAt::Start => log.start,
-                        OffsetAt::HighWatermark => log.end,
-                        OffsetAt::LastStable => log.last_stable(),
-                        OffsetAt::Time(timestamp) => log.offset_at(timestamp.0),
-                    };
-                    found.push((source, partition, at, offset));
-                    false
-                }),
+                }
                 Asked::Committed(of, answer) => {
                     if answer.is_none() && now >= due[0] {
                         *answer = Some(kafka.stable_offsets(of));
@@ -395,9 +402,9 @@ impl Sim {
         let now = self.now;
         let client = &mut self.clients[index];
         let mut rest = Vec::new();
-        for mut question in std::mem::take(&mut client.questions) {
+        for question in std::mem::take(&mut client.questions) {
             let complete = match &question.what {
-                Asked::Offsets(of) => of.is_empty(),
+                Asked::Bounds(_, _, parts) => parts.iter().all(Option::is_some),
                 Asked::Committed(_, answer) => answer.is_some(),
             };
             if now < question.arrives_at || !complete && !question.fails {
@@ -405,28 +412,27 @@ impl Sim {
                 continue;
             }
             let failed = || "no answer from the broker".to_owned();
-            let unanswered = std::mem::take(&mut question.unanswered);
-            question.found.retain(|(source, p, ..)| !unanswered.contains(&(*source, *p)));
-            if question.found.is_empty() && !unanswered.is_empty() {
-                question.fails = true;
-            } else if !question.fails {
-                events.extend(unanswered.into_iter().map(|(_, partition)| LogEvent::NoAnswer {
-                    partition,
-                    error: "no leader".to_owned(),
-                }));
-            }
-            events.push(match question.what {
-                Asked::Offsets(_) => {
-                    let found = std::mem::take(&mut question.found);
-                    let answer = if question.fails { Err(failed()) } else { Ok(found) };
-                    LogEvent::Offsets(question.id, answer)
+            let event = match question.what {
+                Asked::Bounds(of, _, parts) => {
+                    let found = |place: &(Source, i32)| Some((*place, bounds(&parts, *place)?));
+                    let all: Bounds = of.iter().filter_map(found).collect();
+                    let fails = question.fails || all.is_empty() && !of.is_empty();
+                    if !fails {
+                        let unanswered = of.iter().filter(|place| !all.contains_key(place));
+                        events.extend(unanswered.map(|(_, partition)| LogEvent::NoAnswer {
+                            partition: *partition,
+                            error: "no leader".to_owned(),
+                        }));
+                    }
+                    LogEvent::Bounds(question.id, if fails { Err(failed()) } else { Ok(all) })
                 }
                 Asked::Committed(_, answer) => {
                     let answer =
                         answer.filter(|_| !question.fails).unwrap_or_else(|| Err(failed()));
                     LogEvent::Committed(question.id, answer)
                 }
-            });
+            };
+            events.push(event);
         }
         client.questions = rest;
     }
@@ -454,12 +460,12 @@ impl Sim {
                 LogEvent::EndOfPartition { input, partition, .. } => {
                     answers.insert((*input, *partition));
                 }
-                LogEvent::Offsets(_, Ok(found)) => {
-                    for (source, partition, kind, end) in found {
+                LogEvent::Bounds(_, Ok(found)) => {
+                    for ((source, partition), log) in found {
                         let Source::Input(input) = *source else { continue };
                         let place = (input, *partition);
                         let read = reading.get(&place).map_or(i64::MIN, |reading| reading.position);
-                        if *kind == OffsetAt::LastStable && *end <= read {
+                        if log.stable <= read {
                             answers.insert(place);
                         }
                     }
@@ -495,7 +501,7 @@ impl Sim {
     }
 
     fn ask(&mut self, index: usize, what: Asked) -> QuestionId {
-        let due = [0; 4].map(|_| self.now + self.latency());
+        let due = [0; 3].map(|_| self.now + self.latency());
         let fails = self.faults.question_fails;
         let fails = self.random.chance(fails) || !self.reachable(index) && self.random.chance(0.5);
         let longest = self.faults.answers_late_ms;
@@ -507,8 +513,7 @@ impl Sim {
         let client = &mut self.clients[index];
         client.next_question += 1;
         let id = client.next_question;
-        let (found, unanswered) = (Vec::new(), BTreeSet::new());
-        client.questions.push(Question { id, what, due, arrives_at, found, unanswered, fails });
+        client.questions.push(Question { id, what, due, arrives_at, fails });
         id
     }
 }
@@ -575,8 +580,9 @@ impl Log for SimLog {
         Ok(())
     }
 
-    fn ask_offsets(&mut self, of: &[(Source, i32, OffsetAt)]) -> QuestionId {
-        self.sim.borrow_mut().ask(self.client, Asked::Offsets(of.to_vec()))
+    fn ask_bounds(&mut self, of: &[(Source, i32)], from: OffsetAt) -> QuestionId {
+        let what = Asked::Bounds(of.to_vec(), from, [const { None }; 3]);
+        self.sim.borrow_mut().ask(self.client, what)
     }
 
     fn ask_committed(&mut self, of: &[(Input, i32)]) -> QuestionId {

@@ -226,11 +226,7 @@ impl Sim {
         if topic != Topic::Changelog {
             return;
         }
-        let ends = &mut job.receipt.changelog_end;
-        match ends.iter_mut().find(|(p, _)| *p == partition) {
-            Some((_, end)) => *end = offset + 1,
-            None => ends.push((partition, offset + 1)),
-        }
+        job.receipt.changelog_end.insert(partition, offset + 1);
         job.stamp = Some(self.now);
         let client = &self.clients[index];
         job.heard_ms = (!client.paused).then(|| client.clock.monotonic_ms());

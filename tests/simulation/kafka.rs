@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use device_status::shard::Input;
-use device_status::stream_thread::ports::CommittedOffset;
+use device_status::stream_thread::ports::{Commits, CommittedOffset};
 use device_status::wire::murmur2::partition_of;
 
 use crate::group::Group;
@@ -557,14 +557,11 @@ impl Kafka {
     }
 
     /// Committed offsets, unless a transaction may still move them.
-    pub fn stable_offsets(
-        &self,
-        of: &[(Input, i32)],
-    ) -> Result<Vec<(Input, i32, Option<CommittedOffset>)>, String> {
+    pub fn stable_offsets(&self, of: &[(Input, i32)]) -> Result<Commits, String> {
         let pending = self.pending_offsets.values().flatten();
         if pending.into_iter().any(|(place, _)| of.contains(place)) {
             return Err("unstable offset commit".to_owned());
         }
-        Ok(of.iter().map(|&(i, p)| (i, p, self.offsets.get(&(i, p)).cloned())).collect())
+        Ok(of.iter().map(|place| (*place, self.offsets.get(place).cloned())).collect())
     }
 }

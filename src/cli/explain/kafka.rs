@@ -7,15 +7,15 @@ use std::time::Duration;
 use rdkafka::message::{BorrowedMessage, Message, Timestamp as RecordTimestamp};
 
 use crate::cli::reading::{Ranges, Reader};
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Partitioner};
 use crate::error::{Error, Fatal};
 use crate::kafka::positions::Positions;
-use crate::shard::{DeviceId, Entry, Header, Input, Now, Shard, Start, Timestamp};
-use crate::stream_thread::ports::{Clock as _, CommittedOffset, Headers, OffsetAt, RecordRef};
+use crate::shard::{DeviceId, Entry, Header, Input, Now, Shard, Timestamp};
+use crate::stream_thread::past::{InputStart, Past};
+use crate::stream_thread::ports::{Headers, LogBounds, OffsetAt, RecordRef};
 use crate::stream_thread::replay::Replay;
 use crate::wire::changelog;
-use crate::wire::metadata::ShardMetadata;
 use crate::wire::murmur2::partition_of;
 
 /// How long a transaction that is open may stay so: longer than the service's.
@@ -63,14 +63,12 @@ pub(super) fn restore(config: &Config, device: &DeviceId) -> Result<Restored, Fa
     let mut unread_of_device = 0;
     for partition in partitions {
         let subject = Subject { reader: &reader, positions: &positions, device, partition };
-        let (shard, committed) = subject.changelog()?;
-        let unread = subject.unread(&committed)?;
+        let past = subject.past()?;
+        let unread = subject.unread(&past)?;
         unread_of_device += unread.of_device;
-        let metadata = latest(&committed);
-        // What was written says when, if nothing else does (rule R5).
-        let clock = metadata.as_ref().map(|m| m.clock).or(shard.greatest_clock());
-        if let (Some(_), Some(clock)) = (shard.snapshot(device), clock) {
-            return subject.settled(shard, clock, metadata, &committed, unread);
+        if let (Some(_), Some(replay)) = (past.shard.snapshot(device), past.replay(&config.rules()))
+        {
+            return subject.settled(past, replay, unread);
         }
     }
     let waiting = match unread_of_device {
@@ -84,18 +82,6 @@ pub(super) fn restore(config: &Config, device: &DeviceId) -> Result<Restored, Fa
         config.kafka.group,
         device.to_string()
     )))
-}
-
-/// What is committed of each input.
-type Committed = [Option<CommittedOffset>; Input::ALL.len()];
-
-/// The metadata that counts (rule C2).
-fn latest(committed: &Committed) -> Option<ShardMetadata> {
-    committed
-        .iter()
-        .flatten()
-        .filter_map(|committed| ShardMetadata::decode(&committed.metadata))
-        .max_by_key(|metadata| (metadata.epoch, metadata.batch))
 }
 
 struct Subject<'a> {
@@ -120,19 +106,24 @@ impl Subject<'_> {
 
     /// The device and all scopes, as the changelog has them, and what is
     /// committed: a row may be younger than that, never older (rule R1).
-    fn changelog(&self) -> Result<(Shard, Committed), Fatal> {
+    fn past(&self) -> Result<Past, Fatal> {
         let config = self.reader.config();
         let topic = &config.topics.changelog;
-        let mut shard = Shard::new(self.partition, config.rules());
+        let mut past = Past::new(self.partition, &config.rules(), Default::default());
         // What takes long is read first, so that what is committed is of now.
         let bounds = self.reader.bounds(topic, self.partition)?;
-        self.read_changelog(&mut shard, bounds.clone())?;
+        self.read_changelog(&mut past, bounds.clone())?;
         let inputs = Input::ALL.map(|input| config.topics.input(input));
         let committed = self.positions.committed(inputs, self.partition)?;
+        for (at, (input, committed)) in std::iter::zip(inputs, committed).enumerate() {
+            let log = self.reader.bounds(input, self.partition)?;
+            let log = LogBounds { start: log.start, stable: log.end, end: log.end };
+            past.starts[at] = InputStart::new(committed, log);
+        }
         let end = self.positions.high_watermark(topic, self.partition)?;
         self.wait_until_stable(end)?;
-        self.read_changelog(&mut shard, bounds.end..end)?;
-        Ok((shard, committed))
+        self.read_changelog(&mut past, bounds.end..end)?;
+        Ok(past)
     }
 
     /// Waits until no transaction is open before this end of the changelog.
@@ -150,7 +141,7 @@ impl Subject<'_> {
         Ok(())
     }
 
-    fn read_changelog(&self, shard: &mut Shard, range: Range<i64>) -> Result<(), Fatal> {
+    fn read_changelog(&self, past: &mut Past, range: Range<i64>) -> Result<(), Fatal> {
         let topic = &self.reader.config().topics.changelog;
         let mut failure = None;
         self.reader.read(topic, self.ranges(range), &mut |message| {
@@ -159,32 +150,24 @@ impl Subject<'_> {
                 Ok(Some(entry)) => self.is_concerned(&entry),
                 Ok(None) | Err(_) => false,
             };
-            if !concerns {
-                return;
-            }
-            match changelog::decode(message.key(), message.payload()) {
-                Ok(Some(entry)) => shard.restore_entry(entry, false),
-                Ok(None) => {}
-                Err(Error::Corrupted(what)) => {
-                    failure.get_or_insert(format!("changelog offset {}: {what}", message.offset()));
-                }
-                Err(error) => drop(failure.get_or_insert(error.to_string())),
+            let (key, value, offset) = (message.key(), message.payload(), message.offset());
+            if concerns && let Err(error) = past.take_changelog(key, value, offset, false) {
+                failure.get_or_insert(match error {
+                    Error::Corrupted(what) => what,
+                    other => other.to_string(),
+                });
             }
         })?;
         failure.map_or(Ok(()), |what| Err(Fatal::internal(what)))
     }
 
     /// What is written and not yet read by the service.
-    fn unread(&self, committed: &Committed) -> Result<Unread, Fatal> {
+    fn unread(&self, past: &Past) -> Result<Unread, Fatal> {
         let mut unread = Unread::default();
         let key = self.device.to_string();
-        for (input, committed) in std::iter::zip(Input::ALL, committed) {
+        for (input, start) in std::iter::zip(Input::ALL, &past.starts) {
             let topic = self.reader.config().topics.input(input);
-            let mut range = self.reader.bounds(topic, self.partition)?;
-            if let Some(committed) = committed {
-                range.start = range.start.max(committed.offset);
-            }
-            self.reader.read(topic, self.ranges(range), &mut |message| {
+            self.reader.read(topic, self.ranges(start.offset..start.log_end), &mut |message| {
                 unread.records[input.index()] += 1;
                 unread.of_device += u64::from(message.key() == Some(key.as_bytes()));
             })?;
@@ -193,23 +176,13 @@ impl Subject<'_> {
     }
 
     /// The heartbeats of the replay window over the row, and the row judged.
-    fn settled(
-        &self,
-        mut shard: Shard,
-        clock: Timestamp,
-        metadata: Option<ShardMetadata>,
-        committed: &Committed,
-        unread: Unread,
-    ) -> Result<Restored, Fatal> {
+    fn settled(&self, mut past: Past, replay: Replay, unread: Unread) -> Result<Restored, Fatal> {
         let config = self.reader.config();
         let topic = config.topics.input(Input::Heartbeats);
         let bounds = self.reader.bounds(topic, self.partition)?;
-        let committed = committed[Input::Heartbeats.index()].as_ref();
-        let committed = committed.filter(|committed| committed.offset >= bounds.start);
-        let replay = Replay::new(clock, metadata.as_ref(), committed, config.rules().slack_ms);
         let from = match replay.from {
             OffsetAt::Time(at) => self.reader.offset_at(topic, self.partition, at)?,
-            _ => Some(bounds.start),
+            OffsetAt::Start => Some(bounds.start),
         };
         let until = replay.until(bounds.end);
         let range = from.unwrap_or(until)..until;
@@ -218,17 +191,14 @@ impl Subject<'_> {
         self.reader.read(topic, self.ranges(range), &mut |message| {
             let record = record(message);
             if record.key == Some(key.as_bytes()) {
-                replay.replay(&mut shard, &record, format);
+                replay.replay(&mut past.shard, &record, format);
             }
         })?;
-        let other_rules =
-            metadata.as_ref().is_some_and(|m| m.rules_fingerprint != config.rules().fingerprint());
-        shard.start(Start {
-            epoch: 1,
-            clock: Some(clock),
-            watermarks: metadata.map_or([None; 3], |metadata| metadata.watermarks),
-            ..Start::default()
-        });
+        let rules = config.rules();
+        let start = past.start(1, &rules);
+        let other_rules = past.has_other_rules(rules.fingerprint());
+        let mut shard = past.shard;
+        shard.start(start);
         while shard.turn(Now { monotonic_ms: 0, broker: None }, 1_000).more {}
         Ok(Restored { shard, partition: self.partition, unread, other_rules })
     }

@@ -8,8 +8,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka_sys as sys;
 
-use super::records::Polled;
-
 pub(super) const QUESTION_TIMEOUT_MS: i32 = 10_000;
 /// A question to a coordinator that runs out of time while the coordinator is
 /// away makes librdkafka 2.12 abort the process once it is back
@@ -72,7 +70,9 @@ impl fmt::Display for Code {
 /// The functions of librdkafka that return a broker's code, with the type that
 /// they have in C.
 mod integers {
-    use super::{c_int, sys};
+    use std::ffi::c_int;
+
+    use rdkafka_sys as sys;
 
     unsafe extern "C" {
         pub fn rd_kafka_event_error(event: *mut sys::rd_kafka_event_t) -> c_int;
@@ -229,23 +229,6 @@ impl Event {
         text.to_string_lossy().into_owned()
     }
 
-    pub(super) fn failure(&self) -> Polled<'static> {
-        if self.error() == Code::END_OF_PARTITION {
-            // SAFETY: the result is ours to destroy, after its fields are copied.
-            unsafe {
-                let found = sys::rd_kafka_event_topic_partition(self.0);
-                if !found.is_null() {
-                    let Found { topic, partition, offset, .. } = copy(found);
-                    sys::rd_kafka_topic_partition_destroy(found);
-                    return Polled::EndOfPartition { topic, partition, offset };
-                }
-            }
-        }
-        // SAFETY: the event is valid until dropped.
-        let fatal = unsafe { sys::rd_kafka_event_error_is_fatal(self.0) } != 0;
-        Polled::Failed { fatal, message: self.message() }
-    }
-
     pub(super) fn answer(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
         // SAFETY: the event is valid; its opaque is the number given with the question.
         let id = unsafe { sys::rd_kafka_event_opaque(self.0) } as u64;
@@ -361,7 +344,7 @@ pub(super) unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_
 ///
 /// # Safety
 /// The element and its pointers are valid.
-unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Found {
+pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Found {
     // SAFETY: the caller's promise.
     let (topic, metadata, partition, offset, code) = unsafe {
         (

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka_sys as sys;
 
-use super::guards::{Code, Queue, bytes, partitions};
+use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions};
 use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
 use crate::stream_thread::ports::Headers;
@@ -281,11 +281,29 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
                     with(unsafe { polled(message) });
                 }
             }
-            sys::RD_KAFKA_EVENT_ERROR => with(event.failure()),
+            sys::RD_KAFKA_EVENT_ERROR => with(failure(&event)),
             _ => with(Polled::Other),
         }
         true
     }
+}
+
+/// The end of a partition, or an error.
+fn failure(event: &Event) -> Polled<'static> {
+    if event.error() == Code::END_OF_PARTITION {
+        // SAFETY: the result is ours to destroy, after its fields are copied.
+        unsafe {
+            let found = sys::rd_kafka_event_topic_partition(event.0);
+            if !found.is_null() {
+                let Found { topic, partition, offset, .. } = copy(found);
+                sys::rd_kafka_topic_partition_destroy(found);
+                return Polled::EndOfPartition { topic, partition, offset };
+            }
+        }
+    }
+    // SAFETY: the event is valid until dropped.
+    let fatal = unsafe { sys::rd_kafka_event_error_is_fatal(event.0) } != 0;
+    Polled::Failed { fatal, message: event.message() }
 }
 
 /// Not of a reference: what a reference points to must be valid as a whole, its

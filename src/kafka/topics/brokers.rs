@@ -14,14 +14,14 @@ use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::judge::judge;
-use super::{CreateReport, Role, TopicReport, TopicState};
-use crate::clock::SystemClock;
+use super::report::{CreateReport, TopicReport, TopicState};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::{Fatal, FatalKind};
 use crate::kafka::native::NoAnswer;
+use crate::kafka::role::Role;
 use crate::kafka::trouble::ListeningContext;
 use crate::kafka::{access, client_config};
-use crate::stream_thread::ports::Clock as _;
 
 /// How long to wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,8 +1,9 @@
 //! Whether the topics are as they must be.
 
-use super::{Role, TopicProblem, TopicReport, TopicState};
+use super::report::{TopicProblem, TopicReport, TopicState};
 use crate::config::Config;
 use crate::kafka::access::{self, Operation};
+use crate::kafka::role::Role;
 use crate::kafka::watch::ADDED_REMEDY;
 
 /// What is wrong with the topics as they are.

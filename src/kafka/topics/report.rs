@@ -1,0 +1,110 @@
+//! The topics as they are, and what is wrong with them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::Fatal;
+use crate::kafka::access::Operation;
+use crate::kafka::role::Role;
+
+/// The broker's own limit for a record's size, if a topic sets none.
+const DEFAULT_MAX_MESSAGE_BYTES: usize = crate::wire::dead_letter::DEFAULT_MAX_BYTES;
+
+/// A topic as the brokers have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicState {
+    /// What it is for.
+    pub role: Role,
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has; none: it does not exist.
+    pub partitions: Option<i32>,
+    /// `LogAppendTime` or `CreateTime`, if it could be read.
+    pub timestamp_type: Option<String>,
+    /// `delete`, `compact` or both, if it could be read.
+    pub cleanup_policy: Option<String>,
+    /// How long records are kept, if it could be read; -1: forever.
+    pub retention_ms: Option<i64>,
+    /// The largest record batch it takes (rule C8), if it could be read.
+    pub max_message_bytes: Option<usize>,
+    /// What the service needs to do with it, and may not.
+    #[serde(serialize_with = "names")]
+    pub denied: Vec<Operation>,
+}
+
+fn names<S: serde::Serializer>(operations: &[Operation], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(operations.iter().map(|operation| operation.name()))
+}
+
+/// Something about a topic that must be otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicProblem {
+    /// The topic.
+    pub topic: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for TopicProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "topic {}: {}; {}", self.topic, self.what, self.remedy)
+    }
+}
+
+/// The topics as the brokers have them, and what is wrong with them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopicReport {
+    /// How many shards there are: the partitions that the inputs and the
+    /// changelog have in common, if they have.
+    pub partitions: Option<i32>,
+    /// In the order of [`Role::ALL`].
+    pub topics: Vec<TopicState>,
+    /// What must be otherwise; empty: all is well.
+    pub problems: Vec<TopicProblem>,
+}
+
+impl TopicReport {
+    /// The topic of a role.
+    #[must_use]
+    pub fn topic(&self, role: Role) -> Option<&TopicState> {
+        self.topics.iter().find(|topic| topic.role == role)
+    }
+
+    /// The largest record that a role's topic takes (rule C8).
+    #[must_use]
+    pub fn max_message_bytes(&self, role: Role) -> usize {
+        let known = self.topic(role).and_then(|topic| topic.max_message_bytes);
+        known.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES)
+    }
+
+    /// The problems as one error, if there are any.
+    ///
+    /// # Errors
+    /// [`Fatal`] of kind unavailable, naming every problem and its remedy.
+    pub fn into_result(self) -> Result<TopicReport, Fatal> {
+        match self.problems.as_slice() {
+            [] => Ok(self),
+            [problem] => Err(Fatal::unavailable(problem.to_string())),
+            problems => {
+                let lines: Vec<String> =
+                    problems.iter().map(|problem| format!("\n  {problem}")).collect();
+                let lines = lines.concat();
+                Err(Fatal::unavailable(format!("the topics are not as they must be:{lines}")))
+            }
+        }
+    }
+}
+
+/// What `topics create` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CreateReport {
+    /// How many partitions the new topics have.
+    pub partitions: i32,
+    /// Topics that were made.
+    pub created: Vec<String>,
+    /// Topics that were there, and left as they are.
+    pub existed: Vec<String>,
+}

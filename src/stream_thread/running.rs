@@ -1,0 +1,114 @@
+//! A shard that applies, expires and commits, and what is known of it only then.
+
+use super::pass::Pass;
+use super::past::InputStart;
+use super::ports::CommittedOffset;
+use crate::shard::{Input, Shard};
+
+/// A shard that runs, or is suspended (rule R7).
+pub(super) struct Running {
+    pub shard: Shard,
+    pub epoch: u64,
+    /// Counts the batches of this epoch (rule C2).
+    pub batch: u64,
+    /// When the last commit of the shard began, on the monotonic clock.
+    pub batched_ms: i64,
+    /// What the last successful commit said, offsets and metadata; `None`: the
+    /// epoch is not in the changelog yet (rule C7).
+    pub committed: Option<([i64; Input::ALL.len()], String)>,
+    /// One past our last record in the changelog.
+    pub changelog_end: i64,
+    /// Its inputs are read from now on, once broker time is known (rule T6).
+    pub reads: bool,
+    pub inputs: [Reading; Input::ALL.len()],
+    /// What reading passed over and was not judged yet (rule R5).
+    pub gaps: Vec<Gap>,
+    /// How many records the restore has read.
+    pub restored: u64,
+    pub pass: Pass,
+}
+
+/// How the reading of an input stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reading {
+    /// The next offset expected.
+    pub expected: i64,
+    /// The same as it was when the ends were last asked for; `None`: not since
+    /// the shard runs (rule T1).
+    pub expected_when_asked: Option<i64>,
+    pub paused: bool,
+    /// The log says that the others go on without it.
+    pub passed_over: bool,
+    /// How many answers in a row said that it ends before what had been read when
+    /// they were asked for.
+    pub ended_before: u32,
+    /// One past the last record, as last told.
+    pub end: Option<i64>,
+}
+
+/// Offsets of an input that reading passed over, from one that was expected up
+/// to the one that came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    pub input: Input,
+    pub from: i64,
+    pub to: i64,
+}
+
+impl Running {
+    /// A shard whose inputs are read from its positions.
+    pub fn new(shard: Shard, epoch: u64, changelog_end: i64, now_ms: i64) -> Running {
+        let inputs = Input::ALL
+            .map(|input| Reading { expected: shard.position(input), ..Reading::default() });
+        Running {
+            shard,
+            epoch,
+            batch: 0,
+            batched_ms: now_ms,
+            committed: None,
+            changelog_end,
+            reads: false,
+            inputs,
+            gaps: Vec::new(),
+            restored: 0,
+            pass: Pass::new(now_ms),
+        }
+    }
+
+    /// The shard was suspended, and is back: it is read from what it committed.
+    pub fn resume(self, now_ms: i64) -> Running {
+        Running {
+            batch: self.batch,
+            committed: self.committed,
+            ..Running::new(self.shard, self.epoch, self.changelog_end, now_ms)
+        }
+    }
+
+    /// The offsets to commit now.
+    pub fn positions(&self) -> [i64; Input::ALL.len()] {
+        Input::ALL.map(|input| self.shard.position(input))
+    }
+
+    /// Whether something is processed that is not committed.
+    pub fn has_moved(&self) -> bool {
+        self.committed.as_ref().is_none_or(|(offsets, _)| *offsets != self.positions())
+    }
+
+    /// Whether nobody has committed since we did.
+    pub fn is_current(&self, starts: &[InputStart; Input::ALL.len()]) -> bool {
+        let Some((offsets, metadata)) = &self.committed else { return false };
+        let ours =
+            |at: &CommittedOffset, offset: i64| at.offset == offset && at.metadata == *metadata;
+        let committed = starts.iter().map(|start| start.committed.as_ref());
+        committed.zip(offsets).all(|(at, offset)| at.is_some_and(|at| ours(at, *offset)))
+    }
+
+    /// Reading has come to `offset`: there is nothing to read before it any more.
+    pub fn passed_to(&mut self, input: Input, offset: i64) {
+        let expected = &mut self.inputs[input.index()].expected;
+        if offset > *expected {
+            self.gaps.push(Gap { input, from: *expected, to: offset });
+            *expected = offset;
+        }
+    }
+}

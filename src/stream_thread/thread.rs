@@ -1,0 +1,119 @@
+//! What a stream thread holds. What it does stands in the files beside, by
+//! subject.
+
+use std::collections::BTreeMap;
+
+use super::adoption::Adoption;
+use super::broker_time::BrokerTime;
+use super::in_flight::InFlight;
+use super::pass::Sweep;
+use super::ports::{Log, LogEvent, QuestionId, View, ViewEvent};
+use super::report::{Counts, Span};
+use super::running::Running;
+use super::settings::Settings;
+use super::slot::Slot;
+use crate::clock::Clock;
+use crate::shard::{Input, Now, Timestamp};
+
+/// Partitions the group wants back, until they are committed.
+pub(super) struct Release {
+    pub(super) partitions: Vec<(Input, i32)>,
+    pub(super) since_ms: i64,
+}
+
+impl Release {
+    pub fn holds(&self, partition: i32) -> bool {
+        self.partitions.iter().any(|(_, p)| *p == partition)
+    }
+}
+
+/// One stream thread: its shards and the loop that drives them.
+pub struct StreamThread<L, V, C> {
+    pub(super) settings: Settings,
+    pub(super) rules_fingerprint: u64,
+    pub(super) log: L,
+    pub(super) view: V,
+    pub(super) clock: C,
+    pub(super) slots: BTreeMap<i32, Slot>,
+    /// Revoked shards that may come back (rule R7).
+    pub(super) suspended: BTreeMap<i32, Box<Running>>,
+    pub(super) adoptions: Vec<Adoption>,
+    pub(super) release: Option<Release>,
+    pub(super) in_flight: Option<InFlight>,
+    /// The greatest epoch given to a shard here: a shard that was lost before
+    /// its epoch was committed, and is back, is given another (rule C7). By it
+    /// its batches are told from those of its former life.
+    pub(super) last_epoch: Option<u64>,
+    pub(super) applied: Span,
+    pub(super) restored: Span,
+    pub(super) sweep: Sweep,
+    pub(super) broker_time: BrokerTime,
+    pub(super) last_commit_ms: i64,
+    /// The question about the ends of the partitions that is under way, and
+    /// the broker's time when it was put.
+    pub(super) ends: Option<(QuestionId, Option<Timestamp>)>,
+    pub(super) ends_asked_ms: i64,
+    pub(super) counts: Counts,
+    pub(super) events: Vec<LogEvent>,
+    pub(super) view_events: Vec<ViewEvent>,
+    /// There was work left at the end of the last turn.
+    pub(super) busy: bool,
+    /// The partition whose turn it was when nothing more was to be applied: it
+    /// is the first of the next turn.
+    pub(super) turn_from: i32,
+    pub(super) stopping_since_ms: Option<i64>,
+    pub(super) stopped: bool,
+}
+
+impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
+    /// A thread that holds nothing yet.
+    pub fn new(settings: Settings, log: L, view: V, clock: C) -> StreamThread<L, V, C> {
+        let now_ms = clock.monotonic_ms();
+        StreamThread {
+            rules_fingerprint: settings.rules.fingerprint(),
+            settings,
+            log,
+            view,
+            clock,
+            slots: BTreeMap::new(),
+            suspended: BTreeMap::new(),
+            adoptions: Vec::new(),
+            release: None,
+            in_flight: None,
+            last_epoch: None,
+            applied: Span::default(),
+            restored: Span::default(),
+            sweep: Sweep::default(),
+            broker_time: BrokerTime::default(),
+            last_commit_ms: now_ms,
+            ends: None,
+            ends_asked_ms: i64::MIN / 2,
+            counts: Counts::default(),
+            events: Vec::new(),
+            view_events: Vec::new(),
+            busy: false,
+            turn_from: 0,
+            stopping_since_ms: None,
+            stopped: false,
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let monotonic_ms = self.clock.monotonic_ms();
+        Now { monotonic_ms, broker: self.broker_time.now(monotonic_ms) }
+    }
+
+    /// Broker time where it is known, else the host's idea of it.
+    pub(super) fn wall(&self) -> Timestamp {
+        self.now().broker.unwrap_or_else(|| self.clock.wall())
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping_since_ms.is_some()
+    }
+
+    /// About how much of a transaction waits for the next one, in bytes.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.slots.values().filter_map(Slot::running).map(|at| at.shard.output_bytes()).sum()
+    }
+}
