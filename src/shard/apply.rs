@@ -7,7 +7,7 @@ use super::event::{
 use super::facts::register::{outlives, takes_over};
 use super::hot::{Hot, Instant48, flag};
 use super::scope::Applied;
-use super::settle::{HeldRecord, What};
+use super::settling::{HeldRecord, What};
 use super::status::{Cause, Connectivity, Status};
 use super::{Shard, Turn};
 

@@ -25,9 +25,9 @@ use super::event::{Settings, Timestamp};
 use super::facts::seen::{Facts, View};
 use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
-use super::rules::INTERVAL_MAX_MS;
+use super::rules::{INTERVAL_MAX_MS, JUDGED_AHEAD_MS};
 use super::status::{Cause, Connectivity, Status, next_deadline};
-use super::{JUDGED_AHEAD_MS, Shard, Turn};
+use super::{Shard, Turn};
 
 /// A row taken out of the table to be worked on.
 #[derive(Debug)]

@@ -20,11 +20,13 @@ mod fnv;
 mod judge;
 mod look;
 pub mod outbox;
+mod pending;
 #[cfg(test)]
 mod properties;
 mod restore;
 pub mod rules;
 mod settle;
+mod settling;
 pub mod snapshot;
 mod store;
 mod sweep;
@@ -56,17 +58,13 @@ use clock::Clock;
 use facts::{device, scope};
 use hot::Instant48;
 use merge::Merge;
+use pending::Pending;
+use rules::JUDGED_AHEAD_MS;
 use scope::Scopes;
-use settle::Settling;
+use settling::Settling;
 use store::{cold, hot, table};
 use table::Table;
 use timer::Wheel;
-use write::Pending;
-
-/// How far an event may carry the judging of its row past the clock (rule T5),
-/// in milliseconds: the limit keeps an input that cannot be read from expiring
-/// anybody through another input's events.
-const JUDGED_AHEAD_MS: i64 = 10_000;
 
 /// Everything about one partition number across the three inputs.
 #[derive(Debug)]

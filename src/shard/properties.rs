@@ -1,6 +1,7 @@
 //! Properties of whole histories: what docs/guarantees.md promises of rows and
 //! changes.
 
+use crate::shard::rules::JUDGED_AHEAD_MS;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

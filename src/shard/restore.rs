@@ -8,7 +8,7 @@ use super::event::{DeviceId, Input, Timestamp};
 use super::facts::register::outlives;
 use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
-use super::settle::{RulesBefore, What};
+use super::settling::{RulesBefore, What};
 use super::snapshot::{Entry, RowSnapshot};
 use super::timer::Wheel;
 use super::{Shard, Start};

@@ -3,6 +3,11 @@
 use super::event::Timestamp;
 use super::fnv::fnv1a;
 
+/// How far an event may carry the judging of its row past the clock (rule T5),
+/// in milliseconds: the limit keeps an input that cannot be read from expiring
+/// anybody through another input's events.
+pub(in crate::shard) const JUDGED_AHEAD_MS: i64 = 10_000;
+
 /// The numbers that statuses and the clock depend on (docs/statuses.md,
 /// docs/rules.md).
 #[derive(Clone, Debug, PartialEq)]

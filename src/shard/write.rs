@@ -2,69 +2,13 @@
 
 use super::Shard;
 use super::device::Cold;
-use super::event::{DeadLetter, DeviceId, Timestamp};
+use super::event::Timestamp;
 use super::facts::seen::Facts;
 use super::hot::{Hot, flag};
-use super::outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
+use super::outbox::{DeviceView, Outbox, ViewBody, ViewWrite};
+use super::pending::Pending;
 use super::scope::ScopeRef;
-use super::snapshot::{ClosedSession, Emitted, Entry, Register, RowSnapshot, SessionFingerprint};
-
-/// About how much a change takes of a transaction, in bytes.
-const CHANGE_BYTES: usize = 400;
-/// The same of a row, and of each session that it holds.
-const ROW_BYTES: usize = 300;
-const SESSION_BYTES: usize = 64;
-/// The same of a closed session, and of a row that is forgotten.
-const KEY_BYTES: usize = 100;
-
-/// What waits for the next outbox.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    pub changes: Vec<StatusChange>,
-    pub dead_letters: Vec<DeadLetter>,
-    /// Rows to be written, and the fleet under which the view has them.
-    pub rows: Vec<(u32, u32)>,
-    /// Closed sessions that came or went.
-    pub closed: Vec<(DeviceId, SessionFingerprint, Option<Timestamp>)>,
-    /// Devices whose rows were forgotten.
-    pub forgotten: Vec<DeviceId>,
-    /// The epoch is to be written (rules C7, T6).
-    pub epoch: bool,
-    /// About how much all of it takes of a transaction, in bytes (rule C10).
-    pub bytes: usize,
-}
-
-impl Pending {
-    pub fn change(&mut self, change: StatusChange) {
-        self.bytes += CHANGE_BYTES;
-        self.changes.push(change);
-    }
-
-    pub fn dead_letter(&mut self, letter: DeadLetter) {
-        self.bytes += letter.bytes();
-        self.dead_letters.push(letter);
-    }
-
-    pub fn row(&mut self, index: u32, previous_fleet: u32, cold: &Cold) {
-        self.bytes += ROW_BYTES + SESSION_BYTES * cold.facts.sessions.len();
-        self.rows.push((index, previous_fleet));
-    }
-
-    pub fn closed(
-        &mut self,
-        device: &DeviceId,
-        closed: impl Iterator<Item = (SessionFingerprint, Option<Timestamp>)>,
-    ) {
-        let before = self.closed.len();
-        self.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
-        self.bytes += KEY_BYTES * (self.closed.len() - before);
-    }
-
-    pub fn forgotten(&mut self, device: DeviceId) {
-        self.bytes += KEY_BYTES;
-        self.forgotten.push(device);
-    }
-}
+use super::snapshot::{ClosedSession, Emitted, Entry, Register, RowSnapshot};
 
 impl Shard {
     /// Whether there is anything to be written besides offsets, other than a

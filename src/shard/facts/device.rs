@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use super::register::{join, join_frozen, join_time, outlives, takes_over};
-use super::scope::Scopes;
+use super::scope::{Interned, Scopes};
 use super::status::Cause;
 use crate::shard::event::{DeviceEvent, Timestamp};
 use crate::shard::fnv::fnv1a;
@@ -20,8 +20,6 @@ pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
 /// must not grow a row that fits no record.
 pub(in crate::shard) const OPEN_SESSIONS_MAX: usize = 64;
 
-/// A name, interned; 0 is none.
-pub(in crate::shard) type Interned = u32;
 pub(in crate::shard) type Session = snapshot::Session<Interned>;
 pub(in crate::shard) type Membership = snapshot::Membership<Interned>;
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use super::device::Interned;
 use super::register::{Register, is_frozen, join, join_frozen, join_time};
 use super::status::{Cause, Status};
 use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
 use crate::shard::snapshot::{FleetFacts, InstanceFacts, NameOf, OrganizationFacts};
+
+/// A name, interned; 0 is none.
+pub(in crate::shard) type Interned = u32;
 
 /// Things with names, by number. Number 0 is the empty name: none.
 #[derive(Debug)]

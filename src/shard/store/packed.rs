@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::shard::device::{Closed, Cold, Earlier, Interned, Membership, Session};
+use crate::shard::device::{Closed, Cold, Earlier, Membership, Session};
 use crate::shard::event::{FrozenReason, Settings, Timestamp};
+use crate::shard::scope::Interned;
 use crate::shard::snapshot::{FrozenRegisters, Register, SessionFingerprint};
 
 /// From here the first time of a record is counted: 2026.

@@ -5,8 +5,8 @@
 //! clock moves only on proof that what happened until then has been read: so
 //! that a shard that is behind, stopped or cut off expires nobody.
 
-use crate::shard::JUDGED_AHEAD_MS;
 use crate::shard::event::{Input, Timestamp};
+use crate::shard::rules::JUDGED_AHEAD_MS;
 
 /// The moment of a call, as the loop knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
