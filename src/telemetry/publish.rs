@@ -7,7 +7,7 @@ use metrics::{counter, gauge, histogram};
 
 use super::table::*;
 use crate::shard::{Input, Status, Timestamp};
-use crate::stream_thread::report::{Report, StageName};
+use crate::stream_thread::report::{Counts, Report, StageName};
 use crate::view::ViewStats;
 
 /// What a stream thread publishes of what its loop tells.
@@ -27,7 +27,7 @@ impl ThreadMetrics {
 
     /// Publishes a report. The time of day is asked where the broker's is not known.
     pub fn publish(&mut self, report: &Report, wall: impl Fn() -> Timestamp) {
-        publish_counts(report);
+        publish_counts(&report.counts);
         let count = |stage| report.shards.iter().filter(|s| s.stage == stage).count();
         let stages =
             [StageName::Created, StageName::Restoring, StageName::Running, StageName::Failed];
@@ -80,14 +80,12 @@ impl ThreadMetrics {
     }
 }
 
-fn publish_counts(report: &Report) {
-    let counts = &report.counts;
+/// Counts on. What nothing is known to have happened to is published too: it stays
+/// at zero.
+pub(super) fn publish_counts(counts: &Counts) {
     for input in Input::ALL {
         let (applied, stale) = (counts.applied[input.index()], counts.stale[input.index()]);
-        let results = [
-            (record_result::APPLIED, applied.saturating_sub(stale)),
-            (record_result::STALE, stale),
-        ];
+        let results = [("applied", applied.saturating_sub(stale)), ("stale", stale)];
         for (result, count) in results {
             counter!(RECORDS, "input" => input.name(), "result" => result).increment(count);
         }
@@ -100,7 +98,7 @@ fn publish_counts(report: &Report) {
         counter!(
             RECORDS,
             "input" => input.name(),
-            "result" => record_result::DEAD_LETTER
+            "result" => "dead_letter"
         )
         .increment(*count);
     }
@@ -115,14 +113,14 @@ fn publish_counts(report: &Report) {
         histogram!(TRANSACTION_DURATION).record(*seconds);
     }
     let commits = [
-        (commit_result::COMMITTED, counts.commits),
-        (commit_result::REFUSED, counts.commits_refused),
-        (commit_result::UNKNOWN, counts.commits_unknown),
+        ("committed", counts.commits),
+        ("refused", counts.commits_refused),
+        ("unknown", counts.commits_unknown),
     ];
     for (result, count) in commits {
         counter!(COMMITS, "result" => result).increment(count);
     }
-    for (kind, count) in rebalance_kind::ALL.iter().zip(counts.rebalances) {
+    for (kind, count) in ["assigned", "revoked", "lost"].iter().zip(counts.rebalances) {
         counter!(REBALANCES, "kind" => *kind).increment(count);
     }
     for (source, count) in ["changelog", "heartbeats"].iter().zip(counts.restored) {
@@ -155,29 +153,34 @@ pub fn publish_views(views: &[Arc<ViewStats>]) {
     let connected = views.iter().all(|view| view.connected.load(Ordering::Relaxed));
     gauge!(REDIS_BACKLOG).set(backlog as f64);
     gauge!(REDIS_UP).set(if connected { 1 } else { 0 });
+    let of_other_group = views.iter().any(|view| view.advice().other_group.is_some());
+    gauge!(REDIS_OTHER_GROUP).set(if of_other_group { 1 } else { 0 });
+    publish_view_counts(views);
+}
+
+/// What the views of all threads have counted.
+pub(super) fn publish_view_counts(views: &[Arc<ViewStats>]) {
     let sum = |of: fn(&ViewStats) -> &AtomicU64| {
         views.iter().map(|view| of(view).load(Ordering::Relaxed)).sum::<u64>()
     };
     let results = [
-        (redis_result::WRITTEN, sum(|view| &view.written)),
-        (redis_result::REFUSED, sum(|view| &view.refused)),
-        (redis_result::FAILED, sum(|view| &view.errors)),
+        ("written", sum(|view| &view.written)),
+        ("refused", sum(|view| &view.refused)),
+        ("failed", sum(|view| &view.errors)),
     ];
     for (result, count) in results {
         counter!(REDIS_WRITES, "result" => result).absolute(count);
     }
     let swept = [
-        (sweep_result::SAME, sum(|view| &view.sweep.same)),
-        (sweep_result::REFRESHED, sum(|view| &view.sweep.refreshed)),
-        (sweep_result::REPAIRED, sum(|view| &view.sweep.repaired)),
-        (sweep_result::REMOVED, sum(|view| &view.sweep.removed)),
-        (sweep_result::SKIPPED, sum(|view| &view.sweep.skipped)),
-        (sweep_result::FAILED, sum(|view| &view.sweep.failed)),
+        ("same", sum(|view| &view.sweep.same)),
+        ("refreshed", sum(|view| &view.sweep.refreshed)),
+        ("repaired", sum(|view| &view.sweep.repaired)),
+        ("removed", sum(|view| &view.sweep.removed)),
+        ("skipped", sum(|view| &view.sweep.skipped)),
+        ("failed", sum(|view| &view.sweep.failed)),
     ];
     for (result, count) in swept {
         counter!(REDIS_SWEEP, "result" => result).absolute(count);
     }
     counter!(REDIS_SCANS).absolute(sum(|view| &view.sweep.scans));
-    let of_other_group = views.iter().any(|view| view.advice().other_group.is_some());
-    gauge!(REDIS_OTHER_GROUP).set(if of_other_group { 1 } else { 0 });
 }

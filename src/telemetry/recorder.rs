@@ -3,9 +3,11 @@
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::publish::{publish_counts, publish_view_counts};
 use super::table::*;
 use crate::error::Fatal;
 use crate::shard::{DeadLetterReason, Input, Status};
+use crate::stream_thread::report::Counts;
 
 /// Makes the process's metrics recorder, with every metric described and, where
 /// its labels are known beforehand, at zero.
@@ -46,36 +48,18 @@ pub fn describe_all() {
 /// Makes what can be known beforehand be there at zero: an alert on a counter
 /// that is not there yet never fires.
 fn zero_all() {
+    publish_counts(&Counts::default());
+    publish_view_counts(&[]);
     for input in Input::ALL.map(Input::name) {
-        for result in record_result::ALL {
-            counter!(RECORDS, "input" => input, "result" => result).increment(0);
-        }
+        counter!(RECORDS, "input" => input, "result" => "dead_letter").increment(0);
         for reason in DeadLetterReason::ALL.map(DeadLetterReason::code) {
             counter!(DEAD_LETTERS, "input" => input, "reason" => reason).increment(0);
         }
-        counter!(OFFSETS_LOST, "input" => input).increment(0);
     }
     for to in Status::ALL.map(Status::wire_name) {
         for from in Status::ALL.map(Status::wire_name).into_iter().chain(["none"]) {
             counter!(STATUS_CHANGES, "from" => from, "to" => to).increment(0);
         }
-    }
-    for result in commit_result::ALL {
-        counter!(COMMITS, "result" => result).increment(0);
-    }
-    for kind in rebalance_kind::ALL {
-        counter!(REBALANCES, "kind" => kind).increment(0);
-    }
-    for result in redis_result::ALL {
-        counter!(REDIS_WRITES, "result" => result).increment(0);
-    }
-    for result in sweep_result::ALL {
-        counter!(REDIS_SWEEP, "result" => result).increment(0);
-    }
-    for name in
-        [DEADLINES, SESSIONS_FORGOTTEN, OPEN_SESSIONS_FORGOTTEN, REDIS_REWRITES, REDIS_SCANS]
-    {
-        counter!(name).increment(0);
     }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
 }
