@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// Where to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RedisTarget<'a> {
     /// The keys of `redis`.
     pub redis: &'a Redis,

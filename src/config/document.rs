@@ -1,21 +1,53 @@
 //! What is made from the table of keys: the commented example, the reference,
 //! and what `config show` prints.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::json;
 
 use super::errors::Origin;
-use super::keys::{
-    BROKER_OWNED_PROPERTIES, ENVIRONMENT_PREFIX, KEYS, Key, OWNED_PROPERTIES, PROPERTIES,
-    PROPERTIES_HELP, SECTIONS,
-};
+use super::keys::{BROKER_OWNED_PROPERTIES, KEYS, Key, OWNED_PROPERTIES, PROPERTIES};
 use super::load::Loaded;
 use super::{Config, shown_property};
+
+/// What is said of [`PROPERTIES`].
+const PROPERTIES_HELP: &str = "Any other setting of librdkafka, by its own name, for every \
+    client: security, sizes, timeouts. What the loop depends on is refused.";
 
 /// The width at which comments are wrapped.
 const WIDTH: usize = 80;
 
-fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(move |key| key.section() == section)
+/// What people are told of a section.
+#[derive(Deserialize)]
+struct SectionText {
+    about: String,
+    #[serde(flatten)]
+    keys: BTreeMap<String, KeyText>,
+}
+
+/// What people are told of a key.
+#[derive(Deserialize)]
+struct KeyText {
+    takes: String,
+    help: String,
+    /// What is said of its default, where that is not a fixed value.
+    default: Option<String>,
+}
+
+static TEXTS: LazyLock<BTreeMap<String, SectionText>> =
+    LazyLock::new(|| toml::from_str(include_str!("keys.toml")).expect("a test reads it"));
+
+/// The sections and their keys, in the order of the file.
+fn sections() -> impl Iterator<Item = (&'static str, &'static [Key])> {
+    KEYS.chunk_by(|a, b| a.section() == b.section()).map(|keys| (keys[0].section(), keys))
+}
+
+/// As [`sections`], with what people are told.
+fn told() -> impl Iterator<Item = (&'static str, &'static SectionText, &'static [Key])> {
+    sections().map(|(section, keys)| (section, &TEXTS[section], keys))
 }
 
 /// `deploy/device-status.example.toml`: every key with its default, commented
@@ -23,32 +55,29 @@ fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
 #[must_use]
 pub fn example() -> String {
     let mut out = String::from(
-        "# device-status: every key, with its default. Made from the table in\n\
-         # src/config/keys.rs by `UPDATE=1 cargo test --test pure configuration`.\n\
+        "# device-status: every key, with its default. Made from src/config/keys.rs\n\
+         # and src/config/keys.toml by `UPDATE=1 cargo test --test pure configuration`.\n\
          #\n\
          # Check your own with `device-status config check --config FILE`.\n",
     );
     let default = Config::default();
-    for (section, about) in SECTIONS {
+    for (section, texts, keys) in told() {
         let _ = write!(out, "\n[{section}]\n");
-        comment(&mut out, about);
-        for key in keys_of(section) {
+        comment(&mut out, &texts.about);
+        for key in keys {
+            let KeyText { takes, help, default: note } = &texts.keys[key.field()];
             out.push('\n');
-            comment(&mut out, &format!("{} ({})", key.help, key.takes));
-            let value = match key.default_note {
-                Some(note) if note.contains("cores") => {
-                    comment(&mut out, &format!("Default: {note}."));
-                    "4".to_owned()
-                }
-                Some(note) => {
-                    comment(&mut out, &format!("Default: {note}."));
-                    key.shown(&default).to_string()
-                }
-                None => key.shown(&default).to_string(),
+            comment(&mut out, &format!("{help} ({takes})"));
+            if let Some(note) = note {
+                comment(&mut out, &format!("Default: {note}."));
+            }
+            let value = match note {
+                Some(note) if note.contains("cores") => toml::Value::Integer(4),
+                _ => key.shown(&default),
             };
             let _ = writeln!(out, "#{} = {value}", key.field());
         }
-        if *section == "kafka" {
+        if section == "kafka" {
             let _ = write!(out, "\n#[{PROPERTIES}]\n");
             comment(&mut out, PROPERTIES_HELP);
             out.push_str("#\"client.rack\" = \"eu-1a\"\n#\"compression.type\" = \"lz4\"\n");
@@ -78,51 +107,20 @@ fn comment(out: &mut String, text: &str) {
 /// `docs/configuration.md`.
 #[must_use]
 pub fn reference() -> String {
-    let mut out = String::from(
-        "# Configuration\n\
-         \n\
-         <!-- Made from the table in src/config/keys.rs by\n\
-         \u{20}    `UPDATE=1 cargo test --test pure configuration`. -->\n\
-         \n\
-         Everything has a default. A TOML file, named with `--config FILE`, goes before the\n\
-         defaults, the environment before the file, and `--set KEY=VALUE` on the command line\n\
-         before both. The variable of a key is `DEVICE_STATUS_`, the section, two underscores\n\
-         and the key, in capitals. One underscore too few is an error. Other variables that begin\n\
-         with `DEVICE_STATUS_` and have no two underscores are let be, and so are those that\n\
-         Kubernetes makes for a service (`…_SERVICE_HOST`, `…_PORT_…`).\n\
-         \n\
-         Values are taken as they are written: a `${NAME}` or `$(NAME)` that nothing has replaced\n\
-         is an error, but in the file that a `_file` key names.\n\
-         \n\
-         Secrets are best given in files: any of `kafka.properties`, and a key of which the\n\
-         table says so, may be named with `_file` behind it, and then takes the path of a text\n\
-         file that holds the value; a line's end at the end of the file does not count. The\n\
-         files are read once, at the start.\n\
-         \n\
-         `device-status config check` says all that is wrong at once, without needing Kafka or\n\
-         Redis, and exits with 78 if anything is; with `--json` it prints each problem with its\n\
-         key, value, source and remedy. With `--connect` it looks at Kafka and Redis too. `device-status config show` prints what holds and where\n\
-         it came from, without passwords. A commented example with every key is in\n\
-         [`deploy/device-status.example.toml`](../deploy/device-status.example.toml).\n\
-         \n\
-         Durations are written with their unit: `20ms`, `15s`, `30m`, `24h`.\n",
-    );
+    let mut out = String::from(include_str!("reference.txt"));
     let default = Config::default();
-    for (section, about) in SECTIONS {
-        let _ = write!(out, "\n## `{section}`\n\n{about}\n\n");
+    for (section, texts, keys) in told() {
+        let _ = write!(out, "\n## `{section}`\n\n{}\n\n", texts.about);
         out.push_str("| Key | Default | Takes | What it does |\n|---|---|---|---|\n");
-        for key in keys_of(section) {
-            let value = key.default_note.map_or_else(
-                || match key.shown(&default) {
-                    toml::Value::String(text) => format!("`{text}`"),
-                    other => format!("`{other}`"),
-                },
-                str::to_owned,
-            );
-            let (name, takes, help) = (key.name, key.takes, key.help);
-            let _ = writeln!(out, "| `{name}` | {value} | {takes} | {help} |");
+        for key in keys {
+            let KeyText { takes, help, default: note } = &texts.keys[key.field()];
+            let value = note.clone().unwrap_or_else(|| match key.shown(&default) {
+                toml::Value::String(text) => format!("`{text}`"),
+                other => format!("`{other}`"),
+            });
+            let _ = writeln!(out, "| `{}` | {value} | {takes} | {help} |", key.name);
         }
-        if *section == "kafka" {
+        if section == "kafka" {
             let _ = writeln!(
                 out,
                 "| `{PROPERTIES}.<name>` | | text, number or boolean | {PROPERTIES_HELP} |"
@@ -134,20 +132,11 @@ pub fn reference() -> String {
 }
 
 fn properties(out: &mut String) {
-    let _ = write!(
-        out,
-        "\n### `{PROPERTIES}`\n\n\
-         In the file, by librdkafka's own names; in the environment, with underscores for the\n\
-         dots:\n\n\
-         ```toml\n[{PROPERTIES}]\n\"client.rack\" = \"eu-1a\"\n\
-         \"compression.type\" = \"lz4\"\n```\n\n\
-         ```sh\n{ENVIRONMENT_PREFIX}KAFKA__PROPERTIES__SECURITY_PROTOCOL=sasl_ssl\n\
-         {ENVIRONMENT_PREFIX}KAFKA__PROPERTIES__SASL_PASSWORD_FILE=/run/secrets/kafka-password\n```\n\n\
-         Names and values are checked at the start. These are refused:\n\n\
-         | Property | Why | Instead |\n|---|---|---|\n"
-    );
-    for (name, what, remedy) in OWNED_PROPERTIES {
-        let _ = writeln!(out, "| `{name}` | {what} | {remedy} |");
+    out.push_str(include_str!("reference_properties.txt"));
+    for (names, what, remedy) in OWNED_PROPERTIES {
+        for name in *names {
+            let _ = writeln!(out, "| `{name}` | {what} | {remedy} |");
+        }
     }
     for name in BROKER_OWNED_PROPERTIES {
         let _ = writeln!(
@@ -173,13 +162,13 @@ pub fn effective(loaded: &Loaded) -> String {
         Origin::Default => String::new(),
         origin => format!("  # {origin}"),
     };
-    for (section, _) in SECTIONS {
+    for (section, keys) in sections() {
         let _ = writeln!(out, "{}[{section}]", if out.is_empty() { "" } else { "\n" });
-        for key in keys_of(section) {
+        for key in keys {
             let value = key.shown(&loaded.config);
             let _ = writeln!(out, "{} = {value}{}", key.field(), from(key.name));
         }
-        if *section == "kafka" && !loaded.config.kafka.properties.is_empty() {
+        if section == "kafka" && !loaded.config.kafka.properties.is_empty() {
             let _ = write!(out, "\n[{PROPERTIES}]\n");
             for (name, value) in properties_shown(&loaded.config) {
                 let origin = from(&format!("{PROPERTIES}.{name}"));
@@ -194,28 +183,23 @@ pub fn effective(loaded: &Loaded) -> String {
 /// What holds, as JSON, section by section; secrets left out.
 #[must_use]
 pub fn effective_json(config: &Config) -> serde_json::Value {
-    let mut sections = serde_json::Map::new();
-    for (section, _) in SECTIONS {
-        let mut fields: serde_json::Map<String, serde_json::Value> =
-            keys_of(section).map(|key| (key.field().to_owned(), json(key.shown(config)))).collect();
-        if *section == "kafka" {
-            let properties = properties_shown(config);
-            let properties: serde_json::Map<_, _> =
-                properties.map(|(name, value)| (name.to_owned(), value.into())).collect();
-            fields.insert("properties".to_owned(), properties.into());
+    let mut shown = serde_json::Map::new();
+    for (section, keys) in sections() {
+        let mut fields: serde_json::Map<_, _> =
+            keys.iter().map(|key| (key.field().to_owned(), json!(key.shown(config)))).collect();
+        if section == "kafka" {
+            let properties: BTreeMap<_, _> = properties_shown(config).collect();
+            fields.insert("properties".to_owned(), json!(properties));
         }
-        sections.insert((*section).to_owned(), fields.into());
+        shown.insert(section.to_owned(), fields.into());
     }
-    sections.into()
+    shown.into()
 }
 
-fn json(value: toml::Value) -> serde_json::Value {
-    match value {
-        toml::Value::Integer(number) => number.into(),
-        toml::Value::Float(number) => number.into(),
-        toml::Value::Boolean(truth) => truth.into(),
-        toml::Value::String(text) => text.into(),
-        other => other.to_string().into(),
+/// Secrets left out.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Config {}", effective_json(self))
     }
 }
 
@@ -224,13 +208,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_section_of_a_key_is_documented_and_the_other_way_round() {
-        for key in KEYS {
-            assert!(SECTIONS.iter().any(|(section, _)| *section == key.section()), "{}", key.name);
-        }
-        for (section, _) in SECTIONS {
-            assert!(keys_of(section).next().is_some(), "{section}");
-        }
+    fn every_key_has_its_texts_and_every_text_its_key() {
+        let mut named: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+        named.sort_unstable();
+        let texts = TEXTS.iter().flat_map(|(section, texts)| {
+            texts.keys.keys().map(move |field| format!("{section}.{field}"))
+        });
+        let mut texts: Vec<String> = texts.collect();
+        texts.sort_unstable();
+        assert_eq!(named, texts);
+        assert_eq!(sections().count(), TEXTS.len());
     }
 
     #[test]

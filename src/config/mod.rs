@@ -2,9 +2,9 @@
 //!
 //! [`keys::KEYS`] is the one table that parsing, `config show`, the commented
 //! example (`deploy/device-status.example.toml`) and the reference
-//! (`docs/configuration.md`) are all made from. To add a key: a field here, its
-//! default here, an entry there, and `UPDATE=1 cargo test --test
-//! configuration_docs`.
+//! (`docs/configuration.md`) are all made from, with the texts of `keys.toml`. To
+//! add a key: a field here, its default here, an entry in both, and `UPDATE=1
+//! cargo test --test pure configuration`.
 
 pub mod document;
 mod entry;
@@ -12,26 +12,24 @@ pub mod errors;
 pub mod keys;
 pub mod load;
 mod properties;
-pub mod property_names;
 mod read;
 pub mod redis_url;
 mod secrets;
 pub mod variables;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::shard::{Input, Rules};
 pub use crate::wire::Format;
 pub use load::{Loaded, load, load_with};
+pub use properties::known_property_names;
 pub use read::check_log_directives;
-use secrets::hidden;
 pub use secrets::{REDACTED, is_secret_property, redact_url, shown_property};
 
 /// All that can be configured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Config {
     /// How to reach Kafka, and as whom.
     pub kafka: Kafka,
@@ -343,45 +341,4 @@ impl Config {
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl fmt::Debug for Kafka {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let properties =
-            self.properties.iter().map(|(name, value)| (name, shown_property(name, value)));
-        f.debug_struct("Kafka")
-            .field("brokers", &self.brokers)
-            .field("group", &self.group)
-            .field("group_protocol", &self.group_protocol)
-            .field("instance_id", &self.instance_id)
-            .field("properties", &properties.collect::<BTreeMap<_, _>>())
-            .finish()
-    }
-}
-
-impl fmt::Debug for Admin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin")
-            .field("listen", &self.listen)
-            .field("token", &hidden(&self.token))
-            .finish()
-    }
-}
-
-impl fmt::Debug for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis")
-            .field("url", &redact_url(&self.url))
-            .field("username", &self.username)
-            .field("password", &hidden(&self.password))
-            .field("sentinel_username", &self.sentinel_username)
-            .field("sentinel_password", &hidden(&self.sentinel_password))
-            .field("ca_file", &self.ca_file)
-            .field("certificate_file", &self.certificate_file)
-            .field("key_file", &self.key_file)
-            .field("prefix", &self.prefix)
-            .field("fleet_members", &self.fleet_members)
-            .field("refresh_interval", &self.refresh_interval)
-            .finish()
-    }
 }

@@ -6,13 +6,19 @@ use rdkafka::types::RDKafkaConfRes;
 
 use super::is_secret_property;
 use super::keys::{OWNED_PROPERTIES, PROPERTIES};
-use super::property_names::PROPERTY_NAMES;
 use super::read::Wrong;
 
 /// The ways to log in that librdkafka and Kafka have in common. librdkafka takes
 /// any other text, and fails with it once a client is made.
 const SASL_MECHANISMS: [&str; 5] =
     ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"];
+
+/// What librdkafka's settings are called, aliases too, in order: to say what a slip
+/// was meant to be. The configuration knows nothing of its C interface; a test of
+/// `kafka::native` compares the two.
+pub fn known_property_names() -> impl Iterator<Item = &'static str> {
+    include_str!("property_names.txt").lines()
+}
 
 /// librdkafka's name in a key of the configuration, if it is one.
 pub(super) fn property_name(key: &str) -> Option<&str> {
@@ -36,7 +42,8 @@ fn refusal(name: &str, value: &str) -> Option<(RDKafkaConfRes, String)> {
 
 /// Whether librdkafka takes a setting, and we let it.
 pub(super) fn check(name: &str, value: &str) -> Result<(), Wrong> {
-    if let Some((_, what, remedy)) = OWNED_PROPERTIES.iter().find(|(owned, ..)| *owned == name) {
+    let owned = OWNED_PROPERTIES.iter().find(|(names, ..)| names.contains(&name));
+    if let Some((_, what, remedy)) = owned {
         return Err(Wrong::new(*what, *remedy));
     }
     if ["sasl.mechanism", "sasl.mechanisms"].contains(&name) && !SASL_MECHANISMS.contains(&value) {
@@ -74,9 +81,8 @@ fn unknown_mechanism(value: &str) -> Wrong {
 /// The setting whose name is most like this one, if any is.
 fn nearest(unknown: &str) -> Option<&'static str> {
     let plain = unknown.to_ascii_lowercase().replace(['_', '-'], ".");
-    PROPERTY_NAMES
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(&plain, name), *name))
+    known_property_names()
+        .map(|name| (strsim::damerau_levenshtein(&plain, name), name))
         .filter(|(distance, name)| *distance <= 2 + name.len() / 8)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)

@@ -35,6 +35,14 @@ impl Raw {
         }
     }
 
+    /// The text, if it is one.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self {
+            Raw::Environment(text) | Raw::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     fn type_name(&self) -> &'static str {
         match self {
             Raw::Environment(_) | Raw::Text(_) => "text",
@@ -65,77 +73,61 @@ fn wrong_type(raw: &Raw, expected: &str, example: &str) -> Wrong {
     Wrong::new(format!("is {}, not {expected}", raw.type_name()), format!("write {example}"))
 }
 
+/// Text that may be empty, which means none.
+pub(super) fn optional_text(raw: &Raw) -> Result<String, Wrong> {
+    raw.as_text().map(str::to_owned).ok_or_else(|| wrong_type(raw, "text", "it in quotes"))
+}
+
 pub(super) fn text(raw: &Raw) -> Result<String, Wrong> {
-    match raw {
-        Raw::Environment(text) | Raw::Text(text) if text.trim().is_empty() => {
-            Err(Wrong::new("is empty", "give a value, or leave the key out for its default"))
-        }
-        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
-        other => Err(wrong_type(other, "text", "it in quotes")),
+    let text = optional_text(raw)?;
+    if text.trim().is_empty() {
+        return Err(Wrong::new("is empty", "give a value, or leave the key out for its default"));
     }
+    Ok(text)
 }
 
 /// The static members' name: what Kafka takes for a `group.instance.id`, with
-/// room for the thread's number.
+/// room for the thread's number; none if empty.
 pub(super) fn instance_id(raw: &Raw) -> Result<String, Wrong> {
-    if let Raw::Environment(text) | Raw::Text(text) = raw
-        && text.is_empty()
-    {
-        return Ok(String::new());
+    let id = optional_text(raw)?;
+    if id.len() <= 240 && id.bytes().all(is_legal_in_kafka) {
+        return Ok(id);
     }
-    let id = text(raw)?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if id.len() <= 240 && id.chars().all(legal) {
-        Ok(id)
-    } else {
-        Err(Wrong::new(
-            "is not what Kafka takes for an instance id",
-            "use up to 240 letters, digits, dots, underscores and hyphens",
-        ))
-    }
+    Err(Wrong::new(
+        "is not what Kafka takes for an instance id",
+        "use up to 240 letters, digits, dots, underscores and hyphens",
+    ))
+}
+
+fn is_legal_in_kafka(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
 /// A token for an HTTP header; none if empty.
 pub(super) fn token(raw: &Raw) -> Result<String, Wrong> {
-    match raw {
-        Raw::Environment(text) | Raw::Text(text) => {
-            if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Ok(text.clone());
-            }
-            let what = "holds spaces, control characters or letters beyond ASCII";
-            Err(Wrong::new(what, "use visible ASCII only, such as `openssl rand -hex 32` prints"))
-        }
-        other => Err(wrong_type(other, "text", "it in quotes")),
+    let token = optional_text(raw)?;
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(token);
     }
+    let what = "holds spaces, control characters or letters beyond ASCII";
+    Err(Wrong::new(what, "use visible ASCII only, such as `openssl rand -hex 32` prints"))
 }
 
 /// A URI or a part of one; none if empty.
 pub(super) fn uri_reference(raw: &Raw) -> Result<String, Wrong> {
-    let unsafe_in_uris = |byte: u8| !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte);
-    match raw {
-        Raw::Environment(text) | Raw::Text(text) if text.bytes().any(unsafe_in_uris) => {
-            Err(Wrong::new("is no URI", "write one such as //fleet.example/device-status, escaped"))
-        }
-        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
-        other => Err(wrong_type(other, "text", "it in quotes")),
+    let uri = optional_text(raw)?;
+    let is_safe = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    if uri.bytes().all(is_safe) {
+        return Ok(uri);
     }
-}
-
-/// Text that may be empty, which means none.
-pub(super) fn optional_text(raw: &Raw) -> Result<String, Wrong> {
-    match raw {
-        Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
-        other => Err(wrong_type(other, "text", "it in quotes")),
-    }
+    Err(Wrong::new("is no URI", "write one such as //fleet.example/device-status, escaped"))
 }
 
 /// A librdkafka property: everything is text to librdkafka.
 pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
     match raw {
         Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
-        Raw::Integer(number) => Ok(number.to_string()),
-        Raw::Float(number) => Ok(number.to_string()),
-        Raw::Boolean(truth) => Ok(truth.to_string()),
+        Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) => Ok(raw.shown()),
         other @ Raw::Other(_) => Err(wrong_type(other, "text, a number or a boolean", "one value")),
     }
 }
@@ -241,79 +233,54 @@ pub(super) fn duration_or_off(
 }
 
 /// A value out of a few.
-pub(super) trait Choice: Copy + 'static {
-    /// All values.
-    const ALL: &'static [Self];
-    /// How it is written.
-    fn name(self) -> &'static str;
+pub(super) trait Choice: Copy + PartialEq + 'static {
+    /// All values, and how each is written.
+    const NAMES: &'static [(Self, &'static str)];
 }
 
 impl Choice for Format {
-    const ALL: &'static [Format] = &Format::ALL;
-    fn name(self) -> &'static str {
-        Format::name(self)
-    }
+    const NAMES: &'static [(Format, &'static str)] = &[
+        (Format::Protobuf, Format::Protobuf.name()),
+        (Format::ConfluentProtobuf, Format::ConfluentProtobuf.name()),
+        (Format::Json, Format::Json.name()),
+    ];
 }
 
 impl Choice for GroupProtocol {
-    const ALL: &'static [GroupProtocol] = &[GroupProtocol::Consumer, GroupProtocol::Classic];
-    fn name(self) -> &'static str {
-        match self {
-            GroupProtocol::Consumer => "consumer",
-            GroupProtocol::Classic => "classic",
-        }
-    }
+    const NAMES: &'static [(GroupProtocol, &'static str)] =
+        &[(GroupProtocol::Consumer, "consumer"), (GroupProtocol::Classic, "classic")];
 }
 
 impl Choice for Partitioner {
-    const ALL: &'static [Partitioner] = &[Partitioner::Murmur2, Partitioner::Any];
-    fn name(self) -> &'static str {
-        match self {
-            Partitioner::Murmur2 => "murmur2",
-            Partitioner::Any => "any",
-        }
-    }
+    const NAMES: &'static [(Partitioner, &'static str)] =
+        &[(Partitioner::Murmur2, "murmur2"), (Partitioner::Any, "any")];
 }
 
 impl Choice for Guarantee {
-    const ALL: &'static [Guarantee] = &[Guarantee::ExactlyOnce, Guarantee::AtLeastOnce];
-    fn name(self) -> &'static str {
-        match self {
-            Guarantee::ExactlyOnce => "exactly_once",
-            Guarantee::AtLeastOnce => "at_least_once",
-        }
-    }
+    const NAMES: &'static [(Guarantee, &'static str)] =
+        &[(Guarantee::ExactlyOnce, "exactly_once"), (Guarantee::AtLeastOnce, "at_least_once")];
 }
 
 impl Choice for LogFormat {
-    const ALL: &'static [LogFormat] = &[LogFormat::Text, LogFormat::Json];
-    fn name(self) -> &'static str {
-        match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        }
-    }
+    const NAMES: &'static [(LogFormat, &'static str)] =
+        &[(LogFormat::Text, "text"), (LogFormat::Json, "json")];
 }
 
 pub(super) fn choice<T: Choice>(raw: &Raw) -> Result<T, Wrong> {
-    let names = || T::ALL.iter().map(|value| value.name()).collect::<Vec<_>>().join(" or ");
-    let text = match raw {
-        Raw::Environment(text) | Raw::Text(text) => text.trim(),
-        other => return Err(wrong_type(other, "text", &format!("{} in quotes", names()))),
+    let names = || T::NAMES.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(" or ");
+    let Some(text) = raw.as_text() else {
+        return Err(wrong_type(raw, "text", &format!("{} in quotes", names())));
     };
-    T::ALL
-        .iter()
-        .copied()
-        .find(|value| value.name() == text)
-        .ok_or_else(|| Wrong::new("is not a known value", format!("use {}", names())))
+    let named = T::NAMES.iter().find(|(_, name)| *name == text.trim());
+    let unknown = || Wrong::new("is not a known value", format!("use {}", names()));
+    named.map(|(value, _)| *value).ok_or_else(unknown)
 }
 
 /// A topic's or a group's name.
 pub(super) fn topic(raw: &Raw) -> Result<String, Wrong> {
     const MAX: usize = 249;
     let name = text(raw)?;
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if name.len() <= MAX && name.bytes().all(legal) && name != "." && name != ".." {
+    if name.len() <= MAX && name.bytes().all(is_legal_in_kafka) && name != "." && name != ".." {
         Ok(name)
     } else {
         Err(Wrong::new(

@@ -48,8 +48,3 @@ pub fn redact_url(url: &str) -> String {
         None => format!("{scheme}://{rest}{query}"),
     }
 }
-
-/// A secret, shown as one; empty if there is none.
-pub(super) fn hidden(secret: &str) -> &'static str {
-    if secret.is_empty() { "" } else { REDACTED }
-}

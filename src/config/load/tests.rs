@@ -183,7 +183,10 @@ fn everything_wrong_is_said_at_once_with_place_and_remedy() {
 
 #[test]
 fn what_the_loop_owns_is_refused_with_the_reason() {
-    for (name, what, remedy) in OWNED_PROPERTIES {
+    let owned = OWNED_PROPERTIES
+        .iter()
+        .flat_map(|(names, what, remedy)| names.iter().map(move |name| (name, what, remedy)));
+    for (name, what, remedy) in owned {
         let text = format!("[kafka.properties]\n\"{name}\" = \"x\"\n");
         let message = message(&text, &[]);
         assert!(message.contains(what) && message.contains(remedy), "{message}");
