@@ -48,7 +48,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         for running in self.slots.values_mut().filter_map(Slot::running_mut) {
             let progress_due = leaving || now_ms - running.batched_ms >= PROGRESS_INTERVAL_MS;
             let shard = &mut running.shard;
-            let output = shard.has_output() || (rewrite > 0 && shard.rewriting_view());
+            // Who leaves rewrites no view: the next owner does. A shard that began
+            // to run after its partitions were asked back would never end that,
+            // since it takes no turns, and would not be given back.
+            let rewrites = rewrite > 0 && !leaving && shard.rewriting_view();
+            let output = shard.has_output() || rewrites;
             // The clock of an idle shard moves too, and is worth keeping: a
             // restart then judges from where it had come.
             if output || progress_due && (!leaving || running.has_moved()) {

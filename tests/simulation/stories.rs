@@ -389,6 +389,28 @@ fn a_shard_that_is_lost_before_its_first_commit_comes_back_under_another_epoch()
 }
 
 #[test]
+fn a_shard_that_begins_to_run_as_it_is_asked_back_is_given_back_at_once() {
+    // The restore ends as soon as the changelog has a leader, at another tick of
+    // those in which the group may ask.
+    for later_ms in (0..4_000).step_by(60) {
+        worlds(
+            |plan| plan.classic = true,
+            |script| {
+                script.loses_the_leader_of_the_changelog(0, 10_000 + later_ms);
+                script.until(10_000);
+                script.another_member_joins();
+                script.until(20_000);
+                let commits = script.commits();
+                script.until(40_000);
+                // One in five seconds for the clock, of three inputs.
+                let more = script.commits() - commits;
+                assert!(more < 30, "{more} commits");
+            },
+        );
+    }
+}
+
+#[test]
 fn a_stop_takes_no_longer_because_the_group_asked_for_something_before_it() {
     worlds(
         |plan| {
