@@ -19,22 +19,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A topic of this name there is not, and nothing makes one.
 const NO_TOPIC: &str = "__device_status_no_such_topic";
 
-impl Operation {
-    /// As Kafka's tools write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Operation::Describe => "Describe",
-            Operation::DescribeConfigs => "DescribeConfigs",
-            Operation::Read => "Read",
-            Operation::Write => "Write",
-        }
-    }
-}
-
+/// As Kafka's tools write it, which is as we do.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        fmt::Debug::fmt(self, f)
     }
 }
 

@@ -68,7 +68,8 @@ pub fn refused(error: &KafkaError) -> Fatal {
     Fatal::configuration(format!("a Kafka client cannot be made: {said}; check [kafka.properties]"))
 }
 
-/// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`.
+/// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`. Leaves
+/// rebalances to the loop: nothing happens inside a callback (rule C5).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoggingContext;
 

@@ -16,8 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use super::client_config;
-use super::loop_context::LoopContext;
+use super::client_config::{self, LoggingContext};
 use super::reaper::Reaped;
 use super::topic_names::TopicNames;
 use crate::clock::{Clock, SystemClock};
@@ -57,7 +56,7 @@ struct Command {
     batch: Arc<Batch>,
     member: ConsumerGroupMetadata,
     /// Through which offsets are committed that are not part of a transaction.
-    consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
+    consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
 }
 
 impl Committer {
@@ -97,7 +96,7 @@ impl Committer {
         &self,
         batch: Arc<Batch>,
         member: ConsumerGroupMetadata,
-        consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
+        consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
     ) {
         if let Some(commands) = &self.commands {
             // A thread that is gone is noticed by the outcome that never comes.

@@ -9,17 +9,17 @@ use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
+use super::access;
+use super::client_config::{self, LoggingContext};
 use super::committer::Committer;
 pub use super::committer::Stamps;
 use super::group::Identity;
-use super::loop_context::LoopContext;
 use super::membership::Membership;
 use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
 };
 use super::reaper::{Reaped, Reaper};
 use super::topic_names::TopicNames;
-use super::{access, client_config};
 use crate::clock::Clock;
 use crate::config::{Config, Guarantee};
 use crate::error::{Error, Fatal};
@@ -42,12 +42,12 @@ pub struct KafkaLog {
     topics: TopicNames,
     clock: Arc<dyn Clock + Send + Sync>,
     membership: Membership,
-    consumer: Option<ConsumerQueue<LoopContext>>,
+    consumer: Option<ConsumerQueue>,
     committer: Committer,
     questions: Reaped<Questions>,
     reaper: Reaper,
     restore_config: ClientConfig,
-    restore: Option<ConsumerQueue<LoopContext>>,
+    restore: Option<ConsumerQueue>,
     /// What the group has given, and the loop has not given back.
     held: BTreeSet<(Input, i32)>,
     names: TopicCache,
@@ -86,24 +86,11 @@ enum Kind {
 
 impl KafkaLog {
     /// Joins the group. `thread` tells the stream threads of a process apart,
-    /// `process_id` the processes (rule C4).
+    /// `process_id` the processes (rule C4), `stamps` the broker's time.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn start(
-        config: &Config,
-        process_id: &str,
-        thread: usize,
-        clock: Arc<dyn Clock + Send + Sync>,
-    ) -> Result<KafkaLog, Fatal> {
-        KafkaLog::start_with(config, process_id, thread, Stamps::Broker, clock)
-    }
-
-    /// The same, with the stamps that tell the broker's time.
-    ///
-    /// # Errors
-    /// When librdkafka refuses the configuration.
-    pub fn start_with(
         config: &Config,
         process_id: &str,
         thread: usize,
@@ -151,7 +138,7 @@ impl KafkaLog {
             .set("metadata.max.age.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
-            .create_with_context(client_config::LoggingContext)
+            .create_with_context(LoggingContext)
             .map_err(refused)?;
 
         let restore_config = client_config::consumer(config);
@@ -184,7 +171,7 @@ impl KafkaLog {
         self.membership.identity()
     }
 
-    fn consumer(&self) -> Result<&BaseConsumer<LoopContext>, Error> {
+    fn consumer(&self) -> Result<&BaseConsumer<LoggingContext>, Error> {
         match &self.consumer {
             Some(queue) => Ok(queue.consumer()),
             None => Err(Error::Retriable("the consumer is closed".into())),
@@ -315,7 +302,7 @@ impl TopicCache {
 /// Takes up to `max_records` records from a queue; `other` is told what the loop
 /// must know besides.
 fn drain(
-    queue: &ConsumerQueue<LoopContext>,
+    queue: &ConsumerQueue,
     mut delivery_of: impl FnMut(&NativeRecord<'_>) -> Option<Delivery>,
     timeout: Duration,
     max_records: usize,
@@ -554,7 +541,7 @@ impl Log for KafkaLog {
         if self.restore.is_none() {
             let consumer = self
                 .restore_config
-                .create_with_context(LoopContext)
+                .create_with_context(LoggingContext)
                 .map_err(|e| Error::Retriable(format!("restore consumer: {e}")))?;
             self.restore = Some(ConsumerQueue::new(self.reaper.keep(consumer)));
         }

@@ -16,9 +16,8 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client_config;
+use super::client_config::{self, LoggingContext};
 use super::group::{self, Identity};
-use super::loop_context::LoopContext;
 use super::topic_names::TopicNames;
 use super::{native, protocol};
 use crate::config::{Config, GroupProtocol};
@@ -91,8 +90,9 @@ impl Membership {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn join(&self) -> Result<BaseConsumer<LoopContext>, KafkaError> {
-        let consumer: BaseConsumer<LoopContext> = self.config.create_with_context(LoopContext)?;
+    pub fn join(&self) -> Result<BaseConsumer<LoggingContext>, KafkaError> {
+        let consumer: BaseConsumer<LoggingContext> =
+            self.config.create_with_context(LoggingContext)?;
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
         self.identity.joins_as(native::member_id(&consumer));

@@ -4,7 +4,6 @@
 //! write panics, and nothing is guessed. What is refused becomes a dead letter
 //! (docs/events.md), and the partition moves on.
 
-use std::fmt;
 use std::sync::Arc;
 
 use prost::Message;
@@ -73,7 +72,8 @@ impl Format {
 }
 
 /// Why a record could not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", .reason.code())]
 pub struct Refusal {
     /// For headers and metrics.
     pub reason: DeadLetterReason,
@@ -94,14 +94,6 @@ impl Refusal {
         Refusal::new(DeadLetterReason::InvalidValue, detail)
     }
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.reason.code(), self.detail)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// Reads one record of an input.
 ///

@@ -5,16 +5,16 @@ use std::ffi::{CStr, CString, c_char};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka_sys as sys;
+use serde::Serialize;
 
 use super::guards::{
     COORDINATOR_TIMEOUT_MS, Code, List, NoAnswer, QUESTION_TIMEOUT_MS, Queue, code_of, options,
 };
 
 /// What a client may do with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "Kafka's terms")]
 pub enum Operation {
-    Describe,
     DescribeConfigs,
     Read,
     Write,
@@ -91,7 +91,6 @@ unsafe fn operations(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<V
         std::slice::from_raw_parts(first, count)
     };
     let known = native.iter().filter_map(|operation| match operation {
-        Native::RD_KAFKA_ACL_OPERATION_DESCRIBE => Some(Operation::Describe),
         Native::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS => Some(Operation::DescribeConfigs),
         Native::RD_KAFKA_ACL_OPERATION_READ => Some(Operation::Read),
         Native::RD_KAFKA_ACL_OPERATION_WRITE => Some(Operation::Write),

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
@@ -172,7 +172,7 @@ unsafe fn text(text: *const c_char) -> Option<String> {
 
 /// The id by which a group knows this consumer, once it has one: with the
 /// consumer protocol from its beginning and for its life.
-pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+pub fn member_id(consumer: &BaseConsumer<LoggingContext>) -> Option<String> {
     let rk = consumer.client().native_ptr();
     // SAFETY: the client is borrowed; the text is ours to free, after it is copied.
     let id = unsafe {

@@ -105,7 +105,8 @@ pub struct Found {
 }
 
 /// Why there is no answer to a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct NoAnswer {
     /// By number.
     pub code: RDKafkaErrorCode,
@@ -119,12 +120,6 @@ impl NoAnswer {
     pub fn timed_out(&self) -> bool {
         let late = [RDKafkaErrorCode::OperationTimedOut, RDKafkaErrorCode::RequestTimedOut];
         late.contains(&self.code)
-    }
-}
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
     }
 }
 

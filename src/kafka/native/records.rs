@@ -7,10 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::Arc;
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka_sys as sys;
 
 use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions};
+use crate::kafka::client_config::LoggingContext;
 use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
 use crate::stream_thread::ports::Headers;
@@ -24,11 +25,11 @@ use crate::stream_thread::ports::Headers;
 /// a quarter of all that is done with it. From the consumer's own queue they
 /// cannot be taken so: a rebalance that is met there is answered by librdkafka
 /// itself.
-pub struct ConsumerQueue<C: ConsumerContext + 'static> {
+pub struct ConsumerQueue {
     queue: Queue,
     records: Queue,
     forwarded: Vec<(CString, i32)>,
-    consumer: Arc<Reaped<BaseConsumer<C>>>,
+    consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
 }
 
 /// What a consumer's queue held.
@@ -153,9 +154,9 @@ impl Headers for NativeRecord<'_> {
     }
 }
 
-impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
+impl ConsumerQueue {
     /// The queues of a consumer that is polled by nobody else.
-    pub fn new(consumer: Reaped<BaseConsumer<C>>) -> ConsumerQueue<C> {
+    pub fn new(consumer: Reaped<BaseConsumer<LoggingContext>>) -> ConsumerQueue {
         // SAFETY: the client lives as long as `consumer`, which this value keeps.
         let (queue, records) = unsafe {
             let rk = consumer.client().native_ptr();
@@ -166,7 +167,7 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     }
 
     /// The consumer itself.
-    pub fn consumer(&self) -> &Arc<Reaped<BaseConsumer<C>>> {
+    pub fn consumer(&self) -> &Arc<Reaped<BaseConsumer<LoggingContext>>> {
         &self.consumer
     }
 

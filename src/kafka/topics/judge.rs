@@ -46,7 +46,7 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
         problems.push(TopicProblem { topic: topic.name.clone(), what, remedy });
     };
     if !topic.denied.is_empty() {
-        let denied: Vec<&str> = topic.denied.iter().map(|operation| operation.name()).collect();
+        let denied: Vec<_> = topic.denied.iter().map(Operation::to_string).collect();
         problem(
             format!("this client may not {} it", denied.join(", ")),
             access::allow(config, &topic.denied, &format!("--topic {}", topic.name)),
