@@ -3,10 +3,11 @@
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
+use super::native::SOCKET_TIMEOUT_MS;
 use crate::config::Config;
 use crate::error::Fatal;
 
@@ -47,6 +48,17 @@ pub fn consumer(config: &Config) -> ClientConfig {
     ];
     set_defaults(&mut consumer, config, &defaults);
     consumer
+}
+
+/// A client that puts questions, and does not join the group whose id it has.
+///
+/// # Errors
+/// When librdkafka refuses the configuration.
+pub fn asking(config: &Config) -> Result<BaseConsumer<LoggingContext>, Fatal> {
+    consumer(config)
+        .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
+        .create_with_context(LoggingContext)
+        .map_err(|error| refused(&error))
 }
 
 /// Sets what the user has not.

@@ -12,7 +12,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, warn};
 
 use super::client_config;
-use super::native::{Group, GroupQuestion, Member, SOCKET_TIMEOUT_MS};
+use super::native::{Group, GroupQuestion, Member};
 use crate::config::{Config, GroupProtocol};
 use crate::error::Fatal;
 use crate::shard::Input;
@@ -116,12 +116,8 @@ impl GroupWatch {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Config, members: Vec<Arc<Identity>>) -> Result<GroupWatch, Fatal> {
-        let client = client_config::consumer(config)
-            .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
-            .create_with_context(client_config::LoggingContext)
-            .map_err(|error| client_config::refused(&error))?;
         Ok(GroupWatch {
-            question: GroupQuestion::new(client),
+            question: GroupQuestion::new(client_config::asking(config)?),
             group: config.kafka.group.clone(),
             known: Known::new(config, members),
             asked_ms: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
@@ -191,7 +192,7 @@ impl KafkaLog {
         for (input, partition, offset) in starts {
             let topic = &self.topics.inputs[input.index()];
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
-                .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
+                .map_err(retriable("assign"))?;
         }
         Ok(list)
     }
@@ -297,6 +298,11 @@ impl TopicCache {
         self.0.push((handle, source));
         Some(source)
     }
+}
+
+/// What is tried again, after this has failed.
+fn retriable(doing: &str) -> impl Fn(KafkaError) -> Error {
+    move |error| Error::Retriable(format!("{doing}: {error}"))
 }
 
 /// Takes up to `max_records` records from a queue; `other` is told what the loop
@@ -474,7 +480,6 @@ impl Log for KafkaLog {
     }
 
     fn assign(&mut self, starts: &[(Input, i32, i64)]) -> Result<(), Error> {
-        let failed = |e| Error::Retriable(format!("assign: {e}"));
         if let Some(queue) = &mut self.consumer {
             for (input, partition, _) in starts {
                 queue.forward(&self.topics.inputs[input.index()], *partition);
@@ -483,7 +488,7 @@ impl Log for KafkaLog {
         self.held.extend(starts.iter().map(|(input, partition, _)| (*input, *partition)));
         let consumer = self.consumer()?;
         if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
-            consumer.incremental_assign(&self.starts(starts)?).map_err(failed)?;
+            consumer.incremental_assign(&self.starts(starts)?).map_err(retriable("assign"))?;
         } else {
             // What was assigned before is assigned again, from where it has come.
             let come_to = if self.assigned.is_empty() { None } else { consumer.position().ok() };
@@ -498,7 +503,7 @@ impl Log for KafkaLog {
             }
             self.assigned.extend(starts.iter().map(|(i, p, offset)| ((*i, *p), *offset)));
             let all: Vec<_> = self.assigned.iter().map(|((i, p), at)| (*i, *p, *at)).collect();
-            self.consumer()?.assign(&self.starts(&all)?).map_err(failed)?;
+            self.consumer()?.assign(&self.starts(&all)?).map_err(retriable("assign"))?;
         }
         if starts.is_empty() {
             return Ok(());
@@ -520,17 +525,15 @@ impl Log for KafkaLog {
                 queue.stop_forwarding(&self.topics.inputs[input.index()], *partition);
             }
         }
-        unassigned.map_err(|e| Error::Retriable(format!("unassign: {e}")))
+        unassigned.map_err(retriable("unassign"))
     }
 
     fn pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
-        let paused = self.consumer()?.pause(&self.list(partitions));
-        paused.map_err(|e| Error::Retriable(format!("pause: {e}")))
+        self.consumer()?.pause(&self.list(partitions)).map_err(retriable("pause"))
     }
 
     fn resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
-        let resumed = self.consumer()?.resume(&self.list(partitions));
-        resumed.map_err(|e| Error::Retriable(format!("resume: {e}")))
+        self.consumer()?.resume(&self.list(partitions)).map_err(retriable("resume"))
     }
 
     fn log_start(&self, input: Input, partition: i32) -> Option<i64> {
@@ -542,38 +545,31 @@ impl Log for KafkaLog {
             let consumer = self
                 .restore_config
                 .create_with_context(LoggingContext)
-                .map_err(|e| Error::Retriable(format!("restore consumer: {e}")))?;
+                .map_err(retriable("restore consumer"))?;
             self.restore = Some(ConsumerQueue::new(self.reaper.keep(consumer)));
         }
         self.restore_names = TopicCache::default();
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(self.topics.of_source(source), partition, Offset::Offset(offset))
-            .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
-        let topic = self.topics.of_source(source).to_owned();
+            .map_err(retriable("restore"))?;
         if let Some(queue) = &mut self.restore {
-            queue.forward(&topic, partition);
-            queue
-                .consumer()
-                .incremental_assign(&list)
-                .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
+            queue.forward(self.topics.of_source(source), partition);
+            queue.consumer().incremental_assign(&list).map_err(retriable("restore"))?;
         }
         Ok(())
     }
 
     fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
-        let topic = self.topics.of_source(source).to_owned();
+        let topic = self.topics.of_source(source);
         let Some(queue) = &mut self.restore else { return Ok(()) };
-        queue.stop_forwarding(&topic, partition);
+        queue.stop_forwarding(topic, partition);
         if queue.is_idle() {
             self.restore = None;
             return Ok(());
         }
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(&topic, partition);
-        queue
-            .consumer()
-            .incremental_unassign(&list)
-            .map_err(|e| Error::Retriable(format!("restore: {e}")))
+        list.add_partition(topic, partition);
+        queue.consumer().incremental_unassign(&list).map_err(retriable("restore"))
     }
 
     fn submit(&mut self, batch: Arc<Batch>) {
