@@ -18,8 +18,8 @@ use tracing::{info, warn};
 
 use super::client_config::{self, LoggingContext};
 use super::reaper::Reaped;
-use super::topic_names::TopicNames;
 use crate::clock::{Clock, SystemClock};
+use crate::config::Topics;
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
 use crate::stream_thread::ports::{Batch, Outcome, OutputRecord, OutputTopic, Receipt};
@@ -66,7 +66,7 @@ impl Committer {
         config: ClientConfig,
         transactional: bool,
         transactions_remedy: String,
-        topics: TopicNames,
+        topics: Topics,
         stamps: Stamps,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Committer {
@@ -205,7 +205,7 @@ struct Worker {
     config: ClientConfig,
     /// What to do where transactions are refused.
     transactions_remedy: String,
-    topics: TopicNames,
+    topics: Topics,
     transactional: bool,
     clock: Arc<dyn Clock + Send + Sync>,
     deliveries: Arc<Deliveries>,
@@ -414,7 +414,7 @@ impl Deliveries {
 
 fn send(
     producer: &BaseProducer<ProducerSide>,
-    topics: &TopicNames,
+    topics: &Topics,
     record: &OutputRecord,
     clock: &dyn Clock,
     started_ms: i64,
@@ -528,11 +528,11 @@ fn is_stale_member(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn offsets(topics: &TopicNames, batch: &Batch) -> Result<TopicPartitionList, Failure> {
+fn offsets(topics: &Topics, batch: &Batch) -> Result<TopicPartitionList, Failure> {
     let mut list = TopicPartitionList::new();
     for shard in &batch.shards {
         for input in Input::ALL {
-            let topic = &topics.inputs[input.index()];
+            let topic = topics.input(input);
             let mut added = list.add_partition(topic, shard.partition);
             added.set_metadata(&shard.metadata);
             added

@@ -15,7 +15,6 @@ use super::client_config;
 use super::native::{Group, GroupQuestion, Member};
 use crate::config::{Config, GroupProtocol};
 use crate::error::Fatal;
-use crate::shard::Input;
 
 /// How often the group is asked.
 const ASK_INTERVAL_MS: i64 = 5_000;
@@ -180,7 +179,7 @@ struct Known {
 impl Known {
     fn new(config: &Config, members: Vec<Arc<Identity>>) -> Known {
         Known {
-            topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
+            topics: config.topics.inputs().map(str::to_owned),
             partitions: config.topics.partitions,
             patience_ms: patience_ms(config),
             members,
@@ -291,7 +290,7 @@ mod tests {
     /// A member with whole partitions.
     fn member(id: &str, partitions: &[i32]) -> Member {
         let config = Config::default();
-        let topics = Input::ALL.map(|input| config.topics.input(input).to_owned());
+        let topics = config.topics.inputs().map(str::to_owned);
         let of =
             |topic: &String| partitions.iter().map(|p| (topic.clone(), *p)).collect::<Vec<_>>();
         let assigned: Vec<_> = topics.iter().flat_map(of).collect();

@@ -20,9 +20,8 @@ use super::native::{
     ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
 };
 use super::reaper::{Reaped, Reaper};
-use super::topic_names::TopicNames;
 use crate::clock::Clock;
-use crate::config::{Config, Guarantee};
+use crate::config::{Config, Guarantee, Topics};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
 use crate::stream_thread::ports::{
@@ -40,7 +39,7 @@ const FORWARD_INTERVAL_MS: i64 = 200;
 /// Kafka, for one stream thread.
 pub struct KafkaLog {
     group: String,
-    topics: TopicNames,
+    topics: Topics,
     clock: Arc<dyn Clock + Send + Sync>,
     membership: Membership,
     consumer: Option<ConsumerQueue>,
@@ -99,8 +98,8 @@ impl KafkaLog {
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
         let refused = |error| client_config::refused(&error);
-        let topics = TopicNames::configured(config);
-        let membership = Membership::new(config, &topics, thread);
+        let topics = config.topics.clone();
+        let membership = Membership::new(config, thread);
         let reaper = Reaper::start();
         let consumer = reaper.keep(membership.join().map_err(refused)?);
 
@@ -182,7 +181,7 @@ impl KafkaLog {
     fn list(&self, partitions: &[(Input, i32)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (input, partition) in partitions {
-            list.add_partition(&self.topics.inputs[input.index()], *partition);
+            list.add_partition(self.topics.input(*input), *partition);
         }
         list
     }
@@ -190,7 +189,7 @@ impl KafkaLog {
     fn starts(&self, starts: &[(Input, i32, i64)]) -> Result<TopicPartitionList, Error> {
         let mut list = TopicPartitionList::with_capacity(starts.len());
         for (input, partition, offset) in starts {
-            let topic = &self.topics.inputs[input.index()];
+            let topic = self.topics.input(*input);
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
                 .map_err(retriable("assign"))?;
         }
@@ -233,7 +232,7 @@ impl KafkaLog {
     fn committed(&self, answer: Result<Vec<Found>, String>) -> Result<Commits, String> {
         let mut all = Commits::new();
         for found in answer? {
-            let Some(input) = self.topics.input(&found.topic) else { continue };
+            let Some(input) = self.topics.input_of(&found.topic) else { continue };
             if let Some(error) = found.error {
                 return Err(format!("{} [{}]: {error}", found.topic, found.partition));
             }
@@ -245,14 +244,14 @@ impl KafkaLog {
     }
 
     fn inputs(&self, partitions: Vec<(String, i32)>) -> Vec<(Input, i32)> {
-        partitions.into_iter().filter_map(|(t, p)| Some((self.topics.input(&t)?, p))).collect()
+        partitions.into_iter().filter_map(|(t, p)| Some((self.topics.input_of(&t)?, p))).collect()
     }
 }
 
 impl Pending {
     /// All parts have come. A partition that one of them knows nothing of is as
     /// if no part knew it.
-    fn tell(self, question: QuestionId, topics: &TopicNames, events: &mut Vec<LogEvent>) {
+    fn tell(self, question: QuestionId, topics: &Topics, events: &mut Vec<LogEvent>) {
         let mut found = Bounds::new();
         let mut failed = Vec::new();
         for place in &self.of {
@@ -289,7 +288,7 @@ impl Pending {
 }
 
 impl TopicCache {
-    fn source(&mut self, record: &NativeRecord<'_>, topics: &TopicNames) -> Option<Source> {
+    fn source(&mut self, record: &NativeRecord<'_>, topics: &Topics) -> Option<Source> {
         let handle = record.topic_handle();
         if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == handle) {
             return Some(*source);
@@ -472,8 +471,7 @@ impl Log for KafkaLog {
     fn ask_committed(&mut self, of: &[(Input, i32)]) -> QuestionId {
         let question = self.next_id();
         let id = self.next_id();
-        let asked: Vec<_> =
-            of.iter().map(|(i, p)| (self.topics.inputs[i.index()].as_str(), *p)).collect();
+        let asked: Vec<_> = of.iter().map(|(i, p)| (self.topics.input(*i), *p)).collect();
         self.questions.committed(id, &self.group, true, &asked);
         self.parts.insert(id, (question, Kind::Committed));
         question
@@ -482,7 +480,7 @@ impl Log for KafkaLog {
     fn assign(&mut self, starts: &[(Input, i32, i64)]) -> Result<(), Error> {
         if let Some(queue) = &mut self.consumer {
             for (input, partition, _) in starts {
-                queue.forward(&self.topics.inputs[input.index()], *partition);
+                queue.forward(self.topics.input(*input), *partition);
             }
         }
         self.held.extend(starts.iter().map(|(input, partition, _)| (*input, *partition)));
@@ -495,7 +493,7 @@ impl Log for KafkaLog {
             let come_to = come_to.iter().flat_map(TopicPartitionList::elements);
             for at in come_to {
                 if let (Some(input), Offset::Offset(offset)) =
-                    (self.topics.input(at.topic()), at.offset())
+                    (self.topics.input_of(at.topic()), at.offset())
                     && let Some(held) = self.assigned.get_mut(&(input, at.partition()))
                 {
                     *held = offset;
@@ -522,7 +520,7 @@ impl Log for KafkaLog {
         self.assigned.clear();
         if let Some(queue) = &mut self.consumer {
             for (input, partition) in partitions {
-                queue.stop_forwarding(&self.topics.inputs[input.index()], *partition);
+                queue.stop_forwarding(self.topics.input(*input), *partition);
             }
         }
         unassigned.map_err(retriable("unassign"))
@@ -537,7 +535,7 @@ impl Log for KafkaLog {
     }
 
     fn log_start(&self, input: Input, partition: i32) -> Option<i64> {
-        self.consumer.as_ref()?.log_start(&self.topics.inputs[input.index()], partition)
+        self.consumer.as_ref()?.log_start(self.topics.input(input), partition)
     }
 
     fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
