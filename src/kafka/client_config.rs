@@ -7,9 +7,12 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
-use super::native::SOCKET_TIMEOUT_MS;
 use crate::config::Config;
 use crate::error::Fatal;
+
+/// How long a request of the client that puts questions may take, in
+/// milliseconds: its `socket.timeout.ms`.
+pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
 
 /// The settings of any client: brokers, identity, and what the user gave in
 /// `kafka.properties`. Set what the client needs on top of them: the

@@ -11,14 +11,12 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
 use super::access;
-use super::client_config::{self, LoggingContext};
+use super::client_config::{self, LoggingContext, SOCKET_TIMEOUT_MS};
 use super::committer::Committer;
 pub use super::committer::Stamps;
 use super::group::Identity;
 use super::membership::Membership;
-use super::native::{
-    ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
-};
+use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
 use super::reaper::{Reaped, Reaper};
 use crate::clock::Clock;
 use crate::config::{Config, Guarantee, Topics};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka_sys as sys;
 
-use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions};
+use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions, text};
 use crate::kafka::client_config::LoggingContext;
 use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
@@ -318,16 +318,13 @@ unsafe fn polled<'a>(message: *const sys::rd_kafka_message_t) -> Polled<'a> {
         match Code::read(&raw const (*message).err) {
             Code::NONE => Polled::Record(NativeRecord { message: &*message }),
             Code::END_OF_PARTITION => Polled::EndOfPartition {
-                topic: CStr::from_ptr(sys::rd_kafka_topic_name((*message).rkt))
-                    .to_string_lossy()
-                    .into_owned(),
+                topic: text(sys::rd_kafka_topic_name((*message).rkt)).unwrap_or_default(),
                 partition: (*message).partition,
                 offset: (*message).offset,
             },
             code => {
-                let text = sys::rd_kafka_message_errstr(message);
-                let text = (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy());
-                let message = text.map_or_else(|| code.to_string(), |text| text.into_owned());
+                let text = text(sys::rd_kafka_message_errstr(message));
+                let message = text.unwrap_or_else(|| code.to_string());
                 Polled::Failed { fatal: code == Code::FATAL, message }
             }
         }
