@@ -1,24 +1,28 @@
 //! Errors, named by their remedy. What follows each for the promises is in
 //! docs/guarantees.md.
 
-use std::fmt;
+use serde::Serialize;
 
 /// Something went wrong; the variant says what to do about it. That somebody
 /// else owns what we thought ours is no error: it is an answer to a commit, and
 /// the loop asks what became of the batch (rule C6).
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Try again, with backoff, until a deadline.
+    #[error("retriable: {0}")]
     Retriable(String),
     /// What was stored cannot be read: discard the shard and restore it, or
     /// stop it if that is of no use.
+    #[error("corrupted: {0}")]
     Corrupted(String),
     /// Stop, with a message a person can act on.
-    Fatal(Fatal),
+    #[error("fatal: {0}")]
+    Fatal(#[from] Fatal),
 }
 
 /// A reason to stop, and the exit code that tells its kind to scripts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct Fatal {
     /// What kind of failure it is.
     pub kind: FatalKind,
@@ -26,48 +30,31 @@ pub struct Fatal {
     pub message: String,
 }
 
-/// The kinds of failure that stop the process, after sysexits(3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The kinds of failure that stop the process, each with its exit code: after
+/// sysexits(3), or small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
 pub enum FatalKind {
     /// What was asked for does not exist.
-    NotFound,
+    NotFound = 1,
     /// What was asked for is known, but older than it may be.
-    Stale,
+    Stale = 3,
     /// The command line was wrong.
-    Usage,
+    Usage = 2,
     /// Kafka or Redis cannot be reached, or lacks something.
-    Unavailable,
+    Unavailable = 69,
     /// The configuration is wrong.
-    Configuration,
+    Configuration = 78,
     /// Anything else: a bug, or a state that should not be.
-    Internal,
+    Internal = 70,
 }
 
 impl FatalKind {
-    /// Its name for programs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            FatalKind::NotFound => "not_found",
-            FatalKind::Stale => "stale",
-            FatalKind::Usage => "usage",
-            FatalKind::Unavailable => "unavailable",
-            FatalKind::Internal => "internal",
-            FatalKind::Configuration => "configuration",
-        }
-    }
-
     /// The process's exit code.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
-        match self {
-            FatalKind::NotFound => 1,
-            FatalKind::Usage => 2,
-            FatalKind::Stale => 3,
-            FatalKind::Unavailable => 69,
-            FatalKind::Internal => 70,
-            FatalKind::Configuration => 78,
-        }
+        self as u8
     }
 }
 
@@ -102,28 +89,3 @@ impl Fatal {
         Fatal { kind: FatalKind::Internal, message: message.into() }
     }
 }
-
-impl From<Fatal> for Error {
-    fn from(fatal: Fatal) -> Error {
-        Error::Fatal(fatal)
-    }
-}
-
-impl fmt::Display for Fatal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Retriable(message) => write!(f, "retriable: {message}"),
-            Error::Corrupted(message) => write!(f, "corrupted: {message}"),
-            Error::Fatal(fatal) => write!(f, "fatal: {fatal}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-impl std::error::Error for Fatal {}

@@ -133,13 +133,8 @@ impl Service {
         let redis = &self.config.redis;
         let started = RedisView::start_all(redis, &self.group, &view_clock, threads)?;
         for (thread, view) in started.into_iter().enumerate() {
-            let log = KafkaLog::start_with(
-                &self.config,
-                &process_id,
-                thread,
-                self.stamps,
-                clock.clone(),
-            )?;
+            let log =
+                KafkaLog::start(&self.config, &process_id, thread, self.stamps, clock.clone())?;
             views.push(view.stats());
             members.push(log.identity());
             let stream_thread = StreamThread::new(self.settings(), log, view, clock.clone());

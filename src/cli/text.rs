@@ -21,7 +21,7 @@ pub fn say_error(fatal: &Fatal) {
     if !wants_json() {
         return say(&format!("error: {fatal}"));
     }
-    let (kind, code) = (fatal.kind.name(), fatal.kind.exit_code());
+    let (kind, code) = (fatal.kind, fatal.kind.exit_code());
     let error = json!({ "kind": kind, "message": fatal.message, "exit_code": code });
     say(&json!({ "error": error }).to_string());
 }

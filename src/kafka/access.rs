@@ -19,22 +19,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A topic of this name there is not, and nothing makes one.
 const NO_TOPIC: &str = "__device_status_no_such_topic";
 
-impl Operation {
-    /// As Kafka's tools write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Operation::Describe => "Describe",
-            Operation::DescribeConfigs => "DescribeConfigs",
-            Operation::Read => "Read",
-            Operation::Write => "Write",
-        }
-    }
-}
-
+/// As Kafka's tools write it, which is as we do.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        fmt::Debug::fmt(self, f)
     }
 }
 
@@ -92,13 +80,13 @@ pub fn allow(config: &Config, operations: &[Operation], resource: &str) -> Strin
 pub fn group_problem<C: ProducerContext>(
     client: &BaseProducer<C>,
     config: &Config,
-) -> Result<Option<(String, String)>, NoAnswer> {
+) -> Result<Option<String>, NoAnswer> {
     let group = &config.kafka.group;
     if native::may_commit(client, group, NO_TOPIC)? {
         return Ok(None);
     }
-    let what = format!("this client may not Read the consumer group {group}");
-    Ok(Some((what, allow(config, &[Operation::Read], &format!("--group {group}")))))
+    let remedy = allow(config, &[Operation::Read], &format!("--group {group}"));
+    Ok(Some(format!("this client may not Read the consumer group {group}; {remedy}")))
 }
 
 /// What to do where transactions are refused.
@@ -124,10 +112,8 @@ pub fn transactional_id_prefix(config: &Config) -> String {
 /// When transactions are refused.
 pub fn try_transactions(config: &Config) -> Result<(), Fatal> {
     let failed = |error: KafkaError| {
-        Fatal::unavailable(format!(
-            "Kafka refuses transactions: {error}; {}",
-            transactions_remedy(config)
-        ))
+        let remedy = transactions_remedy(config);
+        Fatal::unavailable(format!("Kafka refuses transactions: {error}; {remedy}"))
     };
     let id = format!("{}check-{}", transactional_id_prefix(config), uuid::Uuid::new_v4().simple());
     let mut client = client_config::base(config);

@@ -3,12 +3,16 @@
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::config::Config;
 use crate::error::Fatal;
+
+/// How long a request of the client that puts questions may take, in
+/// milliseconds: its `socket.timeout.ms`.
+pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
 
 /// The settings of any client: brokers, identity, and what the user gave in
 /// `kafka.properties`. Set what the client needs on top of them: the
@@ -49,6 +53,17 @@ pub fn consumer(config: &Config) -> ClientConfig {
     consumer
 }
 
+/// A client that puts questions, and does not join the group whose id it has.
+///
+/// # Errors
+/// When librdkafka refuses the configuration.
+pub fn asking(config: &Config) -> Result<BaseConsumer<LoggingContext>, Fatal> {
+    consumer(config)
+        .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
+        .create_with_context(LoggingContext)
+        .map_err(|error| refused(&error))
+}
+
 /// Sets what the user has not.
 pub fn set_defaults(client: &mut ClientConfig, config: &Config, defaults: &[(&str, &str)]) {
     for (key, value) in defaults {
@@ -68,7 +83,8 @@ pub fn refused(error: &KafkaError) -> Fatal {
     Fatal::configuration(format!("a Kafka client cannot be made: {said}; check [kafka.properties]"))
 }
 
-/// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`.
+/// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`. Leaves
+/// rebalances to the loop: nothing happens inside a callback (rule C5).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoggingContext;
 

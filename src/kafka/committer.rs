@@ -16,11 +16,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
-use super::client_config;
-use super::loop_context::LoopContext;
+use super::client_config::{self, LoggingContext};
 use super::reaper::Reaped;
-use super::topic_names::TopicNames;
 use crate::clock::{Clock, SystemClock};
+use crate::config::Topics;
 use crate::error::Fatal;
 use crate::shard::{Input, Timestamp};
 use crate::stream_thread::ports::{Batch, Outcome, OutputRecord, OutputTopic, Receipt};
@@ -57,7 +56,7 @@ struct Command {
     batch: Arc<Batch>,
     member: ConsumerGroupMetadata,
     /// Through which offsets are committed that are not part of a transaction.
-    consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
+    consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
 }
 
 impl Committer {
@@ -67,7 +66,7 @@ impl Committer {
         config: ClientConfig,
         transactional: bool,
         transactions_remedy: String,
-        topics: TopicNames,
+        topics: Topics,
         stamps: Stamps,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Committer {
@@ -97,7 +96,7 @@ impl Committer {
         &self,
         batch: Arc<Batch>,
         member: ConsumerGroupMetadata,
-        consumer: Arc<Reaped<BaseConsumer<LoopContext>>>,
+        consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
     ) {
         if let Some(commands) = &self.commands {
             // A thread that is gone is noticed by the outcome that never comes.
@@ -206,7 +205,7 @@ struct Worker {
     config: ClientConfig,
     /// What to do where transactions are refused.
     transactions_remedy: String,
-    topics: TopicNames,
+    topics: Topics,
     transactional: bool,
     clock: Arc<dyn Clock + Send + Sync>,
     deliveries: Arc<Deliveries>,
@@ -238,11 +237,14 @@ impl Worker {
 
     fn commit(&mut self, command: &Command) -> Outcome {
         let started_ms = self.clock.monotonic_ms();
-        let result = if self.transactional {
-            self.transaction(command, started_ms)
-        } else {
-            self.at_least_once(command, started_ms)
-        };
+        *self.deliveries.state() = DeliveryState::default();
+        let result = self.producer().and_then(|()| {
+            if self.transactional {
+                self.transaction(command, started_ms)
+            } else {
+                self.at_least_once(command, started_ms)
+            }
+        });
         match result {
             Ok(mut receipt) => {
                 let took_ms = self.clock.monotonic_ms() - started_ms;
@@ -274,7 +276,8 @@ impl Worker {
         }
     }
 
-    fn producer(&mut self) -> Result<&BaseProducer<ProducerSide>, Failure> {
+    /// Makes the producer, if there is none.
+    fn producer(&mut self) -> Result<(), Failure> {
         while self.producer.is_none() {
             let producer: BaseProducer<ProducerSide> = self
                 .config
@@ -306,58 +309,54 @@ impl Worker {
             }
             self.producer = Some(producer);
         }
+        Ok(())
+    }
+
+    fn made(&self) -> Result<&BaseProducer<ProducerSide>, Failure> {
         self.producer.as_ref().ok_or_else(|| Failure::Recreate("no producer".into()))
     }
 
-    fn transaction(&mut self, command: &Command, started_ms: i64) -> Result<Receipt, Failure> {
-        *self.deliveries.state() = DeliveryState::default();
-        let clock = self.clock.clone();
-        let deliveries = self.deliveries.clone();
-        let topics = self.topics.clone();
-        let producer = self.producer()?;
+    fn transaction(&self, command: &Command, started_ms: i64) -> Result<Receipt, Failure> {
+        let (producer, clock, topics) = (self.made()?, &*self.clock, &self.topics);
         producer.begin_transaction().map_err(failure)?;
         for record in command.batch.shards.iter().flat_map(|shard| &shard.records) {
-            send(producer, &topics, record, &*clock, started_ms)?;
+            send(producer, topics, record, clock, started_ms)?;
         }
         // The offsets travel while the records do.
-        let offsets = offsets(&topics, &command.batch)?;
-        until(&*clock, started_ms, || {
+        let offsets = offsets(topics, &command.batch)?;
+        until(clock, started_ms, || {
             producer.send_offsets_to_transaction(&offsets, &command.member, REQUEST_TIMEOUT)
         })?;
-        drain(producer, &*clock, started_ms)?;
-        deliveries.all_written(producer)?;
-        until(&*clock, started_ms, || producer.commit_transaction(REQUEST_TIMEOUT)).map_err(
+        drain(producer, clock, started_ms)?;
+        self.deliveries.all_written(producer)?;
+        until(clock, started_ms, || producer.commit_transaction(REQUEST_TIMEOUT)).map_err(
             |failure| match failure {
                 // A commit that may have been sent is never assumed undone.
                 Failure::Abort { stale_member: false, message } => Failure::Recreate(message),
                 other => other,
             },
         )?;
-        Ok(deliveries.receipt())
+        Ok(self.deliveries.receipt())
     }
 
     /// Rule C9: a crash between two steps repeats the later ones' inputs, and
     /// loses nothing.
-    fn at_least_once(&mut self, command: &Command, started_ms: i64) -> Result<Receipt, Failure> {
-        *self.deliveries.state() = DeliveryState::default();
-        let clock = self.clock.clone();
-        let deliveries = self.deliveries.clone();
-        let topics = self.topics.clone();
-        let producer = self.producer()?;
+    fn at_least_once(&self, command: &Command, started_ms: i64) -> Result<Receipt, Failure> {
+        let (producer, clock, topics) = (self.made()?, &*self.clock, &self.topics);
         let records = || command.batch.shards.iter().flat_map(|shard| &shard.records);
         for changelog in [false, true] {
             for record in records().filter(|r| (r.topic == OutputTopic::Changelog) == changelog) {
-                send(producer, &topics, record, &*clock, started_ms)?;
+                send(producer, topics, record, clock, started_ms)?;
             }
-            drain(producer, &*clock, started_ms)?;
-            deliveries.all_written(producer)?;
+            drain(producer, clock, started_ms)?;
+            self.deliveries.all_written(producer)?;
         }
-        let offsets = offsets(&topics, &command.batch)?;
+        let offsets = offsets(topics, &command.batch)?;
         command.consumer.commit(&offsets, CommitMode::Sync).map_err(|error| Failure::Abort {
             stale_member: error.rdkafka_error_code().is_some_and(is_stale_member),
             message: error.to_string(),
         })?;
-        Ok(deliveries.receipt())
+        Ok(self.deliveries.receipt())
     }
 
     fn abort(&mut self) -> Result<(), Failure> {
@@ -415,7 +414,7 @@ impl Deliveries {
 
 fn send(
     producer: &BaseProducer<ProducerSide>,
-    topics: &TopicNames,
+    topics: &Topics,
     record: &OutputRecord,
     clock: &dyn Clock,
     started_ms: i64,
@@ -529,11 +528,11 @@ fn is_stale_member(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn offsets(topics: &TopicNames, batch: &Batch) -> Result<TopicPartitionList, Failure> {
+fn offsets(topics: &Topics, batch: &Batch) -> Result<TopicPartitionList, Failure> {
     let mut list = TopicPartitionList::new();
     for shard in &batch.shards {
         for input in Input::ALL {
-            let topic = &topics.inputs[input.index()];
+            let topic = topics.input(input);
             let mut added = list.add_partition(topic, shard.partition);
             added.set_metadata(&shard.metadata);
             added

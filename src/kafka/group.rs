@@ -12,10 +12,9 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, warn};
 
 use super::client_config;
-use super::native::{Group, GroupQuestion, Member, SOCKET_TIMEOUT_MS};
+use super::native::{Group, GroupQuestion, Member};
 use crate::config::{Config, GroupProtocol};
 use crate::error::Fatal;
-use crate::shard::Input;
 
 /// How often the group is asked.
 const ASK_INTERVAL_MS: i64 = 5_000;
@@ -116,12 +115,8 @@ impl GroupWatch {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Config, members: Vec<Arc<Identity>>) -> Result<GroupWatch, Fatal> {
-        let client = client_config::consumer(config)
-            .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
-            .create_with_context(client_config::LoggingContext)
-            .map_err(|error| client_config::refused(&error))?;
         Ok(GroupWatch {
-            question: GroupQuestion::new(client),
+            question: GroupQuestion::new(client_config::asking(config)?),
             group: config.kafka.group.clone(),
             known: Known::new(config, members),
             asked_ms: None,
@@ -184,7 +179,7 @@ struct Known {
 impl Known {
     fn new(config: &Config, members: Vec<Arc<Identity>>) -> Known {
         Known {
-            topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
+            topics: config.topics.inputs().map(str::to_owned),
             partitions: config.topics.partitions,
             patience_ms: patience_ms(config),
             members,
@@ -295,7 +290,7 @@ mod tests {
     /// A member with whole partitions.
     fn member(id: &str, partitions: &[i32]) -> Member {
         let config = Config::default();
-        let topics = Input::ALL.map(|input| config.topics.input(input).to_owned());
+        let topics = config.topics.inputs().map(str::to_owned);
         let of =
             |topic: &String| partitions.iter().map(|p| (topic.clone(), *p)).collect::<Vec<_>>();
         let assigned: Vec<_> = topics.iter().flat_map(of).collect();

@@ -6,22 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::warn;
 
+use super::access;
+use super::client_config::{self, LoggingContext, SOCKET_TIMEOUT_MS};
 use super::committer::Committer;
 pub use super::committer::Stamps;
 use super::group::Identity;
-use super::loop_context::LoopContext;
 use super::membership::Membership;
-use super::native::{
-    ConsumerQueue, Found, NativeRecord, Polled, Questions, SOCKET_TIMEOUT_MS, Spec,
-};
+use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
 use super::reaper::{Reaped, Reaper};
-use super::topic_names::TopicNames;
-use super::{access, client_config};
 use crate::clock::Clock;
-use crate::config::{Config, Guarantee};
+use crate::config::{Config, Guarantee, Topics};
 use crate::error::{Error, Fatal};
 use crate::shard::Input;
 use crate::stream_thread::ports::{
@@ -39,15 +37,15 @@ const FORWARD_INTERVAL_MS: i64 = 200;
 /// Kafka, for one stream thread.
 pub struct KafkaLog {
     group: String,
-    topics: TopicNames,
+    topics: Topics,
     clock: Arc<dyn Clock + Send + Sync>,
     membership: Membership,
-    consumer: Option<ConsumerQueue<LoopContext>>,
+    consumer: Option<ConsumerQueue>,
     committer: Committer,
     questions: Reaped<Questions>,
     reaper: Reaper,
     restore_config: ClientConfig,
-    restore: Option<ConsumerQueue<LoopContext>>,
+    restore: Option<ConsumerQueue>,
     /// What the group has given, and the loop has not given back.
     held: BTreeSet<(Input, i32)>,
     names: TopicCache,
@@ -86,7 +84,7 @@ enum Kind {
 
 impl KafkaLog {
     /// Joins the group. `thread` tells the stream threads of a process apart,
-    /// `process_id` the processes (rule C4).
+    /// `process_id` the processes (rule C4), `stamps` the broker's time.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -94,25 +92,12 @@ impl KafkaLog {
         config: &Config,
         process_id: &str,
         thread: usize,
-        clock: Arc<dyn Clock + Send + Sync>,
-    ) -> Result<KafkaLog, Fatal> {
-        KafkaLog::start_with(config, process_id, thread, Stamps::Broker, clock)
-    }
-
-    /// The same, with the stamps that tell the broker's time.
-    ///
-    /// # Errors
-    /// When librdkafka refuses the configuration.
-    pub fn start_with(
-        config: &Config,
-        process_id: &str,
-        thread: usize,
         stamps: Stamps,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
         let refused = |error| client_config::refused(&error);
-        let topics = TopicNames::configured(config);
-        let membership = Membership::new(config, &topics, thread);
+        let topics = config.topics.clone();
+        let membership = Membership::new(config, thread);
         let reaper = Reaper::start();
         let consumer = reaper.keep(membership.join().map_err(refused)?);
 
@@ -151,7 +136,7 @@ impl KafkaLog {
             .set("metadata.max.age.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
-            .create_with_context(client_config::LoggingContext)
+            .create_with_context(LoggingContext)
             .map_err(refused)?;
 
         let restore_config = client_config::consumer(config);
@@ -184,7 +169,7 @@ impl KafkaLog {
         self.membership.identity()
     }
 
-    fn consumer(&self) -> Result<&BaseConsumer<LoopContext>, Error> {
+    fn consumer(&self) -> Result<&BaseConsumer<LoggingContext>, Error> {
         match &self.consumer {
             Some(queue) => Ok(queue.consumer()),
             None => Err(Error::Retriable("the consumer is closed".into())),
@@ -194,7 +179,7 @@ impl KafkaLog {
     fn list(&self, partitions: &[(Input, i32)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (input, partition) in partitions {
-            list.add_partition(&self.topics.inputs[input.index()], *partition);
+            list.add_partition(self.topics.input(*input), *partition);
         }
         list
     }
@@ -202,9 +187,9 @@ impl KafkaLog {
     fn starts(&self, starts: &[(Input, i32, i64)]) -> Result<TopicPartitionList, Error> {
         let mut list = TopicPartitionList::with_capacity(starts.len());
         for (input, partition, offset) in starts {
-            let topic = &self.topics.inputs[input.index()];
+            let topic = self.topics.input(*input);
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
-                .map_err(|e| Error::Retriable(format!("assign: {e}")))?;
+                .map_err(retriable("assign"))?;
         }
         Ok(list)
     }
@@ -245,7 +230,7 @@ impl KafkaLog {
     fn committed(&self, answer: Result<Vec<Found>, String>) -> Result<Commits, String> {
         let mut all = Commits::new();
         for found in answer? {
-            let Some(input) = self.topics.input(&found.topic) else { continue };
+            let Some(input) = self.topics.input_of(&found.topic) else { continue };
             if let Some(error) = found.error {
                 return Err(format!("{} [{}]: {error}", found.topic, found.partition));
             }
@@ -257,14 +242,14 @@ impl KafkaLog {
     }
 
     fn inputs(&self, partitions: Vec<(String, i32)>) -> Vec<(Input, i32)> {
-        partitions.into_iter().filter_map(|(t, p)| Some((self.topics.input(&t)?, p))).collect()
+        partitions.into_iter().filter_map(|(t, p)| Some((self.topics.input_of(&t)?, p))).collect()
     }
 }
 
 impl Pending {
     /// All parts have come. A partition that one of them knows nothing of is as
     /// if no part knew it.
-    fn tell(self, question: QuestionId, topics: &TopicNames, events: &mut Vec<LogEvent>) {
+    fn tell(self, question: QuestionId, topics: &Topics, events: &mut Vec<LogEvent>) {
         let mut found = Bounds::new();
         let mut failed = Vec::new();
         for place in &self.of {
@@ -301,7 +286,7 @@ impl Pending {
 }
 
 impl TopicCache {
-    fn source(&mut self, record: &NativeRecord<'_>, topics: &TopicNames) -> Option<Source> {
+    fn source(&mut self, record: &NativeRecord<'_>, topics: &Topics) -> Option<Source> {
         let handle = record.topic_handle();
         if let Some((_, source)) = self.0.iter().find(|(known, _)| *known == handle) {
             return Some(*source);
@@ -312,10 +297,15 @@ impl TopicCache {
     }
 }
 
+/// What is tried again, after this has failed.
+fn retriable(doing: &str) -> impl Fn(KafkaError) -> Error {
+    move |error| Error::Retriable(format!("{doing}: {error}"))
+}
+
 /// Takes up to `max_records` records from a queue; `other` is told what the loop
 /// must know besides.
 fn drain(
-    queue: &ConsumerQueue<LoopContext>,
+    queue: &ConsumerQueue,
     mut delivery_of: impl FnMut(&NativeRecord<'_>) -> Option<Delivery>,
     timeout: Duration,
     max_records: usize,
@@ -479,31 +469,29 @@ impl Log for KafkaLog {
     fn ask_committed(&mut self, of: &[(Input, i32)]) -> QuestionId {
         let question = self.next_id();
         let id = self.next_id();
-        let asked: Vec<_> =
-            of.iter().map(|(i, p)| (self.topics.inputs[i.index()].as_str(), *p)).collect();
+        let asked: Vec<_> = of.iter().map(|(i, p)| (self.topics.input(*i), *p)).collect();
         self.questions.committed(id, &self.group, true, &asked);
         self.parts.insert(id, (question, Kind::Committed));
         question
     }
 
     fn assign(&mut self, starts: &[(Input, i32, i64)]) -> Result<(), Error> {
-        let failed = |e| Error::Retriable(format!("assign: {e}"));
         if let Some(queue) = &mut self.consumer {
             for (input, partition, _) in starts {
-                queue.forward(&self.topics.inputs[input.index()], *partition);
+                queue.forward(self.topics.input(*input), *partition);
             }
         }
         self.held.extend(starts.iter().map(|(input, partition, _)| (*input, *partition)));
         let consumer = self.consumer()?;
         if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
-            consumer.incremental_assign(&self.starts(starts)?).map_err(failed)?;
+            consumer.incremental_assign(&self.starts(starts)?).map_err(retriable("assign"))?;
         } else {
             // What was assigned before is assigned again, from where it has come.
             let come_to = if self.assigned.is_empty() { None } else { consumer.position().ok() };
             let come_to = come_to.iter().flat_map(TopicPartitionList::elements);
             for at in come_to {
                 if let (Some(input), Offset::Offset(offset)) =
-                    (self.topics.input(at.topic()), at.offset())
+                    (self.topics.input_of(at.topic()), at.offset())
                     && let Some(held) = self.assigned.get_mut(&(input, at.partition()))
                 {
                     *held = offset;
@@ -511,7 +499,7 @@ impl Log for KafkaLog {
             }
             self.assigned.extend(starts.iter().map(|(i, p, offset)| ((*i, *p), *offset)));
             let all: Vec<_> = self.assigned.iter().map(|((i, p), at)| (*i, *p, *at)).collect();
-            self.consumer()?.assign(&self.starts(&all)?).map_err(failed)?;
+            self.consumer()?.assign(&self.starts(&all)?).map_err(retriable("assign"))?;
         }
         if starts.is_empty() {
             return Ok(());
@@ -530,63 +518,54 @@ impl Log for KafkaLog {
         self.assigned.clear();
         if let Some(queue) = &mut self.consumer {
             for (input, partition) in partitions {
-                queue.stop_forwarding(&self.topics.inputs[input.index()], *partition);
+                queue.stop_forwarding(self.topics.input(*input), *partition);
             }
         }
-        unassigned.map_err(|e| Error::Retriable(format!("unassign: {e}")))
+        unassigned.map_err(retriable("unassign"))
     }
 
     fn pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
-        let paused = self.consumer()?.pause(&self.list(partitions));
-        paused.map_err(|e| Error::Retriable(format!("pause: {e}")))
+        self.consumer()?.pause(&self.list(partitions)).map_err(retriable("pause"))
     }
 
     fn resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error> {
-        let resumed = self.consumer()?.resume(&self.list(partitions));
-        resumed.map_err(|e| Error::Retriable(format!("resume: {e}")))
+        self.consumer()?.resume(&self.list(partitions)).map_err(retriable("resume"))
     }
 
     fn log_start(&self, input: Input, partition: i32) -> Option<i64> {
-        self.consumer.as_ref()?.log_start(&self.topics.inputs[input.index()], partition)
+        self.consumer.as_ref()?.log_start(self.topics.input(input), partition)
     }
 
     fn start_restore(&mut self, source: Source, partition: i32, offset: i64) -> Result<(), Error> {
         if self.restore.is_none() {
             let consumer = self
                 .restore_config
-                .create_with_context(LoopContext)
-                .map_err(|e| Error::Retriable(format!("restore consumer: {e}")))?;
+                .create_with_context(LoggingContext)
+                .map_err(retriable("restore consumer"))?;
             self.restore = Some(ConsumerQueue::new(self.reaper.keep(consumer)));
         }
         self.restore_names = TopicCache::default();
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(self.topics.of_source(source), partition, Offset::Offset(offset))
-            .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
-        let topic = self.topics.of_source(source).to_owned();
+            .map_err(retriable("restore"))?;
         if let Some(queue) = &mut self.restore {
-            queue.forward(&topic, partition);
-            queue
-                .consumer()
-                .incremental_assign(&list)
-                .map_err(|e| Error::Retriable(format!("restore: {e}")))?;
+            queue.forward(self.topics.of_source(source), partition);
+            queue.consumer().incremental_assign(&list).map_err(retriable("restore"))?;
         }
         Ok(())
     }
 
     fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error> {
-        let topic = self.topics.of_source(source).to_owned();
+        let topic = self.topics.of_source(source);
         let Some(queue) = &mut self.restore else { return Ok(()) };
-        queue.stop_forwarding(&topic, partition);
+        queue.stop_forwarding(topic, partition);
         if queue.is_idle() {
             self.restore = None;
             return Ok(());
         }
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(&topic, partition);
-        queue
-            .consumer()
-            .incremental_unassign(&list)
-            .map_err(|e| Error::Retriable(format!("restore: {e}")))
+        list.add_partition(topic, partition);
+        queue.consumer().incremental_unassign(&list).map_err(retriable("restore"))
     }
 
     fn submit(&mut self, batch: Arc<Batch>) {

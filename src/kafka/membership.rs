@@ -16,12 +16,10 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client_config;
+use super::client_config::{self, LoggingContext};
 use super::group::{self, Identity};
-use super::loop_context::LoopContext;
-use super::topic_names::TopicNames;
 use super::{native, protocol};
-use crate::config::{Config, GroupProtocol};
+use crate::config::{Config, GroupProtocol, Topics};
 use crate::error::{Error, Fatal};
 
 /// How long a member waits for its id: twice the longest session that brokers
@@ -36,7 +34,7 @@ const NAMED_LIMIT_MS: i64 = 15_000;
 /// What a stream thread joins the group with.
 pub struct Membership {
     config: ClientConfig,
-    topics: [String; 3],
+    topics: Topics,
     instance_id: Option<String>,
     identity: Arc<Identity>,
     session_ms: i64,
@@ -64,7 +62,7 @@ struct Refused {
 
 impl Membership {
     /// The membership of a stream thread.
-    pub fn new(config: &Config, topics: &TopicNames, thread: usize) -> Membership {
+    pub fn new(config: &Config, thread: usize) -> Membership {
         let id = &config.kafka.instance_id;
         let instance_id = (!id.is_empty()).then(|| format!("{id}-{thread}"));
         let mut client = client_config::consumer(config);
@@ -81,7 +79,7 @@ impl Membership {
         if let Some(id) = &instance_id {
             client.set("group.instance.id", id);
         }
-        let topics = topics.inputs.clone();
+        let topics = config.topics.clone();
         let identity = Arc::new(Identity::new(instance_id.clone()));
         let session_ms = group::session_timeout_ms(config);
         Membership { config: client, topics, instance_id, identity, session_ms, refused: None }
@@ -91,10 +89,10 @@ impl Membership {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn join(&self) -> Result<BaseConsumer<LoopContext>, KafkaError> {
-        let consumer: BaseConsumer<LoopContext> = self.config.create_with_context(LoopContext)?;
-        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics)?;
+    pub fn join(&self) -> Result<BaseConsumer<LoggingContext>, KafkaError> {
+        let consumer: BaseConsumer<LoggingContext> =
+            self.config.create_with_context(LoggingContext)?;
+        consumer.subscribe(&self.topics.inputs())?;
         self.identity.joins_as(native::member_id(&consumer));
         Ok(consumer)
     }
@@ -187,7 +185,7 @@ mod tests {
     fn membership(id: &str) -> Membership {
         let mut config = Config::default();
         config.kafka.instance_id = id.to_owned();
-        Membership::new(&config, &TopicNames::configured(&config), 3)
+        Membership::new(&config, 3)
     }
 
     #[test]

@@ -5,7 +5,6 @@ pub mod client_config;
 mod committer;
 pub mod group;
 pub mod log;
-mod loop_context;
 mod membership;
 mod native;
 pub mod positions;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::client_config::{self, LoggingContext};
-use super::native::{Found, Questions, SOCKET_TIMEOUT_MS, Spec};
+use super::client_config;
+use super::native::{Found, Questions, Spec};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::Fatal;
@@ -25,11 +25,7 @@ impl<'a> Positions<'a> {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &'a Config) -> Result<Positions<'a>, Fatal> {
-        let client = client_config::consumer(config)
-            .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
-            .create_with_context(LoggingContext)
-            .map_err(|error| client_config::refused(&error))?;
-        Ok(Positions { config, questions: Questions::new(client) })
+        Ok(Positions { config, questions: Questions::new(client_config::asking(config)?) })
     }
 
     /// What the configured group has committed of a partition of each of these

@@ -72,7 +72,7 @@ impl ConsumerContext for Listening {}
 /// # Errors
 /// When it does not answer in time, and when librdkafka refuses the
 /// configuration.
-pub fn problem(config: &Config) -> Result<Option<(String, String)>, Fatal> {
+pub fn problem(config: &Config) -> Result<Option<String>, Fatal> {
     if config.kafka.group_protocol == GroupProtocol::Classic {
         return Ok(None);
     }
@@ -93,10 +93,7 @@ pub fn problem(config: &Config) -> Result<Option<(String, String)>, Fatal> {
     told
 }
 
-fn ask(
-    config: &Config,
-    consumer: &BaseConsumer<Listening>,
-) -> Result<Option<(String, String)>, Fatal> {
+fn ask(config: &Config, consumer: &BaseConsumer<Listening>) -> Result<Option<String>, Fatal> {
     let clock = SystemClock::new();
     while clock.monotonic_ms() < PATIENCE_MS {
         let polled = consumer.poll(LOOK_EVERY).and_then(Result::err);
@@ -106,9 +103,10 @@ fn ask(
         match fatal.or(told).and_then(verdict).or(not_sent.then_some(Verdict::NotKnown)) {
             Some(Verdict::Known) => return Ok(None),
             Some(Verdict::NotKnown) => {
-                let what = "the brokers do not know the group protocol \"consumer\" (KIP-848), \
-                            or know only an early version of it";
-                return Ok(Some((what.to_owned(), REMEDY.to_owned())));
+                return Ok(Some(format!(
+                    "the brokers do not know the group protocol \"consumer\" (KIP-848), or know \
+                     only an early version of it; {REMEDY}"
+                )));
             }
             None => {}
         }

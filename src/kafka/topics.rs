@@ -33,10 +33,7 @@ pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
             }
         })?;
     }
-    match problem {
-        None => Ok(report),
-        Some((what, remedy)) => Err(Fatal::unavailable(format!("{what}; {remedy}"))),
-    }
+    problem.map_or(Ok(report), |problem| Err(Fatal::unavailable(problem)))
 }
 
 /// Looks at the topics.
@@ -104,9 +101,7 @@ pub fn inspect_all(config: &Config) -> Vec<Check> {
     let group = format!("consumer group {}", config.kafka.group);
     let check = |name: String, problem| match problem {
         Ok(None) => Check::ok(name),
-        Ok(Some((what, remedy))) => {
-            Check::failed(name, &Fatal::unavailable(format!("{what}; {remedy}")))
-        }
+        Ok(Some(problem)) => Check::failed(name, &Fatal::unavailable(problem)),
         Err(fatal) => Check::failed(name, &fatal),
     };
     checks.push(check(group, brokers.group_problem()));
@@ -116,10 +111,7 @@ pub fn inspect_all(config: &Config) -> Vec<Check> {
     }
     if config.processing.guarantee == Guarantee::ExactlyOnce {
         let name = format!("transactional ids {}*", access::transactional_id_prefix(config));
-        checks.push(match access::try_transactions(config) {
-            Ok(()) => Check::ok(name),
-            Err(fatal) => Check::failed(name, &fatal),
-        });
+        checks.push(check(name, access::try_transactions(config).map(|()| None)));
     }
     checks
 }

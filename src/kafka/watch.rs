@@ -11,7 +11,6 @@ use super::group::{GroupReport, GroupWatch, Identity};
 use super::membership;
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::shard::Input;
 
 /// How often the partition counts are looked at (rule R6).
 const COUNT_INTERVAL_MS: i64 = 30_000;
@@ -73,8 +72,7 @@ impl PartitionWatch {
     fn new(config: &Config, expected: i32) -> Result<PartitionWatch, Fatal> {
         let client =
             client_config::base(config).create().map_err(|error| client_config::refused(&error))?;
-        let mut topics: Vec<String> =
-            Input::ALL.iter().map(|input| config.topics.input(*input).to_owned()).collect();
+        let mut topics = config.topics.inputs().map(str::to_owned).to_vec();
         topics.push(config.topics.changelog.clone());
         Ok(PartitionWatch { client, topics, expected: usize::try_from(expected).unwrap_or(0) })
     }

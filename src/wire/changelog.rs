@@ -21,13 +21,14 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::proto::changelog as proto;
+use super::status_changed::shown;
 use crate::error::Error;
 use crate::shard::snapshot::{
     ClosedSession, DeviceFacts, Emitted, Entry, FleetFacts, FrozenRegisters, InstanceFacts,
     Membership, OrganizationFacts, ProgressFacts, Register, RowSnapshot, Session,
     SessionFingerprint,
 };
-use crate::shard::{Connectivity, DeviceId, Settings, Status, Timestamp};
+use crate::shard::{DeviceId, Settings, Timestamp};
 
 /// Key and value of an entry. Without a value it is a tombstone.
 #[must_use]
@@ -395,21 +396,9 @@ impl Wire<proto::Emitted> for Emitted {
     }
 
     fn read(message: &proto::Emitted) -> Result<Emitted, String> {
-        let shown = if message.status == 0 && message.connectivity == 0 {
-            None
-        } else {
-            let status = Status::ALL.get((message.status as usize).wrapping_sub(1));
-            let connectivity =
-                Connectivity::ALL.get((message.connectivity as usize).wrapping_sub(1));
-            let shown = status.copied().zip(connectivity.copied());
-            Some(shown.ok_or_else(|| {
-                let (status, connectivity) = (message.status, message.connectivity);
-                format!("there is no status {status} with connectivity {connectivity}")
-            })?)
-        };
         Ok(Emitted {
             version: message.version,
-            shown,
+            shown: shown(message.status, message.connectivity)?,
             since: Timestamp(message.since_ms),
             connectivity_since: Timestamp(message.connectivity_since_ms),
         })

@@ -72,13 +72,13 @@ impl Encoded {
     #[must_use]
     pub fn max_size_bytes(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        let headers = self.headers.iter().map(|(name, value)| header_size(name, length(value)));
-        RECORD_OVERHEAD_BYTES + length(&self.key) + length(&self.value) + headers.sum::<usize>()
+        let headers: usize = self.headers.iter().map(header_size).sum();
+        RECORD_OVERHEAD_BYTES + length(&self.key) + length(&self.value) + headers
     }
 }
 
-fn header_size(name: &str, value_length: usize) -> usize {
-    name.len() + value_length + HEADER_OVERHEAD_BYTES
+fn header_size((name, value): &(String, Option<Vec<u8>>)) -> usize {
+    name.len() + value.as_ref().map_or(0, Vec::len) + HEADER_OVERHEAD_BYTES
 }
 
 /// Writes a dead letter that was read from `topic` as a record of at most
@@ -108,10 +108,7 @@ pub fn encode(letter: &DeadLetter, topic: &str, max_bytes: usize) -> Encoded {
         ours(HEADER_REASON, letter.reason.code().to_owned()),
         ours(HEADER_MESSAGE, prefix(&letter.detail, MESSAGE_MAX_BYTES).to_owned()),
     ];
-    let ours_size: usize = ours
-        .iter()
-        .map(|(name, value)| header_size(name, value.as_ref().map_or(0, Vec::len)))
-        .sum();
+    let ours_size: usize = ours.iter().map(header_size).sum();
     if encoded.max_size_bytes() + ours_size > max_bytes {
         let left_out = truncate(&mut encoded, max_bytes - ours_size - TRUNCATED_MAX_BYTES);
         ours.push(self::ours(HEADER_TRUNCATED, left_out));
@@ -190,8 +187,8 @@ fn truncate(encoded: &mut Encoded, max_bytes: usize) -> String {
     }
     if encoded.max_size_bytes() > max_bytes {
         let mut room = max_bytes / 2;
-        let kept = encoded.headers.iter().take_while(|(name, value)| {
-            let size = header_size(name, value.as_ref().map_or(0, Vec::len));
+        let kept = encoded.headers.iter().take_while(|header| {
+            let size = header_size(header);
             let fits = size <= room;
             room = room.saturating_sub(size);
             fits

@@ -4,7 +4,6 @@
 //! write panics, and nothing is guessed. What is refused becomes a dead letter
 //! (docs/events.md), and the partition moves on.
 
-use std::fmt;
 use std::sync::Arc;
 
 use prost::Message;
@@ -73,7 +72,8 @@ impl Format {
 }
 
 /// Why a record could not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", .reason.code())]
 pub struct Refusal {
     /// For headers and metrics.
     pub reason: DeadLetterReason,
@@ -94,14 +94,6 @@ impl Refusal {
         Refusal::new(DeadLetterReason::InvalidValue, detail)
     }
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.reason.code(), self.detail)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// Reads one record of an input.
 ///
@@ -244,62 +236,58 @@ enum Said {
 }
 
 fn lifecycle_said(said: v1::lifecycle_event::Event) -> Result<Said, Refusal> {
+    use DeviceEvent as D;
+    use Said::{OfDevice, OfScope};
     use v1::lifecycle_event::Event as E;
 
     Ok(match said {
         E::Registered(v1::Registered { fleet, organization, preregistered }) => {
             let fleet = name("registered.fleet", fleet)?;
             let organization = name("registered.organization", organization)?;
-            let event = DeviceEvent::Registered { fleet, organization, preregistered };
-            Said::OfDevice("registered", event)
+            let event = D::Registered { fleet, organization, preregistered };
+            OfDevice("registered", event)
         }
-        E::Provisioned(v1::Provisioned {}) => {
-            Said::OfDevice("provisioned", DeviceEvent::Provisioned)
-        }
-        E::Activated(v1::Activated {}) => Said::OfDevice("activated", DeviceEvent::Activated),
-        E::Deactivated(v1::Deactivated {}) => {
-            Said::OfDevice("deactivated", DeviceEvent::Deactivated)
-        }
+        E::Provisioned(v1::Provisioned {}) => OfDevice("provisioned", D::Provisioned),
+        E::Activated(v1::Activated {}) => OfDevice("activated", D::Activated),
+        E::Deactivated(v1::Deactivated {}) => OfDevice("deactivated", D::Deactivated),
         E::Frozen(v1::Frozen { reason }) => {
             let reason = freezing("frozen.reason", reason)?;
-            Said::OfDevice("frozen", DeviceEvent::Frozen { reason })
+            OfDevice("frozen", D::Frozen { reason })
         }
         E::Unfrozen(v1::Unfrozen { reason }) => {
             let reason = lifting("unfrozen.reason", reason)?;
-            Said::OfDevice("unfrozen", DeviceEvent::Unfrozen { reason })
+            OfDevice("unfrozen", D::Unfrozen { reason })
         }
         E::ConfigurationStarted(v1::ConfigurationStarted {}) => {
-            Said::OfDevice("configuration_started", DeviceEvent::ConfigurationStarted)
+            OfDevice("configuration_started", D::ConfigurationStarted)
         }
         E::ConfigurationProgressed(v1::ConfigurationProgressed { percent: said }) => {
             let percent = percent("configuration_progressed.percent", said)?;
-            let event = DeviceEvent::ConfigurationProgressed { percent };
-            Said::OfDevice("configuration_progressed", event)
+            let event = D::ConfigurationProgressed { percent };
+            OfDevice("configuration_progressed", event)
         }
         E::ConfigurationFinished(v1::ConfigurationFinished {}) => {
-            Said::OfDevice("configuration_finished", DeviceEvent::ConfigurationFinished)
+            OfDevice("configuration_finished", D::ConfigurationFinished)
         }
         E::UpdateStarted(v1::UpdateStarted { release }) => {
             let release = name("update_started.release", release)?;
-            Said::OfDevice("update_started", DeviceEvent::UpdateStarted { release })
+            OfDevice("update_started", D::UpdateStarted { release })
         }
         E::UpdateProgressed(v1::UpdateProgressed { percent: said }) => {
             let percent = percent("update_progressed.percent", said)?;
-            Said::OfDevice("update_progressed", DeviceEvent::UpdateProgressed { percent })
+            OfDevice("update_progressed", D::UpdateProgressed { percent })
         }
-        E::UpdateFinished(v1::UpdateFinished {}) => {
-            Said::OfDevice("update_finished", DeviceEvent::UpdateFinished)
-        }
+        E::UpdateFinished(v1::UpdateFinished {}) => OfDevice("update_finished", D::UpdateFinished),
         E::SettingsChanged(v1::SettingsChanged { poll_interval: said, vpn_enabled }) => {
             let settings = Settings { poll_interval_ms: poll_interval(said)?, vpn_enabled };
-            Said::OfDevice("settings_changed", DeviceEvent::SettingsChanged(settings))
+            OfDevice("settings_changed", D::SettingsChanged(settings))
         }
         E::Moved(v1::Moved { fleet, organization }) => {
             let fleet = name("moved.fleet", fleet)?;
             let organization = name("moved.organization", organization)?;
-            Said::OfDevice("moved", DeviceEvent::Moved { fleet, organization })
+            OfDevice("moved", D::Moved { fleet, organization })
         }
-        E::Deleted(v1::Deleted {}) => Said::OfDevice("deleted", DeviceEvent::Deleted),
+        E::Deleted(v1::Deleted {}) => OfDevice("deleted", D::Deleted),
         E::FleetSettingsChanged(v1::FleetSettingsChanged {
             fleet,
             poll_interval: said,
@@ -308,29 +296,29 @@ fn lifecycle_said(said: v1::lifecycle_event::Event) -> Result<Said, Refusal> {
             let fleet = required_name("fleet_settings_changed.fleet", fleet)?;
             let settings = Settings { poll_interval_ms: poll_interval(said)?, vpn_enabled };
             let event = ScopeEvent::FleetSettingsChanged { fleet, settings };
-            Said::OfScope("fleet_settings_changed", event)
+            OfScope("fleet_settings_changed", event)
         }
         E::FleetFrozen(v1::FleetFrozen { fleet, reason }) => {
             let fleet = required_name("fleet_frozen.fleet", fleet)?;
             let reason = freezing("fleet_frozen.reason", reason)?;
-            Said::OfScope("fleet_frozen", ScopeEvent::FleetFrozen { fleet, reason })
+            OfScope("fleet_frozen", ScopeEvent::FleetFrozen { fleet, reason })
         }
         E::FleetUnfrozen(v1::FleetUnfrozen { fleet, reason }) => {
             let fleet = required_name("fleet_unfrozen.fleet", fleet)?;
             let reason = lifting("fleet_unfrozen.reason", reason)?;
-            Said::OfScope("fleet_unfrozen", ScopeEvent::FleetUnfrozen { fleet, reason })
+            OfScope("fleet_unfrozen", ScopeEvent::FleetUnfrozen { fleet, reason })
         }
         E::OrganizationFrozen(v1::OrganizationFrozen { organization, reason }) => {
             let organization = required_name("organization_frozen.organization", organization)?;
             let reason = freezing("organization_frozen.reason", reason)?;
             let event = ScopeEvent::OrganizationFrozen { organization, reason };
-            Said::OfScope("organization_frozen", event)
+            OfScope("organization_frozen", event)
         }
         E::OrganizationUnfrozen(v1::OrganizationUnfrozen { organization, reason }) => {
             let organization = required_name("organization_unfrozen.organization", organization)?;
             let reason = lifting("organization_unfrozen.reason", reason)?;
             let event = ScopeEvent::OrganizationUnfrozen { organization, reason };
-            Said::OfScope("organization_unfrozen", event)
+            OfScope("organization_unfrozen", event)
         }
     })
 }

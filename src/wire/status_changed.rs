@@ -25,12 +25,7 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
         since: Some(timestamp(change.since)),
         connectivity_since: Some(timestamp(change.connectivity_since)),
         cause: i32::from(change.cause as u8),
-        heartbeat_state: match change.heartbeat_state {
-            HeartbeatState::Unknown => v1::HeartbeatState::Unknown,
-            HeartbeatState::Online => v1::HeartbeatState::Online,
-            HeartbeatState::Timeout => v1::HeartbeatState::Timeout,
-            HeartbeatState::Offline => v1::HeartbeatState::Offline,
-        } as i32,
+        heartbeat_state: change.heartbeat_state as i32 + 1,
         last_heartbeat: change.last_heartbeat.map(timestamp),
         vpn_connected: change.vpn_connected,
         progress: change.progress.map(u32::from),
@@ -49,15 +44,9 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
     let message = v1::StatusChanged::decode(value)
         .map_err(|error| format!("this is no StatusChanged ({error})"))?;
     let name = |text: &str| (!text.is_empty()).then(|| text.into());
-    let shown = |status: i32, connectivity: i32| match (status, connectivity) {
-        (0, 0) => Ok(None),
-        _ => {
-            let of = |number: i32| usize::try_from(number).ok()?.checked_sub(1);
-            let status = of(status).and_then(|index| Status::ALL.get(index));
-            let connectivity = of(connectivity).and_then(|index| Connectivity::ALL.get(index));
-            let shown = status.copied().zip(connectivity.copied());
-            shown.map(Some).ok_or_else(|| "its status is not known to this version".to_owned())
-        }
+    let shown = |status: i32, connectivity: i32| {
+        shown(status.cast_unsigned(), connectivity.cast_unsigned())
+            .map_err(|_| "its status is not known to this version".to_owned())
     };
     Ok(StatusChange {
         device: DeviceId::from_key(message.device_id.as_bytes())
@@ -106,25 +95,30 @@ pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<V
     ]
 }
 
-/// The numbers of a status and a connectivity; zeros where nothing is shown.
+/// The numbers of a status and a connectivity, from one on; zeros where nothing is
+/// shown.
 fn numbers(shown: Option<(Status, Connectivity)>) -> (i32, i32) {
-    let Some((status, connectivity)) = shown else { return (0, 0) };
-    let status = match status {
-        Status::Online => v1::Status::Online,
-        Status::Configuring => v1::Status::Configuring,
-        Status::Updating => v1::Status::Updating,
-        Status::Offline => v1::Status::Offline,
-        Status::PostProvisioning => v1::Status::PostProvisioning,
-        Status::Inactive => v1::Status::Inactive,
-        Status::Frozen => v1::Status::Frozen,
-    };
-    let connectivity = match connectivity {
-        Connectivity::Full => v1::Connectivity::Full,
-        Connectivity::VpnOnly => v1::Connectivity::VpnOnly,
-        Connectivity::HeartbeatOnly => v1::Connectivity::HeartbeatOnly,
-        Connectivity::None => v1::Connectivity::None,
-    };
-    (status as i32, connectivity as i32)
+    shown.map_or((0, 0), |(status, connectivity)| (status as i32 + 1, connectivity as i32 + 1))
+}
+
+/// What such numbers say.
+///
+/// # Errors
+/// When this version does not know one of them: what is wrong, for people.
+pub(super) fn shown(
+    status: u32,
+    connectivity: u32,
+) -> Result<Option<(Status, Connectivity)>, String> {
+    if (status, connectivity) == (0, 0) {
+        return Ok(None);
+    }
+    let place = |number: u32| (number as usize).checked_sub(1);
+    let known_status = place(status).and_then(|place| Status::ALL.get(place));
+    let known_connectivity = place(connectivity).and_then(|place| Connectivity::ALL.get(place));
+    let shown = known_status.copied().zip(known_connectivity.copied());
+    shown
+        .map(Some)
+        .ok_or_else(|| format!("there is no status {status} with connectivity {connectivity}"))
 }
 
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {
@@ -192,6 +186,10 @@ mod tests {
         ];
         for cause in Cause::ALL {
             changes.push(StatusChange { cause, ..change() });
+        }
+        use HeartbeatState::{Offline, Online, Timeout, Unknown};
+        for heartbeat_state in [Unknown, Online, Timeout, Offline] {
+            changes.push(StatusChange { heartbeat_state, ..change() });
         }
         for status in Status::ALL {
             for connectivity in Connectivity::ALL {
@@ -261,7 +259,13 @@ mod tests {
         for status in Status::ALL {
             for connectivity in Connectivity::ALL {
                 let expected = (status.index() as i32 + 1, connectivity as i32 + 1);
-                assert_eq!(numbers(Some((status, connectivity))), expected);
+                let numbers = numbers(Some((status, connectivity)));
+                assert_eq!(numbers, expected);
+                let told = |name: &str| name.to_uppercase().replace('-', "_");
+                let named = v1::Status::try_from(numbers.0).unwrap().as_str_name();
+                assert_eq!(named, format!("STATUS_{}", told(status.wire_name())));
+                let named = v1::Connectivity::try_from(numbers.1).unwrap().as_str_name();
+                assert_eq!(named, format!("CONNECTIVITY_{}", told(connectivity.wire_name())));
             }
         }
         assert_eq!(Cause::Deleted as i32, v1::Cause::Deleted as i32);

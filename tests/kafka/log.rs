@@ -50,7 +50,7 @@ impl Heard {
     fn start_with(config: &Config, process: &str, stamps: Stamps) -> Heard {
         let trace = InProcess::watch();
         let clock = Arc::new(SystemClock::new());
-        let log = KafkaLog::start_with(config, process, 0, stamps, clock).unwrap();
+        let log = KafkaLog::start(config, process, 0, stamps, clock).unwrap();
         Heard { log, records: Vec::new(), events: Vec::new(), _trace: trace }
     }
 

@@ -1,20 +1,21 @@
 //! What a client may do with topics and groups.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka_sys as sys;
+use serde::Serialize;
 
 use super::guards::{
     COORDINATOR_TIMEOUT_MS, Code, List, NoAnswer, QUESTION_TIMEOUT_MS, Queue, code_of, options,
+    text,
 };
 
 /// What a client may do with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "Kafka's terms")]
 pub enum Operation {
-    Describe,
     DescribeConfigs,
     Read,
     Write,
@@ -64,14 +65,14 @@ pub fn topic_access<C: ProducerContext>(
         let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         for place in 0..count {
             let topic = *topics.add(place);
-            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic));
+            let name = text(sys::rd_kafka_TopicDescription_name(topic)).unwrap_or_default();
             let error = sys::rd_kafka_TopicDescription_error(topic);
             let access = match code_of(error).known() {
                 RDKafkaErrorCode::TopicAuthorizationFailed => TopicAccess::Hidden,
                 RDKafkaErrorCode::NoError => TopicAccess::Known(operations(topic)),
                 _ => TopicAccess::Unknown,
             };
-            found.push((name.to_string_lossy().into_owned(), access));
+            found.push((name, access));
         }
     }
     Ok(found)
@@ -91,7 +92,6 @@ unsafe fn operations(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<V
         std::slice::from_raw_parts(first, count)
     };
     let known = native.iter().filter_map(|operation| match operation {
-        Native::RD_KAFKA_ACL_OPERATION_DESCRIBE => Some(Operation::Describe),
         Native::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS => Some(Operation::DescribeConfigs),
         Native::RD_KAFKA_ACL_OPERATION_READ => Some(Operation::Read),
         Native::RD_KAFKA_ACL_OPERATION_WRITE => Some(Operation::Write),

@@ -1,14 +1,13 @@
 //! Asking a group's coordinator who its members are and what each has.
 
-use std::ffi::{CStr, CString, c_char};
-use std::time::Duration;
+use std::ffi::{CString, c_char};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
 use super::guards::{
-    COORDINATOR_TIMEOUT_MS, Code, Event, NoAnswer, Queue, code_of, options, partitions,
+    Asker, COORDINATOR_TIMEOUT_MS, Code, Event, NoAnswer, code_of, options, partitions, text,
 };
 use crate::kafka::client_config::LoggingContext;
 
@@ -39,18 +38,14 @@ pub struct Member {
 
 /// Asks for a group, one question at a time.
 pub struct GroupQuestion {
-    queue: Queue,
-    client: BaseConsumer<LoggingContext>,
+    asker: Asker,
     asked: bool,
 }
 
 impl GroupQuestion {
-    /// Asks through this client, which has the group's id and does not join, as
-    /// that of [`super::Questions`].
+    /// Asks through this client, as that of [`super::Questions`].
     pub fn new(client: BaseConsumer<LoggingContext>) -> GroupQuestion {
-        // SAFETY: the client lives as long as this value, which keeps it.
-        let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
-        GroupQuestion { queue: Queue(queue), client, asked: false }
+        GroupQuestion { asker: Asker::new(client), asked: false }
     }
 
     /// Whether an answer is awaited.
@@ -63,7 +58,7 @@ impl GroupQuestion {
         let Ok(group) = CString::new(group) else { return };
         let mut groups: [*const c_char; 1] = [group.as_ptr()];
         let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        let rk = self.client.client().native_ptr();
+        let rk = self.asker.rk();
         // SAFETY: the client is ours; librdkafka copies the name and the options.
         unsafe {
             let options = options(rk, 0, operation, COORDINATOR_TIMEOUT_MS);
@@ -72,7 +67,7 @@ impl GroupQuestion {
                 groups.as_mut_ptr(),
                 groups.len(),
                 options.0,
-                self.queue.0,
+                self.asker.queue.0,
             );
         }
         self.asked = true;
@@ -80,15 +75,12 @@ impl GroupQuestion {
 
     /// The answer, if it has come.
     pub fn poll(&mut self) -> Option<Result<Group, NoAnswer>> {
-        // The client's log lines are told only to who polls it.
-        drop(self.client.poll(Duration::ZERO));
-        loop {
-            let event = self.queue.poll(0)?;
-            if event.kind() == sys::RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT {
-                self.asked = false;
-                return Some(described(&event));
-            }
-        }
+        let answer = self.asker.poll(|event| {
+            let is_answer = event.kind() == sys::RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT;
+            is_answer.then(|| described(event))
+        });
+        self.asked &= answer.is_none();
+        answer
     }
 }
 
@@ -160,19 +152,9 @@ unsafe fn assignment(
     Some(found.into_iter().map(|found| (found.topic, found.partition)).collect())
 }
 
-/// # Safety
-/// The text is null, or null-terminated.
-unsafe fn text(text: *const c_char) -> Option<String> {
-    if text.is_null() {
-        return None;
-    }
-    // SAFETY: the caller's promise.
-    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-}
-
 /// The id by which a group knows this consumer, once it has one: with the
 /// consumer protocol from its beginning and for its life.
-pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+pub fn member_id(consumer: &BaseConsumer<LoggingContext>) -> Option<String> {
     let rk = consumer.client().native_ptr();
     // SAFETY: the client is borrowed; the text is ours to free, after it is copied.
     let id = unsafe {

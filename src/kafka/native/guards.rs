@@ -1,23 +1,23 @@
 //! What comes from librdkafka, each in a guard that destroys it.
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::time::Duration;
 use std::{fmt, ptr};
 
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka_sys as sys;
+
+use crate::kafka::client_config::LoggingContext;
 
 pub(super) const QUESTION_TIMEOUT_MS: i32 = 10_000;
 /// A question to a coordinator that runs out of time while the coordinator is
 /// away makes librdkafka 2.12 abort the process once it is back
 /// (confluentinc/librdkafka#4605). So it gets the longest time there is; what
-/// was sent and is not answered is given up by [`SOCKET_TIMEOUT_MS`].
+/// was sent and is not answered is given up by `client_config::SOCKET_TIMEOUT_MS`.
 pub(super) const COORDINATOR_TIMEOUT_MS: i32 = 3_600_000;
 
-/// How long a request of the client that puts questions may take, in
-/// milliseconds: its `socket.timeout.ms`.
-pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
 const ANSWER_SLICE_MS: i32 = 100;
 
 /// What librdkafka gives out as `rd_kafka_resp_err_t`, read as the integer that
@@ -105,7 +105,8 @@ pub struct Found {
 }
 
 /// Why there is no answer to a question.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct NoAnswer {
     /// By number.
     pub code: RDKafkaErrorCode,
@@ -119,12 +120,6 @@ impl NoAnswer {
     pub fn timed_out(&self) -> bool {
         let late = [RDKafkaErrorCode::OperationTimedOut, RDKafkaErrorCode::RequestTimedOut];
         late.contains(&self.code)
-    }
-}
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
     }
 }
 
@@ -143,6 +138,16 @@ pub(super) unsafe fn bytes<'a>(data: *mut c_void, len: usize) -> Option<&'a [u8]
     }
     // SAFETY: the caller's promise.
     Some(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
+}
+
+/// # Safety
+/// The text is null, or null-terminated.
+pub(super) unsafe fn text(text: *const c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
 
 /// # Safety
@@ -203,6 +208,39 @@ impl Queue {
     }
 }
 
+/// A client that puts questions and does nothing else, and where their answers
+/// come. It has the group's id, and does not join: a client without one makes
+/// librdkafka 2.12 follow a null pointer where a group's coordinator has moved.
+pub(super) struct Asker {
+    pub(super) queue: Queue,
+    client: BaseConsumer<LoggingContext>,
+}
+
+impl Asker {
+    pub(super) fn new(client: BaseConsumer<LoggingContext>) -> Asker {
+        // SAFETY: the client lives as long as this value, which keeps it.
+        let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
+        Asker { queue: Queue(queue), client }
+    }
+
+    pub(super) fn rk(&self) -> *mut sys::rd_kafka_t {
+        self.client.client().native_ptr()
+    }
+
+    /// The next answer that `read` knows, if it has come.
+    pub(super) fn poll<T>(&self, read: impl Fn(&Event) -> Option<T>) -> Option<T> {
+        // The client's log lines and errors are told only to who polls it. What
+        // it cannot reach is told with the answers.
+        drop(self.client.poll(Duration::ZERO));
+        loop {
+            let answer = read(&self.queue.poll(0)?);
+            if answer.is_some() {
+                return answer;
+            }
+        }
+    }
+}
+
 impl Drop for Queue {
     fn drop(&mut self) {
         // SAFETY: created by this module and destroyed once.
@@ -225,8 +263,7 @@ impl Event {
 
     pub(super) fn message(&self) -> String {
         // SAFETY: the text lives as long as the event, and is copied.
-        let text = unsafe { CStr::from_ptr(sys::rd_kafka_event_error_string(self.0)) };
-        text.to_string_lossy().into_owned()
+        unsafe { text(sys::rd_kafka_event_error_string(self.0)) }.unwrap_or_default()
     }
 
     pub(super) fn answer(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
@@ -264,8 +301,8 @@ impl Event {
                 }
                 let error = sys::rd_kafka_group_result_error(*groups);
                 if !error.is_null() {
-                    let text = CStr::from_ptr(sys::rd_kafka_error_string(error));
-                    return Some((id, Err(text.to_string_lossy().into_owned())));
+                    let text = text(sys::rd_kafka_error_string(error));
+                    return Some((id, Err(text.unwrap_or_default())));
                 }
                 partitions(sys::rd_kafka_group_result_partitions(*groups))
             }

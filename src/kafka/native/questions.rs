@@ -1,13 +1,12 @@
 //! Questions that are answered without blocking (rules T1, R1).
 
 use std::ffi::CString;
-use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka_sys as sys;
 
 use super::guards::{
-    COORDINATOR_TIMEOUT_MS, Found, List, Options, QUESTION_TIMEOUT_MS, Queue, options,
+    Asker, COORDINATOR_TIMEOUT_MS, Event, Found, List, Options, QUESTION_TIMEOUT_MS, options,
 };
 use crate::kafka::client_config::LoggingContext;
 use crate::shard::Timestamp;
@@ -24,19 +23,12 @@ pub enum Spec {
 }
 
 /// Asks the brokers questions, and is told the answers later.
-pub struct Questions {
-    queue: Queue,
-    client: BaseConsumer<LoggingContext>,
-}
+pub struct Questions(Asker);
 
 impl Questions {
-    /// Puts questions through this client, which does nothing else. It has the
-    /// group's id, and does not join: a client without one makes librdkafka 2.12
-    /// follow a null pointer where a group's coordinator has moved.
+    /// Puts questions through this client, which does nothing else.
     pub fn new(client: BaseConsumer<LoggingContext>) -> Questions {
-        // SAFETY: the client lives as long as this value, which keeps it.
-        let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
-        Questions { queue: Queue(queue), client }
+        Questions(Asker::new(client))
     }
 
     /// Asks for offsets of partitions; `id` comes back with the answer.
@@ -61,8 +53,8 @@ impl Questions {
         // keeps of the first two. The error of an option that exists is null.
         unsafe {
             sys::rd_kafka_AdminOptions_set_isolation_level(options.0, level);
-            let rk = self.client.client().native_ptr();
-            sys::rd_kafka_ListOffsets(rk, list.0, options.0, self.queue.0);
+            let rk = self.0.rk();
+            sys::rd_kafka_ListOffsets(rk, list.0, options.0, self.0.queue.0);
         }
     }
 
@@ -82,13 +74,13 @@ impl Questions {
         unsafe {
             sys::rd_kafka_AdminOptions_set_require_stable_offsets(options.0, i32::from(stable));
             let mut request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), list.0);
-            let rk = self.client.client().native_ptr();
+            let rk = self.0.rk();
             sys::rd_kafka_ListConsumerGroupOffsets(
                 rk,
                 &raw mut request,
                 1,
                 options.0,
-                self.queue.0,
+                self.0.queue.0,
             );
             sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
         }
@@ -96,19 +88,11 @@ impl Questions {
 
     /// The next answer, if one has come.
     pub fn poll(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
-        // The client's log lines and errors are told only to who polls it. What
-        // it cannot reach is told with the answers.
-        drop(self.client.poll(Duration::ZERO));
-        loop {
-            let event = self.queue.poll(0)?;
-            if let Some(answer) = event.answer() {
-                return Some(answer);
-            }
-        }
+        self.0.poll(Event::answer)
     }
 
     fn options(&self, id: u64, operation: sys::rd_kafka_admin_op_t, timeout_ms: i32) -> Options {
         // SAFETY: the client is ours.
-        unsafe { options(self.client.client().native_ptr(), id, operation, timeout_ms) }
+        unsafe { options(self.0.rk(), id, operation, timeout_ms) }
     }
 }

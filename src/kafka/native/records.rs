@@ -7,10 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::Arc;
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka_sys as sys;
 
-use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions};
+use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions, text};
+use crate::kafka::client_config::LoggingContext;
 use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
 use crate::stream_thread::ports::Headers;
@@ -24,11 +25,11 @@ use crate::stream_thread::ports::Headers;
 /// a quarter of all that is done with it. From the consumer's own queue they
 /// cannot be taken so: a rebalance that is met there is answered by librdkafka
 /// itself.
-pub struct ConsumerQueue<C: ConsumerContext + 'static> {
+pub struct ConsumerQueue {
     queue: Queue,
     records: Queue,
     forwarded: Vec<(CString, i32)>,
-    consumer: Arc<Reaped<BaseConsumer<C>>>,
+    consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
 }
 
 /// What a consumer's queue held.
@@ -153,9 +154,9 @@ impl Headers for NativeRecord<'_> {
     }
 }
 
-impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
+impl ConsumerQueue {
     /// The queues of a consumer that is polled by nobody else.
-    pub fn new(consumer: Reaped<BaseConsumer<C>>) -> ConsumerQueue<C> {
+    pub fn new(consumer: Reaped<BaseConsumer<LoggingContext>>) -> ConsumerQueue {
         // SAFETY: the client lives as long as `consumer`, which this value keeps.
         let (queue, records) = unsafe {
             let rk = consumer.client().native_ptr();
@@ -166,7 +167,7 @@ impl<C: ConsumerContext + 'static> ConsumerQueue<C> {
     }
 
     /// The consumer itself.
-    pub fn consumer(&self) -> &Arc<Reaped<BaseConsumer<C>>> {
+    pub fn consumer(&self) -> &Arc<Reaped<BaseConsumer<LoggingContext>>> {
         &self.consumer
     }
 
@@ -317,16 +318,13 @@ unsafe fn polled<'a>(message: *const sys::rd_kafka_message_t) -> Polled<'a> {
         match Code::read(&raw const (*message).err) {
             Code::NONE => Polled::Record(NativeRecord { message: &*message }),
             Code::END_OF_PARTITION => Polled::EndOfPartition {
-                topic: CStr::from_ptr(sys::rd_kafka_topic_name((*message).rkt))
-                    .to_string_lossy()
-                    .into_owned(),
+                topic: text(sys::rd_kafka_topic_name((*message).rkt)).unwrap_or_default(),
                 partition: (*message).partition,
                 offset: (*message).offset,
             },
             code => {
-                let text = sys::rd_kafka_message_errstr(message);
-                let text = (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy());
-                let message = text.map_or_else(|| code.to_string(), |text| text.into_owned());
+                let text = text(sys::rd_kafka_message_errstr(message));
+                let message = text.unwrap_or_else(|| code.to_string());
                 Polled::Failed { fatal: code == Code::FATAL, message }
             }
         }

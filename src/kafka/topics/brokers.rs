@@ -184,7 +184,7 @@ impl<'a> Brokers<'a> {
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub fn group_problem(&self) -> Result<Option<(String, String)>, Fatal> {
+    pub fn group_problem(&self) -> Result<Option<String>, Fatal> {
         self.ask("ask for the group's coordinator in", || {
             access::group_problem(&self.producer, self.config)
         })

@@ -46,7 +46,7 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
         problems.push(TopicProblem { topic: topic.name.clone(), what, remedy });
     };
     if !topic.denied.is_empty() {
-        let denied: Vec<&str> = topic.denied.iter().map(|operation| operation.name()).collect();
+        let denied: Vec<_> = topic.denied.iter().map(Operation::to_string).collect();
         problem(
             format!("this client may not {} it", denied.join(", ")),
             access::allow(config, &topic.denied, &format!("--topic {}", topic.name)),
@@ -90,17 +90,16 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
     }
     let compacted = cleanup.split(',').any(|policy| policy.trim() == "compact");
     let deleted = cleanup.split(',').any(|policy| policy.trim() == "delete");
-    if role == Role::Changelog && (!compacted || deleted) {
-        let what = format!("has cleanup.policy={cleanup}, by which rows of quiet devices are lost");
-        problem(what, alter("cleanup.policy=compact"));
-    }
-    if role.is_input() && compacted {
-        let what = format!("has cleanup.policy={cleanup}, by which events are lost");
-        problem(what, alter("cleanup.policy=delete"));
-    }
-    if role == Role::DeadLetters && compacted {
-        let what = format!("has cleanup.policy={cleanup}, which refuses records without a key");
-        problem(what, alter("cleanup.policy=delete"));
+    let harm = match role {
+        Role::Changelog if !compacted || deleted => "by which rows of quiet devices are lost",
+        Role::DeadLetters if compacted => "which refuses records without a key",
+        _ if role.is_input() && compacted => "by which events are lost",
+        _ => "",
+    };
+    if !harm.is_empty() {
+        let right = if role == Role::Changelog { "compact" } else { "delete" };
+        let what = format!("has cleanup.policy={cleanup}, {harm}");
+        problem(what, alter(&format!("cleanup.policy={right}")));
     }
     let window_ms = config.rules().replay_window_ms;
     if role == Role::Heartbeats

@@ -1,7 +1,5 @@
 //! The topics as they are, and what is wrong with them.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use crate::error::Fatal;
@@ -29,16 +27,12 @@ pub struct TopicState {
     /// The largest record batch it takes (rule C8), if it could be read.
     pub max_message_bytes: Option<usize>,
     /// What the service needs to do with it, and may not.
-    #[serde(serialize_with = "names")]
     pub denied: Vec<Operation>,
 }
 
-fn names<S: serde::Serializer>(operations: &[Operation], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(operations.iter().map(|operation| operation.name()))
-}
-
 /// Something about a topic that must be otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("topic {topic}: {what}; {remedy}")]
 pub struct TopicProblem {
     /// The topic.
     pub topic: String,
@@ -46,12 +40,6 @@ pub struct TopicProblem {
     pub what: String,
     /// What to do about it.
     pub remedy: String,
-}
-
-impl fmt::Display for TopicProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "topic {}: {}; {}", self.topic, self.what, self.remedy)
-    }
 }
 
 /// The topics as the brokers have them, and what is wrong with them.

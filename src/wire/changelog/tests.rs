@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::shard::tests::strategies::{device_facts, frozen, name, register, settings, time};
+use crate::shard::{Connectivity, Status};
 
 /// What version 1 wrote. Never written anew: later versions must read it.
 const GOLDEN: &str = include_str!("../../../tests/golden/changelog-v1.txt");
