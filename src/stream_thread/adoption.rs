@@ -9,9 +9,15 @@ const ASK_AGAIN_MS: i64 = 200;
 /// The same where some partitions have been answered, and others have no leader.
 const ASK_REST_AGAIN_MS: i64 = 1_000;
 
+/// After how long it is warned that nobody answers, and how often again.
+const WARN_EVERY_MS: i64 = 10_000;
+
 /// Assigned partitions whose start is not known yet.
 pub(super) struct Adoption {
     pub partitions: Vec<(Input, i32)>,
+    /// When a failure is warned of. After a crash of the last owner its
+    /// transaction stays open for a while, and nothing is wrong.
+    pub warn_ms: i64,
     pub committed: Answer<Commits>,
     pub log_bounds: Answer<Bounds>,
 }
@@ -24,16 +30,28 @@ pub(super) enum Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// Takes the answer, if it is one to this.
-    pub fn take(&mut self, id: QuestionId, answer: &mut Option<Result<T, String>>, now_ms: i64) {
+    /// Takes the answer, if it is one to this. From `warn_ms` on a failure is
+    /// warned of.
+    pub fn take(
+        &mut self,
+        id: QuestionId,
+        answer: &mut Option<Result<T, String>>,
+        now_ms: i64,
+        warn_ms: &mut i64,
+    ) {
         if !matches!(self, Answer::Asked(question) if *question == id) {
             return;
         }
         match answer.take() {
             Some(Ok(found)) => *self = Answer::Known(found),
-            Some(Err(message)) => {
-                tracing::warn!(error = %message, "where to start reading is not known yet; asking again");
+            Some(Err(error)) => {
                 *self = Answer::Unasked { at_ms: now_ms + ASK_AGAIN_MS };
+                if now_ms < *warn_ms {
+                    tracing::debug!(error, "committed offsets or log bounds are not known yet");
+                    return;
+                }
+                *warn_ms = now_ms + WARN_EVERY_MS;
+                tracing::warn!(error, "where to start reading is not known yet; asking again");
             }
             None => {}
         }
@@ -44,6 +62,7 @@ impl Adoption {
     pub fn new(partitions: Vec<(Input, i32)>, now_ms: i64) -> Adoption {
         Adoption {
             partitions,
+            warn_ms: now_ms + WARN_EVERY_MS,
             committed: Answer::Unasked { at_ms: now_ms },
             log_bounds: Answer::Unasked { at_ms: now_ms },
         }

@@ -239,7 +239,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 self.with_restores(|restore, _, context| restore.answered(id, &answer, context));
                 let mut answer = Some(answer);
                 for adoption in &mut self.adoptions {
-                    adoption.log_bounds.take(id, &mut answer, now_ms);
+                    adoption.log_bounds.take(id, &mut answer, now_ms, &mut adoption.warn_ms);
                 }
             }
             LogEvent::NoAnswer { partition, error } => {
@@ -266,7 +266,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 }
                 let mut answer = Some(answer);
                 for adoption in &mut self.adoptions {
-                    adoption.committed.take(id, &mut answer, now_ms);
+                    adoption.committed.take(id, &mut answer, now_ms, &mut adoption.warn_ms);
                 }
             }
             LogEvent::Submitted(outcome) => return self.on_outcome(outcome),
