@@ -14,6 +14,9 @@ use crate::view::core::layout::Layout;
 use crate::view::core::port::Server;
 use crate::view::core::scripts;
 
+/// How often scripts are loaded for the calls of one exchange.
+const LOADS_MAX: usize = 3;
+
 /// The first and the longest wait between two attempts. The longest is well
 /// within the interval in which a marker is checked.
 const BACKOFF_MS: std::ops::RangeInclusive<i64> = 50..=2_000;
@@ -92,9 +95,14 @@ impl Link {
     pub fn exchange(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, String> {
         let mut nodes = self.nodes.take().ok_or("not connected")?;
         let mut answers = nodes.exchange(commands)?;
-        let forgotten: Vec<usize> =
-            (0..answers.len()).filter(|&i| is(&answers[i], ServerErrorKind::NoScript)).collect();
-        if !forgotten.is_empty() {
+        // Twice where the call is redirected to a node that was not known before.
+        for _ in 0..LOADS_MAX {
+            let forgotten: Vec<usize> = (0..answers.len())
+                .filter(|&i| is(&answers[i], ServerErrorKind::NoScript))
+                .collect();
+            if forgotten.is_empty() {
+                break;
+            }
             load_scripts(&mut nodes)?;
             let again: Vec<Cmd> = forgotten.iter().map(|&i| commands[i].clone()).collect();
             for (i, answer) in forgotten.into_iter().zip(nodes.exchange(&again)?) {
