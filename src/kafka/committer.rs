@@ -371,16 +371,10 @@ impl Worker {
         // own would leave a gap in the sequence numbers, and the next transaction
         // would be refused for it (OUT_OF_ORDER_SEQUENCE_NUMBER). Delivery reports
         // are served here: the abort waits for them, and does not serve them.
-        loop {
+        until(&*clock, started_ms, || {
             serve_reports(producer, &*clock, clock.monotonic_ms() + ABORT_STEP_MS);
-            match producer.abort_transaction(ABORT_STEP) {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(error))
-                    if error.is_retriable()
-                        && clock.monotonic_ms() - started_ms < COMMIT_DEADLINE_MS => {}
-                Err(error) => return Err(failure(error)),
-            }
-        }
+            producer.abort_transaction(ABORT_STEP)
+        })
     }
 }
 

@@ -10,3 +10,30 @@ mod restarts;
 mod security;
 mod two_installations;
 mod view_whole;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use device_status::wire::proto::v1::StatusChanged;
+use support::kafka::{Isolation, KafkaBroker, Record, ServiceTopics};
+
+/// So many changes of each device, each once and in order.
+#[track_caller]
+fn assert_each_change_once(
+    within: Duration,
+    broker: &KafkaBroker,
+    topics: &ServiceTopics,
+    devices: &[String],
+    rounds: u64,
+) {
+    let expected = devices.len() * usize::try_from(rounds).unwrap();
+    let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    reader.read_count(within, expected);
+    let records = reader.read_for(Duration::from_millis(500));
+    assert_eq!(records.len(), expected);
+    let mut last: HashMap<String, u64> = HashMap::new();
+    for change in records.iter().map(Record::decode::<StatusChanged>) {
+        let before = last.insert(change.device_id.clone(), change.version).unwrap_or(0);
+        assert_eq!(change.version, before + 1, "{change:?}");
+    }
+}

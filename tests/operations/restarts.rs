@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::assert_each_change_once;
 use crate::support::events::{self, device_id};
 use crate::support::kafka::{EventProducer, Isolation, KafkaBroker, Record, ServiceTopics};
 use crate::support::log::{INSTANCE_ID_TAKEN, KAFKA_AWAY, REDIS_ANEW};
@@ -64,16 +65,8 @@ impl Traffic {
     #[track_caller]
     fn assert_each_change_once(&self, broker: &KafkaBroker) {
         self.producer.flush();
-        let expected = self.devices.len() * usize::try_from(self.round).unwrap();
-        let mut reader = broker.reader(&self.topics.status_changes, Isolation::ReadCommitted);
-        reader.read_count(Duration::from_secs(60), expected);
-        let records = reader.read_for(Duration::from_millis(500));
-        assert_eq!(records.len(), expected);
-        let mut last: HashMap<String, u64> = HashMap::new();
-        for change in records.iter().map(Record::decode::<StatusChanged>) {
-            let before = last.insert(change.device_id.clone(), change.version).unwrap_or(0);
-            assert_eq!(change.version, before + 1, "{change:?}");
-        }
+        let within = Duration::from_secs(60);
+        assert_each_change_once(within, broker, &self.topics, &self.devices, self.round);
     }
 }
 
