@@ -4,6 +4,7 @@ use super::device::{self, Joined};
 use super::event::{
     Content, DeviceEvent, DeviceId, EventBody, Input, Queued, ScopeEvent, Timestamp,
 };
+use super::facts::interval::IntervalCode;
 use super::facts::register::{outlives, takes_over};
 use super::hot::{Hot, Instant48, flag};
 use super::scope::Applied;
@@ -85,6 +86,9 @@ impl Shard {
         self.fire(&mut row, self.clock, judged, false);
         let joined = join_heartbeat(&mut row.hot, at, poll_interval_ms);
         if joined == Joined::Changed {
+            if poll_interval_ms.is_none() && !row.hot.interval.is_steady() {
+                self.tell(&mut row, at);
+            }
             self.judge(&mut row, judged, Some((at, Cause::Heartbeat)), false);
         }
         self.store(row, judged);
@@ -110,9 +114,9 @@ impl Shard {
         if at < held {
             return Some(Joined::Stale);
         }
-        // A heartbeat at the same instant, or one that carries no interval
-        // after one that did: rare, and not only the deadline may move.
-        if at == held || poll_interval_ms.is_none() && hot.has(flag::CARRIED) {
+        // A heartbeat at the same instant, or one whose interval is to be found
+        // (rule J3): rare.
+        if at == held || poll_interval_ms.is_none() && !hot.interval.is_steady() {
             return None;
         }
         match hot.shown()? {
@@ -131,17 +135,14 @@ impl Shard {
             ) => {}
         }
         let judged = Shard::judged_at(clock, at, hot.floor());
-        let (timeout_held, _) = rules.deadlines(held, i64::from(hot.interval_ms));
-        let interval_ms = poll_interval_ms.map_or(hot.interval_ms, |carried_ms| carried_ms);
-        let (timeout, _) = rules.deadlines(at, i64::from(interval_ms));
+        let (timeout_held, _) = rules.deadlines(held, hot.interval.get());
+        let interval = poll_interval_ms.map_or(hot.interval, IntervalCode::carried);
+        let (timeout, _) = rules.deadlines(at, interval.get());
         if timeout_held <= judged || timeout <= judged {
             return None;
         }
         hot.heartbeat = Instant48::some(at);
-        hot.interval_ms = interval_ms;
-        if poll_interval_ms.is_some() {
-            hot.flags |= flag::CARRIED;
-        }
+        hot.interval = interval;
         hot.flags |= flag::UNWRITTEN;
         let leaves_window = at.plus_ms(rules.replay_window_ms.max(0));
         let deadline = timeout.min(leaves_window);
@@ -176,7 +177,7 @@ impl Shard {
                 let heartbeat = row.hot.heartbeat.get();
                 if joined == Joined::Changed && heartbeat.is_some_and(|held| !outlives(held, at)) {
                     row.hot.heartbeat = Instant48::NONE;
-                    row.hot.set(flag::CARRIED, false);
+                    row.hot.interval = IntervalCode::DEFAULT;
                     row.hot.set(flag::UNWRITTEN, false);
                 }
                 joined
@@ -185,6 +186,15 @@ impl Shard {
         };
         if joined == Joined::Changed {
             row.cold_changed = true;
+            if matches!(
+                event,
+                DeviceEvent::SettingsChanged(_)
+                    | DeviceEvent::Moved { .. }
+                    | DeviceEvent::Registered { .. }
+                    | DeviceEvent::Deleted
+            ) {
+                self.retell(&mut row, at);
+            }
             let fallen_out = row.closed.iter().filter(|(_, closed_at)| closed_at.is_none()).count();
             if matches!(event, DeviceEvent::SessionClosed { .. }) {
                 turn.sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
@@ -230,7 +240,11 @@ impl Shard {
         record: HeldRecord,
         turn: &mut Turn,
     ) -> bool {
-        match self.scopes.apply(at, believed, self.clock, event) {
+        let applied = self.scopes.apply(at, believed, self.clock, event);
+        if let ScopeEvent::FleetSettingsChanged { fleet, .. } = event {
+            self.scopes.forget_told(fleet, self.told_kept_from());
+        }
+        match applied {
             Applied::Stale => {
                 turn.stale[record.input.index()] += 1;
                 false
@@ -249,21 +263,23 @@ impl Shard {
 }
 
 /// Joins a heartbeat: the later one wins; of two at the same instant, that with
-/// the longer interval (rule J2).
+/// the longer interval (rule J2). The interval of one that carries none is the
+/// caller's to find, unless it is steady.
 pub(super) fn join_heartbeat(
     hot: &mut Hot,
     at: Timestamp,
     poll_interval_ms: Option<u32>,
 ) -> Joined {
-    let held = hot.heartbeat.get().map(|held| (held, hot.carried_ms()));
-    if !takes_over((at, poll_interval_ms), held) {
+    let held = hot.heartbeat.get().map(|held| (held, hot.interval.get().carried()));
+    let interval = poll_interval_ms.map(IntervalCode::carried);
+    if !takes_over((at, interval.and_then(|carried| carried.get().carried())), held) {
         return Joined::Stale;
     }
     hot.heartbeat = Instant48::some(at);
-    hot.set(flag::CARRIED, poll_interval_ms.is_some());
-    if let Some(carried_ms) = poll_interval_ms {
-        hot.interval_ms = carried_ms;
-    }
+    hot.interval = interval.unwrap_or(match hot.interval.is_steady() {
+        true => hot.interval,
+        false => IntervalCode::DEFAULT,
+    });
     hot.set(flag::UNWRITTEN, true);
     Joined::Changed
 }

@@ -22,10 +22,12 @@
 
 use super::device::{ClosedChanges, Cold, Session};
 use super::event::{Settings, Timestamp};
+use super::facts::interval::IntervalCode;
 use super::facts::seen::{Facts, View};
+use super::facts::told::EARLIER_OF_DEVICE_MAX;
 use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
-use super::rules::{INTERVAL_MAX_MS, JUDGED_AHEAD_MS};
+use super::rules::JUDGED_AHEAD_MS;
 use super::status::{Cause, Connectivity, Status, next_deadline};
 use super::{Shard, Turn};
 
@@ -75,23 +77,12 @@ impl Shard {
     pub(super) fn store(&mut self, mut row: Row, judged: Timestamp) {
         let hot = &mut row.hot;
         if row.cold_changed {
+            row.cold.forget_told(self.told_kept_from());
             hot.set(flag::DELETED, row.cold.facts.deleted.is_some());
             hot.set(
                 flag::REMEMBERS,
                 row.cold.facts.deleted.is_some() || !row.cold.closed.is_empty(),
             );
-        }
-        if !hot.has(flag::CARRIED) {
-            // Kept for the heartbeats to come, which then need no cold facts.
-            let facts = Facts {
-                hot: &*hot,
-                cold: &row.cold,
-                scopes: &self.scopes,
-                rules: &self.rules,
-                before: false,
-            };
-            let interval_ms = facts.inherited_interval_ms(View::Now);
-            hot.set_interval(interval_ms);
         }
         let previous_fleet = row.counted.map_or(0, |(fleet, _)| fleet);
         let counts = hot.shown().map(|(status, _)| (row.cold.belongs_to().fleet, status));
@@ -132,7 +123,7 @@ impl Shard {
     fn file(&mut self, row: &mut Row, judged: Timestamp) {
         let hot = &mut row.hot;
         let deadlines =
-            hot.heartbeat.get().map(|at| self.rules.deadlines(at, i64::from(hot.interval_ms)));
+            hot.heartbeat.get().map(|at| self.rules.deadlines(at, hot.interval.get()));
         let mut next = next_deadline(deadlines, judged);
         let mut sooner = |at: Option<Timestamp>| {
             next = next.into_iter().chain(at).min();
@@ -183,6 +174,45 @@ impl Shard {
                 row.hot.filed = Instant48::NONE;
             }
         }
+    }
+
+    /// From when on it is kept what devices were told (rule J3).
+    pub(super) fn told_kept_from(&self) -> Timestamp {
+        self.clock.plus_ms(-self.rules.tombstone_retention_ms.max(0))
+    }
+
+    /// Finds the interval of a heartbeat that has just come and carries none (rule
+    /// J3).
+    pub(super) fn tell(&self, row: &mut Row, at: Timestamp) {
+        let told = self.facts(row, false).told(at, View::Now);
+        row.hot.interval = IntervalCode::new(told.interval).steady(told.steady);
+    }
+
+    /// Finds the interval of the last heartbeat once more, where something came
+    /// that was told at `at` (rule J3). Another one is written.
+    pub(super) fn retell(&self, row: &mut Row, at: Timestamp) {
+        let Some(heartbeat) = row.hot.heartbeat.get() else { return };
+        let held = row.hot.interval.get();
+        if held.carried().is_some() {
+            return;
+        }
+        let facts = self.facts(row, false);
+        let told = facts.told(heartbeat, View::Now);
+        let interval = if facts.concerns_heartbeat(at) { told.interval } else { held };
+        row.written |= interval != held;
+        let steady = told.steady && told.interval == interval;
+        row.hot.interval = IntervalCode::new(interval).steady(steady);
+    }
+
+    /// The same after a restore, which may have ended between two rows of a fleet
+    /// (rule J7): where all is kept that counts for the heartbeat.
+    pub(super) fn retell_restored(&self, row: &mut Row) {
+        let Some(heartbeat) = row.hot.heartbeat.get() else { return };
+        let known = &row.cold.facts;
+        let most = known.earlier_settings.len().max(known.earlier_fleets.len());
+        let from = heartbeat.plus_ms(-self.rules.slack_ms);
+        let all = from >= self.told_kept_from() && most < EARLIER_OF_DEVICE_MAX;
+        self.retell(row, if all { Timestamp::MIN } else { Timestamp(i64::MAX) });
     }
 
     fn facts<'a>(&'a self, row: &'a Row, before: bool) -> Facts<'a> {
@@ -373,16 +403,12 @@ fn date(
 fn trigger_found(facts: &Facts<'_>, judged: Timestamp, clock: Timestamp) -> (Timestamp, Cause) {
     let until = judged.plus_ms(JUDGED_AHEAD_MS);
     let moments = facts.scope_moments(until, Timestamp::MIN);
-    let intervals = [None, Some(u32::try_from(INTERVAL_MAX_MS).unwrap_or(u32::MAX)), Some(1)];
-    let made_it = |(at, cause): &&(Timestamp, Cause)| {
+    let made_it = |(at, _): &&(Timestamp, Cause)| {
         // Other possibilities matter where settings are left out only.
-        let settings = if *cause == Cause::SettingsChanged { &intervals[..] } else { &[None] };
-        settings.iter().any(|&poll_interval_ms| {
-            [None, Some(true), Some(false)].into_iter().any(|vpn_enabled| {
-                let settings = Settings { poll_interval_ms, vpn_enabled };
-                let view = View::Without { at: *at, settings };
-                facts.ladder(judged, view).shown() == facts.hot.shown()
-            })
+        [None, Some(true), Some(false)].into_iter().any(|vpn_enabled| {
+            let settings = Settings { vpn_enabled, ..Settings::default() };
+            let view = View::Without { at: *at, settings };
+            facts.ladder(judged, view).shown() == facts.hot.shown()
         })
     };
     // Where there are several, each enough by itself, the first of them did it.

@@ -8,7 +8,7 @@ use super::event::{DeviceId, Timestamp};
 use super::facts::seen::{Facts, IntervalOf, View};
 use super::outbox::DeviceView;
 use super::snapshot::{
-    DeviceFacts, FleetFacts, InstanceFacts, OrganizationFacts, Register, RowSnapshot,
+    DeviceFacts, FleetFacts, HeartbeatInterval, InstanceFacts, OrganizationFacts, Register, RowSnapshot,
     SessionFingerprint,
 };
 use super::status::Ladder;
@@ -30,8 +30,8 @@ pub struct Explanation {
     pub deadlines: Option<(Timestamp, Timestamp)>,
     /// The sessions that were opened and not closed.
     pub sessions: Vec<SessionExplained>,
-    /// The last heartbeat: its time and the interval it carried.
-    pub heartbeat: Option<Register<Option<u32>>>,
+    /// The last heartbeat: its time and its interval.
+    pub heartbeat: Option<Register<HeartbeatInterval>>,
     /// All other facts of the device.
     pub facts: DeviceFacts<Arc<str>>,
 }
@@ -104,7 +104,7 @@ impl Shard {
             judged,
             ladder: facts.ladder(judged, View::Now),
             last_contact: facts.last_contact(View::Now),
-            interval: facts.interval(View::Now),
+            interval: facts.interval_explained(judged),
             deadlines: facts.deadlines(View::Now),
             sessions: sessions.collect(),
             heartbeat,

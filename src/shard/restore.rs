@@ -3,8 +3,9 @@
 
 use super::apply::join_heartbeat;
 use super::clock::Clock;
-use super::device::Cold;
+use super::device::{Cold, Joined};
 use super::event::{DeviceId, Input, Timestamp};
+use super::facts::interval::IntervalCode;
 use super::facts::register::outlives;
 use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
@@ -79,9 +80,8 @@ impl Shard {
 
         let hot = &mut row.hot;
         hot.heartbeat = Instant48::of(snapshot.heartbeat.map(|heartbeat| heartbeat.at));
-        let carried_ms = snapshot.heartbeat.and_then(|heartbeat| heartbeat.value);
-        hot.set(flag::CARRIED, carried_ms.is_some());
-        hot.interval_ms = carried_ms.unwrap_or(0);
+        let interval = snapshot.heartbeat.map(|heartbeat| heartbeat.value);
+        hot.interval = IntervalCode::new(interval.unwrap_or_default());
         hot.set(flag::UNWRITTEN, false);
         let emitted = snapshot.emitted;
         hot.version = emitted.map_or(0, |held| u32::try_from(held.version).unwrap_or(u32::MAX));
@@ -133,8 +133,14 @@ impl Shard {
         {
             return;
         }
-        if let Some(hot) = self.table.get_mut(index) {
-            join_heartbeat(hot, at, poll_interval_ms);
+        let Some(hot) = self.table.get_mut(index) else { return };
+        let joined = join_heartbeat(hot, at, poll_interval_ms);
+        let tell = joined == Joined::Changed
+            && poll_interval_ms.is_none()
+            && !hot.interval.is_steady();
+        if tell && let Some(mut row) = self.load(index) {
+            self.tell(&mut row, at);
+            self.table.put(index, row.hot);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The numbers that statuses depend on, from the configuration.
 
 use super::event::Timestamp;
+use super::facts::interval::HeartbeatInterval;
 use super::fnv::fnv1a;
 
 /// How far an event may carry the judging of its row past the clock (rule T5),
@@ -51,9 +52,6 @@ impl Default for Rules {
     }
 }
 
-/// The longest poll interval (rule J3).
-pub const INTERVAL_MAX_MS: i64 = 7 * 24 * 3_600_000;
-
 impl Rules {
     /// How long a heartbeat counts as online, in milliseconds, rounded up
     /// (rule J3).
@@ -67,7 +65,8 @@ impl Rules {
 
     /// When a heartbeat at `at` times out, and when it expires.
     #[must_use]
-    pub fn deadlines(&self, at: Timestamp, interval_ms: i64) -> (Timestamp, Timestamp) {
+    pub fn deadlines(&self, at: Timestamp, interval: HeartbeatInterval) -> (Timestamp, Timestamp) {
+        let interval_ms = interval.ms(self.default_poll_interval_ms);
         let timeout = at.plus_ms(self.online_ms(interval_ms));
         (timeout, timeout.plus_ms(self.grace_ms.max(0)))
     }

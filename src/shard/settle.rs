@@ -127,6 +127,9 @@ impl Shard {
                 let version = row.hot.version;
                 self.fire(&mut row, self.clock, judged, true);
                 turn.expired += u32::from(row.hot.version != version);
+                if cause == Cause::SettingsChanged {
+                    self.retell(&mut row, at);
+                }
                 // A restart ends sessions when it was; those that its
                 // announcement brings back come with the announcement.
                 let trigger = if cause == Cause::VpnInstanceLost && !self.was_connected(&row) {
@@ -147,6 +150,7 @@ impl Shard {
                     RulesBefore::Others { until } => until,
                 };
                 let trigger = until.map(|at| (at, Cause::RulesChanged));
+                self.retell_restored(&mut row);
                 self.judge(&mut row, judged, trigger, false);
                 if self.forget(&mut row, self.clock) {
                     self.remove(row);
@@ -233,7 +237,7 @@ impl Shard {
         let Some(hot) = self.table.get(index) else { return true };
         let Some(heartbeat) = hot.heartbeat.get() else { return false };
         let judged = Shard::judged_at(now, Timestamp::MIN, hot.floor());
-        let (timeout, _) = self.rules.deadlines(heartbeat, i64::from(hot.interval_ms));
+        let (timeout, _) = self.rules.deadlines(heartbeat, hot.interval.get());
         let leaves_window = heartbeat.plus_ms(self.rules.replay_window_ms.max(0));
         let mut deadline = timeout;
         if hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY) {

@@ -58,8 +58,12 @@ impl What {
             What::Restored { .. } => true,
             // Of no scope: nothing that has a name.
             What::Scope { .. } if number == NO_COLD => false,
-            What::Scope { scope, .. } => match *scope {
+            What::Scope { scope, cause, .. } => match *scope {
                 ScopeRef::Instance(index) => facts.has_session_of(number, index),
+                // What was set counts for heartbeats of before a move (rule J3).
+                ScopeRef::Fleet(index) if *cause == Cause::SettingsChanged => {
+                    facts.was_in(number, index)
+                }
                 ScopeRef::Fleet(index) => facts.belongs_to(number).fleet == index,
                 ScopeRef::Organization(index) => facts.belongs_to(number).organization == index,
             },

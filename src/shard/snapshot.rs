@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::event::{DeviceId, Settings, Timestamp};
+pub use super::facts::interval::HeartbeatInterval;
 pub use super::facts::register::{FrozenRegisters, Register};
 use super::facts::register::{delete, outlives};
 use super::status::{Connectivity, Status};
@@ -108,8 +109,13 @@ pub struct DeviceFacts<Name> {
     pub registered: Option<Timestamp>,
     /// Set by `registered` and `moved`.
     pub membership: Option<Register<Membership<Name>>>,
+    /// The fleets that it was in before, in the order of their times (rule J3).
+    pub earlier_fleets: Vec<Register<Name>>,
     /// The device's settings.
     pub settings: Option<Register<Settings>>,
+    /// The poll intervals that were set before, in the order of their times
+    /// (rule J3).
+    pub earlier_settings: Vec<Register<Option<u32>>>,
     /// OS configuration.
     pub configuration: ProgressFacts,
     /// Application update.
@@ -156,7 +162,13 @@ impl<Name> DeviceFacts<Name> {
                     organization: rename(NameOf::Organization, &value.organization),
                 },
             }),
+            earlier_fleets: self
+                .earlier_fleets
+                .iter()
+                .map(|held| held.as_ref().map(|fleet| rename(NameOf::Fleet, fleet)))
+                .collect(),
             settings: self.settings,
+            earlier_settings: self.earlier_settings.clone(),
             configuration: self.configuration.clone(),
             update: self.update.clone(),
             deleted: self.deleted,
@@ -177,7 +189,9 @@ impl<Name> DeviceFacts<Name> {
         delete(&mut self.provisioned, at);
         delete(&mut self.registered, at);
         delete(&mut self.membership, at);
+        self.earlier_fleets.retain(|held| outlives(held.at, at));
         delete(&mut self.settings, at);
+        self.earlier_settings.retain(|held| outlives(held.at, at));
         for progress in [&mut self.configuration, &mut self.update] {
             delete(&mut progress.started, at);
             delete(&mut progress.finished, at);
@@ -189,8 +203,8 @@ impl<Name> DeviceFacts<Name> {
 /// All facts of one device, and what was last emitted of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowSnapshot {
-    /// The last heartbeat: its time and the interval it carried.
-    pub heartbeat: Option<Register<Option<u32>>>,
+    /// The last heartbeat: its time and its interval.
+    pub heartbeat: Option<Register<HeartbeatInterval>>,
     /// All other facts.
     pub facts: DeviceFacts<Arc<str>>,
     /// What was last emitted.
@@ -220,6 +234,9 @@ pub struct InstanceFacts {
 pub struct FleetFacts {
     /// Its settings.
     pub settings: Option<Register<Settings>>,
+    /// The poll intervals that were set before, in the order of their times
+    /// (rule J3).
+    pub earlier_settings: Vec<Register<Option<u32>>>,
     /// Whether it is frozen.
     pub frozen: FrozenRegisters,
     /// The clock of the shard when this was written (rule R5).

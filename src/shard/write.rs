@@ -263,7 +263,7 @@ impl Shard {
             (&one.instance, one.fingerprint).cmp(&(&other.instance, other.fingerprint))
         });
         RowSnapshot {
-            heartbeat: hot.heartbeat.get().map(|at| Register { at, value: hot.carried_ms() }),
+            heartbeat: hot.heartbeat.get().map(|at| Register { at, value: hot.interval.get() }),
             facts,
             emitted: (hot.version > 0).then(|| Emitted {
                 version: u64::from(hot.version),

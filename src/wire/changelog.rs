@@ -24,7 +24,7 @@ use super::proto::changelog as proto;
 use super::status_changed::shown;
 use crate::error::Error;
 use crate::shard::snapshot::{
-    ClosedSession, DeviceFacts, Emitted, Entry, FleetFacts, FrozenRegisters, InstanceFacts,
+    ClosedSession, DeviceFacts, Emitted, Entry, FleetFacts, FrozenRegisters, HeartbeatInterval, InstanceFacts,
     Membership, OrganizationFacts, ProgressFacts, Register, RowSnapshot, Session,
     SessionFingerprint,
 };
@@ -199,7 +199,16 @@ fields! {
     }
     complete
 }
-fields! { Fleet, FleetFacts { clock: clock_ms, settings: settings, frozen: frozen, } complete }
+fields! {
+    Fleet,
+    FleetFacts {
+        clock: clock_ms,
+        settings: settings,
+        earlier_settings: earlier_settings,
+        frozen: frozen,
+    }
+    complete
+}
 fields! { Organization, OrganizationFacts { clock: clock_ms, frozen: frozen, } complete }
 fields! {
     OpenSession,
@@ -211,6 +220,7 @@ fields! {
         last_vpn_opening: last_vpn_opening_ms,
         sessions: sessions,
         membership: membership,
+        earlier_fleets: earlier_memberships,
         registered: registered_ms,
         provisioned: provisioned_ms,
         activated: activated_ms,
@@ -218,6 +228,7 @@ fields! {
         preregistered: preregistered,
         frozen: frozen,
         settings: settings,
+        earlier_settings: earlier_settings,
         configuration: configuration,
         update: update,
         deleted: deleted_ms,
@@ -251,20 +262,67 @@ same! {
         (proto::Flag { at_ms, value }) = (Register { at: Timestamp(at_ms), value });
     proto::Lease, Register<u32>:
         (proto::Lease { at_ms, lease_ms }) = (Register { at: Timestamp(at_ms), value: lease_ms });
-    proto::Settings, Register<Settings>:
-        (proto::Settings { at_ms, poll_interval_ms, vpn_enabled }) = (Register {
-            at: Timestamp(at_ms),
-            value: Settings { poll_interval_ms, vpn_enabled },
-        });
+}
+
+impl Wire<proto::Settings> for Register<Settings> {
+    fn message(&self) -> proto::Settings {
+        proto::Settings {
+            at_ms: self.at.0,
+            poll_interval_ms: self.value.poll_interval_ms,
+            vpn_enabled: self.value.vpn_enabled,
+            ..proto::Settings::default()
+        }
+    }
+
+    fn read(settings: &proto::Settings) -> Result<Self, String> {
+        let proto::Settings { at_ms, poll_interval_ms, vpn_enabled, .. } = *settings;
+        Ok(Register { at: Timestamp(at_ms), value: Settings { poll_interval_ms, vpn_enabled } })
+    }
+}
+
+/// Of what was set before, the interval is all that counts.
+impl Wire<proto::Settings> for Register<Option<u32>> {
+    fn message(&self) -> proto::Settings {
+        proto::Settings {
+            at_ms: self.at.0,
+            poll_interval_s: self.value,
+            ..proto::Settings::default()
+        }
+    }
+
+    fn read(settings: &proto::Settings) -> Result<Self, String> {
+        Ok(Register { at: Timestamp(settings.at_ms), value: settings.poll_interval_s })
+    }
+}
+
+/// Of where a device was before, the fleet is.
+impl Wire<proto::Membership> for Register<Arc<str>> {
+    fn message(&self) -> proto::Membership {
+        let fleet = (!self.value.is_empty()).then(|| self.value.to_string());
+        proto::Membership { at_ms: self.at.0, fleet, ..proto::Membership::default() }
+    }
+
+    fn read(membership: &proto::Membership) -> Result<Self, String> {
+        let fleet = membership.fleet.as_deref().unwrap_or_default();
+        Ok(Register { at: Timestamp(membership.at_ms), value: fleet.into() })
+    }
 }
 
 impl Wire<proto::Row> for RowSnapshot {
     fn message(&self) -> proto::Row {
+        let interval = self.heartbeat.map_or_else(Default::default, |heartbeat| heartbeat.value);
+        let (set_s, default_too) = match interval {
+            HeartbeatInterval::Set(seconds) => (Some(seconds), false),
+            HeartbeatInterval::SetOrDefault(seconds) => (Some(seconds), true),
+            HeartbeatInterval::Carried(_) | HeartbeatInterval::Default => (None, false),
+        };
         proto::Row {
             clock_ms: self.clock.message(),
             emitted: self.emitted.message(),
             heartbeat_ms: self.heartbeat.map(|heartbeat| heartbeat.at.0),
-            heartbeat_poll_interval_ms: self.heartbeat.and_then(|heartbeat| heartbeat.value),
+            heartbeat_poll_interval_s: interval.carried(),
+            heartbeat_set_s: set_s,
+            heartbeat_default_too: default_too,
             complete: true,
             ..self.facts.message()
         }
@@ -272,8 +330,15 @@ impl Wire<proto::Row> for RowSnapshot {
 
     fn read(row: &proto::Row) -> Result<RowSnapshot, String> {
         complete(row.complete)?;
-        let heartbeat =
-            |at_ms| Register { at: Timestamp(at_ms), value: row.heartbeat_poll_interval_ms };
+        let interval = match (row.heartbeat_poll_interval_s, row.heartbeat_set_s) {
+            (Some(seconds), _) => HeartbeatInterval::Carried(seconds),
+            (None, Some(seconds)) if row.heartbeat_default_too => {
+                HeartbeatInterval::SetOrDefault(seconds)
+            }
+            (None, Some(seconds)) => HeartbeatInterval::Set(seconds),
+            (None, None) => HeartbeatInterval::Default,
+        };
+        let heartbeat = |at_ms| Register { at: Timestamp(at_ms), value: interval };
         Ok(RowSnapshot {
             heartbeat: row.heartbeat_ms.map(heartbeat),
             facts: Wire::read(row)?,

@@ -62,7 +62,7 @@ fn check_facts(driver: &Driver<'_>) {
         assert_eq!(ms(row.deactivated), told.deactivated);
         assert_eq!(row.preregistered.map(|held| (held.at.0, held.value)), told.preregistered);
         assert_eq!(row.settings.map(|held| (held.at.0, held.value)), told.settings);
-        assert_eq!(heartbeat.map(|held| (held.at.0, held.value)), told.heartbeat);
+        assert_eq!(heartbeat.map(|held| (held.at.0, held.value.carried().map(|s| s * 1000))), told.heartbeat);
         assert_eq!(ms(row.last_vpn_opening), told.last_opening);
         let membership =
             row.membership.map(|held| (held.at.0, (held.value.fleet, held.value.organization)));

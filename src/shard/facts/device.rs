@@ -5,13 +5,14 @@
 
 use std::cmp::Ordering;
 
-use super::register::{join, join_frozen, join_time, outlives, takes_over};
+use super::register::{join, join_frozen, join_time, outlives};
 use super::scope::{Interned, Scopes};
 use super::status::Cause;
+use super::told;
 use crate::shard::event::{DeviceEvent, Timestamp};
 use crate::shard::fnv::fnv1a;
 use crate::shard::hot::{Hot, Instant48};
-use crate::shard::snapshot::{self, DeviceFacts, Register, SessionFingerprint};
+use crate::shard::snapshot::{self, DeviceFacts, SessionFingerprint};
 
 /// Closed sessions remembered of a device (rule J4).
 pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
@@ -184,15 +185,16 @@ impl Cold {
                 join(&mut self.facts.update.percent, at, *percent)
             }
             DeviceEvent::UpdateFinished => join_time(&mut self.facts.update.finished, at),
-            DeviceEvent::SettingsChanged(settings) => join(&mut self.facts.settings, at, *settings),
+            DeviceEvent::SettingsChanged(settings) => {
+                let Cold { facts: DeviceFacts { settings: held, earlier_settings, .. }, .. } = self;
+                told::join(held, earlier_settings, at, *settings, |held| held.interval_s())
+            }
             // Joined by `delete`, which the heartbeat in the hot row needs too.
             DeviceEvent::Deleted => false,
         };
         Joined::from(changed)
     }
 
-    /// Ties are decided by name, as interned numbers depend on the order of
-    /// arrival (rule J2).
     fn join_membership(
         &mut self,
         at: Timestamp,
@@ -200,19 +202,21 @@ impl Cold {
         organization: &std::sync::Arc<str>,
         scopes: &mut Scopes,
     ) -> bool {
-        let held = self.facts.membership.map(|held| {
-            let fleet = &**scopes.fleets.name(held.value.fleet);
-            (held.at, (fleet, &**scopes.organizations.name(held.value.organization)))
-        });
-        let wins = takes_over((at, (&**fleet, &**organization)), held);
-        if wins {
-            let value = Membership {
-                fleet: scopes.fleets.intern(fleet),
-                organization: scopes.organizations.intern(organization),
-            };
-            self.facts.membership = Some(Register { at, value });
-        }
-        wins
+        let value = Membership {
+            fleet: scopes.fleets.intern(fleet),
+            organization: scopes.organizations.intern(organization),
+        };
+        let DeviceFacts { membership, earlier_fleets, .. } = &mut self.facts;
+        told::join(membership, earlier_fleets, at, value, |held| held.fleet)
+    }
+
+    /// Forgets what was told before `from` only, as far as no late heartbeat may
+    /// need it (rule J3).
+    pub fn forget_told(&mut self, from: Timestamp) {
+        let facts = &mut self.facts;
+        let most = told::EARLIER_OF_DEVICE_MAX;
+        told::forget(facts.membership.as_ref(), &mut facts.earlier_fleets, from, most);
+        told::forget(facts.settings.as_ref(), &mut facts.earlier_settings, from, most);
     }
 
     /// An open is kept although its session is closed where it is later than

@@ -2,7 +2,9 @@
 //! that follows.
 
 pub mod device;
+pub mod interval;
 pub mod register;
 pub mod scope;
 pub mod seen;
 pub mod status;
+pub mod told;

@@ -16,6 +16,17 @@ pub struct Register<T> {
     pub value: T,
 }
 
+impl<T> Register<T> {
+    /// The same of another value.
+    pub(in crate::shard) fn map<U>(self, map: impl FnOnce(T) -> U) -> Register<U> {
+        Register { at: self.at, value: map(self.value) }
+    }
+
+    pub(in crate::shard) fn as_ref(&self) -> Register<&T> {
+        Register { at: self.at, value: &self.value }
+    }
+}
+
 /// One register a reason, in the order of [`FrozenReason::ALL`].
 pub type FrozenRegisters = [Option<Register<bool>>; FrozenReason::ALL.len()];
 

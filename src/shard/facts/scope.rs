@@ -11,7 +11,8 @@ use hashbrown::HashTable;
 
 use super::register::{Register, is_frozen, join, join_frozen, join_time};
 use super::status::{Cause, Status};
-use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
+use super::told;
+use crate::shard::event::{FrozenReason, ScopeEvent, Settings, Timestamp};
 use crate::shard::snapshot::{FleetFacts, InstanceFacts, NameOf, OrganizationFacts};
 
 /// A name, interned; 0 is none.
@@ -214,6 +215,15 @@ impl Scopes {
         }
     }
 
+    /// Forgets what a fleet was told before `from` only, as far as no late heartbeat
+    /// may need it (rule J3).
+    pub fn forget_told(&mut self, fleet: &str, from: Timestamp) {
+        let Some(index) = self.fleets.find(fleet) else { return };
+        let FleetFacts { settings, earlier_settings, .. } =
+            &mut self.fleets.get_mut(index).facts;
+        told::forget(settings.as_ref(), earlier_settings, from, told::EARLIER_OF_FLEET_MAX);
+    }
+
     /// Moves a device in the counts.
     pub fn count(&mut self, fleet: u32, status: Status, add: bool) {
         let held = self.fleets.get_mut(fleet);
@@ -272,11 +282,15 @@ impl Scopes {
                 let index = self.fleets.intern(fleet);
                 let facts = &mut self.fleets.get_mut(index).facts;
                 let before = facts.clone();
-                if !join(&mut facts.settings, at, *settings) {
+                let FleetFacts { settings: held, earlier_settings, .. } = facts;
+                if !told::join(held, earlier_settings, at, *settings, Settings::interval_s) {
                     return Applied::Stale;
                 }
-                let settle =
-                    before.settings.map(|register| register.value).unwrap_or_default() != *settings;
+                // `vpn_enabled` counts as it is known now, an interval from then on.
+                let enabled =
+                    |facts: &FleetFacts| facts.settings.and_then(|held| held.value.vpn_enabled);
+                let settle = told::interval_at(&before, at, |_| true) != settings.interval_s()
+                    || enabled(&before) != enabled(facts);
                 self.changed(Before::Fleet(index, before), at, Cause::SettingsChanged, settle)
             }
             ScopeEvent::FleetFrozen { fleet, reason } => {

@@ -42,14 +42,14 @@ pub(in crate::shard) enum View {
 }
 
 impl View {
-    fn sees(self, fact: Timestamp) -> bool {
+    pub fn sees(self, fact: Timestamp) -> bool {
         match self {
             View::Now | View::Without { .. } | View::ScopesUntil(_) => true,
             View::AsOf { at, judged, .. } => fact <= at || fact > judged,
         }
     }
 
-    fn sees_scope(self, fact: Timestamp) -> bool {
+    pub fn sees_scope(self, fact: Timestamp) -> bool {
         match self {
             View::Without { at, .. } => fact != at,
             View::ScopesUntil(at) => fact <= at,
@@ -90,32 +90,8 @@ pub(in crate::shard) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// The interval by which the last heartbeat is judged (rule J3).
-    pub fn interval_ms(&self, view: View) -> i64 {
-        self.interval(view).0
-    }
-
-    /// The same, and whose it is.
-    pub fn interval(&self, view: View) -> (i64, IntervalOf) {
-        match self.hot.carried_ms() {
-            Some(carried_ms) => (i64::from(carried_ms), IntervalOf::Heartbeat),
-            None => self.inherited_interval(view),
-        }
-    }
-
-    /// The interval of a heartbeat that carries none (rule J3).
-    pub fn inherited_interval_ms(&self, view: View) -> i64 {
-        self.inherited_interval(view).0
-    }
-
-    fn inherited_interval(&self, view: View) -> (i64, IntervalOf) {
-        self.settings(view)
-            .find_map(|(whose, settings)| Some((i64::from(settings.poll_interval_ms?), whose)))
-            .unwrap_or((self.rules.default_poll_interval_ms, IntervalOf::Default))
-    }
-
     fn vpn_disabled(&self, view: View) -> bool {
-        self.settings(view).find_map(|(_, settings)| settings.vpn_enabled) == Some(false)
+        self.settings(view).find_map(|settings| settings.vpn_enabled) == Some(false)
     }
 
     /// Where the device belongs. Where it did before is not remembered.
@@ -125,7 +101,7 @@ impl Facts<'_> {
     }
 
     /// The device's settings, then those it inherits.
-    fn settings(&self, view: View) -> impl Iterator<Item = (IntervalOf, Settings)> + use<> {
+    fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
         let fleet = self.scopes.fleet(self.belongs_to(view).fleet, self.before);
         let own = self.cold.facts.settings.filter(|settings| view.sees(settings.at));
         let fleets = fleet.settings.map(|settings| match view {
@@ -133,9 +109,7 @@ impl Facts<'_> {
             View::Without { settings, .. } => settings,
             _ => Settings::default(),
         });
-        own.map(|settings| (IntervalOf::Device, settings.value))
-            .into_iter()
-            .chain(fleets.map(|settings| (IntervalOf::Fleet, settings)))
+        own.map(|settings| settings.value).into_iter().chain(fleets)
     }
 
     /// When the last heartbeat times out, and when it expires.
@@ -144,7 +118,7 @@ impl Facts<'_> {
             matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::HeartbeatOnly)));
         let sees = |at: &Timestamp| if heard { view.sees_contact(*at) } else { view.sees(*at) };
         let heartbeat = self.hot.heartbeat.get().filter(sees)?;
-        Some(self.rules.deadlines(heartbeat, self.interval_ms(view)))
+        Some(self.rules.deadlines(heartbeat, self.heartbeat_interval(view)))
     }
 
     /// How the last heartbeat stands at an instant.
@@ -157,7 +131,8 @@ impl Facts<'_> {
     pub fn heartbeat_state_as_of(&self, at: Timestamp, judged: Timestamp) -> HeartbeatState {
         let settings = View::AsOf { at, judged, links_since: None };
         let heartbeat = self.hot.heartbeat.get();
-        let deadlines = heartbeat.map(|at| self.rules.deadlines(at, self.interval_ms(settings)));
+        let interval = self.heartbeat_interval(settings);
+        let deadlines = heartbeat.map(|at| self.rules.deadlines(at, interval));
         heartbeat_state(deadlines, at)
     }
 
@@ -305,14 +280,8 @@ impl Facts<'_> {
         let known = &self.cold.facts;
         add(self.hot.heartbeat.get(), Cause::Heartbeat);
         if let Some(heartbeat) = self.hot.heartbeat.get() {
-            // And those that it had before the settings came.
-            let inherited = self.settings(View::Now).map(|(_, settings)| settings.poll_interval_ms);
-            let inherited = inherited.flatten().map(i64::from);
-            let inherited = inherited.chain([self.rules.default_poll_interval_ms]);
-            let carried = self.hot.carried_ms().map(i64::from);
-            let inherited = inherited.filter(|_| carried.is_none());
-            for interval_ms in carried.into_iter().chain(inherited) {
-                let (timeout, expiry) = self.rules.deadlines(heartbeat, interval_ms);
+            for interval in self.heartbeat_intervals() {
+                let (timeout, expiry) = self.rules.deadlines(heartbeat, interval);
                 add(Some(timeout), Cause::HeartbeatTimedOut);
                 add(Some(expiry), Cause::HeartbeatExpired);
             }

@@ -57,6 +57,11 @@ impl ColdFacts {
         packed::belongs_to(self.bytes(number))
     }
 
+    /// Whether the device is in a fleet, or is known to have been.
+    pub fn was_in(&self, number: u32, fleet: u32) -> bool {
+        packed::was_in(self.bytes(number), fleet)
+    }
+
     /// Whether the device has an open session of this VPN instance.
     pub fn has_session_of(&self, number: u32, instance: u32) -> bool {
         packed::has_session_of(self.bytes(number), instance)

@@ -1,7 +1,7 @@
 //! The part of a row that a heartbeat needs.
 
 use crate::shard::event::Timestamp;
-use crate::shard::rules::INTERVAL_MAX_MS;
+use crate::shard::facts::interval::IntervalCode;
 use crate::shard::status::{Connectivity, Status};
 
 /// Says that a row has no cold facts.
@@ -49,9 +49,6 @@ pub(in crate::shard) mod flag {
     pub const OCCUPIED: u16 = 1;
     /// The id is no 32 hex digits: the row holds its index among the texts.
     pub const TEXT: u16 = 1 << 1;
-    /// The interval was carried by the last heartbeat; else it is what the row
-    /// inherits now (rule J3).
-    pub const CARRIED: u16 = 1 << 2;
     /// The last heartbeat is newer than what the changelog holds (rule R2).
     pub const UNWRITTEN: u16 = 1 << 3;
     /// The row waits for the next outbox.
@@ -88,8 +85,8 @@ pub(in crate::shard) struct Hot {
     pub changed_at: Instant48,
     /// Where the row is filed in the wheel; entries found elsewhere are stale.
     pub filed: Instant48,
-    /// The interval by which the last heartbeat is judged.
-    pub interval_ms: u32,
+    /// The interval by which the last heartbeat is judged (rule J3).
+    pub interval: IntervalCode,
     /// Counts the device's changes.
     pub version: u32,
     /// Where its other facts are. The table's alone to change.
@@ -103,7 +100,7 @@ impl Hot {
         heartbeat: Instant48::NONE,
         changed_at: Instant48::NONE,
         filed: Instant48::NONE,
-        interval_ms: 0,
+        interval: IntervalCode::DEFAULT,
         version: 0,
         cold: NO_COLD,
         flags: flag::NO_STATUS,
@@ -139,15 +136,6 @@ impl Hot {
                     | (connectivity as u16) << flag::CONNECTIVITY_SHIFT
             }
         };
-    }
-
-    /// The interval that the last heartbeat carried, if it carried one.
-    pub fn carried_ms(&self) -> Option<u32> {
-        (self.has(flag::CARRIED) && self.heartbeat != Instant48::NONE).then_some(self.interval_ms)
-    }
-
-    pub fn set_interval(&mut self, interval_ms: i64) {
-        self.interval_ms = u32::try_from(interval_ms.clamp(0, INTERVAL_MAX_MS)).unwrap_or(u32::MAX);
     }
 
     /// The floor of rule T5: the row is not judged back in time.

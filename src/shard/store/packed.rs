@@ -40,6 +40,7 @@ macro_rules! packed {
 packed! {
     // What scans look for comes first.
     MEMBERSHIP = 1 => facts.membership,
+    EARLIER_FLEETS = 1 << 23 => facts.earlier_fleets,
     REGISTERED = 1 << 1 => facts.registered,
     PREREGISTERED = 1 << 2 | 1 << 9 => facts.preregistered,
     PROVISIONED = 1 << 3 => facts.provisioned,
@@ -51,6 +52,7 @@ packed! {
     ACTIVATED = 1 << 11 => facts.activated,
     DEACTIVATED = 1 << 12 => facts.deactivated,
     SETTINGS = 1 << 13 => facts.settings,
+    EARLIER_SETTINGS = 1 << 24 => facts.earlier_settings,
     CONFIGURATION_STARTED = 1 << 14 => facts.configuration.started,
     CONFIGURATION_FINISHED = 1 << 15 => facts.configuration.finished,
     CONFIGURATION_PERCENT = 1 << 16 => facts.configuration.percent,
@@ -68,6 +70,15 @@ pub(super) fn belongs_to(bytes: &[u8]) -> Membership {
     membership.map_or_else(Membership::default, |held| held.value)
 }
 
+/// Whether the device is in a fleet, or is known to have been.
+pub(super) fn was_in(bytes: &[u8], fleet: Interned) -> bool {
+    let mut reader = Reader::new(bytes);
+    let membership: Option<Register<Membership>> = reader.fact(MEMBERSHIP);
+    let earlier: Vec<Register<Interned>> = reader.fact(EARLIER_FLEETS);
+    membership.is_some_and(|held| held.value.fleet == fleet)
+        || earlier.iter().any(|held| held.value == fleet)
+}
+
 /// Whether an open session is held by this VPN instance.
 pub(super) fn has_session_of(bytes: &[u8], instance: Interned) -> bool {
     let mut reader = Reader::new(bytes);
@@ -75,6 +86,7 @@ pub(super) fn has_session_of(bytes: &[u8], instance: Interned) -> bool {
         return false;
     }
     let _: Option<Register<Membership>> = reader.fact(MEMBERSHIP);
+    let _: Vec<Register<Interned>> = reader.fact(EARLIER_FLEETS);
     let _: Option<Timestamp> = reader.fact(REGISTERED);
     let _: Option<Register<bool>> = reader.fact(PREREGISTERED);
     let _: Option<Timestamp> = reader.fact(PROVISIONED);
@@ -230,6 +242,17 @@ impl Value for u32 {
     }
 }
 
+/// One more than the value, so that 0 is none.
+impl Value for Option<u32> {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.number(self.map_or(0, |value| u64::from(value) + 1));
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<u32> {
+        reader.number().checked_sub(1).map(|value| value as u32)
+    }
+}
+
 impl Value for Arc<str> {
     fn write(&self, writer: &mut Writer<'_>) {
         writer.number(self.len() as u64);
@@ -244,14 +267,14 @@ impl Value for Arc<str> {
 
 impl Value for Settings {
     fn write(&self, writer: &mut Writer<'_>) {
+        Value::write(&self.poll_interval_ms, writer);
         // One more than the value, so that 0 is none.
-        writer.number(self.poll_interval_ms.map_or(0, |ms| u64::from(ms) + 1));
         writer.number(self.vpn_enabled.map_or(0, |enabled| u64::from(enabled) + 1));
     }
 
     fn read(reader: &mut Reader<'_>) -> Settings {
         Settings {
-            poll_interval_ms: reader.number().checked_sub(1).map(|ms| ms as u32),
+            poll_interval_ms: Value::read(reader),
             vpn_enabled: reader.number().checked_sub(1).map(|enabled| enabled == 1),
         }
     }

@@ -7,7 +7,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use crate::shard::snapshot::{
-    DeviceFacts, FrozenRegisters, Membership, ProgressFacts, Register, Session, SessionFingerprint,
+    DeviceFacts, FrozenRegisters, HeartbeatInterval, Membership, ProgressFacts, Register, Session, SessionFingerprint,
 };
 use crate::shard::{Settings, Timestamp};
 
@@ -36,6 +36,24 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         .prop_map(|(poll_interval_ms, vpn_enabled)| Settings { poll_interval_ms, vpn_enabled })
 }
 
+/// What was set before.
+pub(crate) fn earlier<T: Debug + 'static>(
+    value: impl Strategy<Value = T> + 'static,
+) -> BoxedStrategy<Vec<Register<T>>> {
+    let held = (time(), value).prop_map(|(at, value)| Register { at, value });
+    prop::collection::vec(held, 0..4).boxed()
+}
+
+pub(crate) fn heartbeat_interval() -> impl Strategy<Value = HeartbeatInterval> {
+    let seconds = any::<u32>();
+    prop_oneof![
+        seconds.prop_map(HeartbeatInterval::Carried),
+        seconds.prop_map(HeartbeatInterval::Set),
+        seconds.prop_map(HeartbeatInterval::SetOrDefault),
+        Just(HeartbeatInterval::Default),
+    ]
+}
+
 pub(crate) fn frozen() -> impl Strategy<Value = FrozenRegisters> {
     prop::array::uniform4(register(any::<bool>()))
 }
@@ -54,13 +72,16 @@ pub(crate) fn device_facts<Name: Debug + 'static>(
         (name.clone(), fingerprint(), time()).prop_map(|(instance, fingerprint, opened_at)| {
             Session { instance, fingerprint, opened_at }
         });
+    let earlier = (earlier(name.clone()), earlier(any::<Option<u32>>()));
     let membership =
         (name.clone(), name).prop_map(|(fleet, organization)| Membership { fleet, organization });
     let changes = (register(any::<bool>()), register(membership), register(settings()));
     let progress = (progress(), progress());
     let sessions = prop::collection::vec(session, 0..4);
-    (prop::array::uniform7(of(time())), sessions, frozen(), changes, progress)
-        .prop_map(|(times, sessions, frozen, (preregistered, membership, settings), progress)| {
+    (prop::array::uniform7(of(time())), sessions, frozen(), changes, progress, earlier)
+        .prop_map(|(times, sessions, frozen, changes, progress, earlier)| {
+            let (preregistered, membership, settings) = changes;
+            let (earlier_fleets, earlier_settings) = earlier;
             let (configuration, update) = progress;
             DeviceFacts {
                 last_vpn_opening: times[0],
@@ -72,7 +93,9 @@ pub(crate) fn device_facts<Name: Debug + 'static>(
                 provisioned: times[3],
                 registered: times[4],
                 membership,
+                earlier_fleets,
                 settings,
+                earlier_settings,
                 configuration,
                 update,
                 deleted: times[5],

@@ -4,7 +4,9 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::shard::tests::strategies::{device_facts, frozen, name, register, settings, time};
+use crate::shard::tests::strategies::{
+    device_facts, earlier, frozen, heartbeat_interval, name, register, settings, time,
+};
 use crate::shard::{Connectivity, Status};
 
 /// What version 1 wrote. Never written anew: later versions must read it.
@@ -25,7 +27,7 @@ fn golden_entries() -> Vec<Entry> {
     let text = DeviceId::from_key("gerät/7".as_bytes()).unwrap();
     let frozen = [fact(1, true), None, fact(2, false), fact(3, true)];
     let full = RowSnapshot {
-        heartbeat: fact(4, Some(900_000)),
+        heartbeat: fact(4, HeartbeatInterval::Carried(900)),
         facts: DeviceFacts {
             last_vpn_opening: Some(at(5)),
             sessions: vec![
@@ -99,7 +101,12 @@ fn golden_entries() -> Vec<Entry> {
         ),
         Entry::Fleet(
             "fleet".into(),
-            FleetFacts { settings: fact(32, settings), frozen, clock: at(33) },
+            FleetFacts {
+                settings: fact(32, settings),
+                frozen,
+                clock: at(33),
+                ..FleetFacts::default()
+            },
         ),
         Entry::Organization("".into(), OrganizationFacts { frozen, clock: at(34) }),
         Entry::Epoch(1_760_000_000_000),
@@ -254,7 +261,7 @@ fn emitted() -> BoxedStrategy<Emitted> {
 }
 
 fn row() -> BoxedStrategy<RowSnapshot> {
-    (register(any::<Option<u32>>()), device_facts(name()), of(emitted()), time())
+    (register(heartbeat_interval()), device_facts(name()), of(emitted()), time())
         .prop_map(|(heartbeat, facts, emitted, clock)| RowSnapshot {
             heartbeat,
             facts,
@@ -282,9 +289,9 @@ fn entry() -> BoxedStrategy<Entry> {
             Entry::ClosedSession(device, SessionFingerprint(hash), session)
         }),
         (name(), instance).prop_map(|(name, facts)| Entry::Instance(name, facts)),
-        (name(), register(settings()), frozen(), time()).prop_map(
-            |(name, settings, frozen, clock)| {
-                Entry::Fleet(name, FleetFacts { settings, frozen, clock })
+        (name(), register(settings()), earlier(any::<Option<u32>>()), frozen(), time()).prop_map(
+            |(name, settings, earlier_settings, frozen, clock)| {
+                Entry::Fleet(name, FleetFacts { settings, earlier_settings, frozen, clock })
             }
         ),
         (name(), frozen(), time()).prop_map(|(name, frozen, clock)| {

@@ -1,0 +1,238 @@
+//! What devices were told of intervals, and when (rule J3): registers that keep
+//! what they held before, and the interval that a heartbeat has by them.
+
+use super::interval::HeartbeatInterval;
+use super::register::Register;
+use super::seen::{Facts, IntervalOf, View};
+use crate::shard::event::Timestamp;
+use crate::shard::snapshot::FleetFacts;
+
+/// How much is kept of a device, of its settings and of its fleets.
+pub(in crate::shard) const EARLIER_OF_DEVICE_MAX: usize = 16;
+
+/// How much is kept of a fleet: its record must fit, also where the settings are
+/// told again every minute.
+pub(in crate::shard) const EARLIER_OF_FLEET_MAX: usize = 256;
+
+/// Joins an event to a register of which more than the last value is kept. Of
+/// the same instant the later in the log holds (rule J2). Says whether anything
+/// is new.
+pub(in crate::shard) fn join<T: PartialEq, E: PartialEq>(
+    register: &mut Option<Register<T>>,
+    earlier: &mut Vec<Register<E>>,
+    at: Timestamp,
+    value: T,
+    kept: impl Fn(&T) -> E,
+) -> bool {
+    match register {
+        Some(held) if at == held.at => {
+            let new = held.value != value;
+            held.value = value;
+            new
+        }
+        Some(held) if at < held.at => {
+            let entry = Register { at, value: kept(&value) };
+            match earlier.binary_search_by_key(&at, |held| held.at) {
+                Ok(place) if earlier[place] == entry => return false,
+                Ok(place) => earlier[place] = entry,
+                Err(place) => earlier.insert(place, entry),
+            }
+            true
+        }
+        held => {
+            let before = held.replace(Register { at, value });
+            earlier.extend(before.map(|held| Register { at: held.at, value: kept(&held.value) }));
+            true
+        }
+    }
+}
+
+/// Forgets what held before `from` only, and the oldest where there are more than
+/// `most`.
+pub(in crate::shard) fn forget<T, E>(
+    register: Option<&Register<T>>,
+    earlier: &mut Vec<Register<E>>,
+    from: Timestamp,
+    most: usize,
+) {
+    let before = match register {
+        // It holds from then on itself.
+        Some(held) if held.at <= from => earlier.len(),
+        _ => earlier.partition_point(|held| held.at <= from).saturating_sub(1),
+    };
+    let too_many = earlier.len().saturating_sub(most);
+    earlier.drain(..before.max(too_many));
+}
+
+/// What held at a moment, of what is seen.
+pub(in crate::shard) fn held_at<T: Copy>(
+    earlier: &[Register<T>],
+    last: Option<Register<T>>,
+    moment: Timestamp,
+    sees: impl Fn(Timestamp) -> bool,
+) -> Option<T> {
+    let all = earlier.iter().copied().chain(last);
+    all.rev().find(|held| held.at <= moment && sees(held.at)).map(|held| held.value)
+}
+
+/// The interval that was set for a fleet at a moment, of what is seen, in seconds.
+pub(in crate::shard) fn interval_at(
+    fleet: &FleetFacts,
+    moment: Timestamp,
+    sees: impl Fn(Timestamp) -> bool,
+) -> Option<u32> {
+    let last = fleet.settings.map(|held| held.map(|settings| settings.interval_s()));
+    held_at(&fleet.earlier_settings, last, moment, sees).flatten()
+}
+
+/// The interval of a heartbeat that carries none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) struct Told {
+    pub interval: HeartbeatInterval,
+    /// Any later heartbeat has the same.
+    pub steady: bool,
+}
+
+impl Facts<'_> {
+    /// The interval of a heartbeat at `at` that carries none.
+    pub fn told(&self, at: Timestamp, view: View) -> Told {
+        let slack_ms = self.rules.slack_ms.max(0);
+        let (from, to) = (at.plus_ms(-slack_ms), at.plus_ms(slack_ms));
+        let first = self.set_at(from, view);
+        let later = self.told_after(from, view);
+        let later: Vec<_> = later.into_iter().map(|at| (at, self.set_at(at, view))).collect();
+        let (within, after) = later.split_at(later.partition_point(|(moment, _)| *moment <= to));
+        let held = || std::iter::once(first).chain(within.iter().map(|(_, set)| *set));
+        let interval = match held().flatten().max() {
+            Some(longest) if held().all(|set| set.is_some()) => HeartbeatInterval::Set(longest),
+            Some(longest) => HeartbeatInterval::SetOrDefault(longest),
+            // Enrolled just now.
+            None => {
+                let expiry = self.default_expiry(at);
+                let in_time = after.iter().take_while(|(moment, _)| *moment < expiry);
+                let set = in_time.filter_map(|(_, set)| *set).next();
+                set.map_or(HeartbeatInterval::Default, HeartbeatInterval::SetOrDefault)
+            }
+        };
+        Told { interval, steady: later.iter().all(|(_, set)| *set == first) }
+    }
+
+    /// Whether what was told at `at` may have a say in the interval of the last
+    /// heartbeat. What is only told for the next ones has none: so the interval
+    /// that is kept stands, also where what was set when the heartbeat came is
+    /// forgotten.
+    pub fn concerns_heartbeat(&self, at: Timestamp) -> bool {
+        let Some(heartbeat) = self.hot.heartbeat.get() else { return false };
+        let interval = self.hot.interval.get();
+        if interval.carried().is_some() {
+            return false;
+        }
+        at <= heartbeat.plus_ms(self.rules.slack_ms.max(0))
+            || interval.is_of_default() && at < self.default_expiry(heartbeat)
+    }
+
+    /// The interval of the last heartbeat, as it was known then.
+    pub fn heartbeat_interval(&self, view: View) -> HeartbeatInterval {
+        let kept = self.hot.interval.get();
+        let (View::AsOf { .. }, Some(heartbeat)) = (view, self.hot.heartbeat.get()) else {
+            return kept;
+        };
+        let unseen = |at: &Timestamp| !view.sees(*at) && self.concerns_heartbeat(*at);
+        if self.told_after(heartbeat, View::Now).iter().any(unseen) {
+            self.told(heartbeat, view).interval
+        } else {
+            kept
+        }
+    }
+
+    /// All intervals that the last heartbeat may have had.
+    pub fn heartbeat_intervals(&self) -> Vec<HeartbeatInterval> {
+        let mut all = vec![self.hot.interval.get()];
+        if all[0].carried().is_none() {
+            all.push(HeartbeatInterval::Default);
+            let of_fleets = self.fleets().flat_map(|fleet| {
+                let facts = self.scopes.fleet(fleet, self.before);
+                let last = facts.settings.and_then(|held| held.value.interval_s());
+                facts.earlier_settings.iter().filter_map(|held| held.value).chain(last)
+            });
+            all.extend(self.own_intervals().chain(of_fleets).map(HeartbeatInterval::Set));
+        }
+        all
+    }
+
+    /// The interval of the last heartbeat, in milliseconds, and whose it is.
+    pub fn interval_explained(&self, judged: Timestamp) -> (i64, IntervalOf) {
+        let interval = match self.hot.heartbeat.get() {
+            Some(_) => self.hot.interval.get(),
+            None => self.told(judged, View::Now).interval,
+        };
+        let interval_ms = interval.ms(self.rules.default_poll_interval_ms);
+        let of_setting = |seconds| match self.own_intervals().any(|own| own == seconds) {
+            true => IntervalOf::Device,
+            false => IntervalOf::Fleet,
+        };
+        let whose = match interval {
+            HeartbeatInterval::Carried(_) => IntervalOf::Heartbeat,
+            HeartbeatInterval::Set(seconds) => of_setting(seconds),
+            HeartbeatInterval::SetOrDefault(seconds) => {
+                let longer = interval_ms > i64::from(seconds) * 1_000;
+                if longer { IntervalOf::Default } else { of_setting(seconds) }
+            }
+            HeartbeatInterval::Default => IntervalOf::Default,
+        };
+        (interval_ms, whose)
+    }
+
+    /// The intervals that are known to have been set for the device itself.
+    fn own_intervals(&self) -> impl Iterator<Item = u32> {
+        let known = &self.cold.facts;
+        let last = known.settings.and_then(|held| held.value.interval_s());
+        known.earlier_settings.iter().filter_map(|held| held.value).chain(last)
+    }
+
+    fn default_expiry(&self, at: Timestamp) -> Timestamp {
+        self.rules.deadlines(at, HeartbeatInterval::Default).1
+    }
+
+    /// The interval that was set at a moment, in seconds: the device's, else that
+    /// of the fleet that it was in.
+    fn set_at(&self, moment: Timestamp, view: View) -> Option<u32> {
+        let known = &self.cold.facts;
+        let settings = known.settings.map(|held| held.map(|settings| settings.interval_s()));
+        let sees = |at| view.sees(at);
+        if let Some(own) = held_at(&known.earlier_settings, settings, moment, sees).flatten() {
+            return Some(own);
+        }
+        let fleet = known.membership.map(|held| held.map(|membership| membership.fleet));
+        let fleet = held_at(&known.earlier_fleets, fleet, moment, sees)?;
+        interval_at(self.scopes.fleet(fleet, self.before), moment, |at| view.sees_scope(at))
+    }
+
+    /// All fleets that the device is known to have been in.
+    fn fleets(&self) -> impl Iterator<Item = u32> {
+        let known = &self.cold.facts;
+        let last = known.membership.map(|held| held.value.fleet);
+        known.earlier_fleets.iter().map(|held| held.value).chain(last)
+    }
+
+    /// When anything was told after a moment that may have set another interval,
+    /// in order.
+    fn told_after(&self, moment: Timestamp, view: View) -> Vec<Timestamp> {
+        let known = &self.cold.facts;
+        let own = known.earlier_settings.iter().map(|held| held.at);
+        let own = own.chain(known.settings.map(|held| held.at));
+        let moves = known.earlier_fleets.iter().map(|held| held.at);
+        let moves = moves.chain(known.membership.map(|held| held.at));
+        let of_fleets = self.fleets().flat_map(|fleet| {
+            let facts = self.scopes.fleet(fleet, self.before);
+            let earlier = facts.earlier_settings.iter().map(|held| held.at);
+            earlier.chain(facts.settings.map(|held| held.at))
+        });
+        let own = own.chain(moves).filter(|at| view.sees(*at));
+        let all = own.chain(of_fleets.filter(|at| view.sees_scope(*at)));
+        let mut all: Vec<_> = all.filter(|at| *at > moment).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
