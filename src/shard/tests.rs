@@ -129,15 +129,9 @@ fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_c
         told.run();
         told.shard.snapshot(&device(1)).and_then(|row| row.emitted?.shown)
     };
-    let settings = |poll_interval_ms| {
-        let settings = Settings { poll_interval_ms, vpn_enabled: None };
-        EventBody::Scope(ScopeEvent::FleetSettingsChanged { fleet: "red".into(), settings })
-    };
     let missing = Some((Status::Online, Connectivity::VpnOnly));
-    let shorter = settings(Some(890_000));
-    assert_eq!(written(&mut told, Input::Lifecycle, 1_346, 1_346, shorter), missing);
-    // By the former interval it is missing too, but later.
-    assert_eq!(written(&mut told, Input::Lifecycle, 1_352, 1_352, settings(None)), missing);
+    let activated = EventBody::Device { device: device(1), event: DeviceEvent::Activated };
+    assert_eq!(written(&mut told, Input::Lifecycle, 1_352, 1_352, activated), missing);
     let there = Some((Status::Online, Connectivity::Full));
     assert_eq!(written(&mut told, Input::Heartbeats, 1_345, 1_353, heartbeat), there);
 }

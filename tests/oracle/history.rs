@@ -140,8 +140,8 @@ fn interval() -> impl Strategy<Value = Option<u32>> {
         3 => Just(None),
         1 => Just(Some(1_000)),
         3 => Just(Some(900_000)),
-        2 => Just(Some(907_001)),
-        1 => Just(Some(3_600_003)),
+        2 => Just(Some(907_000)),
+        1 => Just(Some(3_603_000)),
         1 => Just(Some(86_400_000)),
     ]
 }

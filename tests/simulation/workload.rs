@@ -149,7 +149,7 @@ impl Workload {
                 id,
                 plain,
                 interval_ms,
-                carries: sim.random.chance(0.8),
+                carries: sim.random.chance(0.6),
                 next_poll: begin + sim.random.between(0, if in_herd { 400 } else { interval_ms }),
                 polls: 0,
                 next_event: begin + sim.random.between(0, 40_000),
@@ -226,9 +226,11 @@ impl Workload {
 
     fn broadcast(&mut self, sim: &mut Sim, at: i64, input: Input, value: Vec<u8>) {
         let stamp = self.shape.create_time.then_some(at);
+        let late = input == Input::Lifecycle && sim.random.chance(0.1);
+        let late = if late { sim.random.between(1_000, 60_000) } else { 0 };
         for partition in 0..self.partitions {
             let message = Message { value: Some(value.clone()), stamp, ..Message::default() };
-            let at = at + sim.random.between(0, 900);
+            let at = at + late + sim.random.between(0, 900);
             self.push(at, input, partition, message);
         }
     }
@@ -349,7 +351,7 @@ impl Workload {
     fn event(&mut self, sim: &mut Sim, index: usize, at: i64) {
         let instances: Vec<String> = self.instances.iter().map(|i| i.name.clone()).collect();
         let device = &mut self.devices[index];
-        let kind = sim.random.below(24);
+        let kind = sim.random.below(28);
         let reason = sim.random.between(0, 4) as i32;
         let one_fleet = self.shape.one_fleet;
         let membership = |sim: &mut Sim| {
@@ -390,7 +392,7 @@ impl Workload {
             14 => E::Deactivated(v1::Deactivated {}),
             15 => E::Frozen(v1::Frozen { reason }),
             16 | 17 => E::Unfrozen(v1::Unfrozen { reason }),
-            18 => {
+            18 | 24 => {
                 let (fleet, organization) = membership(sim);
                 E::Moved(v1::Moved { fleet, organization })
             }
@@ -404,7 +406,8 @@ impl Workload {
                 1 => E::UpdateProgressed(v1::UpdateProgressed { percent: 60 }),
                 _ => E::UpdateFinished(v1::UpdateFinished {}),
             },
-            21 => {
+            // Intervals change before and after polls, and are told in any order.
+            21 | 25..=27 => {
                 let poll = sim.random.chance(0.7).then(|| sim.random.between(6_000, 60_000));
                 let vpn_enabled = sim.random.chance(0.5).then(|| sim.random.chance(0.5));
                 let poll_interval = poll.and_then(duration);
@@ -453,8 +456,8 @@ impl Workload {
         let fleet = (*sim.random.pick(known)).to_owned();
         let organization = ORGANIZATIONS[1].to_owned();
         let reason = sim.random.between(0, 4) as i32;
-        let event = match sim.random.below(7) {
-            0 | 1 => E::FleetSettingsChanged(v1::FleetSettingsChanged {
+        let event = match sim.random.below(9) {
+            0 | 1 | 7 | 8 => E::FleetSettingsChanged(v1::FleetSettingsChanged {
                 fleet,
                 poll_interval: sim
                     .random

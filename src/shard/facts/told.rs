@@ -236,3 +236,144 @@ impl Facts<'_> {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::event::{DeviceEvent, ScopeEvent, Settings};
+    use crate::shard::facts::device::{ClosedChanges, Cold};
+    use crate::shard::facts::scope::Scopes;
+    use crate::shard::hot::{Hot, Instant48};
+    use crate::shard::rules::Rules;
+
+    fn register(at: i64, value: u32) -> Register<u32> {
+        Register { at: Timestamp(at), value }
+    }
+
+    fn told(events: &[(i64, u32)]) -> (Option<Register<u32>>, Vec<Register<u32>>) {
+        let (mut last, mut earlier) = (None, Vec::new());
+        for (at, value) in events {
+            join(&mut last, &mut earlier, Timestamp(*at), *value, |value| *value);
+        }
+        (last, earlier)
+    }
+
+    #[test]
+    fn what_was_told_before_is_kept_in_any_order() {
+        let kept = (Some(register(30, 3)), vec![register(10, 1), register(20, 2)]);
+        let events = [(10, 1), (20, 2), (30, 3)];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut events = order.map(|place| events[place]).to_vec();
+            assert_eq!(told(&events), kept);
+            events.extend(events.clone());
+            assert_eq!(told(&events), kept, "and once more");
+        }
+        // Of the same instant the later in the log.
+        assert_eq!(told(&[(10, 1), (30, 3), (20, 7), (20, 2), (30, 9), (30, 3)]), kept);
+    }
+
+    #[test]
+    fn what_held_before_the_retention_only_is_forgotten() {
+        let all = [register(10, 1), register(20, 2), register(30, 3)];
+        let last = register(40, 4);
+        let left = |from, most| {
+            let mut earlier = all.to_vec();
+            forget(Some(&last), &mut earlier, Timestamp(from), most);
+            earlier
+        };
+        assert_eq!(left(9, 16), all);
+        assert_eq!(left(19, 16), all, "the first still held then");
+        assert_eq!(left(20, 16), all[1..]);
+        assert_eq!(left(39, 16), all[2..]);
+        assert_eq!(left(40, 16), []);
+        assert_eq!(left(9, 2), all[1..], "the latest");
+    }
+
+    /// What is told to a device that polls at 100 s, with a slack of 2 s.
+    struct Device {
+        cold: Cold,
+        scopes: Scopes,
+        rules: Rules,
+    }
+
+    impl Device {
+        fn new() -> Device {
+            let rules = Rules { slack_ms: 2_000, ..Rules::default() };
+            Device { cold: Cold::default(), scopes: Scopes::default(), rules }
+        }
+
+        fn set(mut self, at_s: i64, interval_s: impl Into<Option<u32>>) -> Device {
+            let event = DeviceEvent::SettingsChanged(settings(interval_s.into()));
+            self.join(at_s, &event);
+            self
+        }
+
+        fn moved(mut self, at_s: i64, fleet: &str) -> Device {
+            self.join(at_s, &DeviceEvent::Moved { fleet: fleet.into(), organization: "".into() });
+            self
+        }
+
+        fn join(&mut self, at_s: i64, event: &DeviceEvent) {
+            let at = Timestamp(at_s * 1_000);
+            self.cold.join(at, event, &mut self.scopes, &mut ClosedChanges::new());
+        }
+
+        fn fleet(mut self, fleet: &str, at_s: i64, interval_s: impl Into<Option<u32>>) -> Device {
+            let (fleet, settings) = (fleet.into(), settings(interval_s.into()));
+            let event = ScopeEvent::FleetSettingsChanged { fleet, settings };
+            let at = Timestamp(at_s * 1_000);
+            self.scopes.apply(at, at, Timestamp::MIN, &event);
+            self
+        }
+
+        fn told(&self) -> (HeartbeatInterval, bool) {
+            let at = Timestamp(100_000);
+            let hot = Hot { heartbeat: Instant48::some(at), ..Hot::EMPTY };
+            let Device { cold, scopes, rules } = self;
+            let facts = Facts { hot: &hot, cold, scopes, rules, before: false };
+            let Told { interval, steady } = facts.told(at, View::Now);
+            (interval, steady)
+        }
+    }
+
+    fn settings(interval_s: Option<u32>) -> Settings {
+        let poll_interval_ms = interval_s.map(|seconds| seconds * 1_000);
+        Settings { poll_interval_ms, vpn_enabled: None }
+    }
+
+    #[test]
+    fn where_nothing_was_set_later_heartbeats_have_the_default_too() {
+        assert_eq!(Device::new().told(), (HeartbeatInterval::Default, true));
+        let moved = Device::new().moved(90, "f").moved(100, "g").fleet("h", 1, 60);
+        assert_eq!(moved.told(), (HeartbeatInterval::Default, true));
+    }
+
+    #[test]
+    fn what_held_at_the_heartbeat_counts_for_later_ones_while_nothing_else_is_set() {
+        let fleet = || Device::new().fleet("f", 50, 600).moved(60, "f");
+        assert_eq!(fleet().told(), (HeartbeatInterval::Set(600), true));
+        assert_eq!(fleet().set(98, 60).told(), (HeartbeatInterval::Set(60), true));
+        assert_eq!(fleet().set(99, 60).told(), (HeartbeatInterval::Set(600), false));
+        assert_eq!(fleet().set(102, 900).told(), (HeartbeatInterval::Set(900), false));
+        assert_eq!(fleet().set(103, 900).told(), (HeartbeatInterval::Set(600), false));
+        assert_eq!(fleet().moved(103, "g").told(), (HeartbeatInterval::Set(600), false));
+        assert_eq!(fleet().fleet("f", 103, None).told(), (HeartbeatInterval::Set(600), false));
+        // The same once more makes no difference, nor does what a setting hides.
+        assert_eq!(fleet().fleet("f", 103, 600).told(), (HeartbeatInterval::Set(600), true));
+        let hidden = fleet().set(50, 60).fleet("f", 103, 900).moved(104, "g");
+        assert_eq!(hidden.told(), (HeartbeatInterval::Set(60), true));
+    }
+
+    #[test]
+    fn the_default_has_a_say_where_it_held_or_all_that_was_set_came_later() {
+        let at = |at_s| Device::new().set(at_s, 60).told();
+        assert_eq!(at(98), (HeartbeatInterval::Set(60), true));
+        assert_eq!(at(99), (HeartbeatInterval::SetOrDefault(60), false));
+        assert_eq!(at(103), (HeartbeatInterval::SetOrDefault(60), false));
+        // It expires by the default after 1 365 s.
+        assert_eq!(at(1_464), (HeartbeatInterval::SetOrDefault(60), false));
+        assert_eq!(at(1_465), (HeartbeatInterval::Default, false));
+        let first = Device::new().set(110, 60).set(120, 70);
+        assert_eq!(first.told(), (HeartbeatInterval::SetOrDefault(60), false));
+    }
+}

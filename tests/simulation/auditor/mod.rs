@@ -83,6 +83,11 @@ fn duration_ms(duration: &prost_types::Duration) -> i64 {
     duration.seconds * 1_000 + i64::from(duration.nanos) / 1_000_000
 }
 
+/// Poll intervals are in whole seconds.
+fn poll_interval_ms(duration: &prost_types::Duration) -> i64 {
+    (duration.seconds + i64::from(duration.nanos > 0)) * 1_000
+}
+
 fn is_bad(record: &Record) -> bool {
     record.message.headers.iter().any(|(name, _)| name == BAD)
 }
@@ -216,7 +221,7 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                 match input {
                     Input::Heartbeats => {
                         let message = v1::Heartbeat::decode(value.unwrap()).unwrap();
-                        let event = message.poll_interval.as_ref().map(duration_ms);
+                        let event = message.poll_interval.as_ref().map(poll_interval_ms);
                         let at = when(ms(message.occurred_at.as_ref()));
                         device.unwrap().heartbeats.push(Said {
                             offset,
@@ -393,7 +398,7 @@ fn settings_of(device: &Device, scopes: &Scopes, rules: &Rules) -> Vec<i64> {
             lifecycle::Event::FleetSettingsChanged(settings) => settings.poll_interval.as_ref(),
             _ => None,
         };
-        all.extend(interval.map(duration_ms));
+        all.extend(interval.map(poll_interval_ms));
     }
     all
 }

@@ -8,7 +8,7 @@ use device_status::wire::proto::v1::{
     self, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
 
-use super::{Device, Said, Scopes, duration_ms, ms};
+use super::{Device, Said, Scopes, duration_ms, ms, poll_interval_ms};
 
 pub type Shown = Option<(Status, Connectivity)>;
 
@@ -77,9 +77,47 @@ impl<'a> Model<'a> {
                 }
                 _ => return None,
             };
-            Some((said.at, poll.as_ref().map(duration_ms), vpn))
+            Some((said.at, poll.as_ref().map(poll_interval_ms), vpn))
         });
-        settings.max().map(|(_, poll, vpn)| (poll, vpn))
+        // Of the same instant the later in the log holds.
+        settings.max_by_key(|(at, ..)| *at).map(|(_, poll, vpn)| (poll, vpn))
+    }
+
+    /// The interval that was set at a moment: the device's, else that of the fleet
+    /// that it was in.
+    fn set_at(&self, moment: i64, deleted: i64) -> Option<i64> {
+        use lifecycle::Event as E;
+        let by = |said: &&Said<E>| said.at <= moment;
+        let own = Self::settings(self.lifecycle.iter().filter(by), deleted, None);
+        if let Some((Some(own), _)) = own {
+            return Some(own);
+        }
+        let fleets = self.lifecycle.iter().filter(by).filter_map(|said| match &said.event {
+            E::Registered(v1::Registered { fleet, .. }) | E::Moved(v1::Moved { fleet, .. }) => {
+                (said.at > deleted).then_some((said.at, fleet.as_str()))
+            }
+            _ => None,
+        });
+        let (_, fleet) = fleets.max_by_key(|(at, _)| *at).filter(|(_, fleet)| !fleet.is_empty())?;
+        let scopes = self.scope_lifecycle.iter().filter(by);
+        Self::settings(scopes, i64::MIN, Some(fleet))?.0
+    }
+
+    /// The interval of a heartbeat at `at` that carries none: what its device had
+    /// been told.
+    fn told_ms(&self, at: i64, deleted: i64) -> i64 {
+        let Rules { slack_ms, grace_ms, default_poll_interval_ms: default, .. } = *self.rules;
+        let all = self.lifecycle.iter().chain(self.scope_lifecycle);
+        let moments: BTreeSet<i64> = all.map(|said| said.at).collect();
+        let set = |moment: i64| self.set_at(moment, deleted);
+        let near = moments.range(at - slack_ms + 1..=at + slack_ms).copied();
+        let near: Vec<_> = near.chain([at - slack_ms]).map(set).collect();
+        if near.iter().any(Option::is_some) {
+            return near.into_iter().map(|set| set.unwrap_or(default)).max().unwrap_or(default);
+        }
+        let expiry = at + span_ms(self.rules, default) + grace_ms;
+        let mut later = moments.range(at + slack_ms + 1..expiry.max(at + slack_ms + 1)).copied();
+        later.find_map(set).map_or(default, |set| set.max(default))
     }
 
     fn is_frozen<'b>(
@@ -188,7 +226,6 @@ impl<'a> Model<'a> {
             let settings = Self::settings(self.scope_lifecycle.iter(), i64::MIN, Some(fleet));
             of_fleet = settings.unwrap_or_default();
         }
-        let inherited = own.0.or(of_fleet.0).unwrap_or(self.rules.default_poll_interval_ms);
         let vpn_disabled = own.1.or(of_fleet.1) == Some(false);
 
         let frozen = Self::is_frozen(lifecycle.iter(), deleted, |event| match event {
@@ -219,7 +256,8 @@ impl<'a> Model<'a> {
         });
         let (mut beats, mut beats_or_grace) = (false, false);
         if let Some((at, carried)) = heartbeat {
-            let timeout = at + span_ms(self.rules, carried.unwrap_or(inherited));
+            let interval_ms = carried.unwrap_or_else(|| self.told_ms(at, deleted));
+            let timeout = at + span_ms(self.rules, interval_ms);
             beats = clock < timeout;
             beats_or_grace = clock < timeout + self.rules.grace_ms;
         }

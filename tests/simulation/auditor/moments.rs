@@ -433,12 +433,12 @@ fn shows_lifecycle(key: &[u8], value: &[u8], said: &super::Said<lifecycle::Event
     }
     let (settings, frozen) = if is_fleet {
         let fact = changelog::Fleet::decode(value).unwrap_or_default();
-        (fact.settings, fact.frozen)
+        (fact.earlier_settings.into_iter().chain(fact.settings).collect(), fact.frozen)
     } else {
-        (None, changelog::Organization::decode(value).unwrap_or_default().frozen)
+        (Vec::new(), changelog::Organization::decode(value).unwrap_or_default().frozen)
     };
     match &said.event {
-        E::FleetSettingsChanged(_) => settings.is_some_and(|held| held.at_ms == said.at),
+        E::FleetSettingsChanged(_) => settings.iter().any(|held| held.at_ms == said.at),
         _ => frozen.iter().any(|held| held.at_ms == said.at),
     }
 }
