@@ -116,6 +116,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// The longest poll interval (rule J3).
+const LEAP_YEAR: Duration = Duration::from_secs(366 * 24 * 3_600);
 
 /// Every key but those of [`PROPERTIES`], in the order of the file.
 pub const KEYS: &[Key] = &[
@@ -150,7 +152,7 @@ pub const KEYS: &[Key] = &[
     key!(heartbeat.tolerance, |raw: &Raw| read::number(raw, 1.0, 100.0)),
     key!(heartbeat.minimum, |raw: &Raw| read::duration(raw, Duration::ZERO, WEEK)),
     key!(heartbeat.grace, |raw: &Raw| read::duration(raw, Duration::ZERO, 24 * HOUR)),
-    key!(heartbeat.default_poll_interval, |raw: &Raw| read::duration(raw, SECOND, WEEK)),
+    key!(heartbeat.default_poll_interval, |raw: &Raw| read::duration(raw, SECOND, LEAP_YEAR)),
     key!(redis.url, read::redis_url),
     key!(redis.username, read::optional_text),
     key!(redis.password, read::optional_text),

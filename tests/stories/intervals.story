@@ -10,8 +10,8 @@
 6d+11:00     a settings vpn=on              | online heartbeat-only changes=0
 8d+11:00     a settings vpn=on              | online heartbeat-only changes=0
 8d+12:00     * restart                      | online heartbeat-only changes=0
-46d+10:00:14 * wait                         | online heartbeat-only
-46d+10:00:15 * wait                         | offline none since=46d+10:00:15
+45d+10:00:14 * wait                         | online heartbeat-only
+45d+10:00:15 * wait                         | offline none since=45d+10:00:15
 
 == It stays where more was set since than is kept
 10:00    a settings interval=1d
