@@ -44,10 +44,9 @@
 10:00 a preregistered f           | inactive none
 10:00 a heartbeat                 | online heartbeat-only since=10:00
 
-== Contact before the preregistration does not count
+== Contact before the preregistration counts, whenever it was
 10:00 a heartbeat at=09:59:59.999 | online heartbeat-only
-10:00 a preregistered f           | inactive heartbeat-only since=10:00
-10:01 a heartbeat                 | online heartbeat-only since=10:01
+10:00 a preregistered f           | online heartbeat-only since=09:59:59.999
 
 == A registration takes a preregistration back
 10:00 a preregistered f           | inactive none
@@ -219,3 +218,55 @@
 == A deactivation told when the heartbeat has run out: no earlier than what was shown
 10:00 a heartbeat
 10:30 a deactivated at=10:10      | inactive none since=10:22:45 emits=offline/none,inactive/none
+
+== A nightly import that preregisters every device again
+10:00    a preregistered f        | inactive none
+10:10    a heartbeat interval=1d  | online heartbeat-only since=10:10
+1d+02:00 a preregistered f        | online heartbeat-only changes=0
+1d+10:10 a heartbeat interval=1d  | online heartbeat-only changes=0
+2d+02:00 a preregistered f        | online heartbeat-only changes=0
+2d+02:01 * restart                | online heartbeat-only changes=0
+# It stopped polling: that is told, whatever the import says.
+3d+02:00 a preregistered f        | offline none since=2d+22:10:15
+
+== A nightly import of a device that is on the VPN alone
+10:00    a preregistered f        | inactive none
+10:10    a vpn-opened v1 s1       | online vpn-only since=10:10
+1d+02:00 a preregistered f        | online vpn-only changes=0
+1d+03:00 a vpn-closed v1 s1       | offline none since=1d+03:00
+2d+02:00 a preregistered f        | offline none changes=0
+
+== A nightly import of a device that was activated by hand
+10:00    a preregistered f        | inactive none
+10:10    a activated              | configuring none since=10:10
+1d+02:00 a preregistered f        | configuring none changes=0
+1d+08:00 a heartbeat interval=1d  | online heartbeat-only since=1d+08:00
+
+== A nightly import of a device that was deactivated
+10:00    a registered f
+10:00    a heartbeat interval=1d  | online heartbeat-only
+10:05    a deactivated            | inactive heartbeat-only since=10:05
+1d+02:00 a registered f           | inactive heartbeat-only changes=0
+1d+10:00 a heartbeat interval=1d  | online heartbeat-only since=1d+10:00
+2d+02:00 a preregistered f        | online heartbeat-only changes=0
+
+== Activated before the preregistration that is told late
+10:00 a registered f              | configuring none
+10:05 a activated                 | configuring none changes=0
+10:06 a preregistered f at=10:04  | configuring none changes=0
+10:07 a preregistered f           | configuring none changes=0
+
+== Preregistered for the next owner: after the deletion, contact of before does not count
+10:00 a preregistered f           | inactive none
+10:01 a heartbeat interval=1d     | online heartbeat-only
+10:05 a deleted                   | - emits=deleted
+10:06 a preregistered f           | inactive none since=10:06
+10:07 a preregistered f           | inactive none changes=0
+10:08 a heartbeat interval=1d at=10:04 | inactive none changes=0
+10:09 a heartbeat interval=1d     | online heartbeat-only since=10:09
+
+== Deactivated, and the contact that ended it came in the very millisecond
+10:00        a heartbeat interval=1d
+10:05        a deactivated        | inactive heartbeat-only
+10:05        a heartbeat interval=1d | online heartbeat-only since=10:05
+10:05:00.001 a deactivated        | inactive heartbeat-only since=10:05:00.001
