@@ -211,14 +211,14 @@
 10:01    a settings interval=10m at=09:00
 10:15:15 * wait                          | online heartbeat-only changes=0
 
-== Of two settings of the same instant the greater holds, in whichever order they come
+== Of two settings in one batch the later in the log holds
 10:00    a settings interval=1h
 10:00    a settings interval=10m
 10:00    b settings interval=10m
 10:00    b settings interval=1h
 10:00    a heartbeat
 10:00    b heartbeat
-10:15:15 * wait | a: online heartbeat-only ; b: online heartbeat-only
+10:15:15 * wait | a: offline none since=10:15:15 ; b: online heartbeat-only
 
 == An older heartbeat after a newer one says nothing
 10:10    a heartbeat interval=15m          | online heartbeat-only since=10:10
@@ -229,13 +229,14 @@
 10:00    a heartbeat interval=15m
 10:30    a heartbeat interval=3h at=09:59  | offline none since=10:22:45 emits=offline/none
 
-== Of two heartbeats at the same instant the longer interval counts
+== Of two heartbeats of the same instant the later in the log counts
 10:00    a heartbeat interval=15m
 10:00    a heartbeat interval=1h
 10:00    b heartbeat interval=1h
 10:00    b heartbeat interval=15m
-10:22:45 * wait | a: online heartbeat-only ; b: online heartbeat-only
-11:30:15 * wait | a: offline none since=11:30:15 ; b: offline none since=11:30:15
+10:22:45 * wait | a: online heartbeat-only ; b: offline none since=10:22:45
+10:23    * restart | a: online heartbeat-only changes=0 ; b: offline none changes=0
+11:30:15 * wait | a: offline none since=11:30:15
 
 == A heartbeat that is read twice counts once
 10:00    a heartbeat interval=15m at=10:00

@@ -52,11 +52,14 @@
 10:00 a preregistered f           | inactive none
 10:01 a registered f              | configuring none since=10:01
 
-== Of a registration and a preregistration of the same instant, preregistered holds
+== Of a registration and a preregistration in one batch the later in the log holds
 10:00 a registered f
 10:00 a preregistered f           | inactive none
 10:00 b preregistered f
-10:00 b registered f              | inactive none
+10:00 b registered f              | configuring none
+# Sent again.
+10:01 b preregistered f at=10:00  | b: configuring none changes=0
+10:01 b registered f at=10:00     | b: configuring none changes=0
 
 == Provisioned, and not online since
 10:00 a provisioned              | post-provisioning none since=10:00 cause=provisioned
@@ -138,13 +141,17 @@
 10:12 a deactivated at=10:07 | inactive heartbeat-only since=10:07
 10:13 a activated at=10:08   | online heartbeat-only
 
-== Activation and deactivation in the same millisecond: active
+== Activation and deactivation in one batch: the later in the log
 10:00 a heartbeat interval=1d
 10:05 a deactivated          | inactive heartbeat-only
 10:05 a activated            | online heartbeat-only since=10:05
 10:06 b heartbeat interval=1d
 10:07 b activated
-10:07 b deactivated          | b: online heartbeat-only changes=0
+10:07 b deactivated          | b: inactive heartbeat-only since=10:07
+# Sent again, over a restart.
+10:08 * restart              | b: inactive heartbeat-only changes=0
+10:08 b activated at=10:07   | b: inactive heartbeat-only changes=0
+10:08 b deactivated at=10:07 | b: inactive heartbeat-only changes=0
 
 == A deactivation that arrives after the contact that followed it
 10:00 a heartbeat

@@ -77,13 +77,23 @@
 10:11 a moved g at=10:07    | configuring none fleet=g changes=0
 10:12 a registered f at=10:03 | configuring none fleet=g
 
-== Two moves of the same instant: the fleet that comes later in the alphabet
+== Two moves in one batch: the later in the log
 10:00 a registered f
 10:01 a moved g
 10:01 a moved h             | fleet=h
 10:02 b registered f
 10:03 b moved h
-10:03 b moved g             | b: fleet=h
+10:03 b moved g             | b: fleet=g
+# The batch once more ends as it did.
+10:04 b moved h at=10:03
+10:04 b moved g at=10:03    | b: fleet=g
+10:05 b moved g at=10:03    | b: fleet=g changes=0
+
+== Registered and moved in one batch
+10:00 a registered f
+10:00 a moved g             | configuring none fleet=g
+10:01 b moved g
+10:01 b registered f        | b: configuring none fleet=f
 
 == A fleet's events reach those that moved in, and not those that moved out
 10:00 a registered f

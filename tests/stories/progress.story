@@ -84,12 +84,32 @@
 10:03 a configuration-started at=10:00:30 | online heartbeat-only changes=0
 10:04 a update-started r1 at=10:00:30     | online heartbeat-only changes=0
 
-== Started and finished in the same millisecond: finished
+== Started and finished in one batch: the later in the log
 10:00 a heartbeat interval=1d
 10:01 a update-started r1            | updating heartbeat-only since=10:01
 10:01 a update-finished              | online heartbeat-only since=10:01
 10:02 a configuration-finished
-10:02 a configuration-started        | online heartbeat-only changes=0
+10:02 a configuration-started        | configuring heartbeat-only since=10:02
+10:03 a configuration-finished       | online heartbeat-only since=10:03
+10:04 a update-finished
+10:04 a update-started r2            | updating heartbeat-only since=10:04
+# Sent again, over a restart.
+10:05 * restart                      | updating heartbeat-only changes=0
+10:05 a update-finished at=10:04     | updating heartbeat-only changes=0
+10:05 a update-started r2 at=10:04   | updating heartbeat-only changes=0
+
+== Configuration finished and started anew in one batch
+10:00 a heartbeat interval=1d
+10:01 a configuration-started        | configuring heartbeat-only since=10:01
+10:02 a configuration-finished       | online heartbeat-only since=10:02
+10:02 a configuration-started        | configuring heartbeat-only since=10:02
+10:03 a configuration-started at=10:02 | configuring heartbeat-only changes=0
+
+== Two releases started in one batch: the later in the log
+10:00 a heartbeat interval=1d
+10:01 a update-started r2
+10:01 a update-started r1            | updating heartbeat-only
+10:02 a update-finished              | online heartbeat-only
 
 == Started again after it was finished
 10:00 a heartbeat interval=1d
@@ -97,11 +117,11 @@
 10:02 a configuration-finished       | online heartbeat-only since=10:02
 10:03 a configuration-started        | configuring heartbeat-only since=10:03
 
-== Of two percentages of the same instant the greater; of others the later
+== Of two percentages the later; of one instant the later in the log
 10:00 a heartbeat interval=1d
 10:01 a update-started r1
 10:02 a update-progressed 40
-10:02 a update-progressed 30         | progress=40
+10:02 a update-progressed 30         | progress=30
 10:04 a update-progressed 20         | progress=20
 10:05 a update-progressed 90 at=10:03 | progress=20
 10:06 a update-progressed 100        | updating heartbeat-only progress=100 changes=0
