@@ -30,7 +30,7 @@
 10:10 a vpn-closed v1 s3           | online vpn-only changes=0
 10:11 a vpn-opened v1 s3 at=10:09  | online vpn-only changes=0
 10:20 a vpn-closed v1 s2           | offline none since=10:20
-# Of s3 the close is known: it does not come back.
+# Of s3 a later close is known.
 10:21 a vpn-opened v1 s3 at=10:08  | offline none changes=0
 
 == Overlapping sessions on one instance: the VPN is up until the last is closed
@@ -107,11 +107,17 @@
 10:22:30 * wait | a: online heartbeat-only links=10:22:30 ; b: online vpn-only links=10:22:30
 10:22:45 * wait | a: offline none since=10:22:45 cause=heartbeat-expired ; b: offline none since=10:22:45 links=10:22:45
 
-== A close and its open in the same millisecond: closed
+== A close and its open in one batch: the later in the log
 10:00 a vpn-opened v1 s1   | online vpn-only
 10:00 a vpn-closed v1 s1   | offline none since=10:00
 10:00 b vpn-closed v1 s2   | b: - changes=0
-10:00 b vpn-opened v1 s2   | b: offline none since=10:00
+10:00 b vpn-opened v1 s2   | b: online vpn-only since=10:00
+# Sent again, over a restart.
+10:01 * restart                   | a: offline none changes=0 ; b: online vpn-only changes=0
+10:01 a vpn-opened v1 s1 at=10:00 | a: offline none changes=0
+10:01 b vpn-closed v1 s2 at=10:00 | b: online vpn-only changes=0
+10:01 a vpn-closed v1 s1 at=10:00 | a: offline none changes=0
+10:01 b vpn-opened v1 s2 at=10:00 | b: online vpn-only changes=0
 
 == A close of a session never seen does nothing
 10:00 a vpn-closed v1 s9          | - changes=0
@@ -124,9 +130,10 @@
 10:01 a vpn-opened v1 s1 at=10:00 | online vpn-only changes=0
 10:05 a vpn-closed v1 s1 at=10:05 | offline none version=2 since=10:05
 10:06 a vpn-closed v1 s1 at=10:05 | offline none changes=0
-# The open once more, after the close: a close is final.
+# The open once more, after the close, changes nothing; a later one opens again.
 10:07 a vpn-opened v1 s1 at=10:00 | offline none changes=0
-10:08 a vpn-opened v1 s1          | offline none changes=0
+10:08 a vpn-opened v1 s1          | online vpn-only since=10:08
+10:09 a vpn-closed v1 s1 at=10:05 | online vpn-only changes=0
 
 == A session opened anew, earlier than its close that is still on its way
 10:00 a vpn-opened v1 s1
@@ -252,7 +259,7 @@
 10:00    a vpn-opened v1 s1 | online vpn-only
 9d+10:00 * wait             | online vpn-only changes=0 since=10:00
 
-== A close while the lease is over is final
+== A close while the lease is over ends the session all the same
 10:00    * instance-alive v1 lease=60s
 10:00    a vpn-opened v1 s1
 10:02    a vpn-closed v1 s1            | offline none since=10:01 emits=offline/none
@@ -352,3 +359,53 @@
 10:00    a heartbeat interval=1d
 10:08    b heartbeat interval=1d
 10:10    * fleet-settings f vpn=off at=10:05 | a: online full links=10:05 since=10:00 ; b: online full links=10:08
+
+== A connection's name used again after a close
+10:00 a vpn-opened v1 s1          | online vpn-only
+10:10 a vpn-closed v1 s1          | offline none since=10:10
+10:20 a vpn-opened v1 s1          | online vpn-only since=10:20
+10:21 * restart                   | online vpn-only changes=0
+10:30 a vpn-closed v1 s1          | offline none since=10:30
+10:31 a vpn-opened v1 s1          | online vpn-only since=10:31
+
+== A connection's name used again, the events in the wrong order
+10:30 a vpn-opened v1 s1 at=10:20 | online vpn-only since=10:20
+10:31 a vpn-closed v1 s1 at=10:10 | online vpn-only changes=0
+10:32 a vpn-opened v1 s1 at=10:00 | online vpn-only changes=0
+10:40 b vpn-closed v1 s1 at=10:30 | b: - changes=0
+10:41 b vpn-opened v1 s1 at=10:20 | b: offline none since=10:30
+10:42 b vpn-closed v1 s1 at=10:10 | b: offline none changes=0
+10:43 b vpn-opened v1 s1 at=10:35 | b: online vpn-only since=10:35
+
+== A connection's name used again a day later, and its close forgotten since
+10:00          a vpn-opened v1 s1 | online vpn-only
+10:10          a vpn-closed v1 s1 | offline none
+1d+09:00       a vpn-opened v1 s1 | online vpn-only since=1d+09:00
+# The close would be forgotten now. It was with the opening, and takes nothing along.
+1d+10:10       * wait             | online vpn-only changes=0
+1d+10:11       * restart          | online vpn-only changes=0
+3d+10:00       * wait             | online vpn-only changes=0
+3d+10:01       a vpn-closed v1 s1 | offline none since=3d+10:01
+5d+10:00       a vpn-opened v1 s1 | online vpn-only since=5d+10:00
+
+== A connection's name used again after a restart of its instance
+10:00 * instance-alive v1 lease=1h started=09:00
+10:00 a vpn-opened v1 1           | online vpn-only
+10:10 * instance-alive v1 lease=1h started=10:09 | offline none since=10:09
+10:11 a vpn-opened v1 1           | online vpn-only since=10:11
+10:20 a vpn-closed v1 1           | offline none since=10:20
+10:21 a vpn-opened v1 1           | online vpn-only since=10:21
+
+== A connection's name used again after its instance was lost
+10:00 a vpn-opened v1 1           | online vpn-only
+10:05 * instance-lost v1          | offline none since=10:05
+10:06 a vpn-opened v1 1           | online vpn-only since=10:06
+10:07 * restart                   | online vpn-only changes=0
+
+== A device that flaps under one name
+10:00    a heartbeat interval=1d
+10:00:01 a vpn-opened v1 a        | online full
+10:00:02 a vpn-closed v1 a        | online heartbeat-only links=10:00:02
+10:00:03 a vpn-opened v1 a        | online full links=10:00:03
+10:00:03 a vpn-closed v1 a        | online heartbeat-only links=10:00:03
+10:00:04 a vpn-opened v1 a        | online full links=10:00:04
