@@ -23,7 +23,7 @@
 
 == A setting that came when the heartbeat had expired already
 14:00 e settings interval=1d               | - changes=0
-14:01 e heartbeat at=13:30                 | online heartbeat-only since=14:00 cause=settings-changed
+14:01 e heartbeat at=13:30                 | offline none since=13:52:45 cause=heartbeat-expired
 
 == Sessions that a restarted instance takes over come back with its announcement
 15:00 * instance-alive v4 lease=1m

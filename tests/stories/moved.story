@@ -52,11 +52,32 @@
 10:22:45 * wait             | online heartbeat-only changes=0
 11:30:15 * wait             | offline none since=11:30:15
 
-== Into a fleet with a shorter interval, whose deadline has passed
+== Into a fleet with a shorter interval: it counts from the next poll on
 10:00    * fleet-settings f interval=1h
 10:00    a registered f
 10:00    a heartbeat
-10:30    a moved g          | offline none since=10:30 cause=moved
+10:30    a moved g          | online heartbeat-only
+11:00    a heartbeat        | online heartbeat-only
+11:22:45 * wait             | offline none since=11:22:45
+
+== Moved, and a poll from before the move is told late, over a restart
+09:00    * fleet-settings f interval=2h
+09:00    * fleet-settings g interval=10m
+09:00    a registered f
+10:00    a heartbeat
+10:30    a moved g
+10:31    a heartbeat at=10:20 | online heartbeat-only last=10:20
+10:32    * restart          | online heartbeat-only changes=0
+13:20:14 * wait             | online heartbeat-only
+13:20:15 * wait             | offline none since=13:20:15
+
+== The move of the time is told after the poll
+09:00    * fleet-settings f interval=2h
+09:00    * fleet-settings g interval=10m
+09:00    a registered f
+10:00    a heartbeat        | online heartbeat-only
+10:10    a moved g at=09:30 | online heartbeat-only
+10:15:15 * wait             | offline none since=10:15:15
 
 == Into a fleet whose VPN is disabled
 10:00    * fleet-settings g vpn=off
