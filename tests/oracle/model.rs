@@ -46,21 +46,19 @@ pub struct OpenSession {
     pub lease_end: Option<i64>,
 }
 
-/// What was started, how far it is, and when it was finished (J2).
+/// Something that is started, goes on, and is finished (J2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// The last start, with its release.
     pub started: Option<(i64, Arc<str>)>,
-    pub finished: Option<i64>,
-    pub percent: Option<(i64, u8)>,
+    /// Started or finished.
+    state: Option<Two>,
+    percent: Option<(i64, u8)>,
 }
 
 impl Progress {
-    fn in_progress(&self) -> bool {
-        match (&self.started, self.finished) {
-            (Some((started, _)), Some(finished)) => *started > finished,
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
+    pub fn in_progress(&self) -> bool {
+        self.started.is_some() && self.state.is_some_and(|state| state.value)
     }
 
     fn shown(&self) -> Option<u8> {
@@ -75,9 +73,10 @@ pub struct Row {
     pub deleted: Option<i64>,
     pub registered: Option<i64>,
     pub provisioned: Option<i64>,
+    /// Activated or deactivated.
+    pub active: Option<Two>,
     pub activated: Option<i64>,
-    pub deactivated: Option<i64>,
-    pub preregistered: Option<(i64, bool)>,
+    pub preregistered: Option<Two>,
     pub membership: Option<(i64, Membership)>,
     pub settings: Option<(i64, Settings)>,
     pub fleet_settings: Option<(i64, Settings)>,
@@ -85,7 +84,7 @@ pub struct Row {
     pub last_opening: Option<i64>,
     pub sessions: Vec<OpenSession>,
     pub closed: BTreeMap<(Arc<str>, Arc<str>), i64>,
-    pub frozen: BTreeMap<FrozenReason, (i64, bool)>,
+    pub frozen: BTreeMap<FrozenReason, Option<Two>>,
     pub scope_frozen: bool,
     pub configuration: Progress,
     pub update: Progress,
@@ -93,24 +92,54 @@ pub struct Row {
     pub vpn_disabled: bool,
 }
 
-fn later<T: Ord>(register: &mut Option<T>, value: T) {
-    if register.as_ref().is_none_or(|held| *held < value) {
-        *register = Some(value);
+/// A register of two values (J2): of one instant, a value that was not yet seen
+/// wins. What it is told must be told in the order of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Two {
+    pub at: i64,
+    pub value: bool,
+    both_seen: bool,
+}
+
+fn see(register: &mut Option<Two>, at: i64, value: bool) {
+    match register {
+        Some(held) if at < held.at => {}
+        Some(held) if at == held.at => {
+            if held.value != value && !held.both_seen {
+                (held.value, held.both_seen) = (value, true);
+            }
+        }
+        _ => *register = Some(Two { at, value, both_seen: false }),
+    }
+}
+
+fn later(register: &mut Option<i64>, at: i64) {
+    *register = (*register).max(Some(at));
+}
+
+/// Names, settings, percentages, heartbeats: of one instant, the later in the log
+/// wins (J2).
+fn latest<T>(register: &mut Option<(i64, T)>, at: i64, value: T) {
+    if register.as_ref().is_none_or(|(held, _)| *held <= at) {
+        *register = Some((at, value));
     }
 }
 
 fn later_frozen(
-    registers: &mut BTreeMap<FrozenReason, (i64, bool)>,
+    registers: &mut BTreeMap<FrozenReason, Option<Two>>,
     at: i64,
     reason: Option<FrozenReason>,
     frozen: bool,
 ) {
     for each in FrozenReason::ALL {
         if reason.is_none_or(|reason| reason == each) {
-            let held = registers.entry(each).or_insert((at, frozen));
-            *held = (*held).max((at, frozen));
+            see(registers.entry(each).or_default(), at, frozen);
         }
     }
+}
+
+fn any_frozen(registers: &BTreeMap<FrozenReason, Option<Two>>) -> bool {
+    registers.values().flatten().any(|held| held.value)
 }
 
 impl Oracle {
@@ -154,7 +183,7 @@ impl Oracle {
             let at = fact.at;
             match &fact.body {
                 EventBody::Heartbeat { poll_interval_ms, .. } => {
-                    later(&mut row.heartbeat, (at, *poll_interval_ms));
+                    latest(&mut row.heartbeat, at, *poll_interval_ms);
                 }
                 EventBody::Device { event, .. } => match event {
                     DeviceEvent::SessionOpened { instance, session } => {
@@ -169,15 +198,18 @@ impl Oracle {
                     }
                     DeviceEvent::Registered { fleet, organization, preregistered } => {
                         later(&mut row.registered, at);
-                        later(&mut row.preregistered, (at, *preregistered));
-                        later(&mut row.membership, (at, (fleet.clone(), organization.clone())));
+                        see(&mut row.preregistered, at, *preregistered);
+                        latest(&mut row.membership, at, (fleet.clone(), organization.clone()));
                     }
                     DeviceEvent::Moved { fleet, organization } => {
-                        later(&mut row.membership, (at, (fleet.clone(), organization.clone())));
+                        latest(&mut row.membership, at, (fleet.clone(), organization.clone()));
                     }
                     DeviceEvent::Provisioned => later(&mut row.provisioned, at),
-                    DeviceEvent::Activated => later(&mut row.activated, at),
-                    DeviceEvent::Deactivated => later(&mut row.deactivated, at),
+                    DeviceEvent::Activated => {
+                        later(&mut row.activated, at);
+                        see(&mut row.active, at, true);
+                    }
+                    DeviceEvent::Deactivated => see(&mut row.active, at, false),
                     DeviceEvent::Frozen { reason } => {
                         later_frozen(&mut row.frozen, at, Some(*reason), true);
                     }
@@ -185,23 +217,25 @@ impl Oracle {
                         later_frozen(&mut row.frozen, at, *reason, false);
                     }
                     DeviceEvent::ConfigurationStarted => {
-                        later(&mut row.configuration.started, (at, "".into()));
+                        latest(&mut row.configuration.started, at, "".into());
+                        see(&mut row.configuration.state, at, true);
                     }
                     DeviceEvent::ConfigurationProgressed { percent } => {
-                        later(&mut row.configuration.percent, (at, *percent));
+                        latest(&mut row.configuration.percent, at, *percent);
                     }
                     DeviceEvent::ConfigurationFinished => {
-                        later(&mut row.configuration.finished, at);
+                        see(&mut row.configuration.state, at, false);
                     }
                     DeviceEvent::UpdateStarted { release } => {
-                        later(&mut row.update.started, (at, release.clone()));
+                        latest(&mut row.update.started, at, release.clone());
+                        see(&mut row.update.state, at, true);
                     }
                     DeviceEvent::UpdateProgressed { percent } => {
-                        later(&mut row.update.percent, (at, *percent));
+                        latest(&mut row.update.percent, at, *percent);
                     }
-                    DeviceEvent::UpdateFinished => later(&mut row.update.finished, at),
+                    DeviceEvent::UpdateFinished => see(&mut row.update.state, at, false),
                     DeviceEvent::SettingsChanged(settings) => {
-                        later(&mut row.settings, (at, *settings));
+                        latest(&mut row.settings, at, *settings);
                     }
                     DeviceEvent::Deleted => {}
                 },
@@ -247,16 +281,18 @@ impl Oracle {
     }
 
     pub fn fleet_settings(&self, name: &str, until: i64) -> Option<(i64, Settings)> {
-        self.scope_facts(until)
-            .filter_map(|(at, _, event)| match event {
+        let mut held = None;
+        for (at, _, event) in self.scope_facts(until) {
+            match event {
                 ScopeEvent::FleetSettingsChanged { fleet, settings }
                     if **fleet == *name && !name.is_empty() =>
                 {
-                    Some((at, *settings))
+                    latest(&mut held, at, *settings);
                 }
-                _ => None,
-            })
-            .max()
+                _ => {}
+            }
+        }
+        held
     }
 
     fn scope_is_frozen(&self, of_fleet: &str, of_organization: &str, until: i64) -> bool {
@@ -283,10 +319,8 @@ impl Oracle {
                 _ => {}
             }
         }
-        let any = |registers: &BTreeMap<FrozenReason, (i64, bool)>| {
-            registers.values().any(|(_, frozen)| *frozen)
-        };
-        !of_fleet.is_empty() && any(&fleets) || !of_organization.is_empty() && any(&organizations)
+        !of_fleet.is_empty() && any_frozen(&fleets)
+            || !of_organization.is_empty() && any_frozen(&organizations)
     }
 
     /// When an instance was lost, when it started, when its lease ends (J4). A
@@ -318,20 +352,22 @@ impl Oracle {
                 _ => {}
             }
         }
-        let lease = self
-            .scope_facts(until)
-            .filter_map(|(at, fact, event)| match event {
+        let mut lease = None;
+        for (at, fact, event) in self.scope_facts(until) {
+            match event {
                 ScopeEvent::InstanceAlive { instance, started_at, lease_ms }
                     if **instance == *name =>
                 {
                     let of_start = started_at.is_none_or(|started_at| {
                         Some(started_at.0) == announced && started_at.0 <= fact.believed
                     });
-                    of_start.then_some((at, *lease_ms))
+                    if of_start {
+                        latest(&mut lease, at, *lease_ms);
+                    }
                 }
-                _ => None,
-            })
-            .max();
+                _ => {}
+            }
+        }
         (lost, start, lease.map(|(at, lease_ms)| at + i64::from(lease_ms)))
     }
 
@@ -376,13 +412,14 @@ impl Oracle {
             (false, _) => Connectivity::HeartbeatOnly,
         };
         let silent = |since: i64| contact.is_none_or(|contact| contact < since);
+        let deactivated = row.active.filter(|held| !held.value).map(|held| held.at);
         let dormant =
             |since: i64| silent(since) && row.activated.is_none_or(|activated| activated < since);
-        let preregistered = row.preregistered.filter(|(_, value)| *value).map(|(at, _)| at);
+        let preregistered = row.preregistered.filter(|held| held.value).map(|held| held.at);
         let polls = matches!(state, HeartbeatState::Online | HeartbeatState::Timeout);
-        let status = if row.scope_frozen || row.frozen.values().any(|(_, frozen)| *frozen) {
+        let status = if row.scope_frozen || any_frozen(&row.frozen) {
             Status::Frozen
-        } else if preregistered.is_some_and(dormant) || row.deactivated.is_some_and(dormant) {
+        } else if preregistered.is_some_and(dormant) || deactivated.is_some_and(silent) {
             Status::Inactive
         } else if row.provisioned.is_some_and(silent) {
             Status::PostProvisioning
