@@ -412,14 +412,15 @@ impl Oracle {
             (false, _) => Connectivity::HeartbeatOnly,
         };
         let silent = |since: i64| contact.is_none_or(|contact| contact < since);
+        // J10. What is at or before the deletion is not in the row.
         let deactivated = row.active.filter(|held| !held.value).map(|held| held.at);
-        let dormant =
-            |since: i64| silent(since) && row.activated.is_none_or(|activated| activated < since);
-        let preregistered = row.preregistered.filter(|held| held.value).map(|held| held.at);
+        let preregistered = row.preregistered.is_some_and(|held| held.value)
+            && contact.is_none()
+            && row.activated.is_none();
         let polls = matches!(state, HeartbeatState::Online | HeartbeatState::Timeout);
         let status = if row.scope_frozen || any_frozen(&row.frozen) {
             Status::Frozen
-        } else if preregistered.is_some_and(dormant) || deactivated.is_some_and(silent) {
+        } else if preregistered || deactivated.is_some_and(silent) {
             Status::Inactive
         } else if row.provisioned.is_some_and(silent) {
             Status::PostProvisioning
