@@ -35,7 +35,7 @@ pub struct Oracle {
     pub facts: Vec<Fact>,
 }
 
-/// A session that was opened and never closed.
+/// A session that is open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenSession {
     pub instance: Arc<str>,
@@ -177,6 +177,8 @@ impl Oracle {
             .max();
         let mut row = Row { deleted, ..Row::default() };
         let mut opened: BTreeMap<(Arc<str>, Arc<str>), i64> = BTreeMap::new();
+        // Open or closed (J4).
+        let mut sessions: BTreeMap<(Arc<str>, Arc<str>), Option<Two>> = BTreeMap::new();
         // J5: what is not later than the deletion does not exist.
         let exists = |fact: &&Fact| deleted.is_none_or(|deleted| fact.at > deleted);
         for fact in self.facts.iter().filter(mine).filter(exists) {
@@ -188,13 +190,14 @@ impl Oracle {
                 EventBody::Device { event, .. } => match event {
                     DeviceEvent::SessionOpened { instance, session } => {
                         later(&mut row.last_opening, at);
-                        let held = opened.entry((instance.clone(), session.clone())).or_insert(at);
+                        let name = (instance.clone(), session.clone());
+                        let held = opened.entry(name.clone()).or_insert(at);
                         *held = (*held).max(at);
+                        see(sessions.entry(name).or_default(), at, true);
                     }
                     DeviceEvent::SessionClosed { instance, session } => {
-                        let held =
-                            row.closed.entry((instance.clone(), session.clone())).or_insert(at);
-                        *held = (*held).max(at);
+                        let name = (instance.clone(), session.clone());
+                        see(sessions.entry(name).or_default(), at, false);
                     }
                     DeviceEvent::Registered { fleet, organization, preregistered } => {
                         later(&mut row.registered, at);
@@ -242,13 +245,16 @@ impl Oracle {
                 EventBody::Scope(_) => {}
             }
         }
+        let closed = sessions.into_iter().filter_map(|(name, held)| Some((name, held?)));
+        row.closed =
+            closed.filter(|(_, held)| !held.value).map(|(name, held)| (name, held.at)).collect();
         // Where it belonged before nobody remembers, so that nothing was the
         // doing of a scope that the device only came to later (J9).
         // Nor when a session was closed, where it was closed again.
         if until < i64::MAX {
-            row.closed = self.row(device).closed;
-            row.closed.retain(|_, at| *at <= until);
-            row.membership = self.row(device).membership.filter(|(at, _)| *at <= until);
+            let now = self.row(device);
+            row.closed.retain(|name, _| now.closed.get(name).is_none_or(|at| *at <= until));
+            row.membership = now.membership.filter(|(at, _)| *at <= until);
         }
         let (fleet, organization) =
             row.membership.as_ref().map(|(_, names)| names.clone()).unwrap_or_default();
