@@ -166,22 +166,36 @@ impl Oracle {
             | EventBody::Device { device: whose, .. } => whose == device && fact.at <= until,
             EventBody::Scope(_) => false,
         };
-        let deleted = self
-            .facts
-            .iter()
-            .filter(mine)
-            .filter(|fact| {
-                matches!(&fact.body, EventBody::Device { event: DeviceEvent::Deleted, .. })
-            })
-            .map(|fact| fact.at)
-            .max();
-        let mut row = Row { deleted, ..Row::default() };
+        // J5: the greatest deletion is the floor; registered and deleted are one
+        // register.
+        let mut existence = None;
+        let mut deleted: Option<(i64, usize)> = None;
+        for (place, fact) in self.facts.iter().enumerate().filter(|(_, fact)| mine(fact)) {
+            match &fact.body {
+                EventBody::Device { event: DeviceEvent::Deleted, .. } => {
+                    see(&mut existence, fact.at, false);
+                    latest(&mut deleted, fact.at, place);
+                }
+                EventBody::Device { event: DeviceEvent::Registered { .. }, .. } => {
+                    see(&mut existence, fact.at, true);
+                }
+                _ => {}
+            }
+        }
+        let mut row = Row { deleted: deleted.map(|(at, _)| at), ..Row::default() };
+        row.registered = existence.filter(|held| held.value).map(|held| held.at);
         let mut opened: BTreeMap<(Arc<str>, Arc<str>), i64> = BTreeMap::new();
         // Open or closed (J4).
         let mut sessions: BTreeMap<(Arc<str>, Arc<str>), Option<Two>> = BTreeMap::new();
-        // J5: what is not later than the deletion does not exist.
-        let exists = |fact: &&Fact| deleted.is_none_or(|deleted| fact.at > deleted);
-        for fact in self.facts.iter().filter(mine).filter(exists) {
+        // What is not later than the deletion does not exist, but what the lifecycle
+        // says later in its log.
+        let exists = |(place, fact): &(usize, &Fact)| {
+            deleted.is_none_or(|(at, last)| {
+                fact.at > at || fact.at == at && is_lifecycle(&fact.body) && *place > last
+            })
+        };
+        let mine = self.facts.iter().enumerate().filter(|(_, fact)| mine(fact));
+        for (_, fact) in mine.filter(exists) {
             let at = fact.at;
             match &fact.body {
                 EventBody::Heartbeat { poll_interval_ms, .. } => {
@@ -200,7 +214,6 @@ impl Oracle {
                         see(sessions.entry(name).or_default(), at, false);
                     }
                     DeviceEvent::Registered { fleet, organization, preregistered } => {
-                        later(&mut row.registered, at);
                         see(&mut row.preregistered, at, *preregistered);
                         latest(&mut row.membership, at, (fleet.clone(), organization.clone()));
                     }
@@ -567,6 +580,17 @@ impl Oracle {
             }
         }
         instants
+    }
+}
+
+/// Whether an event of a device comes from the lifecycle input.
+fn is_lifecycle(body: &EventBody) -> bool {
+    match body {
+        EventBody::Heartbeat { .. } | EventBody::Scope(_) => false,
+        EventBody::Device { event, .. } => !matches!(
+            event,
+            DeviceEvent::SessionOpened { .. } | DeviceEvent::SessionClosed { .. }
+        ),
     }
 }
 
