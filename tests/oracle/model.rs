@@ -46,6 +46,14 @@ pub struct OpenSession {
     pub lease_end: Option<i64>,
 }
 
+/// What a device was told of intervals, in the order of the log: its settings, and
+/// the fleets that it was in.
+#[derive(Default)]
+struct Told {
+    settings: Vec<(i64, Settings)>,
+    fleets: Vec<(i64, Arc<str>)>,
+}
+
 /// Something that is started, goes on, and is finished (J2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -184,6 +192,7 @@ impl Oracle {
         }
         let mut row = Row { deleted: deleted.map(|(at, _)| at), ..Row::default() };
         row.registered = existence.filter(|held| held.value).map(|held| held.at);
+        let mut told = Told::default();
         let mut opened: BTreeMap<(Arc<str>, Arc<str>), i64> = BTreeMap::new();
         // Open or closed (J4).
         let mut sessions: BTreeMap<(Arc<str>, Arc<str>), Option<Two>> = BTreeMap::new();
@@ -216,9 +225,11 @@ impl Oracle {
                     DeviceEvent::Registered { fleet, organization, preregistered } => {
                         see(&mut row.preregistered, at, *preregistered);
                         latest(&mut row.membership, at, (fleet.clone(), organization.clone()));
+                        told.fleets.push((at, fleet.clone()));
                     }
                     DeviceEvent::Moved { fleet, organization } => {
                         latest(&mut row.membership, at, (fleet.clone(), organization.clone()));
+                        told.fleets.push((at, fleet.clone()));
                     }
                     DeviceEvent::Provisioned => later(&mut row.provisioned, at),
                     DeviceEvent::Activated => {
@@ -252,6 +263,7 @@ impl Oracle {
                     DeviceEvent::UpdateFinished => see(&mut row.update.state, at, false),
                     DeviceEvent::SettingsChanged(settings) => {
                         latest(&mut row.settings, at, *settings);
+                        told.settings.push((at, *settings));
                     }
                     DeviceEvent::Deleted => {}
                 },
@@ -274,10 +286,10 @@ impl Oracle {
         row.fleet_settings = self.fleet_settings(&fleet, until);
         row.scope_frozen = self.scope_is_frozen(&fleet, &organization, until);
         let settings = [row.settings, row.fleet_settings];
-        let inherited = settings.iter().flatten().find_map(|(_, value)| value.poll_interval_ms);
-        let carried = row.heartbeat.and_then(|(_, carried)| carried);
-        row.interval_ms =
-            carried.or(inherited).map_or(self.rules.default_poll_interval_ms, i64::from);
+        if let Some((at, carried)) = row.heartbeat {
+            row.interval_ms =
+                carried.map_or_else(|| self.told_interval(&told, at, until), i64::from);
+        }
         row.vpn_disabled =
             settings.iter().flatten().find_map(|(_, value)| value.vpn_enabled) == Some(false);
         for ((instance, session), opened_at) in opened {
@@ -290,6 +302,52 @@ impl Oracle {
             row.sessions.push(OpenSession { instance, session, opened_at, may_count, lease_end });
         }
         row
+    }
+
+    /// The interval that a device had been told when it polled at `at` (J3), by what
+    /// had happened by `until`.
+    fn told_interval(&self, told: &Told, at: i64, until: i64) -> i64 {
+        let default_ms = self.rules.default_poll_interval_ms;
+        let slack_ms = self.rules.slack_ms;
+        let mut moments: BTreeSet<i64> =
+            told.settings.iter().map(|(at, _)| *at).chain(told.fleets.iter().map(|f| f.0)).collect();
+        moments.extend(self.scope_facts(until).filter_map(|(at, _, event)| {
+            matches!(event, ScopeEvent::FleetSettingsChanged { .. }).then_some(at)
+        }));
+        // The longest that held at any moment within the slack of it.
+        let near = |moment: &i64| at - slack_ms < *moment && *moment <= at + slack_ms;
+        let within = moments.iter().copied().filter(near);
+        let held: Vec<Option<i64>> = std::iter::once(at - slack_ms)
+            .chain(within)
+            .map(|moment| self.set_at(told, moment))
+            .collect();
+        if held.iter().any(Option::is_some) {
+            let longest = held.iter().map(|set| set.unwrap_or(default_ms)).max();
+            return longest.unwrap_or(default_ms);
+        }
+        // Enrolled just now: what was set first, if it was before it expired.
+        let expiry = at + self.online_ms(default_ms) + self.rules.grace_ms;
+        let later = moments.range(at + slack_ms + 1..).take_while(|moment| **moment < expiry);
+        later
+            .filter_map(|moment| self.set_at(told, *moment))
+            .next()
+            .map_or(default_ms, |set| set.max(default_ms))
+    }
+
+    /// The interval that was set at a moment: the device's, else that of the fleet
+    /// that it was in.
+    fn set_at(&self, told: &Told, moment: i64) -> Option<i64> {
+        let mut settings = None;
+        for (at, value) in told.settings.iter().filter(|(at, _)| *at <= moment) {
+            latest(&mut settings, *at, *value);
+        }
+        let mut fleet = None;
+        for (at, name) in told.fleets.iter().filter(|(at, _)| *at <= moment) {
+            latest(&mut fleet, *at, name.clone());
+        }
+        let of_fleet = fleet.and_then(|(_, name)| self.fleet_settings(&name, moment));
+        let set = [settings, of_fleet];
+        set.iter().flatten().find_map(|(_, value)| value.poll_interval_ms).map(i64::from)
     }
 
     fn scope_facts(&self, until: i64) -> impl Iterator<Item = (i64, &Fact, &ScopeEvent)> {
