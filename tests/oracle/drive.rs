@@ -412,7 +412,7 @@ impl<'a> Driver<'a> {
                 assert_eq!(view.fleet.as_deref().unwrap_or_default(), &*fleet);
                 assert_eq!(view.last_heartbeat.map(|at| at.0), row.heartbeat.map(|held| held.0));
                 assert_eq!(view.heartbeat, oracle.heartbeat_state(&row, judged));
-                assert_eq!(view.progress, Oracle::progress(&row));
+                assert_eq!(view.progress, Oracle::progress(&row, shown));
                 let vpn = [clock, judged].map(|at| Oracle::vpn_up(&row, at));
                 assert!(vpn.contains(&view.vpn_connected), "{view:?}");
             }

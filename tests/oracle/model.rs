@@ -515,10 +515,14 @@ impl Oracle {
         Some((status, connectivity))
     }
 
-    /// Percent of what is in progress.
-    pub fn progress(row: &Row) -> Option<u8> {
-        let current = [&row.configuration, &row.update].into_iter().find(|p| p.in_progress())?;
-        current.shown()
+    /// Percent of what is in progress, if it is what the device shows (J12).
+    pub fn progress(row: &Row, shown: Shown) -> Option<u8> {
+        let current = match shown?.0 {
+            Status::Configuring => &row.configuration,
+            Status::Updating => &row.update,
+            _ => return None,
+        };
+        current.shown().filter(|_| current.in_progress())
     }
 
     /// The deadlines of a device by all that is known, with their causes.

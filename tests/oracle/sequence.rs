@@ -194,7 +194,7 @@ fn expected(
         organization: organization.to_string(),
         last_heartbeat: row.heartbeat.map(|(at, _)| at),
         vpn_connected: Oracle::vpn_up(row, now),
-        progress: Oracle::progress(row),
+        progress: Oracle::progress(row, current),
     }
 }
 
