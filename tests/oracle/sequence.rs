@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use device_status::shard::{Cause, DeviceId, EventBody, ScopeEvent, StatusChange};
 
 use crate::history::{History, devices};
-use crate::model::{Oracle, Row, Shown, cause_of};
+use crate::model::{Membership, Oracle, Row, Shown, cause_of};
 
 /// What a change must say.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,9 +49,10 @@ impl Expected {
     }
 }
 
-#[derive(Default)]
 struct Told {
     shown: Shown,
+    /// Fleet and organization, as last told.
+    membership: Membership,
     since: i64,
     connectivity_since: i64,
     changes: Vec<Expected>,
@@ -74,7 +75,17 @@ pub fn sequences(
     emitted: &dyn Fn(&DeviceId) -> Vec<Expected>,
 ) -> BTreeMap<DeviceId, Vec<Expected>> {
     let mut oracle = Oracle::new(&history.rules);
-    let new = |device| Told { emitted: emitted(&device), ..Told::default() };
+    let nowhere: Membership = ("".into(), "".into());
+    let new = |device| Told {
+        shown: None,
+        membership: nowhere.clone(),
+        since: 0,
+        connectivity_since: 0,
+        changes: Vec::new(),
+        emitted: emitted(&device),
+        late: false,
+        passed: 0,
+    };
     let mut told: BTreeMap<DeviceId, Told> =
         devices().map(|device| (device.clone(), new(device))).collect();
     // What the clock comes to, when it has read everything.
@@ -84,7 +95,7 @@ pub fn sequences(
             pass_deadlines(
                 &oracle,
                 &device,
-                told.entry(device.clone()).or_default(),
+                told.get_mut(&device).expect("all devices are told of"),
                 record.written,
             );
         }
@@ -116,14 +127,15 @@ pub fn sequences(
         };
         oracle.facts.push(fact);
         for device in devices() {
-            let told = told.entry(device.clone()).or_default();
+            let told = told.get_mut(&device).expect("all devices are told of");
             told.late = late;
             look(&oracle, &device, told, record.written, trigger);
             told.late = false;
         }
     }
     for device in devices() {
-        pass_deadlines(&oracle, &device, told.entry(device.clone()).or_default(), clock + 1);
+        let told = told.get_mut(&device).expect("all devices are told of");
+        pass_deadlines(&oracle, &device, told, clock + 1);
     }
     told.into_iter().map(|(device, told)| (device, told.changes)).collect()
 }
@@ -143,16 +155,24 @@ fn pass_deadlines(oracle: &Oracle, device: &DeviceId, told: &mut Told, until: i6
 fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: (i64, Cause)) {
     let row = oracle.row(device);
     let current = oracle.shown(&row, now, now);
-    if current == told.shown {
+    // J8: a deletion names what it ends.
+    let membership = match (current, &row.membership) {
+        (Some(_), Some((_, names))) => names.clone(),
+        (Some(_), None) => ("".into(), "".into()),
+        (None, _) => told.membership.clone(),
+    };
+    let moved = told.shown.is_some() && membership != told.membership;
+    if current == told.shown && !moved {
         return;
     }
+    told.membership = membership;
     let previous = told.shown;
     // What a restart ended, it ended before anybody was told.
     let told_late = trigger.1 == Cause::VpnInstanceLost && trigger.0 < now;
     let late = told.late || told_late && !Oracle::vpn_up(&row, now);
     let status = |shown: Shown| shown.map(|(status, _)| status);
     let connectivity = |shown: Shown| shown.map(|(_, connectivity)| connectivity);
-    let mut causes = BTreeSet::from([trigger.1]);
+    let mut causes = BTreeSet::from([if current == previous { Cause::Moved } else { trigger.1 }]);
     if connectivity(current) != connectivity(previous) || current.is_none() {
         let holds = |shown: Shown| connectivity(shown) == connectivity(current);
         let floor = told.connectivity_since;
@@ -182,7 +202,7 @@ fn expected(
     row: &Row,
     now: i64,
 ) -> Expected {
-    let (fleet, organization) = row.membership.as_ref().map(|m| m.1.clone()).unwrap_or_default();
+    let (fleet, organization) = told.membership.clone();
     Expected {
         version: told.changes.len() as u64 + 1,
         previous,
