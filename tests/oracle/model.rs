@@ -544,25 +544,39 @@ impl Oracle {
         deadlines
     }
 
-    /// Whether some register of a device, or of any scope, held something else
-    /// before what it holds now, heartbeats apart; or may have let go of a
-    /// session that is over.
+    /// Whether some register of a device, or of any scope, held something before
+    /// that it no longer knows, heartbeats apart; or may have let go of a session
+    /// that is over. A register of two values knows both (J9).
     pub fn has_superseded(&self, device: &DeviceId) -> bool {
         let mut registers: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+        let mut of_two: BTreeMap<String, BTreeSet<(i64, bool)>> = BTreeMap::new();
+        for fact in &self.facts {
+            for (key, value) in two_values(fact, device) {
+                of_two.entry(key).or_default().insert((fact.at, value));
+            }
+        }
+        let forgets = |seen: &BTreeSet<(i64, bool)>| {
+            seen.iter().filter(|(_, value)| *value).count() > 1
+                || seen.iter().filter(|(_, value)| !*value).count() > 1
+        };
+        if of_two.values().any(forgets) {
+            return true;
+        }
         for fact in &self.facts {
             let keys = match &fact.body {
                 EventBody::Device { device: whose, event } if whose == device => match event {
-                    DeviceEvent::SessionOpened { instance, session } => {
-                        vec![format!("opened {instance} {session}")]
-                    }
-                    DeviceEvent::SessionClosed { .. } => return true,
+                    DeviceEvent::SessionOpened { .. }
+                    | DeviceEvent::SessionClosed { .. }
+                    | DeviceEvent::Frozen { .. }
+                    | DeviceEvent::Unfrozen { .. }
+                    | DeviceEvent::Activated
+                    | DeviceEvent::Deactivated
+                    | DeviceEvent::ConfigurationStarted
+                    | DeviceEvent::ConfigurationFinished => continue,
                     DeviceEvent::Registered { .. } => {
                         vec!["registered".to_owned(), "membership".to_owned()]
                     }
                     DeviceEvent::Moved { .. } => vec!["membership".to_owned()],
-                    DeviceEvent::Frozen { .. } | DeviceEvent::Unfrozen { .. } => {
-                        vec!["frozen".to_owned()]
-                    }
                     other => vec![format!("{:?}", cause_of(other))],
                 },
                 EventBody::Heartbeat { .. } | EventBody::Device { .. } => continue,
@@ -573,12 +587,10 @@ impl Oracle {
                     ScopeEvent::FleetSettingsChanged { fleet, .. } => {
                         vec![format!("settings {fleet}")]
                     }
-                    ScopeEvent::FleetFrozen { fleet, .. }
-                    | ScopeEvent::FleetUnfrozen { fleet, .. } => vec![format!("fleet {fleet}")],
-                    ScopeEvent::OrganizationFrozen { organization, .. }
-                    | ScopeEvent::OrganizationUnfrozen { organization, .. } => {
-                        vec![format!("organization {organization}")]
-                    }
+                    ScopeEvent::FleetFrozen { .. }
+                    | ScopeEvent::FleetUnfrozen { .. }
+                    | ScopeEvent::OrganizationFrozen { .. }
+                    | ScopeEvent::OrganizationUnfrozen { .. } => continue,
                 },
             };
             for key in keys {
@@ -642,6 +654,50 @@ impl Oracle {
             }
         }
         instants
+    }
+}
+
+/// What an event says to registers of two values: which, and what.
+fn two_values(fact: &Fact, device: &DeviceId) -> Vec<(String, bool)> {
+    let reasons = |scope: String, reason: Option<FrozenReason>, value: bool| {
+        let held = FrozenReason::ALL.into_iter();
+        held.filter(|each| reason.is_none_or(|reason| reason == *each))
+            .map(|each| (format!("{scope} {each:?}"), value))
+            .collect()
+    };
+    let one = |key: String, value: bool| vec![(key, value)];
+    match &fact.body {
+        EventBody::Device { device: whose, event } if whose == device => match event {
+            DeviceEvent::SessionOpened { instance, session, .. } => {
+                one(format!("session {instance} {session}"), true)
+            }
+            DeviceEvent::SessionClosed { instance, session, .. } => {
+                one(format!("session {instance} {session}"), false)
+            }
+            DeviceEvent::Frozen { reason } => reasons("frozen".into(), Some(*reason), true),
+            DeviceEvent::Unfrozen { reason } => reasons("frozen".into(), *reason, false),
+            DeviceEvent::Activated => one("active".into(), true),
+            DeviceEvent::Deactivated => one("active".into(), false),
+            DeviceEvent::ConfigurationStarted => one("configuration".into(), true),
+            DeviceEvent::ConfigurationFinished => one("configuration".into(), false),
+            _ => Vec::new(),
+        },
+        EventBody::Heartbeat { .. } | EventBody::Device { .. } => Vec::new(),
+        EventBody::Scope(event) => match event {
+            ScopeEvent::FleetFrozen { fleet, reason } => {
+                reasons(format!("fleet {fleet}"), Some(*reason), true)
+            }
+            ScopeEvent::FleetUnfrozen { fleet, reason } => {
+                reasons(format!("fleet {fleet}"), *reason, false)
+            }
+            ScopeEvent::OrganizationFrozen { organization, reason } => {
+                reasons(format!("organization {organization}"), Some(*reason), true)
+            }
+            ScopeEvent::OrganizationUnfrozen { organization, reason } => {
+                reasons(format!("organization {organization}"), *reason, false)
+            }
+            _ => Vec::new(),
+        },
     }
 }
 
