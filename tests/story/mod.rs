@@ -4,6 +4,7 @@
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use device_status::shard::{
     Cause, Content, DeviceId, Entry, Event, EventBody, Input, Now, Queued, Rules, Shard, Start,
@@ -388,7 +389,7 @@ impl Story {
             };
             let actual = self.actual(&device, key)?.unwrap_or_else(|| "-".to_string());
             let expected = match key {
-                "since" | "links" | "last" | "clock" if expected != "-" => {
+                "since" | "links" | "last" | "clock" | "member" if expected != "-" => {
                     show_time(parse_time(expected)?)
                 }
                 _ => expected.to_string(),
@@ -417,6 +418,21 @@ impl Story {
             "clock" => Some(show_time(self.shard.clock().0)),
             "changes" => Some(changes.count().to_string()),
             "cause" => changes.next_back().map(|change| change.cause.name().to_string()),
+            "instance" => changes
+                .next_back()
+                .and_then(|change| change.vpn_instance.as_ref())
+                .map(|instance| instance.to_string()),
+            // From where to where, by the last change of the step.
+            "moved" => changes.next_back().map(|change| {
+                let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or("-").to_string();
+                format!(
+                    "{}/{},{}/{}",
+                    name(&change.previous_fleet),
+                    name(&change.previous_organization),
+                    name(&change.fleet),
+                    name(&change.organization)
+                )
+            }),
             "emits" => {
                 let changes: Vec<String> = changes
                     .map(|change| match change.current {
@@ -442,6 +458,7 @@ impl Story {
                     "vpn" => Some(if view.vpn_connected { "up" } else { "down" }.to_string()),
                     "progress" => view.progress.map(|percent| percent.to_string()),
                     "fleet" => view.fleet.map(|fleet| fleet.to_string()),
+                    "member" => Some(show_time(view.membership_since.0)),
                     "version" => Some(view.version.to_string()),
                     _ => return Err(unknown(key)),
                 }
@@ -451,7 +468,7 @@ impl Story {
 }
 
 /// What is shown of a device that exists.
-const VIEWED: [&str; 10] = [
+const VIEWED: [&str; 11] = [
     "status",
     "connectivity",
     "since",
@@ -461,6 +478,7 @@ const VIEWED: [&str; 10] = [
     "vpn",
     "progress",
     "fleet",
+    "member",
     "version",
 ];
 
