@@ -103,7 +103,7 @@
 == A deletion that arrives after the registration that followed it
 10:00 a registered f              | configuring none version=1
 10:01 a heartbeat interval=1d     | online heartbeat-only
-10:10 a registered g              | online heartbeat-only fleet=g changes=0
+10:10 a registered g              | online heartbeat-only fleet=g changes=1 cause=moved
 # It takes away what was before: the contact.
 10:11 a deleted at=10:05          | configuring none fleet=g
 

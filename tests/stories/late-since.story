@@ -12,7 +12,7 @@
 
 == A device that came to a frozen fleet is frozen since it came, whoever is late
 12:00 c heartbeat interval=1h              | online heartbeat-only
-12:20 c registered f1                      | online heartbeat-only changes=0
+12:20 c registered f1                      | online heartbeat-only changes=1 cause=moved
 12:30 * fleet-frozen f1 allowance at=12:10 | frozen heartbeat-only since=12:20 cause=registered
 
 == A late announcement brings a session back, and not from before it was opened

@@ -19,7 +19,7 @@
 
 == Registered after the first contact
 10:00 a heartbeat                 | online heartbeat-only since=10:00
-10:01 a registered f              | online heartbeat-only since=10:00 changes=0 fleet=f
+10:01 a registered f              | online heartbeat-only since=10:00 changes=1 fleet=f cause=moved
 10:22:45 * wait                   | offline none since=10:22:45
 
 == Once it was seen, a device is offline and never configuring again by itself

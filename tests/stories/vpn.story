@@ -409,3 +409,16 @@
 10:00:03 a vpn-opened v1 a        | online full links=10:00:03
 10:00:03 a vpn-closed v1 a        | online heartbeat-only links=10:00:03
 10:00:04 a vpn-opened v1 a        | online full links=10:00:04
+
+== A change names the instance that made it
+10:00 * instance-alive v1 lease=10m
+10:00 a heartbeat interval=1d  | online heartbeat-only instance=-
+10:01 a vpn-opened v1 s1       | online full cause=vpn-opened instance=v1
+10:02 a vpn-opened v2 s2       | online full changes=0
+10:03 a vpn-closed v1 s1       | online full changes=0
+10:04 a vpn-closed v2 s2       | online heartbeat-only cause=vpn-closed instance=v2
+10:05 a vpn-opened v1 s3       | online full instance=v1
+10:10 * wait                   | online heartbeat-only cause=vpn-lease-expired instance=v1
+10:11 * instance-alive v1 lease=10m | online full cause=vpn-instance-alive instance=v1
+10:12 * instance-lost v1       | online heartbeat-only cause=vpn-instance-lost instance=v1
+10:13 a frozen                 | frozen heartbeat-only instance=-
