@@ -389,7 +389,7 @@ impl Story {
             };
             let actual = self.actual(&device, key)?.unwrap_or_else(|| "-".to_string());
             let expected = match key {
-                "since" | "links" | "last" | "clock" | "member" if expected != "-" => {
+                "since" | "links" | "last" | "clock" | "member" | "update" if expected != "-" => {
                     show_time(parse_time(expected)?)
                 }
                 _ => expected.to_string(),
@@ -457,6 +457,10 @@ impl Story {
                     "last" => view.last_heartbeat.map(|at| show_time(at.0)),
                     "vpn" => Some(if view.vpn_connected { "up" } else { "down" }.to_string()),
                     "progress" => view.progress.map(|percent| percent.to_string()),
+                    "release" => view.release.map(|release| release.to_string()),
+                    "phase" => view.update_phase.map(|phase| phase.wire_name().to_string()),
+                    "outcome" => view.update_outcome.map(|out| out.wire_name().to_string()),
+                    "update" => view.update_since.map(|at| show_time(at.0)),
                     "fleet" => view.fleet.map(|fleet| fleet.to_string()),
                     "member" => Some(show_time(view.membership_since.0)),
                     "version" => Some(view.version.to_string()),
@@ -468,7 +472,7 @@ impl Story {
 }
 
 /// What is shown of a device that exists.
-const VIEWED: [&str; 11] = [
+const VIEWED: [&str; 15] = [
     "status",
     "connectivity",
     "since",
@@ -477,6 +481,10 @@ const VIEWED: [&str; 11] = [
     "last",
     "vpn",
     "progress",
+    "release",
+    "phase",
+    "outcome",
+    "update",
     "fleet",
     "member",
     "version",

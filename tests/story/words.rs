@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use device_status::shard::{
     DeviceEvent, DeviceId, EventBody, FrozenReason, Input, ScopeEvent, Settings, Timestamp,
+    UpdateOutcome, UpdatePhase,
 };
 
 /// 2026-01-01T00:00:00Z: stories begin on some day.
 pub const DAY_ZERO_MS: i64 = 1_767_225_600_000;
 
 /// The names of what is said by name.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "at",
     "stamped",
     "interval",
@@ -28,6 +29,8 @@ const KNOWN: [&str; 15] = [
     "window",
     "retention",
     "late",
+    "outcome",
+    "phase",
 ];
 
 /// What follows the event: names and numbers by their place, and `key=value`.
@@ -54,7 +57,8 @@ impl<'a> Arguments<'a> {
     }
 
     fn name(&self, place: usize, what: &str) -> Result<Arc<str>, String> {
-        self.plain.get(place).map(|name| Arc::from(*name)).ok_or(format!("which {what}?"))
+        let name = self.plain.get(place).copied().ok_or(format!("which {what}?"))?;
+        Ok(Arc::from(if name == "\"\"" { "" } else { name }))
     }
 
     pub fn time(&self, key: &str) -> Result<Option<Timestamp>, String> {
@@ -87,6 +91,27 @@ impl<'a> Arguments<'a> {
             Some(&"overdue-invoices") => Ok(Some(FrozenReason::OverdueInvoices)),
             Some(&"other") => Ok(Some(FrozenReason::Other)),
             Some(other) => Err(format!("unknown reason {other}")),
+        }
+    }
+
+    fn outcome(&self) -> Result<Option<UpdateOutcome>, String> {
+        match self.named.get("outcome") {
+            None => Ok(None),
+            Some(&"succeeded") => Ok(Some(UpdateOutcome::Succeeded)),
+            Some(&"failed") => Ok(Some(UpdateOutcome::Failed)),
+            Some(&"aborted") => Ok(Some(UpdateOutcome::Aborted)),
+            Some(&"rejected") => Ok(Some(UpdateOutcome::Rejected)),
+            Some(other) => Err(format!("unknown outcome {other}")),
+        }
+    }
+
+    fn phase(&self) -> Result<Option<UpdatePhase>, String> {
+        match self.named.get("phase") {
+            None => Ok(None),
+            Some(&"downloading") => Ok(Some(UpdatePhase::Downloading)),
+            Some(&"downloaded") => Ok(Some(UpdatePhase::Downloaded)),
+            Some(&"applying") => Ok(Some(UpdatePhase::Applying)),
+            Some(other) => Err(format!("unknown phase {other}")),
         }
     }
 
@@ -144,10 +169,19 @@ pub fn parse_event(
         "configuration-progressed" => {
             DeviceEvent::ConfigurationProgressed { percent: arguments.percent()? }
         }
-        "configuration-finished" => DeviceEvent::ConfigurationFinished,
+        "configuration-finished" => {
+            DeviceEvent::ConfigurationFinished { outcome: arguments.outcome()? }
+        }
         "update-started" => DeviceEvent::UpdateStarted { release: arguments.name(0, "release")? },
-        "update-progressed" => DeviceEvent::UpdateProgressed { percent: arguments.percent()? },
-        "update-finished" => DeviceEvent::UpdateFinished,
+        "update-progressed" => DeviceEvent::UpdateProgressed {
+            percent: arguments.percent()?,
+            phase: arguments.phase()?,
+            release: Arc::from(arguments.plain.get(1).copied().unwrap_or_default()),
+        },
+        "update-finished" => DeviceEvent::UpdateFinished {
+            release: Arc::from(arguments.plain.first().copied().unwrap_or_default()),
+            outcome: arguments.outcome()?,
+        },
         "settings" => DeviceEvent::SettingsChanged(arguments.settings()?),
         "deleted" => DeviceEvent::Deleted,
         _ => return Err(format!("unknown event {what}")),
