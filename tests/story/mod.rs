@@ -322,13 +322,15 @@ impl Story {
         let heartbeats = &self.topics[Input::Heartbeats.index()].records;
         for record in heartbeats {
             let Content::Event(event) = &record.content else { continue };
-            let EventBody::Heartbeat { device, poll_interval_ms } = &event.body else { continue };
+            let EventBody::Heartbeat { device, poll_interval_ms, going_away } = &event.body else {
+                continue;
+            };
             if record.offset < positions[Input::Heartbeats.index()]
                 && record.timestamp >= progress.replay_from
             {
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(record.timestamp);
                 let at = watermark.map_or(at, |watermark| at.min(watermark));
-                shard.replay_heartbeat(device, at, *poll_interval_ms);
+                shard.replay_heartbeat(device, at, *poll_interval_ms, *going_away);
             }
         }
         self.epoch += 1;

@@ -141,7 +141,12 @@ pub fn parse_event(
     let event = match what {
         "heartbeat" => {
             let poll_interval_ms = arguments.short_duration("interval")?;
-            let body = EventBody::Heartbeat { device, poll_interval_ms };
+            let going_away = match arguments.plain[..] {
+                [] => false,
+                ["going-away"] => true,
+                _ => return Err("a heartbeat is going-away, or nothing".into()),
+            };
+            let body = EventBody::Heartbeat { device, poll_interval_ms, going_away };
             return Ok((Input::Heartbeats, body));
         }
         "vpn-opened" => DeviceEvent::SessionOpened {
