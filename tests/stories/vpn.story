@@ -422,3 +422,20 @@
 10:11 * instance-alive v1 lease=10m | online full cause=vpn-instance-alive instance=v1
 10:12 * instance-lost v1       | online heartbeat-only cause=vpn-instance-lost instance=v1
 10:13 a frozen                 | frozen heartbeat-only instance=-
+
+== A fleet without a VPN: switched off by default
+09:00    * restart vpn=off
+10:00    a registered f
+10:00    a heartbeat                   | online full
+10:01    a settings vpn=on             | online heartbeat-only links=10:01
+10:02    a settings                    | online full links=10:02
+10:03    * fleet-settings f vpn=on     | online heartbeat-only links=10:03
+10:04    * fleet-settings f            | online full links=10:04
+10:22:45 * wait                        | offline none since=10:22:45
+
+== The default is changed over a restart: since the start
+10:00    a heartbeat interval=1d       | online heartbeat-only
+10:00    b settings vpn=on
+10:00    b heartbeat interval=1d       | b: online heartbeat-only
+10:10    * restart vpn=off             | a: online full links=10:10 cause=rules-changed ; b: online heartbeat-only changes=0
+10:20    * restart vpn=on              | a: online heartbeat-only links=10:20 cause=rules-changed

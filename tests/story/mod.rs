@@ -352,6 +352,9 @@ impl Story {
 
     fn change_rules(&mut self, arguments: &Arguments<'_>) -> Result<(), String> {
         let rules = &mut self.rules;
+        if let Some(enabled) = arguments.switch("vpn")? {
+            rules.vpn_enabled_by_default = enabled;
+        }
         if let Some(tolerance) = arguments.number("tolerance")? {
             rules.tolerance = tolerance;
         }

@@ -79,6 +79,15 @@ impl<'a> Arguments<'a> {
         duration.map(|ms| u32::try_from(ms).map_err(|_| format!("{key} is too long"))).transpose()
     }
 
+    pub fn switch(&self, key: &str) -> Result<Option<bool>, String> {
+        match self.named.get(key) {
+            None => Ok(None),
+            Some(&"on") => Ok(Some(true)),
+            Some(&"off") => Ok(Some(false)),
+            Some(other) => Err(format!("{key} is on or off, not {other}")),
+        }
+    }
+
     fn percent(&self) -> Result<u8, String> {
         self.plain.first().and_then(|text| text.parse().ok()).ok_or("how many percent?".into())
     }
@@ -116,12 +125,7 @@ impl<'a> Arguments<'a> {
     }
 
     fn settings(&self) -> Result<Settings, String> {
-        let vpn_enabled = match self.named.get("vpn") {
-            None => None,
-            Some(&"on") => Some(true),
-            Some(&"off") => Some(false),
-            Some(other) => return Err(format!("vpn is on or off, not {other}")),
-        };
+        let vpn_enabled = self.switch("vpn")?;
         Ok(Settings { poll_interval_ms: self.short_duration("interval")?, vpn_enabled })
     }
 }
