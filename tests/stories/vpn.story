@@ -439,3 +439,40 @@
 10:00    b heartbeat interval=1d       | b: online heartbeat-only
 10:10    * restart vpn=off             | a: online full links=10:10 cause=rules-changed ; b: online heartbeat-only changes=0
 10:20    * restart vpn=on              | a: online heartbeat-only links=10:20 cause=rules-changed
+
+== A take-over: the old connection's end is told after the new one began
+10:00    a vpn-opened v1 a                 | online vpn-only
+10:05    a vpn-opened v1 a                 | online vpn-only changes=0
+10:05:01 a vpn-closed v1 a opened=10:00    | online vpn-only changes=0
+10:06    * restart                         | online vpn-only changes=0
+10:10    a vpn-closed v1 a opened=10:05    | offline none since=10:10 cause=vpn-closed
+
+== A take-over in the worst order: end, new, old
+10:05:01 a vpn-closed v1 a opened=10:00    | - changes=0
+10:05:02 a vpn-opened v1 a at=10:05        | online vpn-only since=10:05
+10:05:03 a vpn-opened v1 a at=10:00        | online vpn-only changes=0
+10:05:04 b vpn-closed v1 b opened=10:00 at=10:05:01 | b: - changes=0
+10:05:05 b vpn-opened v1 b at=10:00        | b: offline none since=10:05:01
+10:05:06 b vpn-opened v1 b at=10:05        | b: online vpn-only since=10:05:01
+
+== A take-over: the end without its opening's time ends the new one too
+10:00    a vpn-opened v1 a
+10:05    a vpn-opened v1 a
+10:05:01 a vpn-closed v1 a                 | offline none since=10:05:01
+
+== An end that names an opening of the future counts as its own time
+10:00    a vpn-opened v1 a
+10:05    a vpn-closed v1 a opened=11:00    | offline none since=10:05
+10:06    a vpn-opened v1 a                 | online vpn-only since=10:06
+
+== The opening itself, in the millisecond that its end names
+10:00    a vpn-closed v1 a opened=10:00    | -
+10:00    a vpn-opened v1 a                 | offline none since=10:00
+
+== Sessions without a name
+10:00    a vpn-opened v1 ""                | online vpn-only
+10:01    b vpn-opened v1 ""                | b: online vpn-only
+10:02    a vpn-closed v1 "" opened=10:00   | a: offline none since=10:02 ; b: online vpn-only changes=0
+10:03    a vpn-opened v1 ""                | a: online vpn-only since=10:03
+10:04    a vpn-opened v2 ""                | a: online vpn-only changes=0
+10:05    * instance-lost v1                | a: online vpn-only changes=0 ; b: offline none since=10:05

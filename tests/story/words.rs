@@ -13,7 +13,7 @@ use device_status::shard::{
 pub const DAY_ZERO_MS: i64 = 1_767_225_600_000;
 
 /// The names of what is said by name.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 18] = [
     "at",
     "stamped",
     "interval",
@@ -31,6 +31,7 @@ const KNOWN: [&str; 17] = [
     "late",
     "outcome",
     "phase",
+    "opened",
 ];
 
 /// What follows the event: names and numbers by their place, and `key=value`.
@@ -160,6 +161,7 @@ pub fn parse_event(
         "vpn-closed" => DeviceEvent::SessionClosed {
             instance: arguments.name(0, "instance")?,
             session: arguments.name(1, "session")?,
+            opened_at: arguments.time("opened")?,
         },
         "registered" | "preregistered" => DeviceEvent::Registered {
             fleet: fleet(),
