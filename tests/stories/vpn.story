@@ -476,3 +476,129 @@
 10:03    a vpn-opened v1 ""                | a: online vpn-only since=10:03
 10:04    a vpn-opened v2 ""                | a: online vpn-only changes=0
 10:05    * instance-lost v1                | a: online vpn-only changes=0 ; b: offline none since=10:05
+
+== A list of who is on, told every fifteen seconds, until nobody tells of it
+10:00        a vpn-opened v1 s1 lease=60s  | online vpn-only since=10:00
+10:00:15     a vpn-opened v1 s1 lease=60s  | online vpn-only changes=0
+10:00:30     a vpn-opened v1 s1 lease=60s  | online vpn-only changes=0
+10:00:40     * restart                     | online vpn-only changes=0
+10:01:29.999 * wait                        | online vpn-only changes=0
+10:01:30     * wait                        | offline none since=10:01:30 cause=vpn-lease-expired instance=v1
+10:02        * restart                     | offline none changes=0
+10:05        a vpn-opened v1 s1 lease=60s  | online vpn-only since=10:05 cause=vpn-opened
+10:06        * wait                        | offline none since=10:06
+
+== The list is told late: the end is undone, no earlier than it was told
+10:00        a vpn-opened v1 s1 lease=60s
+10:01:10     a vpn-opened v1 s1 lease=60s at=10:00:50 | online vpn-only since=10:01 emits=offline/none,online/vpn-only
+10:02:09.999 * wait                        | online vpn-only
+10:02:10     * wait                        | offline none since=10:02:10
+
+== A session with a lease is closed, and its name used again
+10:00        a vpn-opened v1 s1 lease=60s
+10:00:20     a vpn-closed v1 s1            | offline none since=10:00:20
+10:00:30     a vpn-opened v1 s1 lease=60s at=10:00:10 | offline none changes=0
+10:00:40     a vpn-opened v1 s1 lease=60s  | online vpn-only since=10:00:40
+10:01:40     * wait                        | offline none since=10:01:40
+
+== Who is on is asked for the first time: since the connection is
+10:10        a vpn-opened v1 s1 opened=10:00 lease=60s | online vpn-only since=10:00
+10:10:30     a vpn-opened v1 s1 opened=10:00 lease=60s | online vpn-only changes=0
+10:11:30     * wait                        | offline none since=10:11:30
+# The same connection again, after it was not told for a while: since it was told.
+10:20        a vpn-opened v1 s1 opened=10:00 lease=60s | online vpn-only since=10:20
+10:21        * wait                        | offline none since=10:21
+# Another connection of that name: since it is.
+10:30        a vpn-opened v1 s1 opened=10:25 lease=60s | online vpn-only since=10:25
+
+== A connection that was closed is told once more by a list that is behind
+10:00        a vpn-opened v1 s1 opened=10:00 lease=60s
+10:00:30     a vpn-closed v1 s1 opened=10:00 | offline none since=10:00:30
+10:00:35     a vpn-opened v1 s1 opened=10:00 lease=60s | offline none changes=0
+10:00:40     * restart                     | offline none changes=0
+10:00:50     a vpn-opened v1 s1 opened=10:00:45 lease=60s | online vpn-only since=10:00:45
+10:00:51     a vpn-closed v1 s1 opened=10:00 | online vpn-only changes=0
+
+== Telling again is contact at the time at which the connection began
+10:00        a vpn-opened v1 s1 opened=10:00 lease=1h | online vpn-only
+10:05        a deactivated                 | inactive vpn-only
+10:06        a vpn-opened v1 s1 opened=10:00 lease=1h | inactive vpn-only changes=0
+10:07        * restart                     | inactive vpn-only changes=0
+10:08        a vpn-opened v1 s1 opened=10:07 lease=1h | online vpn-only since=10:07
+# Without it, at its own.
+10:10        a deactivated                 | inactive vpn-only
+10:11        a vpn-opened v1 s1 lease=1h   | online vpn-only since=10:11
+
+== A connection from before the deletion goes on
+10:00        a registered f
+10:00        a vpn-opened v1 s1 opened=10:00 lease=1h | online vpn-only
+10:05        a deleted                     | -
+10:06        a vpn-opened v1 s1 opened=10:00 lease=1h | - changes=0
+10:07        a registered g                | online vpn-only since=10:07
+10:08        * restart                     | online vpn-only changes=0
+
+== The latest opening decides whether there is a lease
+10:00        a vpn-opened v1 s1            | online vpn-only
+10:05        a vpn-opened v1 s1 lease=60s  | online vpn-only changes=0
+10:06        * wait                        | offline none since=10:06
+10:07        a vpn-opened v1 s1            | online vpn-only since=10:07
+12:00        * wait                        | online vpn-only changes=0
+12:01        a vpn-opened v1 s1 lease=1h
+12:02        a vpn-opened v1 s1 lease=60s
+12:03        * wait                        | offline none since=12:03
+
+== Two leases of one opening in one batch: the later in the log
+10:00        a vpn-opened v1 s1 lease=60s
+10:00        a vpn-opened v1 s1 lease=5m
+10:00:01     * restart
+10:04:59     * wait                        | online vpn-only changes=0
+10:05        * wait                        | offline none since=10:05
+
+== A lost instance, and a session that is told again after it
+10:00        a vpn-opened v1 s1 opened=10:00 lease=1h
+10:05        * instance-lost v1            | offline none since=10:05
+10:06        a vpn-opened v1 s1 opened=10:00 lease=1h | online vpn-only since=10:06
+10:10        a vpn-opened v1 s1 opened=10:00 lease=1h
+# The loss of before, told late: it was heard of since.
+10:11        * instance-lost v1 at=10:09   | online vpn-only changes=0
+10:12        * restart                     | online vpn-only changes=0
+
+== A session's lease and its instance's: the first that ends
+10:00        * instance-alive v1 lease=5m
+10:00        * instance-alive v2 lease=1m
+10:00        a vpn-opened v1 s1 lease=2m
+10:00        b vpn-opened v2 s1 lease=2m
+10:01        * wait                        | a: online vpn-only ; b: offline none since=10:01
+10:01:30     * instance-alive v2 lease=5m  | b: online vpn-only since=10:01:30
+10:02        * wait                        | a: offline none since=10:02 ; b: offline none since=10:02
+
+== A lease that ends while another session is up, and is taken up again
+10:00        a heartbeat interval=1d
+10:00        a vpn-opened v1 s1 lease=60s
+10:00:30     a vpn-opened v2 s2            | online full
+10:01        * wait                        | online full changes=0
+10:05        a vpn-opened v1 s1 lease=60s  | online full changes=0
+10:05:10     a vpn-closed v2 s2            | online full changes=0
+10:05:20     * restart                     | online full changes=0
+10:06        * wait                        | online heartbeat-only links=10:06 cause=vpn-lease-expired
+
+== Told again seldom, over restarts: what was not written is replayed, and written in time
+10:00        a vpn-opened v1 s1 lease=3h   | online vpn-only
+12:00        a vpn-opened v1 s1 lease=3h   | online vpn-only changes=0
+12:01        * restart                     | online vpn-only changes=0
+12:45        * restart                     | online vpn-only changes=0
+14:00        * restart                     | online vpn-only changes=0
+14:59:59     * wait                        | online vpn-only changes=0
+15:00        * wait                        | offline none since=15:00
+
+== Leases end by the clock alone, not by what is read ahead of it
+09:59        * restart slack=2s
+10:00        a vpn-opened v1 s1 lease=60s
+10:01:01     a heartbeat interval=1d       | online full since=10:00 links=10:01:01
+10:01:02     * wait                        | online heartbeat-only links=10:01:01
+
+== A device that was silent: handshakes only, no closes
+10:00        a preregistered f             | inactive none
+10:05        a vpn-opened v1 "" lease=3m   | online vpn-only since=10:05
+10:07        a vpn-opened v1 "" lease=3m   | online vpn-only changes=0
+10:10        * wait                        | offline none since=10:10

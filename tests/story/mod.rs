@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use device_status::shard::{
-    Cause, Content, DeviceId, Entry, Event, EventBody, Input, Now, Queued, Rules, Shard, Start,
-    StatusChange, Timestamp,
+    Cause, Content, DeviceEvent, DeviceId, Entry, Event, EventBody, Input, Now, Queued, Rules,
+    Shard, Start, StatusChange, Timestamp,
 };
 
 use words::{Arguments, DAY_ZERO_MS, device_id, parse_event, parse_input, parse_time, show_time};
@@ -208,6 +208,8 @@ impl Story {
             offset: topic.records.len() as i64,
             timestamp: stamped.unwrap_or(Timestamp(self.now)),
             stamped_by_broker: !topic.stamped_by_sender,
+            source_timestamp: arguments.time("source")?,
+            replayed: arguments.says("replayed"),
             content: Content::Event(Event { occurred_at: arguments.time("at")?, body }),
         });
         Ok(())
@@ -333,6 +335,23 @@ impl Story {
                 shard.replay_heartbeat(device, at, *poll_interval_ms, *going_away);
             }
         }
+        let watermark = progress.watermarks[Input::VpnSessions.index()];
+        for record in &self.topics[Input::VpnSessions.index()].records {
+            let Content::Event(event) = &record.content else { continue };
+            let EventBody::Device { device, event: opening @ DeviceEvent::SessionOpened { .. } } =
+                &event.body
+            else {
+                continue;
+            };
+            if record.offset < positions[Input::VpnSessions.index()]
+                && record.timestamp >= progress.replay_from
+            {
+                let believed =
+                    watermark.map_or(record.timestamp, |mark| record.timestamp.min(mark));
+                let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
+                shard.replay_opening(device, at, record.sent_at(believed), opening);
+            }
+        }
         self.epoch += 1;
         shard.start(Start {
             epoch: self.epoch,
@@ -365,6 +384,7 @@ impl Story {
             ("window", &mut rules.replay_window_ms),
             ("retention", &mut rules.tombstone_retention_ms),
             ("slack", &mut rules.slack_ms),
+            ("delay", &mut rules.max_lease_delay_ms),
         ] {
             if let Some(ms) = arguments.duration(key)? {
                 *rule = ms;

@@ -13,7 +13,7 @@ use device_status::shard::{
 pub const DAY_ZERO_MS: i64 = 1_767_225_600_000;
 
 /// The names of what is said by name.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 21] = [
     "at",
     "stamped",
     "interval",
@@ -32,6 +32,9 @@ const KNOWN: [&str; 18] = [
     "outcome",
     "phase",
     "opened",
+    "source",
+    "replayed",
+    "delay",
 ];
 
 /// What follows the event: names and numbers by their place, and `key=value`.
@@ -78,6 +81,10 @@ impl<'a> Arguments<'a> {
     fn short_duration(&self, key: &str) -> Result<Option<u32>, String> {
         let duration = self.duration(key)?;
         duration.map(|ms| u32::try_from(ms).map_err(|_| format!("{key} is too long"))).transpose()
+    }
+
+    pub fn says(&self, key: &str) -> bool {
+        self.named.get(key) == Some(&"yes")
     }
 
     pub fn switch(&self, key: &str) -> Result<Option<bool>, String> {
@@ -157,6 +164,8 @@ pub fn parse_event(
         "vpn-opened" => DeviceEvent::SessionOpened {
             instance: arguments.name(0, "instance")?,
             session: arguments.name(1, "session")?,
+            opened_at: arguments.time("opened")?,
+            lease_ms: arguments.short_duration("lease")?,
         },
         "vpn-closed" => DeviceEvent::SessionClosed {
             instance: arguments.name(0, "instance")?,
