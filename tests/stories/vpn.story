@@ -242,7 +242,8 @@
 10:00    * instance-alive v1 lease=60s
 10:00    a vpn-opened v1 s1
 10:01:10 * instance-alive v1 lease=60s at=10:00:50 | online vpn-only emits=offline/none,online/vpn-only since=10:01
-10:01:50 * wait                                    | offline none since=10:01:50
+10:02:09 * wait                                    | online vpn-only
+10:02:10 * wait                                    | offline none since=10:02:10
 
 == A shorter lease announced later holds
 10:00    * instance-alive v1 lease=1h
@@ -602,3 +603,58 @@
 10:05        a vpn-opened v1 "" lease=3m   | online vpn-only since=10:05
 10:07        a vpn-opened v1 "" lease=3m   | online vpn-only changes=0
 10:10        * wait                        | offline none since=10:10
+
+== A server whose clock is ten minutes slow
+10:00    * instance-alive v1 lease=60s at=09:50
+10:00:10 a vpn-opened v1 s1                          | online vpn-only
+10:00:30 * instance-alive v1 lease=60s at=09:50:30
+10:01:10 * restart                                   | online vpn-only changes=0
+10:01:29 * wait                                      | online vpn-only changes=0
+10:01:30 * wait                                      | offline none since=10:01:30 cause=vpn-lease-expired
+
+== A server whose clock is slow by more than is allowed for
+10:00    * instance-alive v1 lease=60s at=09:44
+10:00:10 a vpn-opened v1 s1                          | offline none since=10:00:10
+10:00:30 * instance-alive v1 lease=60s at=09:45:30   | online vpn-only since=10:00:10
+10:01:30 * wait                                      | offline none since=10:01:30
+
+== The same where the allowance is switched off
+09:00    * restart delay=0s
+10:00    * instance-alive v1 lease=60s at=09:50
+10:00:10 a vpn-opened v1 s1                          | offline none since=10:00:10
+
+== A server whose clock is set back by ten minutes
+10:00    * instance-alive v1 lease=60s
+10:00:10 a vpn-opened v1 s1                          | online vpn-only
+10:00:45 * instance-alive v1 lease=60s at=09:50:45   | online vpn-only changes=0
+10:01:30 * instance-alive v1 lease=60s at=09:51:30   | online vpn-only changes=0
+10:02:30 * wait                                      | offline none since=10:02:30
+
+== Announcements are read twice: the second says nothing
+10:00    * instance-alive v1 lease=60s at=10:00
+10:00    a vpn-opened v1 s1
+10:00:50 * instance-alive v1 lease=60s at=10:00
+10:01    * wait                                      | offline none since=10:01
+
+== A relay that copies late says so, and the lease is over
+10:00    a vpn-opened v1 s1
+10:05    * instance-alive v1 lease=60s at=10:00 source=10:00 | offline none since=10:01
+10:05:30 * instance-alive v1 lease=60s at=10:00:30 source=10:05:20 | online vpn-only
+10:06:20 * wait                                      | offline none since=10:06:20
+
+== An announcement that was a dead letter is not one of now
+10:00    a vpn-opened v1 s1
+10:05    * instance-alive v1 lease=60s at=10:00 replayed=yes | offline none since=10:01
+
+== A lease is late by no more than the slack
+09:00    * restart slack=2s
+10:00    * instance-alive v1 lease=60s at=10:00
+10:00:01 a vpn-opened v1 s1
+10:00:31 * instance-alive v1 lease=60s at=10:00:30
+10:01:32 * wait                                      | offline none since=10:01:30
+
+== A lister of sessions whose clock is slow, and is then set back
+10:00    a vpn-opened v1 s1 lease=60s at=09:55       | online vpn-only since=09:55
+10:00:45 a vpn-opened v1 s1 lease=60s at=09:50:45    | online vpn-only changes=0
+10:01:44 * restart                                   | online vpn-only changes=0
+10:01:45 * wait                                      | offline none since=10:01:45
