@@ -658,3 +658,22 @@
 10:00:45 a vpn-opened v1 s1 lease=60s at=09:50:45    | online vpn-only changes=0
 10:01:44 * restart                                   | online vpn-only changes=0
 10:01:45 * wait                                      | offline none since=10:01:45
+
+== What a forgotten instance had ended does not come back with a restart
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat interval=7d                     | online full
+10:05    * instance-lost v1                          | online heartbeat-only
+1d+11:00 * wait                                      | online heartbeat-only changes=0
+1d+11:01 * restart                                   | online heartbeat-only changes=0
+2d+11:01 * restart                                   | online heartbeat-only changes=0
+
+== Nor what had lapsed, when the instance is back after days
+10:00    * instance-alive v1 lease=60s
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat interval=7d
+10:01    * wait                                      | online heartbeat-only
+12:00    * instance-alive v1 lease=60s               | online full
+12:01    * wait                                      | online heartbeat-only
+3d+10:00 * instance-alive v1 lease=60s               | online heartbeat-only changes=0
+3d+10:00:10 * restart                                | online heartbeat-only changes=0
+3d+10:00:20 a vpn-opened v1 s2                       | online full
