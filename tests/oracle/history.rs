@@ -278,9 +278,11 @@ pub fn rules() -> impl Strategy<Value = Rules> {
         prop_oneof![2 => Just(900_000), 1 => Just(700_001)],
         prop_oneof![2 => Just(2_000), 2 => Just(0), 1 => Just(500)],
         prop_oneof![3 => Just(30 * MINUTE_MS), 1 => Just(5 * MINUTE_MS)],
+        prop::bool::weighted(0.8),
     )
-        .prop_map(|(tolerance, minimum_ms, grace_ms, default, slack_ms, replay_window_ms)| {
+        .prop_map(|(tolerance, minimum_ms, grace_ms, default, slack_ms, replay_window_ms, vpn)| {
             Rules {
+                vpn_enabled_by_default: vpn,
                 tolerance,
                 minimum_ms,
                 grace_ms,

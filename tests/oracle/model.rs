@@ -290,8 +290,8 @@ impl Oracle {
             row.interval_ms =
                 carried.map_or_else(|| self.told_interval(&told, at, until), i64::from);
         }
-        row.vpn_disabled =
-            settings.iter().flatten().find_map(|(_, value)| value.vpn_enabled) == Some(false);
+        let vpn_enabled = settings.iter().flatten().find_map(|(_, value)| value.vpn_enabled);
+        row.vpn_disabled = !vpn_enabled.unwrap_or(self.rules.vpn_enabled_by_default);
         for ((instance, session), opened_at) in opened {
             if row.closed.contains_key(&(instance.clone(), session.clone())) {
                 continue;
