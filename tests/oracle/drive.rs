@@ -252,14 +252,15 @@ impl<'a> Driver<'a> {
         }
         let watermark = progress.watermarks[Input::Heartbeats.index()];
         for record in &self.history.records {
-            let EventBody::Heartbeat { device, poll_interval_ms } = &record.event.body else {
+            let EventBody::Heartbeat { device, poll_interval_ms, going_away } = &record.event.body
+            else {
                 continue;
             };
             if record.offset < self.committed.positions[Input::Heartbeats.index()]
                 && record.written >= progress.replay_from.0
             {
                 let at = record.fact().at.min(watermark.map_or(i64::MAX, |at| at.0));
-                shard.replay_heartbeat(device, Timestamp(at), *poll_interval_ms);
+                shard.replay_heartbeat(device, Timestamp(at), *poll_interval_ms, *going_away);
             }
         }
         self.epoch += 1;

@@ -61,7 +61,9 @@ impl Fleet {
 
     /// A few devices, whose histories leave each other alone.
     fn add(&mut self, group: usize, mut steps: Vec<Step>, end: i64) {
-        steps.retain(|step| matches!(step.what, What::Heartbeat(_) | What::Device(_)));
+        steps.retain(|step| {
+            matches!(step.what, What::Heartbeat(_) | What::GoingAway | What::Device(_))
+        });
         for step in &mut steps {
             (step.sent, step.again) = (Sent::Late(0), None);
             if !group.is_multiple_of(4) {
@@ -151,7 +153,9 @@ fn livelier(what: &mut What) {
     use DeviceEvent::{Deleted, Frozen, SettingsChanged};
     match what {
         What::Heartbeat(interval) => *interval = interval.filter(|ms| *ms < 1_000_000),
-        What::Device(Deleted | Frozen { .. } | SettingsChanged(_)) => *what = What::Heartbeat(None),
+        What::GoingAway | What::Device(Deleted | Frozen { .. } | SettingsChanged(_)) => {
+            *what = What::Heartbeat(None);
+        }
         _ => {}
     }
 }
@@ -175,9 +179,9 @@ fn reason(reason: FrozenReason) -> i32 {
 fn encode(body: &EventBody, at: i64) -> Vec<u8> {
     let occurred_at = time(at);
     let event = match body {
-        EventBody::Heartbeat { poll_interval_ms, .. } => {
-            let poll_interval = interval(*poll_interval_ms);
-            return v1::Heartbeat { occurred_at, poll_interval }.encode_to_vec();
+        EventBody::Heartbeat { poll_interval_ms, going_away, .. } => {
+            let (poll_interval, going_away) = (interval(*poll_interval_ms), *going_away);
+            return v1::Heartbeat { occurred_at, poll_interval, going_away }.encode_to_vec();
         }
         EventBody::Device { event, .. } => event,
         EventBody::Scope(_) => unreachable!("there are none"),

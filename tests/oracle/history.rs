@@ -38,6 +38,7 @@ pub fn devices() -> impl Iterator<Item = DeviceId> {
 #[derive(Clone, Debug)]
 pub enum What {
     Heartbeat(Option<u32>),
+    GoingAway,
     Device(DeviceEvent),
     /// `started_ms` before or after the event.
     Alive {
@@ -180,6 +181,7 @@ fn what() -> impl Strategy<Value = What> {
     let percent = || 0..=100_u8;
     prop_oneof![
         24 => interval().prop_map(What::Heartbeat),
+        2 => Just(What::GoingAway),
         12 => session().prop_map(move |(instance, session)| one(DeviceEvent::SessionOpened { instance, session })),
         8 => session().prop_map(move |(instance, session)| one(DeviceEvent::SessionClosed { instance, session })),
         6 => (name("v", 2), started, lease)
@@ -302,7 +304,12 @@ fn event(step: &Step, at: i64) -> (Input, EventBody) {
     match &step.what {
         What::Heartbeat(poll_interval_ms) => {
             let poll_interval_ms = *poll_interval_ms;
-            (Input::Heartbeats, EventBody::Heartbeat { device, poll_interval_ms })
+            let going_away = false;
+            (Input::Heartbeats, EventBody::Heartbeat { device, poll_interval_ms, going_away })
+        }
+        What::GoingAway => {
+            let body = EventBody::Heartbeat { device, poll_interval_ms: None, going_away: true };
+            (Input::Heartbeats, body)
         }
         What::Device(event) => {
             let input = match event {

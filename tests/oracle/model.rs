@@ -88,7 +88,8 @@ pub struct Row {
     pub membership: Option<(i64, Membership)>,
     pub settings: Option<(i64, Settings)>,
     pub fleet_settings: Option<(i64, Settings)>,
-    pub heartbeat: Option<(i64, Option<u32>)>,
+    /// The interval it carried, and whether it said that its device goes down.
+    pub heartbeat: Option<(i64, (Option<u32>, bool))>,
     pub last_opening: Option<i64>,
     pub sessions: Vec<OpenSession>,
     pub closed: BTreeMap<(Arc<str>, Arc<str>), i64>,
@@ -207,8 +208,8 @@ impl Oracle {
         for (_, fact) in mine.filter(exists) {
             let at = fact.at;
             match &fact.body {
-                EventBody::Heartbeat { poll_interval_ms, .. } => {
-                    latest(&mut row.heartbeat, at, *poll_interval_ms);
+                EventBody::Heartbeat { poll_interval_ms, going_away, .. } => {
+                    latest(&mut row.heartbeat, at, (*poll_interval_ms, *going_away));
                 }
                 EventBody::Device { event, .. } => match event {
                     DeviceEvent::SessionOpened { instance, session } => {
@@ -286,7 +287,7 @@ impl Oracle {
         row.fleet_settings = self.fleet_settings(&fleet, until);
         row.scope_frozen = self.scope_is_frozen(&fleet, &organization, until);
         let settings = [row.settings, row.fleet_settings];
-        if let Some((at, carried)) = row.heartbeat {
+        if let Some((at, (carried, _))) = row.heartbeat {
             row.interval_ms =
                 carried.map_or_else(|| self.told_interval(&told, at, until), i64::from);
         }
@@ -450,13 +451,17 @@ impl Oracle {
 
     /// When the row's last heartbeat times out, and when it expires.
     pub fn deadlines(&self, row: &Row) -> Option<(i64, i64)> {
-        let (at, _) = row.heartbeat?;
+        let (at, (_, going_away)) = row.heartbeat?;
+        if going_away {
+            return None;
+        }
         let timeout = at + self.online_ms(row.interval_ms);
         Some((timeout, timeout + self.rules.grace_ms))
     }
 
     pub fn heartbeat_state(&self, row: &Row, at: i64) -> HeartbeatState {
         match self.deadlines(row) {
+            None if row.heartbeat.is_some() => HeartbeatState::Offline,
             None => HeartbeatState::Unknown,
             Some((timeout, _)) if at < timeout => HeartbeatState::Online,
             Some((_, expiry)) if at < expiry => HeartbeatState::Timeout,
@@ -617,7 +622,10 @@ impl Oracle {
         for fact in &self.facts {
             let at = fact.at;
             match &fact.body {
-                EventBody::Heartbeat { device: whose, poll_interval_ms } if whose == device => {
+                EventBody::Heartbeat { device: whose, going_away: true, .. } if whose == device => {
+                    instants.insert((at, Cause::HeartbeatEnded));
+                }
+                EventBody::Heartbeat { device: whose, poll_interval_ms, .. } if whose == device => {
                     instants.insert((at, Cause::Heartbeat));
                     let carried: BTreeSet<i64> =
                         poll_interval_ms.map(i64::from).into_iter().collect();

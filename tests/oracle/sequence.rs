@@ -102,6 +102,7 @@ pub fn sequences(
         let fact = record.fact();
         let late = fact.at < record.written;
         let trigger = match &fact.body {
+            EventBody::Heartbeat { going_away: true, .. } => (fact.at, Cause::HeartbeatEnded),
             EventBody::Heartbeat { .. } => (fact.at, Cause::Heartbeat),
             EventBody::Device { event, .. } => (fact.at, cause_of(event)),
             EventBody::Scope(event) => match event {
