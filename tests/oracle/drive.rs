@@ -414,6 +414,17 @@ impl<'a> Driver<'a> {
                 assert_eq!(view.last_heartbeat.map(|at| at.0), row.heartbeat.map(|held| held.0));
                 assert_eq!(view.heartbeat, oracle.heartbeat_state(&row, judged));
                 assert_eq!(view.progress, Oracle::progress(&row, shown));
+                let update = &row.update;
+                assert_eq!(
+                    view.release.as_deref().unwrap_or_default(),
+                    update.started.as_ref().map_or("", |(_, release)| &**release)
+                );
+                assert_eq!(view.update_phase, update.phase());
+                assert_eq!(view.update_outcome, update.outcome().and_then(|(outcome, _)| outcome));
+                assert_eq!(
+                    view.update_since.map(|at| at.0),
+                    update.outcome().map(|(_, since)| since)
+                );
                 let vpn = [clock, judged].map(|at| Oracle::vpn_up(&row, at));
                 assert!(vpn.contains(&view.vpn_connected), "{view:?}");
             }

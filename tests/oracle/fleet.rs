@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use device_status::shard::{DeviceEvent, DeviceId, EventBody, FrozenReason, Input, Rules};
+use device_status::shard::{
+    DeviceEvent, DeviceId, EventBody, FrozenReason, Input, Rules, UpdateOutcome, UpdatePhase,
+};
 use device_status::wire::proto::v1::{self, lifecycle_event as lifecycle, vpn_event as vpn};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -175,6 +177,16 @@ fn reason(reason: FrozenReason) -> i32 {
     place.map_or(0, |place| place as i32 + 1)
 }
 
+fn outcome(outcome: Option<UpdateOutcome>) -> i32 {
+    match outcome {
+        None => 0,
+        Some(UpdateOutcome::Succeeded) => 1,
+        Some(UpdateOutcome::Failed) => 2,
+        Some(UpdateOutcome::Aborted) => 3,
+        Some(UpdateOutcome::Rejected) => 4,
+    }
+}
+
 /// An event as its producer writes it.
 fn encode(body: &EventBody, at: i64) -> Vec<u8> {
     let occurred_at = time(at);
@@ -222,17 +234,29 @@ fn encode(body: &EventBody, at: i64) -> Vec<u8> {
             let percent = u32::from(*percent);
             lifecycle::Event::ConfigurationProgressed(v1::ConfigurationProgressed { percent })
         }
-        DeviceEvent::ConfigurationFinished => {
-            lifecycle::Event::ConfigurationFinished(v1::ConfigurationFinished {})
+        DeviceEvent::ConfigurationFinished { outcome: how } => {
+            let outcome = outcome(*how);
+            lifecycle::Event::ConfigurationFinished(v1::ConfigurationFinished { outcome })
         }
         DeviceEvent::UpdateStarted { release } => {
             lifecycle::Event::UpdateStarted(v1::UpdateStarted { release: release.to_string() })
         }
-        DeviceEvent::UpdateProgressed { percent } => {
-            let percent = u32::from(*percent);
-            lifecycle::Event::UpdateProgressed(v1::UpdateProgressed { percent })
+        DeviceEvent::UpdateProgressed { percent, phase, release } => {
+            lifecycle::Event::UpdateProgressed(v1::UpdateProgressed {
+                percent: u32::from(*percent),
+                phase: match phase {
+                    None => 0,
+                    Some(UpdatePhase::Downloading) => 1,
+                    Some(UpdatePhase::Downloaded) => 2,
+                    Some(UpdatePhase::Applying) => 3,
+                },
+                release: Some(release.to_string()),
+            })
         }
-        DeviceEvent::UpdateFinished => lifecycle::Event::UpdateFinished(v1::UpdateFinished {}),
+        DeviceEvent::UpdateFinished { release, outcome: how } => {
+            let (release, outcome) = (Some(release.to_string()), outcome(*how));
+            lifecycle::Event::UpdateFinished(v1::UpdateFinished { release, outcome })
+        }
         DeviceEvent::SettingsChanged(settings) => {
             lifecycle::Event::SettingsChanged(v1::SettingsChanged {
                 poll_interval: interval(settings.poll_interval_ms),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use device_status::shard::{
     Content, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, Queued, Rules,
-    ScopeEvent, Settings, Timestamp,
+    ScopeEvent, Settings, Timestamp, UpdateOutcome, UpdatePhase,
 };
 use proptest::prelude::*;
 
@@ -156,6 +156,28 @@ fn reason() -> impl Strategy<Value = FrozenReason> {
     (0..2_usize).prop_map(|index| FrozenReason::ALL[index * 2])
 }
 
+fn outcome() -> impl Strategy<Value = Option<UpdateOutcome>> {
+    prop::option::of(prop_oneof![
+        Just(UpdateOutcome::Succeeded),
+        Just(UpdateOutcome::Failed),
+        Just(UpdateOutcome::Aborted),
+        Just(UpdateOutcome::Rejected),
+    ])
+}
+
+fn phase() -> impl Strategy<Value = Option<UpdatePhase>> {
+    prop::option::of(prop_oneof![
+        Just(UpdatePhase::Downloading),
+        Just(UpdatePhase::Downloaded),
+        Just(UpdatePhase::Applying),
+    ])
+}
+
+/// The empty name is none; there are as many as are remembered.
+fn release() -> impl Strategy<Value = Arc<str>> {
+    prop_oneof![1 => name("r", 2), 1 => Just(Arc::from(""))]
+}
+
 fn what() -> impl Strategy<Value = What> {
     let session = || (name("v", 2), name("s", 3));
     let one = |event| What::Device(event);
@@ -195,10 +217,13 @@ fn what() -> impl Strategy<Value = What> {
         6 => device_frozen.prop_map(one),
         3 => Just(one(DeviceEvent::ConfigurationStarted)),
         1 => percent().prop_map(move |percent| one(DeviceEvent::ConfigurationProgressed { percent })),
-        2 => Just(one(DeviceEvent::ConfigurationFinished)),
+        2 => outcome().prop_map(move |outcome| one(DeviceEvent::ConfigurationFinished { outcome })),
         3 => name("r", 2).prop_map(move |release| one(DeviceEvent::UpdateStarted { release })),
-        1 => percent().prop_map(move |percent| one(DeviceEvent::UpdateProgressed { percent })),
-        2 => Just(one(DeviceEvent::UpdateFinished)),
+        1 => (percent(), phase(), release()).prop_map(move |(percent, phase, release)| {
+            one(DeviceEvent::UpdateProgressed { percent, phase, release })
+        }),
+        2 => (release(), outcome())
+            .prop_map(move |(release, outcome)| one(DeviceEvent::UpdateFinished { release, outcome })),
         4 => settings().prop_map(move |settings| one(DeviceEvent::SettingsChanged(settings))),
         5 => Just(one(DeviceEvent::Deleted)),
         3 => (scope_name("f"), settings())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use device_status::shard::{
     Cause, Connectivity, DeviceEvent, DeviceId, EventBody, FrozenReason, HeartbeatState, Rules,
-    ScopeEvent, Settings, Status,
+    ScopeEvent, Settings, Status, UpdateOutcome, UpdatePhase,
 };
 
 pub type Shown = Option<(Status, Connectivity)>;
@@ -54,24 +54,80 @@ struct Told {
     fleets: Vec<(i64, Arc<str>)>,
 }
 
-/// Something that is started, goes on, and is finished (J2).
+/// Something that is started, goes on, and is finished (J2, J12): what was said of
+/// it, each in the order of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The last start, with its release.
     pub started: Option<(i64, Arc<str>)>,
-    /// Started or finished.
-    state: Option<Two>,
-    percent: Option<(i64, u8)>,
+    /// Starts, `true`, and finishes, with the releases that they name.
+    ends: Vec<(i64, Arc<str>, bool)>,
+    outcomes: Vec<(i64, Arc<str>, Option<UpdateOutcome>)>,
+    percents: Vec<(i64, Arc<str>, u8)>,
+    phases: Vec<(i64, Arc<str>, UpdatePhase)>,
 }
 
 impl Progress {
+    fn start(&mut self, at: i64, release: Arc<str>) {
+        latest(&mut self.started, at, release.clone());
+        self.ends.push((at, release, true));
+    }
+
+    fn finish(&mut self, at: i64, release: Arc<str>, outcome: Option<UpdateOutcome>) {
+        self.ends.push((at, release.clone(), false));
+        self.outcomes.push((at, release, outcome));
+    }
+
+    /// Whether what names a release, or none, is about what was started last.
+    fn concerns(&self, release: &str) -> bool {
+        let started = self.started.as_ref();
+        started.is_some_and(|(_, started)| release.is_empty() || *release == **started)
+    }
+
+    /// Started or finished; a start says so of its own release only.
+    fn state(&self) -> Option<Two> {
+        let (_, started) = self.started.as_ref()?;
+        let mut state = None;
+        for (at, release, value) in &self.ends {
+            if if *value { release == started } else { self.concerns(release) } {
+                see(&mut state, *at, *value);
+            }
+        }
+        state
+    }
+
     pub fn in_progress(&self) -> bool {
-        self.started.is_some() && self.state.is_some_and(|state| state.value)
+        self.state().is_some_and(|state| state.value)
+    }
+
+    /// The latest that is not older than the start.
+    fn last<T: Clone>(&self, said: &[(i64, Arc<str>, T)]) -> Option<(i64, T)> {
+        let (started, _) = self.started.as_ref()?;
+        let mut held = None;
+        for (at, release, value) in said {
+            if at >= started && self.concerns(release) {
+                latest(&mut held, *at, value.clone());
+            }
+        }
+        held
     }
 
     fn shown(&self) -> Option<u8> {
+        self.last(&self.percents).map(|(_, percent)| percent)
+    }
+
+    /// The phase, while it is in progress.
+    pub fn phase(&self) -> Option<UpdatePhase> {
+        self.last(&self.phases).filter(|_| self.in_progress()).map(|(_, phase)| phase)
+    }
+
+    /// How it ended, once it did, and since when it is as it is.
+    pub fn outcome(&self) -> Option<(Option<UpdateOutcome>, i64)> {
         let (started, _) = self.started.as_ref()?;
-        self.percent.filter(|(at, _)| at >= started).map(|(_, percent)| percent)
+        if self.in_progress() {
+            return Some((None, *started));
+        }
+        self.last(&self.outcomes).map(|(at, outcome)| (outcome, at))
     }
 }
 
@@ -245,23 +301,25 @@ impl Oracle {
                         later_frozen(&mut row.frozen, at, *reason, false);
                     }
                     DeviceEvent::ConfigurationStarted => {
-                        latest(&mut row.configuration.started, at, "".into());
-                        see(&mut row.configuration.state, at, true);
+                        row.configuration.start(at, "".into());
                     }
                     DeviceEvent::ConfigurationProgressed { percent } => {
-                        latest(&mut row.configuration.percent, at, *percent);
+                        row.configuration.percents.push((at, "".into(), *percent));
                     }
-                    DeviceEvent::ConfigurationFinished => {
-                        see(&mut row.configuration.state, at, false);
+                    DeviceEvent::ConfigurationFinished { outcome } => {
+                        row.configuration.finish(at, "".into(), *outcome);
                     }
                     DeviceEvent::UpdateStarted { release } => {
-                        latest(&mut row.update.started, at, release.clone());
-                        see(&mut row.update.state, at, true);
+                        row.update.start(at, release.clone());
                     }
-                    DeviceEvent::UpdateProgressed { percent } => {
-                        latest(&mut row.update.percent, at, *percent);
+                    DeviceEvent::UpdateProgressed { percent, phase, release } => {
+                        row.update.percents.push((at, release.clone(), *percent));
+                        let phase = phase.map(|phase| (at, release.clone(), phase));
+                        row.update.phases.extend(phase);
                     }
-                    DeviceEvent::UpdateFinished => see(&mut row.update.state, at, false),
+                    DeviceEvent::UpdateFinished { release, outcome } => {
+                        row.update.finish(at, release.clone(), *outcome);
+                    }
                     DeviceEvent::SettingsChanged(settings) => {
                         latest(&mut row.settings, at, *settings);
                         told.settings.push((at, *settings));
@@ -577,7 +635,7 @@ impl Oracle {
                     | DeviceEvent::Activated
                     | DeviceEvent::Deactivated
                     | DeviceEvent::ConfigurationStarted
-                    | DeviceEvent::ConfigurationFinished => continue,
+                    | DeviceEvent::ConfigurationFinished { .. } => continue,
                     DeviceEvent::Registered { .. } => {
                         vec!["registered".to_owned(), "membership".to_owned()]
                     }
@@ -687,7 +745,7 @@ fn two_values(fact: &Fact, device: &DeviceId) -> Vec<(String, bool)> {
             DeviceEvent::Activated => one("active".into(), true),
             DeviceEvent::Deactivated => one("active".into(), false),
             DeviceEvent::ConfigurationStarted => one("configuration".into(), true),
-            DeviceEvent::ConfigurationFinished => one("configuration".into(), false),
+            DeviceEvent::ConfigurationFinished { .. } => one("configuration".into(), false),
             _ => Vec::new(),
         },
         EventBody::Heartbeat { .. } | EventBody::Device { .. } => Vec::new(),
@@ -734,11 +792,11 @@ pub fn cause_of(event: &DeviceEvent) -> Cause {
         DeviceEvent::ConfigurationStarted | DeviceEvent::ConfigurationProgressed { .. } => {
             Cause::ConfigurationStarted
         }
-        DeviceEvent::ConfigurationFinished => Cause::ConfigurationFinished,
+        DeviceEvent::ConfigurationFinished { .. } => Cause::ConfigurationFinished,
         DeviceEvent::UpdateStarted { .. } | DeviceEvent::UpdateProgressed { .. } => {
             Cause::UpdateStarted
         }
-        DeviceEvent::UpdateFinished => Cause::UpdateFinished,
+        DeviceEvent::UpdateFinished { .. } => Cause::UpdateFinished,
         DeviceEvent::SettingsChanged(_) => Cause::SettingsChanged,
         DeviceEvent::Moved { .. } => Cause::Moved,
         DeviceEvent::Deleted => Cause::Deleted,
