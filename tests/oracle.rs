@@ -15,7 +15,7 @@ mod sequence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use device_status::shard::{DeviceId, StatusChange, session_fingerprint};
+use device_status::shard::{Cause, DeviceId, StatusChange, session_fingerprint};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 
@@ -149,11 +149,25 @@ fn check_continuity(changes: &[&StatusChange]) {
             (&last.fleet, &last.organization) != (&change.fleet, &change.organization)
         });
         assert!(change.previous != change.current || moved, "no change: {change:?}");
+        // The VPN's changes name the instance, and no others do.
+        let vpns = matches!(
+            change.cause,
+            Cause::VpnOpened
+                | Cause::VpnClosed
+                | Cause::VpnInstanceAlive
+                | Cause::VpnInstanceLost
+                | Cause::VpnLeaseExpired
+        );
+        assert_eq!(change.vpn_instance.is_some(), vpns, "{change:?}");
+        let before = last.filter(|last| last.current.is_some());
+        assert_eq!(change.previous_fleet, before.and_then(|last| last.fleet.clone()));
+        assert_eq!(change.previous_organization, before.and_then(|last| last.organization.clone()));
         assert_eq!(change.version, last.map_or(1, |last| last.version + 1), "{changes:#?}");
         assert_eq!(change.previous, last.and_then(|last| last.current), "{changes:#?}");
         if let Some(last) = last {
             assert!(change.since >= last.since, "{last:?}\n{change:?}");
             assert!(change.connectivity_since >= last.connectivity_since, "{last:?}\n{change:?}");
+            assert!(change.membership_since >= last.membership_since, "{last:?}\n{change:?}");
         }
         last = Some(change);
     }

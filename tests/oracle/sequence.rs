@@ -20,6 +20,9 @@ pub struct Expected {
     pub causes: BTreeSet<Cause>,
     pub fleet: String,
     pub organization: String,
+    /// Where it was by the change before.
+    pub previous_membership: (String, String),
+    pub membership_since: i64,
     pub last_heartbeat: Option<i64>,
     pub vpn_connected: bool,
     pub progress: Option<u8>,
@@ -42,6 +45,11 @@ impl Expected {
             causes: [change.cause].into(),
             fleet: change.fleet.as_deref().unwrap_or_default().to_owned(),
             organization: change.organization.as_deref().unwrap_or_default().to_owned(),
+            previous_membership: (
+                change.previous_fleet.as_deref().unwrap_or_default().to_owned(),
+                change.previous_organization.as_deref().unwrap_or_default().to_owned(),
+            ),
+            membership_since: change.membership_since.0,
             last_heartbeat: change.last_heartbeat.map(|at| at.0),
             vpn_connected: change.vpn_connected,
             progress: change.progress,
@@ -53,6 +61,7 @@ struct Told {
     shown: Shown,
     /// Fleet and organization, as last told.
     membership: Membership,
+    membership_since: i64,
     since: i64,
     connectivity_since: i64,
     changes: Vec<Expected>,
@@ -75,10 +84,10 @@ pub fn sequences(
     emitted: &dyn Fn(&DeviceId) -> Vec<Expected>,
 ) -> BTreeMap<DeviceId, Vec<Expected>> {
     let mut oracle = Oracle::new(&history.rules);
-    let nowhere: Membership = ("".into(), "".into());
     let new = |device| Told {
         shown: None,
-        membership: nowhere.clone(),
+        membership: nowhere(),
+        membership_since: 0,
         since: 0,
         connectivity_since: 0,
         changes: Vec::new(),
@@ -141,6 +150,10 @@ pub fn sequences(
     told.into_iter().map(|(device, told)| (device, told.changes)).collect()
 }
 
+fn nowhere() -> Membership {
+    ("".into(), "".into())
+}
+
 /// The deadlines before `until`, each at its own instant. Those that passed
 /// long ago change nothing any more.
 fn pass_deadlines(oracle: &Oracle, device: &DeviceId, told: &mut Told, until: i64) {
@@ -159,13 +172,14 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
     // J8: a deletion names what it ends.
     let membership = match (current, &row.membership) {
         (Some(_), Some((_, names))) => names.clone(),
-        (Some(_), None) => ("".into(), "".into()),
+        (Some(_), None) => nowhere(),
         (None, _) => told.membership.clone(),
     };
     let moved = told.shown.is_some() && membership != told.membership;
     if current == told.shown && !moved {
         return;
     }
+    let before = if told.shown.is_some() { told.membership.clone() } else { nowhere() };
     told.membership = membership;
     let previous = told.shown;
     // What a restart ended, it ended before anybody was told.
@@ -191,18 +205,25 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
             told.emitted.get(told.changes.len()).filter(|_| late).map(|change| change.since);
         (told.since, causes) = date(oracle, device, told.since, now, trigger, emitted, &holds);
     }
+    // J8: in the first change of a life, since that; else since the event, never back.
+    if previous.is_none() {
+        told.membership_since = told.membership_since.max(told.since);
+    } else if moved && let Some((at, _)) = &row.membership {
+        told.membership_since = told.membership_since.max((*at).min(now));
+    }
     told.shown = current;
-    told.changes.push(expected(told, previous, current, causes, &row, now));
+    told.changes.push(expected(told, previous, before, causes, &row, now));
 }
 
 fn expected(
     told: &Told,
     previous: Shown,
-    current: Shown,
+    before: Membership,
     causes: BTreeSet<Cause>,
     row: &Row,
     now: i64,
 ) -> Expected {
+    let current = told.shown;
     let (fleet, organization) = told.membership.clone();
     Expected {
         version: told.changes.len() as u64 + 1,
@@ -213,6 +234,8 @@ fn expected(
         causes,
         fleet: fleet.to_string(),
         organization: organization.to_string(),
+        previous_membership: (before.0.to_string(), before.1.to_string()),
+        membership_since: told.membership_since,
         last_heartbeat: row.heartbeat.map(|(at, _)| at),
         vpn_connected: Oracle::vpn_up(row, now),
         progress: Oracle::progress(row, current),
