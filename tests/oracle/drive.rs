@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device_status::shard::{
-    Cause, DeviceId, EventBody, HeartbeatState, Input, Now, Progress, Shard, Start, Status,
+    Cause, DeviceEvent, DeviceId, EventBody, HeartbeatState, Input, Now, Progress, Shard, Start, Status,
     StatusChange, Timestamp, ViewBody,
 };
 use device_status::wire::changelog;
@@ -261,6 +261,21 @@ impl<'a> Driver<'a> {
             {
                 let at = record.fact().at.min(watermark.map_or(i64::MAX, |at| at.0));
                 shard.replay_heartbeat(device, Timestamp(at), *poll_interval_ms, *going_away);
+            }
+        }
+        let watermark = progress.watermarks[Input::VpnSessions.index()];
+        for record in &self.history.records {
+            let EventBody::Device { device, event: opening @ DeviceEvent::SessionOpened { .. } } =
+                &record.event.body
+            else {
+                continue;
+            };
+            if record.offset < self.committed.positions[Input::VpnSessions.index()]
+                && record.written >= progress.replay_from.0
+            {
+                let mark = watermark.map_or(i64::MAX, |at| at.0);
+                let (at, sent) = (record.fact().at.min(mark), record.written.min(mark));
+                shard.replay_opening(device, Timestamp(at), Some(Timestamp(sent)), opening);
             }
         }
         self.epoch += 1;

@@ -64,12 +64,16 @@ impl Fleet {
     /// A few devices, whose histories leave each other alone.
     fn add(&mut self, group: usize, mut steps: Vec<Step>, end: i64) {
         steps.retain(|step| {
-            matches!(step.what, What::Heartbeat(_) | What::GoingAway | What::Device(_))
+            !matches!(step.what, What::Alive { .. } | What::Scope(_))
         });
         for step in &mut steps {
             (step.sent, step.again) = (Sent::Late(0), None);
             if !group.is_multiple_of(4) {
                 livelier(&mut step.what);
+            }
+            // Times of connections would not move with the history.
+            if let What::Opened { opened_ms, .. } | What::Closed { opened_ms, .. } = &mut step.what {
+                *opened_ms = None;
             }
         }
         let history = History::wide(&steps, &self.rules, Gap::Ms(SILENCE_MS));
@@ -199,14 +203,19 @@ fn encode(body: &EventBody, at: i64) -> Vec<u8> {
         EventBody::Scope(_) => unreachable!("there are none"),
     };
     let event = match event {
-        DeviceEvent::SessionOpened { instance, session } => {
+        DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms } => {
             let (instance, session) = (instance.to_string(), session.to_string());
-            let event = Some(vpn::Event::SessionOpened(v1::SessionOpened { instance, session }));
+            let opened_at = opened_at.and_then(|opened_at| time(opened_at.0));
+            let lease = interval(*lease_ms);
+            let opened = v1::SessionOpened { instance, session, opened_at, lease };
+            let event = Some(vpn::Event::SessionOpened(opened));
             return v1::VpnEvent { occurred_at, event }.encode_to_vec();
         }
-        DeviceEvent::SessionClosed { instance, session } => {
+        DeviceEvent::SessionClosed { instance, session, opened_at } => {
             let (instance, session) = (instance.to_string(), session.to_string());
-            let event = Some(vpn::Event::SessionClosed(v1::SessionClosed { instance, session }));
+            let opened_at = opened_at.and_then(|opened_at| time(opened_at.0));
+            let closed = v1::SessionClosed { instance, session, opened_at };
+            let event = Some(vpn::Event::SessionClosed(closed));
             return v1::VpnEvent { occurred_at, event }.encode_to_vec();
         }
         DeviceEvent::Registered { fleet, organization, preregistered } => {

@@ -25,6 +25,9 @@ pub struct Fact {
     pub at: i64,
     /// The time of its record.
     pub believed: i64,
+    /// When it was sent, for leases: the time of its record, or of its source's;
+    /// not of one that was a dead letter (J4).
+    pub sent: Option<i64>,
     pub body: EventBody,
 }
 
@@ -40,10 +43,49 @@ pub struct Oracle {
 pub struct OpenSession {
     pub instance: Arc<str>,
     pub session: Arc<str>,
+    /// Its latest opening.
     pub opened_at: i64,
     /// Neither a loss nor a restart of its instance has ended it.
     pub may_count: bool,
+    /// The first that ends, of its own lease and its instance's.
     pub lease_end: Option<i64>,
+}
+
+/// What was said of a session (J4), each in the order of the log.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// Opened or closed, by openings and by closes that name none.
+    state: Option<Two>,
+    /// The latest opening: its own time, and since when the connection is.
+    opening: Option<(i64, i64)>,
+    /// The greatest opening that a close names, and the time of such a close.
+    ended: Option<(i64, i64)>,
+    /// The opening that counts latest: when, its own time, its lease.
+    lease: Option<(i64, (i64, Option<u32>))>,
+}
+
+impl Said {
+    /// When it was closed, if it is.
+    fn closed(&self) -> Option<i64> {
+        let plain = self.state.filter(|state| !state.value).map(|state| state.at);
+        let named = self.ended.filter(|(until, _)| {
+            self.opening.is_none_or(|(_, connected)| connected <= *until)
+        });
+        plain.max(named.map(|(_, at)| at))
+    }
+
+    fn lease_end(&self) -> Option<i64> {
+        let (counted, (_, lease_ms)) = self.lease?;
+        lease_ms.map(|lease_ms| counted + i64::from(lease_ms))
+    }
+}
+
+/// Of announcements and openings, the one that counts latest; one that says what
+/// is held is a duplicate (J4).
+fn counts<T: PartialEq>(held: &mut Option<(i64, T)>, counted: i64, said: T) {
+    if held.as_ref().is_none_or(|(_, held)| *held != said) {
+        latest(held, counted, said);
+    }
 }
 
 /// What a device was told of intervals, in the order of the log: its settings, and
@@ -250,9 +292,7 @@ impl Oracle {
         let mut row = Row { deleted: deleted.map(|(at, _)| at), ..Row::default() };
         row.registered = existence.filter(|held| held.value).map(|held| held.at);
         let mut told = Told::default();
-        let mut opened: BTreeMap<(Arc<str>, Arc<str>), i64> = BTreeMap::new();
-        // Open or closed (J4).
-        let mut sessions: BTreeMap<(Arc<str>, Arc<str>), Option<Two>> = BTreeMap::new();
+        let mut sessions: BTreeMap<(Arc<str>, Arc<str>), Said> = BTreeMap::new();
         // What is not later than the deletion does not exist, but what the lifecycle
         // says later in its log.
         let exists = |(place, fact): &(usize, &Fact)| {
@@ -268,16 +308,25 @@ impl Oracle {
                     latest(&mut row.heartbeat, at, (*poll_interval_ms, *going_away));
                 }
                 EventBody::Device { event, .. } => match event {
-                    DeviceEvent::SessionOpened { instance, session } => {
-                        later(&mut row.last_opening, at);
-                        let name = (instance.clone(), session.clone());
-                        let held = opened.entry(name.clone()).or_insert(at);
-                        *held = (*held).max(at);
-                        see(sessions.entry(name).or_default(), at, true);
+                    DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms } => {
+                        let connected = opened_at.map_or(at, |opened_at| opened_at.0.min(at));
+                        // One from before the deletion is contact right after it.
+                        let contact = deleted.map_or(connected, |(d, _)| connected.max(d + 1));
+                        later(&mut row.last_opening, contact);
+                        let said = sessions.entry((instance.clone(), session.clone())).or_default();
+                        see(&mut said.state, at, true);
+                        latest(&mut said.opening, at, connected);
+                        let counted = lease_ms.map_or(at, |_| self.counted(fact));
+                        counts(&mut said.lease, counted, (at, *lease_ms));
                     }
-                    DeviceEvent::SessionClosed { instance, session } => {
-                        let name = (instance.clone(), session.clone());
-                        see(sessions.entry(name).or_default(), at, false);
+                    DeviceEvent::SessionClosed { instance, session, opened_at } => {
+                        let said = sessions.entry((instance.clone(), session.clone())).or_default();
+                        match opened_at {
+                            None => see(&mut said.state, at, false),
+                            Some(opened_at) => {
+                                said.ended = said.ended.max(Some((opened_at.0.min(at), at)));
+                            }
+                        }
                     }
                     DeviceEvent::Registered { fleet, organization, preregistered } => {
                         see(&mut row.preregistered, at, *preregistered);
@@ -329,9 +378,8 @@ impl Oracle {
                 EventBody::Scope(_) => {}
             }
         }
-        let closed = sessions.into_iter().filter_map(|(name, held)| Some((name, held?)));
-        row.closed =
-            closed.filter(|(_, held)| !held.value).map(|(name, held)| (name, held.at)).collect();
+        let closed = sessions.iter().filter_map(|(name, said)| Some((name.clone(), said.closed()?)));
+        row.closed = closed.collect();
         // Where it belonged before nobody remembers, so that nothing was the
         // doing of a scope that the device only came to later (J9).
         // Nor when a session was closed, where it was closed again.
@@ -351,13 +399,15 @@ impl Oracle {
         }
         let vpn_enabled = settings.iter().flatten().find_map(|(_, value)| value.vpn_enabled);
         row.vpn_disabled = !vpn_enabled.unwrap_or(self.rules.vpn_enabled_by_default);
-        for ((instance, session), opened_at) in opened {
+        for ((instance, session), said) in sessions {
+            let Some((opened_at, _)) = said.opening else { continue };
             if row.closed.contains_key(&(instance.clone(), session.clone())) {
                 continue;
             }
             let (lost, started, lease_end) = self.instance(&instance, until);
             let may_count = lost.is_none_or(|lost| opened_at > lost)
                 && started.is_none_or(|started| opened_at >= started);
+            let lease_end = [lease_end, said.lease_end()].into_iter().flatten().min();
             row.sessions.push(OpenSession { instance, session, opened_at, may_count, lease_end });
         }
         row
@@ -498,13 +548,20 @@ impl Oracle {
                         Some(started_at.0) == announced && started_at.0 <= fact.believed
                     });
                     if of_start {
-                        latest(&mut lease, at, *lease_ms);
+                        counts(&mut lease, self.counted(fact), (at, *lease_ms));
                     }
                 }
                 _ => {}
             }
         }
-        (lost, start, lease.map(|(at, lease_ms)| at + i64::from(lease_ms)))
+        (lost, start, lease.map(|(counted, (_, lease_ms))| counted + i64::from(lease_ms)))
+    }
+
+    /// From when on a lease runs that this event tells of (J4).
+    fn counted(&self, fact: &Fact) -> i64 {
+        let sent = fact.sent.map_or(fact.at, |sent| sent - self.rules.slack_ms);
+        let late = fact.at < sent && sent <= fact.at + self.rules.max_lease_delay_ms;
+        if late { sent } else { fact.at }
     }
 
     /// When the row's last heartbeat times out, and when it expires.
@@ -696,12 +753,19 @@ impl Oracle {
                 }
                 EventBody::Device { device: whose, event } if whose == device => {
                     instants.insert((at, cause_of(event)));
+                    if let DeviceEvent::SessionOpened { opened_at, lease_ms, .. } = event {
+                        let connected = opened_at.map(|opened_at| opened_at.0.min(at));
+                        instants.extend(connected.map(|at| (at, Cause::VpnOpened)));
+                        let end = lease_ms.map(|ms| self.counted(fact) + i64::from(ms));
+                        instants.extend(end.map(|end| (end, Cause::VpnLeaseExpired)));
+                    }
                 }
                 EventBody::Heartbeat { .. } | EventBody::Device { .. } => {}
                 EventBody::Scope(event) => match event {
                     ScopeEvent::InstanceAlive { started_at, lease_ms, .. } => {
                         instants.insert((at, Cause::VpnInstanceAlive));
-                        instants.insert((at + i64::from(*lease_ms), Cause::VpnLeaseExpired));
+                        let end = self.counted(fact) + i64::from(*lease_ms);
+                        instants.insert((end, Cause::VpnLeaseExpired));
                         instants.extend(started_at.map(|start| (start.0, Cause::VpnInstanceLost)));
                     }
                     ScopeEvent::InstanceLost { .. } => {
