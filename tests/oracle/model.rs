@@ -270,7 +270,9 @@ impl Oracle {
     pub fn row_as_of(&self, device: &DeviceId, until: i64) -> Row {
         let mine = |fact: &&Fact| match &fact.body {
             EventBody::Heartbeat { device: whose, .. }
-            | EventBody::Device { device: whose, .. } => whose == device && fact.at <= until,
+            | EventBody::Device { device: whose, .. } => {
+                whose == device && (fact.at <= until || self.dated(fact) <= until)
+            }
             EventBody::Scope(_) => false,
         };
         // J5: the greatest deletion is the floor; registered and deleted are one
@@ -457,6 +459,40 @@ impl Oracle {
         let of_fleet = fleet.and_then(|(_, name)| self.fleet_settings(&name, moment));
         let set = [settings, of_fleet];
         set.iter().flatten().find_map(|(_, value)| value.poll_interval_ms).map(i64::from)
+    }
+
+    /// By what time an event dates a change. That of an opening is since when its
+    /// connection is, where nothing that is known of the session is later (J4).
+    pub fn dated(&self, fact: &Fact) -> i64 {
+        let EventBody::Device { device, event } = &fact.body else { return fact.at };
+        let DeviceEvent::SessionOpened { instance, session, opened_at: Some(opened_at), .. } =
+            event
+        else {
+            return fact.at;
+        };
+        let connected = opened_at.0;
+        if connected >= fact.at {
+            return fact.at;
+        }
+        let since = |at: i64| connected < at && at <= fact.at;
+        let (lost, started, lease_end) = self.instance(instance, fact.at);
+        let mut ends = [lost, started, lease_end].into_iter().flatten();
+        let own = self.facts.iter().filter(|other| !std::ptr::eq(*other, fact));
+        let mut said = own.filter(|other| match &other.body {
+            EventBody::Device { device: whose, event } if whose == device => match event {
+                DeviceEvent::SessionOpened { instance: of, session: name, lease_ms, .. } => {
+                    let end = lease_ms.map(|ms| self.counted(other) + i64::from(ms));
+                    (of, name) == (instance, session)
+                        && (since(other.at) || other.at <= connected && end.is_some_and(since))
+                }
+                DeviceEvent::SessionClosed { instance: of, session: name, .. } => {
+                    (of, name) == (instance, session) && since(other.at)
+                }
+                _ => false,
+            },
+            _ => false,
+        });
+        if ends.any(since) || said.next().is_some() { fact.at } else { connected }
     }
 
     fn scope_facts(&self, until: i64) -> impl Iterator<Item = (i64, &Fact, &ScopeEvent)> {

@@ -109,11 +109,12 @@ pub fn sequences(
             );
         }
         let fact = record.fact();
-        let late = fact.at < record.written;
+        let dated = oracle.dated(&fact);
+        let late = dated < record.written;
         let trigger = match &fact.body {
             EventBody::Heartbeat { going_away: true, .. } => (fact.at, Cause::HeartbeatEnded),
             EventBody::Heartbeat { .. } => (fact.at, Cause::Heartbeat),
-            EventBody::Device { event, .. } => (fact.at, cause_of(event)),
+            EventBody::Device { event, .. } => (dated, cause_of(event)),
             EventBody::Scope(event) => match event {
                 // A restart ends sessions when it was, not when it was told.
                 ScopeEvent::InstanceAlive { instance, started_at, .. } => {
