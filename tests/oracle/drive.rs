@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device_status::shard::{
-    Cause, DeviceEvent, DeviceId, EventBody, HeartbeatState, Input, Now, Progress, Shard, Start, Status,
-    StatusChange, Timestamp, ViewBody,
+    Cause, DeviceEvent, DeviceId, EventBody, HeartbeatState, Input, Now, Progress, Shard, Start,
+    Status, StatusChange, Timestamp, ViewBody,
 };
 use device_status::wire::changelog;
 use proptest::prelude::*;

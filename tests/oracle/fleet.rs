@@ -63,16 +63,15 @@ impl Fleet {
 
     /// A few devices, whose histories leave each other alone.
     fn add(&mut self, group: usize, mut steps: Vec<Step>, end: i64) {
-        steps.retain(|step| {
-            !matches!(step.what, What::Alive { .. } | What::Scope(_))
-        });
+        steps.retain(|step| !matches!(step.what, What::Alive { .. } | What::Scope(_)));
         for step in &mut steps {
             (step.sent, step.again) = (Sent::Late(0), None);
             if !group.is_multiple_of(4) {
                 livelier(&mut step.what);
             }
             // Times of connections would not move with the history.
-            if let What::Opened { opened_ms, .. } | What::Closed { opened_ms, .. } = &mut step.what {
+            if let What::Opened { opened_ms, .. } | What::Closed { opened_ms, .. } = &mut step.what
+            {
                 *opened_ms = None;
             }
         }

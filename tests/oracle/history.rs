@@ -344,22 +344,24 @@ pub fn rules() -> impl Strategy<Value = Rules> {
         prop::bool::weighted(0.8),
         prop_oneof![3 => Just(15 * MINUTE_MS), 1 => Just(0)],
     )
-        .prop_map(|(tolerance, minimum_ms, grace_ms, default, slack_ms, replay_window_ms, vpn, delay)| {
-            Rules {
-                vpn_enabled_by_default: vpn,
-                max_lease_delay_ms: delay,
-                tolerance,
-                minimum_ms,
-                grace_ms,
-                default_poll_interval_ms: default,
-                slack_ms,
-                replay_window_ms,
-                tombstone_retention_ms: FOREVER_MS,
-                // Where time passes, an input is soon given up.
-                max_input_idle_ms: 500,
-                ..Rules::default()
-            }
-        })
+        .prop_map(
+            |(tolerance, minimum_ms, grace_ms, default, slack_ms, replay_window_ms, vpn, delay)| {
+                Rules {
+                    vpn_enabled_by_default: vpn,
+                    max_lease_delay_ms: delay,
+                    tolerance,
+                    minimum_ms,
+                    grace_ms,
+                    default_poll_interval_ms: default,
+                    slack_ms,
+                    replay_window_ms,
+                    tombstone_retention_ms: FOREVER_MS,
+                    // Where time passes, an input is soon given up.
+                    max_input_idle_ms: 500,
+                    ..Rules::default()
+                }
+            },
+        )
 }
 
 fn event(step: &Step, at: i64) -> (Input, EventBody) {

@@ -68,9 +68,9 @@ impl Said {
     /// When it was closed, if it is.
     fn closed(&self) -> Option<i64> {
         let plain = self.state.filter(|state| !state.value).map(|state| state.at);
-        let named = self.ended.filter(|(until, _)| {
-            self.opening.is_none_or(|(_, connected)| connected <= *until)
-        });
+        let named = self
+            .ended
+            .filter(|(until, _)| self.opening.is_none_or(|(_, connected)| connected <= *until));
         plain.max(named.map(|(_, at)| at))
     }
 
@@ -380,7 +380,8 @@ impl Oracle {
                 EventBody::Scope(_) => {}
             }
         }
-        let closed = sessions.iter().filter_map(|(name, said)| Some((name.clone(), said.closed()?)));
+        let closed =
+            sessions.iter().filter_map(|(name, said)| Some((name.clone(), said.closed()?)));
         row.closed = closed.collect();
         // Where it belonged before nobody remembers, so that nothing was the
         // doing of a scope that the device only came to later (J9).
@@ -420,8 +421,12 @@ impl Oracle {
     fn told_interval(&self, told: &Told, at: i64, until: i64) -> i64 {
         let default_ms = self.rules.default_poll_interval_ms;
         let slack_ms = self.rules.slack_ms;
-        let mut moments: BTreeSet<i64> =
-            told.settings.iter().map(|(at, _)| *at).chain(told.fleets.iter().map(|f| f.0)).collect();
+        let mut moments: BTreeSet<i64> = told
+            .settings
+            .iter()
+            .map(|(at, _)| *at)
+            .chain(told.fleets.iter().map(|f| f.0))
+            .collect();
         moments.extend(self.scope_facts(until).filter_map(|(at, _, event)| {
             matches!(event, ScopeEvent::FleetSettingsChanged { .. }).then_some(at)
         }));
@@ -871,10 +876,9 @@ fn two_values(fact: &Fact, device: &DeviceId) -> Vec<(String, bool)> {
 fn is_lifecycle(body: &EventBody) -> bool {
     match body {
         EventBody::Heartbeat { .. } | EventBody::Scope(_) => false,
-        EventBody::Device { event, .. } => !matches!(
-            event,
-            DeviceEvent::SessionOpened { .. } | DeviceEvent::SessionClosed { .. }
-        ),
+        EventBody::Device { event, .. } => {
+            !matches!(event, DeviceEvent::SessionOpened { .. } | DeviceEvent::SessionClosed { .. })
+        }
     }
 }
 
