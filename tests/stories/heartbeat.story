@@ -160,22 +160,157 @@
 10:22:30 * wait                 | online vpn-only
 10:22:40 a settings interval=1h | online full links=10:22:40 cause=settings-changed
 
-== A shorter interval set while the deadline runs
+== A shorter interval set while the deadline runs counts from the next poll on
 10:00    a settings interval=1h
 10:00    a heartbeat
 10:05    a settings interval=10m | online heartbeat-only changes=0
-10:15:14.999 * wait              | online heartbeat-only
-10:15:15 * wait                  | offline none since=10:15:15 cause=heartbeat-expired
+10:15:15 * wait                  | online heartbeat-only changes=0
+11:00    a heartbeat             | online heartbeat-only changes=0
+11:15:15 * wait                  | offline none since=11:15:15 cause=heartbeat-expired
 
-== A setting changes the status from the setting on, not from before
+== Nobody is offline by an interval that it has not heard of
 10:00 a registered f
 10:00 a settings interval=2h
 10:00 a heartbeat            | online heartbeat-only
-11:00 a settings interval=10m | offline none since=11:00 cause=settings-changed
-11:10 a settings interval=2h | online heartbeat-only since=11:10 cause=settings-changed
-# The same from the fleet.
-11:20 a settings             | offline none since=11:20
-11:30 * fleet-settings f interval=3h | online heartbeat-only since=11:30 cause=settings-changed
+11:00 a settings interval=10m | online heartbeat-only changes=0
+11:01 * restart              | online heartbeat-only changes=0
+11:10 a settings             | online heartbeat-only changes=0
+11:20 * fleet-settings f interval=10m | online heartbeat-only changes=0
+13:00:14 * wait              | online heartbeat-only
+13:00:15 * wait              | offline none since=13:00:15 cause=heartbeat-expired
+
+== Nobody is online again by an interval that it has not heard of
+10:00 a registered f
+10:00 a settings interval=10m
+10:00 a heartbeat            | online heartbeat-only
+10:30 * wait                 | offline none since=10:15:15
+10:31 a settings interval=1d | offline none changes=0
+10:32 * fleet-settings f interval=1d | offline none changes=0
+10:33 * restart              | offline none changes=0
+10:34 a heartbeat            | online heartbeat-only since=10:34
+
+== Nor where nothing was set before: it had expired by the default
+10:00 a registered f
+10:00 a heartbeat            | online heartbeat-only
+10:30 * wait                 | offline none since=10:22:45
+10:31 a settings interval=1d | offline none changes=0
+10:32 * restart              | offline none changes=0
+
+== A fleet is shortened from a day to a quarter of an hour
+10:00    * fleet-settings f interval=1d
+10:00    a registered f
+10:00    b registered f
+10:00    a heartbeat
+20:00    b heartbeat
+21:00    * fleet-settings f interval=15m | a: online heartbeat-only changes=0 ; b: online heartbeat-only changes=0
+1d+09:00 a heartbeat
+1d+09:22:45 * wait | a: offline none since=1d+09:22:45 ; b: online heartbeat-only
+2d+08:00:15 * wait | b: offline none since=2d+08:00:15
+
+== A fleet is lengthened from a quarter of an hour to a day
+10:00    * fleet-settings f interval=15m
+10:00    a registered f
+10:00    a heartbeat
+10:05    * fleet-settings f interval=1d
+10:22:45 * wait                       | offline none since=10:22:45
+10:30    a heartbeat                  | online heartbeat-only
+2d+10:00 * wait                       | offline none since=1d+22:30:15
+
+== Shortened, and the setting is told before, after and with a poll that is told late
+09:00    a settings interval=1h
+10:00    a heartbeat                    | online heartbeat-only
+10:30    a settings interval=10m
+# A poll from before the shortening.
+10:40    a heartbeat at=10:20           | online heartbeat-only changes=0 last=10:20
+10:50    * restart                      | online heartbeat-only changes=0
+11:50:14 * wait                         | online heartbeat-only
+11:50:15 * wait                         | offline none since=11:50:15
+# And one from after it.
+12:00    a heartbeat at=11:55           | online heartbeat-only since=11:55
+12:10:15 * wait                         | offline none since=12:10:15
+
+== The setting of the time is told after the poll
+09:00    a settings interval=10m
+10:00    a heartbeat
+10:05    a settings interval=1h at=09:30 | online heartbeat-only changes=0
+10:06    * restart                      | online heartbeat-only changes=0
+11:30:15 * wait                         | offline none since=11:30:15
+
+== The setting of the time is told after the poll, and after a later setting
+09:00    a settings interval=10m
+10:00    a heartbeat
+10:01    a settings interval=2h
+10:05    a settings interval=1h at=09:30 | online heartbeat-only changes=0
+10:06    * restart                      | online heartbeat-only changes=0
+11:30:15 * wait                         | offline none since=11:30:15
+
+== A fleet's setting of the time is told after the poll, and after a later one
+09:00    a registered f
+09:00    * fleet-settings f interval=10m
+10:00    a heartbeat
+10:01    * fleet-settings f interval=2h
+10:05    * fleet-settings f interval=1h at=09:30 | online heartbeat-only changes=0
+10:06    * restart                      | online heartbeat-only changes=0
+11:30:15 * wait                         | offline none since=11:30:15
+
+== Within the slack of a poll the longer interval counts
+08:59    * restart slack=2s
+09:00    a settings interval=1h
+10:00    a heartbeat
+10:00:01 a settings interval=10m
+10:30    * wait                         | online heartbeat-only changes=0
+11:30:17 * wait                         | offline none since=11:30:15
+# And where it is lengthened.
+12:00:00 a heartbeat
+12:00:01 a settings interval=1h
+12:20    * wait                         | online heartbeat-only
+13:30:17 * wait                         | offline none since=13:30:15
+# Outside it the one that held.
+14:00    a heartbeat
+14:00:03 a settings interval=10m
+14:20    * wait                         | online heartbeat-only
+15:00    a heartbeat
+15:15:17 * wait                         | offline none since=15:15:15
+
+== A device enrolled just now: it had polled before anything was set
+10:00    a heartbeat                    | online heartbeat-only
+10:00:30 * fleet-settings f interval=1d
+10:01    a registered f                 | online heartbeat-only
+10:02    * restart                      | online heartbeat-only changes=0
+1d+10:00 * wait                         | online heartbeat-only changes=0
+1d+22:00:15 * wait                      | offline none since=1d+22:00:15
+
+== Enrolled just now into a fleet with a shorter interval: the default counts
+10:00    * fleet-settings f interval=10m
+10:00    a heartbeat
+10:01    a registered f
+10:15:15 * wait                         | online heartbeat-only
+10:22:45 * wait                         | offline none since=10:22:45
+
+== The default is changed over a restart, and counts where nothing was set
+10:00    a heartbeat
+10:00    b settings interval=1h
+10:00    b heartbeat
+10:10    * restart default=40m          | a: online heartbeat-only changes=0 ; b: online heartbeat-only changes=0
+11:00:15 * wait | a: offline none since=11:00:15 ; b: online heartbeat-only
+11:30:15 * wait | b: offline none since=11:30:15
+
+== Device before fleet before default, each taken away
+10:00    a registered f
+10:00    * fleet-settings f interval=2h
+10:00    a settings interval=1h
+10:00    a heartbeat
+10:10    a settings                     | online heartbeat-only changes=0
+10:20    * fleet-settings f             | online heartbeat-only changes=0
+11:00    a heartbeat                    | online heartbeat-only changes=0
+11:22:45 * wait                         | offline none since=11:22:45
+
+== The longest interval, a year and a day
+10:00         a heartbeat interval=366d | online heartbeat-only
+40d+10:00     * restart                 | online heartbeat-only changes=0
+549d+09:59    * wait                    | online heartbeat-only changes=0 heartbeat=online
+549d+10:00    * wait                    | online heartbeat-only heartbeat=timeout
+549d+10:00:15 * wait                    | offline none since=549d+10:00:15
 
 == A fleet's interval shortened and lengthened while deadlines run
 10:00    a registered f
@@ -184,8 +319,9 @@
 10:00    b heartbeat
 10:01    * fleet-settings f interval=10m
 10:01    * fleet-settings g interval=1h
-10:15:15 * wait | a: offline none since=10:15:15 cause=heartbeat-expired ; b: online heartbeat-only
-10:22:45 * wait | b: online heartbeat-only changes=0
+# Nothing was set when they polled: the longer of the default and of what came first.
+10:15:15 * wait | a: online heartbeat-only ; b: online heartbeat-only
+10:22:45 * wait | a: offline none since=10:22:45 cause=heartbeat-expired ; b: online heartbeat-only changes=0
 11:30:15 * wait | b: offline none since=11:30:15
 
 == A device's own setting shields it from its fleet's
@@ -202,8 +338,9 @@
 10:00    a settings interval=10m
 10:00    a heartbeat
 10:10    a settings vpn=on               | online heartbeat-only changes=0
-10:15:15 * wait                          | online heartbeat-only changes=0
-11:30:15 * wait                          | offline none since=11:30:15
+10:14    a heartbeat                     | online heartbeat-only changes=0
+10:29:15 * wait                          | online heartbeat-only changes=0
+11:44:15 * wait                          | offline none since=11:44:15
 
 == A setting that is older than the one in force changes nothing
 10:00    a settings interval=1h at=09:30
@@ -211,14 +348,14 @@
 10:01    a settings interval=10m at=09:00
 10:15:15 * wait                          | online heartbeat-only changes=0
 
-== Of two settings of the same instant the greater holds, in whichever order they come
+== Of two settings in one batch the later in the log holds
 10:00    a settings interval=1h
 10:00    a settings interval=10m
 10:00    b settings interval=10m
 10:00    b settings interval=1h
 10:00    a heartbeat
 10:00    b heartbeat
-10:15:15 * wait | a: online heartbeat-only ; b: online heartbeat-only
+10:15:15 * wait | a: offline none since=10:15:15 ; b: online heartbeat-only
 
 == An older heartbeat after a newer one says nothing
 10:10    a heartbeat interval=15m          | online heartbeat-only since=10:10
@@ -229,13 +366,14 @@
 10:00    a heartbeat interval=15m
 10:30    a heartbeat interval=3h at=09:59  | offline none since=10:22:45 emits=offline/none
 
-== Of two heartbeats at the same instant the longer interval counts
+== Of two heartbeats of the same instant the later in the log counts
 10:00    a heartbeat interval=15m
 10:00    a heartbeat interval=1h
 10:00    b heartbeat interval=1h
 10:00    b heartbeat interval=15m
-10:22:45 * wait | a: online heartbeat-only ; b: online heartbeat-only
-11:30:15 * wait | a: offline none since=11:30:15 ; b: offline none since=11:30:15
+10:22:45 * wait | a: online heartbeat-only ; b: offline none since=10:22:45
+10:23    * restart | a: online heartbeat-only changes=0 ; b: offline none changes=0
+11:30:15 * wait | a: offline none since=11:30:15
 
 == A heartbeat that is read twice counts once
 10:00    a heartbeat interval=15m at=10:00
@@ -274,10 +412,16 @@
 10:30    * wait                            | offline none since=10:22:45
 10:31    a settings interval=1h at=10:20   | online heartbeat-only since=10:22:45 cause=settings-changed
 
-== A shorter interval told late: the deadline had passed by then
+== A shorter interval told late, from after the poll: it counts from the next one on
 10:00    a settings interval=1h
 10:00    a heartbeat
-11:00    a settings interval=10m at=10:05  | offline none since=10:15:15 cause=heartbeat-expired
+11:00    a settings interval=10m at=10:05  | online heartbeat-only changes=0
+11:30:15 * wait                            | offline none since=11:30:15
+
+== A shorter interval told late, from before the poll: the deadline had passed by then
+09:00    a settings interval=1h
+10:00    a heartbeat
+11:00    a settings interval=10m at=09:55  | offline none since=10:15:15 cause=heartbeat-expired
 
 == A heartbeat told late, the VPN up: over by then, or still counting
 10:00 a vpn-opened v1 s1
@@ -289,3 +433,52 @@
 10:00 a heartbeat interval=10m
 10:30 a heartbeat interval=10m          | online heartbeat-only since=10:30 emits=offline/none,online/heartbeat-only
 10:31 a heartbeat interval=1h at=10:10  | online heartbeat-only since=10:30 changes=0
+
+== Switched off: the device says that it goes down
+10:00    a heartbeat interval=15m | online heartbeat-only
+10:05    a heartbeat going-away   | offline none since=10:05 links=10:05 heartbeat=offline cause=heartbeat-ended last=10:05
+10:06    * restart                | offline none changes=0
+10:22:45 * wait                   | offline none changes=0
+10:30    a heartbeat interval=15m | online heartbeat-only since=10:30
+
+== Switched off while the VPN is still up
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat interval=15m | online full
+10:05    a heartbeat going-away   | online vpn-only since=10:00 links=10:05 cause=heartbeat-ended
+10:06    a vpn-closed v1 s1       | offline none since=10:06
+
+== The last words of a device are told late
+10:00    a heartbeat interval=15m
+10:10    a heartbeat interval=15m | online heartbeat-only
+# It had polled since: they were those of the run before.
+10:11    a heartbeat going-away at=10:05 | online heartbeat-only changes=0
+10:20    a heartbeat going-away at=10:12 | offline none since=10:12 cause=heartbeat-ended
+10:21    a heartbeat interval=15m at=10:11 | offline none changes=0
+
+== Told when it had been missed already
+10:00    a heartbeat interval=15m
+10:30    a heartbeat going-away at=10:05 | offline none since=10:22:45 emits=offline/none last=10:05
+
+== A poll and the last words in one batch: the later in the log
+10:00    a heartbeat interval=15m
+10:05    a heartbeat interval=15m
+10:05    a heartbeat going-away   | offline none since=10:05
+10:06    b heartbeat going-away
+10:06    b heartbeat interval=15m | b: online heartbeat-only since=10:06
+10:07    * restart                | a: offline none changes=0 ; b: online heartbeat-only changes=0
+
+== Last words are contact
+10:00    a preregistered f        | inactive none
+10:05    a heartbeat going-away   | offline none since=10:05 cause=heartbeat-ended
+10:06    b deactivated
+10:07    b heartbeat going-away   | b: offline none since=10:07
+
+== Last words in the millisecond in which the last heartbeat expires
+10:00    a heartbeat
+10:22:45 a heartbeat going-away   | offline none since=10:22:45 emits=offline/none cause=heartbeat-expired
+
+== Last words during an update end what shows
+10:00    a heartbeat interval=15m
+10:01    a update-started r1      | updating heartbeat-only
+10:05    a heartbeat going-away   | offline none since=10:05
+10:10    a heartbeat interval=15m | updating heartbeat-only since=10:10
