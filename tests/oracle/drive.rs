@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device_status::shard::{
-    Cause, DeviceId, EventBody, HeartbeatState, Input, Now, Progress, Shard, Start, Status,
-    StatusChange, Timestamp, ViewBody,
+    Cause, DeviceEvent, DeviceId, EventBody, HeartbeatState, Input, Now, Progress, Shard, Start,
+    Status, StatusChange, Timestamp, ViewBody,
 };
 use device_status::wire::changelog;
 use proptest::prelude::*;
@@ -252,14 +252,30 @@ impl<'a> Driver<'a> {
         }
         let watermark = progress.watermarks[Input::Heartbeats.index()];
         for record in &self.history.records {
-            let EventBody::Heartbeat { device, poll_interval_ms } = &record.event.body else {
+            let EventBody::Heartbeat { device, poll_interval_ms, going_away } = &record.event.body
+            else {
                 continue;
             };
             if record.offset < self.committed.positions[Input::Heartbeats.index()]
                 && record.written >= progress.replay_from.0
             {
                 let at = record.fact().at.min(watermark.map_or(i64::MAX, |at| at.0));
-                shard.replay_heartbeat(device, Timestamp(at), *poll_interval_ms);
+                shard.replay_heartbeat(device, Timestamp(at), *poll_interval_ms, *going_away);
+            }
+        }
+        let watermark = progress.watermarks[Input::VpnSessions.index()];
+        for record in &self.history.records {
+            let EventBody::Device { device, event: opening @ DeviceEvent::SessionOpened { .. } } =
+                &record.event.body
+            else {
+                continue;
+            };
+            if record.offset < self.committed.positions[Input::VpnSessions.index()]
+                && record.written >= progress.replay_from.0
+            {
+                let mark = watermark.map_or(i64::MAX, |at| at.0);
+                let (at, sent) = (record.fact().at.min(mark), record.written.min(mark));
+                shard.replay_opening(device, Timestamp(at), Some(Timestamp(sent)), opening);
             }
         }
         self.epoch += 1;
@@ -412,7 +428,18 @@ impl<'a> Driver<'a> {
                 assert_eq!(view.fleet.as_deref().unwrap_or_default(), &*fleet);
                 assert_eq!(view.last_heartbeat.map(|at| at.0), row.heartbeat.map(|held| held.0));
                 assert_eq!(view.heartbeat, oracle.heartbeat_state(&row, judged));
-                assert_eq!(view.progress, Oracle::progress(&row));
+                assert_eq!(view.progress, Oracle::progress(&row, shown));
+                let update = &row.update;
+                assert_eq!(
+                    view.release.as_deref().unwrap_or_default(),
+                    update.started.as_ref().map_or("", |(_, release)| &**release)
+                );
+                assert_eq!(view.update_phase, update.phase());
+                assert_eq!(view.update_outcome, update.outcome().and_then(|(outcome, _)| outcome));
+                assert_eq!(
+                    view.update_since.map(|at| at.0),
+                    update.outcome().map(|(_, since)| since)
+                );
                 let vpn = [clock, judged].map(|at| Oracle::vpn_up(&row, at));
                 assert!(vpn.contains(&view.vpn_connected), "{view:?}");
             }

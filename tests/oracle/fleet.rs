@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use device_status::shard::{DeviceEvent, DeviceId, EventBody, FrozenReason, Input, Rules};
+use device_status::shard::{
+    DeviceEvent, DeviceId, EventBody, FrozenReason, Input, Rules, UpdateOutcome, UpdatePhase,
+};
 use device_status::wire::proto::v1::{self, lifecycle_event as lifecycle, vpn_event as vpn};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -61,11 +63,16 @@ impl Fleet {
 
     /// A few devices, whose histories leave each other alone.
     fn add(&mut self, group: usize, mut steps: Vec<Step>, end: i64) {
-        steps.retain(|step| matches!(step.what, What::Heartbeat(_) | What::Device(_)));
+        steps.retain(|step| !matches!(step.what, What::Alive { .. } | What::Scope(_)));
         for step in &mut steps {
             (step.sent, step.again) = (Sent::Late(0), None);
             if !group.is_multiple_of(4) {
                 livelier(&mut step.what);
+            }
+            // Times of connections would not move with the history.
+            if let What::Opened { opened_ms, .. } | What::Closed { opened_ms, .. } = &mut step.what
+            {
+                *opened_ms = None;
             }
         }
         let history = History::wide(&steps, &self.rules, Gap::Ms(SILENCE_MS));
@@ -151,7 +158,9 @@ fn livelier(what: &mut What) {
     use DeviceEvent::{Deleted, Frozen, SettingsChanged};
     match what {
         What::Heartbeat(interval) => *interval = interval.filter(|ms| *ms < 1_000_000),
-        What::Device(Deleted | Frozen { .. } | SettingsChanged(_)) => *what = What::Heartbeat(None),
+        What::GoingAway | What::Device(Deleted | Frozen { .. } | SettingsChanged(_)) => {
+            *what = What::Heartbeat(None);
+        }
         _ => {}
     }
 }
@@ -171,26 +180,41 @@ fn reason(reason: FrozenReason) -> i32 {
     place.map_or(0, |place| place as i32 + 1)
 }
 
+fn outcome(outcome: Option<UpdateOutcome>) -> i32 {
+    match outcome {
+        None => 0,
+        Some(UpdateOutcome::Succeeded) => 1,
+        Some(UpdateOutcome::Failed) => 2,
+        Some(UpdateOutcome::Aborted) => 3,
+        Some(UpdateOutcome::Rejected) => 4,
+    }
+}
+
 /// An event as its producer writes it.
 fn encode(body: &EventBody, at: i64) -> Vec<u8> {
     let occurred_at = time(at);
     let event = match body {
-        EventBody::Heartbeat { poll_interval_ms, .. } => {
-            let poll_interval = interval(*poll_interval_ms);
-            return v1::Heartbeat { occurred_at, poll_interval }.encode_to_vec();
+        EventBody::Heartbeat { poll_interval_ms, going_away, .. } => {
+            let (poll_interval, going_away) = (interval(*poll_interval_ms), *going_away);
+            return v1::Heartbeat { occurred_at, poll_interval, going_away }.encode_to_vec();
         }
         EventBody::Device { event, .. } => event,
         EventBody::Scope(_) => unreachable!("there are none"),
     };
     let event = match event {
-        DeviceEvent::SessionOpened { instance, session } => {
+        DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms } => {
             let (instance, session) = (instance.to_string(), session.to_string());
-            let event = Some(vpn::Event::SessionOpened(v1::SessionOpened { instance, session }));
+            let opened_at = opened_at.and_then(|opened_at| time(opened_at.0));
+            let lease = interval(*lease_ms);
+            let opened = v1::SessionOpened { instance, session, opened_at, lease };
+            let event = Some(vpn::Event::SessionOpened(opened));
             return v1::VpnEvent { occurred_at, event }.encode_to_vec();
         }
-        DeviceEvent::SessionClosed { instance, session } => {
+        DeviceEvent::SessionClosed { instance, session, opened_at } => {
             let (instance, session) = (instance.to_string(), session.to_string());
-            let event = Some(vpn::Event::SessionClosed(v1::SessionClosed { instance, session }));
+            let opened_at = opened_at.and_then(|opened_at| time(opened_at.0));
+            let closed = v1::SessionClosed { instance, session, opened_at };
+            let event = Some(vpn::Event::SessionClosed(closed));
             return v1::VpnEvent { occurred_at, event }.encode_to_vec();
         }
         DeviceEvent::Registered { fleet, organization, preregistered } => {
@@ -218,17 +242,29 @@ fn encode(body: &EventBody, at: i64) -> Vec<u8> {
             let percent = u32::from(*percent);
             lifecycle::Event::ConfigurationProgressed(v1::ConfigurationProgressed { percent })
         }
-        DeviceEvent::ConfigurationFinished => {
-            lifecycle::Event::ConfigurationFinished(v1::ConfigurationFinished {})
+        DeviceEvent::ConfigurationFinished { outcome: how } => {
+            let outcome = outcome(*how);
+            lifecycle::Event::ConfigurationFinished(v1::ConfigurationFinished { outcome })
         }
         DeviceEvent::UpdateStarted { release } => {
             lifecycle::Event::UpdateStarted(v1::UpdateStarted { release: release.to_string() })
         }
-        DeviceEvent::UpdateProgressed { percent } => {
-            let percent = u32::from(*percent);
-            lifecycle::Event::UpdateProgressed(v1::UpdateProgressed { percent })
+        DeviceEvent::UpdateProgressed { percent, phase, release } => {
+            lifecycle::Event::UpdateProgressed(v1::UpdateProgressed {
+                percent: u32::from(*percent),
+                phase: match phase {
+                    None => 0,
+                    Some(UpdatePhase::Downloading) => 1,
+                    Some(UpdatePhase::Downloaded) => 2,
+                    Some(UpdatePhase::Applying) => 3,
+                },
+                release: Some(release.to_string()),
+            })
         }
-        DeviceEvent::UpdateFinished => lifecycle::Event::UpdateFinished(v1::UpdateFinished {}),
+        DeviceEvent::UpdateFinished { release, outcome: how } => {
+            let (release, outcome) = (Some(release.to_string()), outcome(*how));
+            lifecycle::Event::UpdateFinished(v1::UpdateFinished { release, outcome })
+        }
         DeviceEvent::SettingsChanged(settings) => {
             lifecycle::Event::SettingsChanged(v1::SettingsChanged {
                 poll_interval: interval(settings.poll_interval_ms),

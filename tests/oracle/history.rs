@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use device_status::shard::{
     Content, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, Queued, Rules,
-    ScopeEvent, Settings, Timestamp,
+    ScopeEvent, Settings, Timestamp, UpdateOutcome, UpdatePhase,
 };
 use proptest::prelude::*;
 
@@ -38,7 +38,21 @@ pub fn devices() -> impl Iterator<Item = DeviceId> {
 #[derive(Clone, Debug)]
 pub enum What {
     Heartbeat(Option<u32>),
+    GoingAway,
     Device(DeviceEvent),
+    /// The connection is since `opened_ms` before or after the event.
+    Opened {
+        instance: Arc<str>,
+        session: Arc<str>,
+        opened_ms: Option<i64>,
+        lease_ms: Option<u32>,
+    },
+    /// It names an opening at `opened_ms` before or after the event.
+    Closed {
+        instance: Arc<str>,
+        session: Arc<str>,
+        opened_ms: Option<i64>,
+    },
     /// `started_ms` before or after the event.
     Alive {
         instance: Arc<str>,
@@ -105,6 +119,8 @@ impl Record {
             offset: self.offset,
             timestamp: Timestamp(self.written),
             stamped_by_broker: true,
+            source_timestamp: None,
+            replayed: false,
             content: Content::Event(self.event.clone()),
         }
     }
@@ -112,7 +128,8 @@ impl Record {
     /// J1.
     pub fn fact(&self) -> Fact {
         let at = self.event.occurred_at.map_or(self.written, |at| at.0.min(self.written));
-        Fact { at, believed: self.written, body: self.event.body.clone() }
+        let (believed, sent) = (self.written, Some(self.written));
+        Fact { at, believed, sent, body: self.event.body.clone() }
     }
 }
 
@@ -140,8 +157,8 @@ fn interval() -> impl Strategy<Value = Option<u32>> {
         3 => Just(None),
         1 => Just(Some(1_000)),
         3 => Just(Some(900_000)),
-        2 => Just(Some(907_000)),
-        1 => Just(Some(3_603_000)),
+        2 => Just(Some(907_001)),
+        1 => Just(Some(3_600_003)),
         1 => Just(Some(86_400_000)),
     ]
 }
@@ -155,8 +172,47 @@ fn reason() -> impl Strategy<Value = FrozenReason> {
     (0..2_usize).prop_map(|index| FrozenReason::ALL[index * 2])
 }
 
+fn opened() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(0)),
+        1 => (-40 * MINUTE_MS..MINUTE_MS).prop_map(Some),
+    ]
+}
+
+fn session_lease() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(60_000)),
+        1 => Just(Some(900_001)),
+        1 => Just(Some(7_200_000)),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Option<UpdateOutcome>> {
+    prop::option::of(prop_oneof![
+        Just(UpdateOutcome::Succeeded),
+        Just(UpdateOutcome::Failed),
+        Just(UpdateOutcome::Aborted),
+        Just(UpdateOutcome::Rejected),
+    ])
+}
+
+fn phase() -> impl Strategy<Value = Option<UpdatePhase>> {
+    prop::option::of(prop_oneof![
+        Just(UpdatePhase::Downloading),
+        Just(UpdatePhase::Downloaded),
+        Just(UpdatePhase::Applying),
+    ])
+}
+
+/// The empty name is none; there are as many as are remembered.
+fn release() -> impl Strategy<Value = Arc<str>> {
+    prop_oneof![1 => name("r", 2), 1 => Just(Arc::from(""))]
+}
+
 fn what() -> impl Strategy<Value = What> {
-    let session = || (name("v", 2), name("s", 3));
+    let session = || (name("v", 2), prop_oneof![4 => name("s", 3), 1 => Just(Arc::from(""))]);
     let one = |event| What::Device(event);
     let started = prop_oneof![
         2 => Just(None),
@@ -180,8 +236,12 @@ fn what() -> impl Strategy<Value = What> {
     let percent = || 0..=100_u8;
     prop_oneof![
         24 => interval().prop_map(What::Heartbeat),
-        12 => session().prop_map(move |(instance, session)| one(DeviceEvent::SessionOpened { instance, session })),
-        8 => session().prop_map(move |(instance, session)| one(DeviceEvent::SessionClosed { instance, session })),
+        2 => Just(What::GoingAway),
+        16 => (session(), opened(), session_lease()).prop_map(|((instance, session), opened_ms, lease_ms)| {
+            What::Opened { instance, session, opened_ms, lease_ms }
+        }),
+        8 => (session(), opened())
+            .prop_map(|((instance, session), opened_ms)| What::Closed { instance, session, opened_ms }),
         6 => (name("v", 2), started, lease)
             .prop_map(|(instance, started_ms, lease_ms)| What::Alive { instance, started_ms, lease_ms }),
         2 => name("v", 2).prop_map(|instance| What::Scope(ScopeEvent::InstanceLost { instance })),
@@ -193,10 +253,13 @@ fn what() -> impl Strategy<Value = What> {
         6 => device_frozen.prop_map(one),
         3 => Just(one(DeviceEvent::ConfigurationStarted)),
         1 => percent().prop_map(move |percent| one(DeviceEvent::ConfigurationProgressed { percent })),
-        2 => Just(one(DeviceEvent::ConfigurationFinished)),
+        2 => outcome().prop_map(move |outcome| one(DeviceEvent::ConfigurationFinished { outcome })),
         3 => name("r", 2).prop_map(move |release| one(DeviceEvent::UpdateStarted { release })),
-        1 => percent().prop_map(move |percent| one(DeviceEvent::UpdateProgressed { percent })),
-        2 => Just(one(DeviceEvent::UpdateFinished)),
+        1 => (percent(), phase(), release()).prop_map(move |(percent, phase, release)| {
+            one(DeviceEvent::UpdateProgressed { percent, phase, release })
+        }),
+        2 => (release(), outcome())
+            .prop_map(move |(release, outcome)| one(DeviceEvent::UpdateFinished { release, outcome })),
         4 => settings().prop_map(move |settings| one(DeviceEvent::SettingsChanged(settings))),
         5 => Just(one(DeviceEvent::Deleted)),
         3 => (scope_name("f"), settings())
@@ -278,21 +341,27 @@ pub fn rules() -> impl Strategy<Value = Rules> {
         prop_oneof![2 => Just(900_000), 1 => Just(700_001)],
         prop_oneof![2 => Just(2_000), 2 => Just(0), 1 => Just(500)],
         prop_oneof![3 => Just(30 * MINUTE_MS), 1 => Just(5 * MINUTE_MS)],
+        prop::bool::weighted(0.8),
+        prop_oneof![3 => Just(15 * MINUTE_MS), 1 => Just(0)],
     )
-        .prop_map(|(tolerance, minimum_ms, grace_ms, default, slack_ms, replay_window_ms)| {
-            Rules {
-                tolerance,
-                minimum_ms,
-                grace_ms,
-                default_poll_interval_ms: default,
-                slack_ms,
-                replay_window_ms,
-                tombstone_retention_ms: FOREVER_MS,
-                // Where time passes, an input is soon given up.
-                max_input_idle_ms: 500,
-                ..Rules::default()
-            }
-        })
+        .prop_map(
+            |(tolerance, minimum_ms, grace_ms, default, slack_ms, replay_window_ms, vpn, delay)| {
+                Rules {
+                    vpn_enabled_by_default: vpn,
+                    max_lease_delay_ms: delay,
+                    tolerance,
+                    minimum_ms,
+                    grace_ms,
+                    default_poll_interval_ms: default,
+                    slack_ms,
+                    replay_window_ms,
+                    tombstone_retention_ms: FOREVER_MS,
+                    // Where time passes, an input is soon given up.
+                    max_input_idle_ms: 500,
+                    ..Rules::default()
+                }
+            },
+        )
 }
 
 fn event(step: &Step, at: i64) -> (Input, EventBody) {
@@ -300,7 +369,12 @@ fn event(step: &Step, at: i64) -> (Input, EventBody) {
     match &step.what {
         What::Heartbeat(poll_interval_ms) => {
             let poll_interval_ms = *poll_interval_ms;
-            (Input::Heartbeats, EventBody::Heartbeat { device, poll_interval_ms })
+            let going_away = false;
+            (Input::Heartbeats, EventBody::Heartbeat { device, poll_interval_ms, going_away })
+        }
+        What::GoingAway => {
+            let body = EventBody::Heartbeat { device, poll_interval_ms: None, going_away: true };
+            (Input::Heartbeats, body)
         }
         What::Device(event) => {
             let input = match event {
@@ -310,6 +384,23 @@ fn event(step: &Step, at: i64) -> (Input, EventBody) {
                 _ => Input::Lifecycle,
             };
             (input, EventBody::Device { device, event: event.clone() })
+        }
+        What::Opened { instance, session, opened_ms, lease_ms } => {
+            let event = DeviceEvent::SessionOpened {
+                instance: instance.clone(),
+                session: session.clone(),
+                opened_at: opened_ms.map(|opened_ms| Timestamp(at + opened_ms)),
+                lease_ms: *lease_ms,
+            };
+            (Input::VpnSessions, EventBody::Device { device, event })
+        }
+        What::Closed { instance, session, opened_ms } => {
+            let event = DeviceEvent::SessionClosed {
+                instance: instance.clone(),
+                session: session.clone(),
+                opened_at: opened_ms.map(|opened_ms| Timestamp(at + opened_ms)),
+            };
+            (Input::VpnSessions, EventBody::Device { device, event })
         }
         What::Alive { instance, started_ms, lease_ms } => {
             let event = ScopeEvent::InstanceAlive {
@@ -387,7 +478,8 @@ impl History {
                 Sent::Unsaid => (None, now),
             };
             let event = Event { occurred_at: occurred_at.map(Timestamp), body };
-            oracle.facts.push(Fact { at: now, believed: at, body: event.body.clone() });
+            let body = event.body.clone();
+            oracle.facts.push(Fact { at: now, believed: at, sent: Some(at), body });
             written.push((at, input, event.clone()));
             written.extend(step.again.map(|again_ms| (at + again_ms, input, event)));
         }
@@ -443,6 +535,7 @@ impl History {
                 oracle.facts.push(Fact {
                     at: if said { happened.min(at) } else { at },
                     believed: at,
+                    sent: Some(at),
                     body: event.body.clone(),
                 });
                 let close = all_deadlines(&oracle)

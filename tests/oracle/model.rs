@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use device_status::shard::{
     Cause, Connectivity, DeviceEvent, DeviceId, EventBody, FrozenReason, HeartbeatState, Rules,
-    ScopeEvent, Settings, Status,
+    ScopeEvent, Settings, Status, UpdateOutcome, UpdatePhase,
 };
 
 pub type Shown = Option<(Status, Connectivity)>;
@@ -25,6 +25,9 @@ pub struct Fact {
     pub at: i64,
     /// The time of its record.
     pub believed: i64,
+    /// When it was sent, for leases: the time of its record, or of its source's;
+    /// not of one that was a dead letter (J4).
+    pub sent: Option<i64>,
     pub body: EventBody,
 }
 
@@ -35,37 +38,53 @@ pub struct Oracle {
     pub facts: Vec<Fact>,
 }
 
-/// A session that was opened and never closed.
+/// A session that is open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenSession {
     pub instance: Arc<str>,
     pub session: Arc<str>,
+    /// Its latest opening.
     pub opened_at: i64,
     /// Neither a loss nor a restart of its instance has ended it.
     pub may_count: bool,
+    /// The first that ends, of its own lease and its instance's.
     pub lease_end: Option<i64>,
 }
 
-/// What was started, how far it is, and when it was finished (J2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    pub started: Option<(i64, Arc<str>)>,
-    pub finished: Option<i64>,
-    pub percent: Option<(i64, u8)>,
+/// What was said of a session (J4), each in the order of the log.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// Opened or closed, by openings and by closes that name none.
+    state: Option<Two>,
+    /// The latest opening: its own time, and since when the connection is.
+    opening: Option<(i64, i64)>,
+    /// The greatest opening that a close names, and the time of such a close.
+    ended: Option<(i64, i64)>,
+    /// The opening that counts latest: when, its own time, its lease.
+    lease: Option<(i64, (i64, Option<u32>))>,
 }
 
-impl Progress {
-    fn in_progress(&self) -> bool {
-        match (&self.started, self.finished) {
-            (Some((started, _)), Some(finished)) => *started > finished,
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
+impl Said {
+    /// When it was closed, if it is.
+    fn closed(&self) -> Option<i64> {
+        let plain = self.state.filter(|state| !state.value).map(|state| state.at);
+        let named = self
+            .ended
+            .filter(|(until, _)| self.opening.is_none_or(|(_, connected)| connected <= *until));
+        plain.max(named.map(|(_, at)| at))
     }
 
-    fn shown(&self) -> Option<u8> {
-        let (started, _) = self.started.as_ref()?;
-        self.percent.filter(|(at, _)| at >= started).map(|(_, percent)| percent)
+    fn lease_end(&self) -> Option<i64> {
+        let (counted, (_, lease_ms)) = self.lease?;
+        lease_ms.map(|lease_ms| counted + i64::from(lease_ms))
+    }
+}
+
+/// Of announcements and openings, the one that counts latest; one that says what
+/// is held is a duplicate (J4).
+fn counts<T: PartialEq>(held: &mut Option<(i64, T)>, counted: i64, said: T) {
+    if held.as_ref().is_none_or(|(_, held)| *held != said) {
+        latest(held, counted, said);
     }
 }
 
@@ -77,23 +96,102 @@ struct Told {
     fleets: Vec<(i64, Arc<str>)>,
 }
 
+/// Something that is started, goes on, and is finished (J2, J12): what was said of
+/// it, each in the order of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last start, with its release.
+    pub started: Option<(i64, Arc<str>)>,
+    /// Starts, `true`, and finishes, with the releases that they name.
+    ends: Vec<(i64, Arc<str>, bool)>,
+    outcomes: Vec<(i64, Arc<str>, Option<UpdateOutcome>)>,
+    percents: Vec<(i64, Arc<str>, u8)>,
+    phases: Vec<(i64, Arc<str>, UpdatePhase)>,
+}
+
+impl Progress {
+    fn start(&mut self, at: i64, release: Arc<str>) {
+        latest(&mut self.started, at, release.clone());
+        self.ends.push((at, release, true));
+    }
+
+    fn finish(&mut self, at: i64, release: Arc<str>, outcome: Option<UpdateOutcome>) {
+        self.ends.push((at, release.clone(), false));
+        self.outcomes.push((at, release, outcome));
+    }
+
+    /// Whether what names a release, or none, is about what was started last.
+    fn concerns(&self, release: &str) -> bool {
+        let started = self.started.as_ref();
+        started.is_some_and(|(_, started)| release.is_empty() || *release == **started)
+    }
+
+    /// Started or finished; a start says so of its own release only.
+    fn state(&self) -> Option<Two> {
+        let (_, started) = self.started.as_ref()?;
+        let mut state = None;
+        for (at, release, value) in &self.ends {
+            if if *value { release == started } else { self.concerns(release) } {
+                see(&mut state, *at, *value);
+            }
+        }
+        state
+    }
+
+    pub fn in_progress(&self) -> bool {
+        self.state().is_some_and(|state| state.value)
+    }
+
+    /// The latest that is not older than the start.
+    fn last<T: Clone>(&self, said: &[(i64, Arc<str>, T)]) -> Option<(i64, T)> {
+        let (started, _) = self.started.as_ref()?;
+        let mut held = None;
+        for (at, release, value) in said {
+            if at >= started && self.concerns(release) {
+                latest(&mut held, *at, value.clone());
+            }
+        }
+        held
+    }
+
+    fn shown(&self) -> Option<u8> {
+        self.last(&self.percents).map(|(_, percent)| percent)
+    }
+
+    /// The phase, while it is in progress.
+    pub fn phase(&self) -> Option<UpdatePhase> {
+        self.last(&self.phases).filter(|_| self.in_progress()).map(|(_, phase)| phase)
+    }
+
+    /// How it ended, once it did, and since when it is as it is.
+    pub fn outcome(&self) -> Option<(Option<UpdateOutcome>, i64)> {
+        let (started, _) = self.started.as_ref()?;
+        if self.in_progress() {
+            return Some((None, *started));
+        }
+        self.last(&self.outcomes).map(|(at, outcome)| (outcome, at))
+    }
+}
+
 /// All that there is to know of a device, at some instant.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     pub deleted: Option<i64>,
     pub registered: Option<i64>,
     pub provisioned: Option<i64>,
+    /// Activated or deactivated.
+    pub active: Option<Two>,
     pub activated: Option<i64>,
-    pub deactivated: Option<i64>,
-    pub preregistered: Option<(i64, bool)>,
+    pub preregistered: Option<Two>,
     pub membership: Option<(i64, Membership)>,
     pub settings: Option<(i64, Settings)>,
     pub fleet_settings: Option<(i64, Settings)>,
-    pub heartbeat: Option<(i64, Option<u32>)>,
+    /// The interval it carried, and whether it said that its device goes down.
+    pub heartbeat: Option<(i64, (Option<u32>, bool))>,
     pub last_opening: Option<i64>,
     pub sessions: Vec<OpenSession>,
     pub closed: BTreeMap<(Arc<str>, Arc<str>), i64>,
-    pub frozen: BTreeMap<FrozenReason, (i64, bool)>,
+    pub frozen: BTreeMap<FrozenReason, Option<Two>>,
     pub scope_frozen: bool,
     pub configuration: Progress,
     pub update: Progress,
@@ -101,30 +199,54 @@ pub struct Row {
     pub vpn_disabled: bool,
 }
 
+/// A register of two values (J2): of one instant, a value that was not yet seen
+/// wins. What it is told must be told in the order of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Two {
+    pub at: i64,
+    pub value: bool,
+    both_seen: bool,
+}
+
+fn see(register: &mut Option<Two>, at: i64, value: bool) {
+    match register {
+        Some(held) if at < held.at => {}
+        Some(held) if at == held.at => {
+            if held.value != value && !held.both_seen {
+                (held.value, held.both_seen) = (value, true);
+            }
+        }
+        _ => *register = Some(Two { at, value, both_seen: false }),
+    }
+}
+
+fn later(register: &mut Option<i64>, at: i64) {
+    *register = (*register).max(Some(at));
+}
+
+/// Names, settings, percentages, heartbeats: of one instant, the later in the log
+/// wins (J2).
 fn latest<T>(register: &mut Option<(i64, T)>, at: i64, value: T) {
     if register.as_ref().is_none_or(|(held, _)| *held <= at) {
         *register = Some((at, value));
     }
 }
 
-fn later<T: Ord>(register: &mut Option<T>, value: T) {
-    if register.as_ref().is_none_or(|held| *held < value) {
-        *register = Some(value);
-    }
-}
-
 fn later_frozen(
-    registers: &mut BTreeMap<FrozenReason, (i64, bool)>,
+    registers: &mut BTreeMap<FrozenReason, Option<Two>>,
     at: i64,
     reason: Option<FrozenReason>,
     frozen: bool,
 ) {
     for each in FrozenReason::ALL {
         if reason.is_none_or(|reason| reason == each) {
-            let held = registers.entry(each).or_insert((at, frozen));
-            *held = (*held).max((at, frozen));
+            see(registers.entry(each).or_default(), at, frozen);
         }
     }
+}
+
+fn any_frozen(registers: &BTreeMap<FrozenReason, Option<Two>>) -> bool {
+    registers.values().flatten().any(|held| held.value)
 }
 
 impl Oracle {
@@ -148,53 +270,81 @@ impl Oracle {
     pub fn row_as_of(&self, device: &DeviceId, until: i64) -> Row {
         let mine = |fact: &&Fact| match &fact.body {
             EventBody::Heartbeat { device: whose, .. }
-            | EventBody::Device { device: whose, .. } => whose == device && fact.at <= until,
+            | EventBody::Device { device: whose, .. } => {
+                whose == device && (fact.at <= until || self.dated(fact) <= until)
+            }
             EventBody::Scope(_) => false,
         };
-        let deleted = self
-            .facts
-            .iter()
-            .filter(mine)
-            .filter(|fact| {
-                matches!(&fact.body, EventBody::Device { event: DeviceEvent::Deleted, .. })
-            })
-            .map(|fact| fact.at)
-            .max();
-        let mut row = Row { deleted, ..Row::default() };
+        // J5: the greatest deletion is the floor; registered and deleted are one
+        // register.
+        let mut existence = None;
+        let mut deleted: Option<(i64, usize)> = None;
+        for (place, fact) in self.facts.iter().enumerate().filter(|(_, fact)| mine(fact)) {
+            match &fact.body {
+                EventBody::Device { event: DeviceEvent::Deleted, .. } => {
+                    see(&mut existence, fact.at, false);
+                    latest(&mut deleted, fact.at, place);
+                }
+                EventBody::Device { event: DeviceEvent::Registered { .. }, .. } => {
+                    see(&mut existence, fact.at, true);
+                }
+                _ => {}
+            }
+        }
+        let mut row = Row { deleted: deleted.map(|(at, _)| at), ..Row::default() };
+        row.registered = existence.filter(|held| held.value).map(|held| held.at);
         let mut told = Told::default();
-        let mut opened: BTreeMap<(Arc<str>, Arc<str>), i64> = BTreeMap::new();
-        // J5: what is not later than the deletion does not exist.
-        let exists = |fact: &&Fact| deleted.is_none_or(|deleted| fact.at > deleted);
-        for fact in self.facts.iter().filter(mine).filter(exists) {
+        let mut sessions: BTreeMap<(Arc<str>, Arc<str>), Said> = BTreeMap::new();
+        // What is not later than the deletion does not exist, but what the lifecycle
+        // says later in its log.
+        let exists = |(place, fact): &(usize, &Fact)| {
+            deleted.is_none_or(|(at, last)| {
+                fact.at > at || fact.at == at && is_lifecycle(&fact.body) && *place > last
+            })
+        };
+        let mine = self.facts.iter().enumerate().filter(|(_, fact)| mine(fact));
+        for (_, fact) in mine.filter(exists) {
             let at = fact.at;
             match &fact.body {
-                EventBody::Heartbeat { poll_interval_ms, .. } => {
-                    later(&mut row.heartbeat, (at, *poll_interval_ms));
+                EventBody::Heartbeat { poll_interval_ms, going_away, .. } => {
+                    latest(&mut row.heartbeat, at, (*poll_interval_ms, *going_away));
                 }
                 EventBody::Device { event, .. } => match event {
-                    DeviceEvent::SessionOpened { instance, session } => {
-                        later(&mut row.last_opening, at);
-                        let held = opened.entry((instance.clone(), session.clone())).or_insert(at);
-                        *held = (*held).max(at);
+                    DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms } => {
+                        let connected = opened_at.map_or(at, |opened_at| opened_at.0.min(at));
+                        // One from before the deletion is contact right after it.
+                        let contact = deleted.map_or(connected, |(d, _)| connected.max(d + 1));
+                        later(&mut row.last_opening, contact);
+                        let said = sessions.entry((instance.clone(), session.clone())).or_default();
+                        see(&mut said.state, at, true);
+                        latest(&mut said.opening, at, connected);
+                        let counted = lease_ms.map_or(at, |_| self.counted(fact));
+                        counts(&mut said.lease, counted, (at, *lease_ms));
                     }
-                    DeviceEvent::SessionClosed { instance, session } => {
-                        let held =
-                            row.closed.entry((instance.clone(), session.clone())).or_insert(at);
-                        *held = (*held).max(at);
+                    DeviceEvent::SessionClosed { instance, session, opened_at } => {
+                        let said = sessions.entry((instance.clone(), session.clone())).or_default();
+                        match opened_at {
+                            None => see(&mut said.state, at, false),
+                            Some(opened_at) => {
+                                said.ended = said.ended.max(Some((opened_at.0.min(at), at)));
+                            }
+                        }
                     }
                     DeviceEvent::Registered { fleet, organization, preregistered } => {
+                        see(&mut row.preregistered, at, *preregistered);
+                        latest(&mut row.membership, at, (fleet.clone(), organization.clone()));
                         told.fleets.push((at, fleet.clone()));
-                        later(&mut row.registered, at);
-                        later(&mut row.preregistered, (at, *preregistered));
-                        later(&mut row.membership, (at, (fleet.clone(), organization.clone())));
                     }
                     DeviceEvent::Moved { fleet, organization } => {
+                        latest(&mut row.membership, at, (fleet.clone(), organization.clone()));
                         told.fleets.push((at, fleet.clone()));
-                        later(&mut row.membership, (at, (fleet.clone(), organization.clone())));
                     }
                     DeviceEvent::Provisioned => later(&mut row.provisioned, at),
-                    DeviceEvent::Activated => later(&mut row.activated, at),
-                    DeviceEvent::Deactivated => later(&mut row.deactivated, at),
+                    DeviceEvent::Activated => {
+                        later(&mut row.activated, at);
+                        see(&mut row.active, at, true);
+                    }
+                    DeviceEvent::Deactivated => see(&mut row.active, at, false),
                     DeviceEvent::Frozen { reason } => {
                         later_frozen(&mut row.frozen, at, Some(*reason), true);
                     }
@@ -202,21 +352,25 @@ impl Oracle {
                         later_frozen(&mut row.frozen, at, *reason, false);
                     }
                     DeviceEvent::ConfigurationStarted => {
-                        later(&mut row.configuration.started, (at, "".into()));
+                        row.configuration.start(at, "".into());
                     }
                     DeviceEvent::ConfigurationProgressed { percent } => {
-                        later(&mut row.configuration.percent, (at, *percent));
+                        row.configuration.percents.push((at, "".into(), *percent));
                     }
-                    DeviceEvent::ConfigurationFinished => {
-                        later(&mut row.configuration.finished, at);
+                    DeviceEvent::ConfigurationFinished { outcome } => {
+                        row.configuration.finish(at, "".into(), *outcome);
                     }
                     DeviceEvent::UpdateStarted { release } => {
-                        later(&mut row.update.started, (at, release.clone()));
+                        row.update.start(at, release.clone());
                     }
-                    DeviceEvent::UpdateProgressed { percent } => {
-                        later(&mut row.update.percent, (at, *percent));
+                    DeviceEvent::UpdateProgressed { percent, phase, release } => {
+                        row.update.percents.push((at, release.clone(), *percent));
+                        let phase = phase.map(|phase| (at, release.clone(), phase));
+                        row.update.phases.extend(phase);
                     }
-                    DeviceEvent::UpdateFinished => later(&mut row.update.finished, at),
+                    DeviceEvent::UpdateFinished { release, outcome } => {
+                        row.update.finish(at, release.clone(), *outcome);
+                    }
                     DeviceEvent::SettingsChanged(settings) => {
                         latest(&mut row.settings, at, *settings);
                         told.settings.push((at, *settings));
@@ -226,42 +380,40 @@ impl Oracle {
                 EventBody::Scope(_) => {}
             }
         }
+        let closed =
+            sessions.iter().filter_map(|(name, said)| Some((name.clone(), said.closed()?)));
+        row.closed = closed.collect();
         // Where it belonged before nobody remembers, so that nothing was the
         // doing of a scope that the device only came to later (J9).
         // Nor when a session was closed, where it was closed again.
         if until < i64::MAX {
-            row.closed = self.row(device).closed;
-            row.closed.retain(|_, at| *at <= until);
-            row.membership = self.row(device).membership.filter(|(at, _)| *at <= until);
+            let now = self.row(device);
+            row.closed.retain(|name, _| now.closed.get(name).is_none_or(|at| *at <= until));
+            row.membership = now.membership.filter(|(at, _)| *at <= until);
         }
         let (fleet, organization) =
             row.membership.as_ref().map(|(_, names)| names.clone()).unwrap_or_default();
         row.fleet_settings = self.fleet_settings(&fleet, until);
         row.scope_frozen = self.scope_is_frozen(&fleet, &organization, until);
         let settings = [row.settings, row.fleet_settings];
-        if let Some((at, carried)) = row.heartbeat {
+        if let Some((at, (carried, _))) = row.heartbeat {
             row.interval_ms =
                 carried.map_or_else(|| self.told_interval(&told, at, until), i64::from);
         }
-        row.vpn_disabled =
-            settings.iter().flatten().find_map(|(_, value)| value.vpn_enabled) == Some(false);
-        for ((instance, session), opened_at) in opened {
+        let vpn_enabled = settings.iter().flatten().find_map(|(_, value)| value.vpn_enabled);
+        row.vpn_disabled = !vpn_enabled.unwrap_or(self.rules.vpn_enabled_by_default);
+        for ((instance, session), said) in sessions {
+            let Some((opened_at, _)) = said.opening else { continue };
             if row.closed.contains_key(&(instance.clone(), session.clone())) {
                 continue;
             }
             let (lost, started, lease_end) = self.instance(&instance, until);
             let may_count = lost.is_none_or(|lost| opened_at > lost)
                 && started.is_none_or(|started| opened_at >= started);
+            let lease_end = [lease_end, said.lease_end()].into_iter().flatten().min();
             row.sessions.push(OpenSession { instance, session, opened_at, may_count, lease_end });
         }
         row
-    }
-
-    fn scope_facts(&self, until: i64) -> impl Iterator<Item = (i64, &Fact, &ScopeEvent)> {
-        self.facts.iter().filter(move |fact| fact.at <= until).filter_map(|fact| match &fact.body {
-            EventBody::Scope(event) => Some((fact.at, fact, event)),
-            _ => None,
-        })
     }
 
     /// The interval that a device had been told when it polled at `at` (J3), by what
@@ -314,17 +466,60 @@ impl Oracle {
         set.iter().flatten().find_map(|(_, value)| value.poll_interval_ms).map(i64::from)
     }
 
+    /// By what time an event dates a change. That of an opening is since when its
+    /// connection is, where nothing that is known of the session is later (J4).
+    pub fn dated(&self, fact: &Fact) -> i64 {
+        let EventBody::Device { device, event } = &fact.body else { return fact.at };
+        let DeviceEvent::SessionOpened { instance, session, opened_at: Some(opened_at), .. } =
+            event
+        else {
+            return fact.at;
+        };
+        let connected = opened_at.0;
+        if connected >= fact.at {
+            return fact.at;
+        }
+        let since = |at: i64| connected < at && at <= fact.at;
+        let (lost, started, lease_end) = self.instance(instance, fact.at);
+        let mut ends = [lost, started, lease_end].into_iter().flatten();
+        let own = self.facts.iter().filter(|other| !std::ptr::eq(*other, fact));
+        let mut said = own.filter(|other| match &other.body {
+            EventBody::Device { device: whose, event } if whose == device => match event {
+                DeviceEvent::SessionOpened { instance: of, session: name, lease_ms, .. } => {
+                    let end = lease_ms.map(|ms| self.counted(other) + i64::from(ms));
+                    (of, name) == (instance, session)
+                        && (since(other.at) || other.at <= connected && end.is_some_and(since))
+                }
+                DeviceEvent::SessionClosed { instance: of, session: name, .. } => {
+                    (of, name) == (instance, session) && since(other.at)
+                }
+                _ => false,
+            },
+            _ => false,
+        });
+        if ends.any(since) || said.next().is_some() { fact.at } else { connected }
+    }
+
+    fn scope_facts(&self, until: i64) -> impl Iterator<Item = (i64, &Fact, &ScopeEvent)> {
+        self.facts.iter().filter(move |fact| fact.at <= until).filter_map(|fact| match &fact.body {
+            EventBody::Scope(event) => Some((fact.at, fact, event)),
+            _ => None,
+        })
+    }
+
     pub fn fleet_settings(&self, name: &str, until: i64) -> Option<(i64, Settings)> {
-        self.scope_facts(until)
-            .filter_map(|(at, _, event)| match event {
+        let mut held = None;
+        for (at, _, event) in self.scope_facts(until) {
+            match event {
                 ScopeEvent::FleetSettingsChanged { fleet, settings }
                     if **fleet == *name && !name.is_empty() =>
                 {
-                    Some((at, *settings))
+                    latest(&mut held, at, *settings);
                 }
-                _ => None,
-            })
-            .max()
+                _ => {}
+            }
+        }
+        held
     }
 
     fn scope_is_frozen(&self, of_fleet: &str, of_organization: &str, until: i64) -> bool {
@@ -351,10 +546,8 @@ impl Oracle {
                 _ => {}
             }
         }
-        let any = |registers: &BTreeMap<FrozenReason, (i64, bool)>| {
-            registers.values().any(|(_, frozen)| *frozen)
-        };
-        !of_fleet.is_empty() && any(&fleets) || !of_organization.is_empty() && any(&organizations)
+        !of_fleet.is_empty() && any_frozen(&fleets)
+            || !of_organization.is_empty() && any_frozen(&organizations)
     }
 
     /// When an instance was lost, when it started, when its lease ends (J4). A
@@ -386,32 +579,45 @@ impl Oracle {
                 _ => {}
             }
         }
-        let lease = self
-            .scope_facts(until)
-            .filter_map(|(at, fact, event)| match event {
+        let mut lease = None;
+        for (at, fact, event) in self.scope_facts(until) {
+            match event {
                 ScopeEvent::InstanceAlive { instance, started_at, lease_ms }
                     if **instance == *name =>
                 {
                     let of_start = started_at.is_none_or(|started_at| {
                         Some(started_at.0) == announced && started_at.0 <= fact.believed
                     });
-                    of_start.then_some((at, *lease_ms))
+                    if of_start {
+                        counts(&mut lease, self.counted(fact), (at, *lease_ms));
+                    }
                 }
-                _ => None,
-            })
-            .max();
-        (lost, start, lease.map(|(at, lease_ms)| at + i64::from(lease_ms)))
+                _ => {}
+            }
+        }
+        (lost, start, lease.map(|(counted, (_, lease_ms))| counted + i64::from(lease_ms)))
+    }
+
+    /// From when on a lease runs that this event tells of (J4).
+    fn counted(&self, fact: &Fact) -> i64 {
+        let sent = fact.sent.map_or(fact.at, |sent| sent - self.rules.slack_ms);
+        let late = fact.at < sent && sent <= fact.at + self.rules.max_lease_delay_ms;
+        if late { sent } else { fact.at }
     }
 
     /// When the row's last heartbeat times out, and when it expires.
     pub fn deadlines(&self, row: &Row) -> Option<(i64, i64)> {
-        let (at, _) = row.heartbeat?;
+        let (at, (_, going_away)) = row.heartbeat?;
+        if going_away {
+            return None;
+        }
         let timeout = at + self.online_ms(row.interval_ms);
         Some((timeout, timeout + self.rules.grace_ms))
     }
 
     pub fn heartbeat_state(&self, row: &Row, at: i64) -> HeartbeatState {
         match self.deadlines(row) {
+            None if row.heartbeat.is_some() => HeartbeatState::Offline,
             None => HeartbeatState::Unknown,
             Some((timeout, _)) if at < timeout => HeartbeatState::Online,
             Some((_, expiry)) if at < expiry => HeartbeatState::Timeout,
@@ -444,13 +650,15 @@ impl Oracle {
             (false, _) => Connectivity::HeartbeatOnly,
         };
         let silent = |since: i64| contact.is_none_or(|contact| contact < since);
-        let dormant =
-            |since: i64| silent(since) && row.activated.is_none_or(|activated| activated < since);
-        let preregistered = row.preregistered.filter(|(_, value)| *value).map(|(at, _)| at);
+        // J10. What is at or before the deletion is not in the row.
+        let deactivated = row.active.filter(|held| !held.value).map(|held| held.at);
+        let preregistered = row.preregistered.is_some_and(|held| held.value)
+            && contact.is_none()
+            && row.activated.is_none();
         let polls = matches!(state, HeartbeatState::Online | HeartbeatState::Timeout);
-        let status = if row.scope_frozen || row.frozen.values().any(|(_, frozen)| *frozen) {
+        let status = if row.scope_frozen || any_frozen(&row.frozen) {
             Status::Frozen
-        } else if preregistered.is_some_and(dormant) || row.deactivated.is_some_and(dormant) {
+        } else if preregistered || deactivated.is_some_and(silent) {
             Status::Inactive
         } else if row.provisioned.is_some_and(silent) {
             Status::PostProvisioning
@@ -468,10 +676,14 @@ impl Oracle {
         Some((status, connectivity))
     }
 
-    /// Percent of what is in progress.
-    pub fn progress(row: &Row) -> Option<u8> {
-        let current = [&row.configuration, &row.update].into_iter().find(|p| p.in_progress())?;
-        current.shown()
+    /// Percent of what is in progress, if it is what the device shows (J12).
+    pub fn progress(row: &Row, shown: Shown) -> Option<u8> {
+        let current = match shown?.0 {
+            Status::Configuring => &row.configuration,
+            Status::Updating => &row.update,
+            _ => return None,
+        };
+        current.shown().filter(|_| current.in_progress())
     }
 
     /// The deadlines of a device by all that is known, with their causes.
@@ -493,25 +705,39 @@ impl Oracle {
         deadlines
     }
 
-    /// Whether some register of a device, or of any scope, held something else
-    /// before what it holds now, heartbeats apart; or may have let go of a
-    /// session that is over.
+    /// Whether some register of a device, or of any scope, held something before
+    /// that it no longer knows, heartbeats apart; or may have let go of a session
+    /// that is over. A register of two values knows both (J9).
     pub fn has_superseded(&self, device: &DeviceId) -> bool {
         let mut registers: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+        let mut of_two: BTreeMap<String, BTreeSet<(i64, bool)>> = BTreeMap::new();
+        for fact in &self.facts {
+            for (key, value) in two_values(fact, device) {
+                of_two.entry(key).or_default().insert((fact.at, value));
+            }
+        }
+        let forgets = |seen: &BTreeSet<(i64, bool)>| {
+            seen.iter().filter(|(_, value)| *value).count() > 1
+                || seen.iter().filter(|(_, value)| !*value).count() > 1
+        };
+        if of_two.values().any(forgets) {
+            return true;
+        }
         for fact in &self.facts {
             let keys = match &fact.body {
                 EventBody::Device { device: whose, event } if whose == device => match event {
-                    DeviceEvent::SessionOpened { instance, session } => {
-                        vec![format!("opened {instance} {session}")]
-                    }
-                    DeviceEvent::SessionClosed { .. } => return true,
+                    DeviceEvent::SessionOpened { .. }
+                    | DeviceEvent::SessionClosed { .. }
+                    | DeviceEvent::Frozen { .. }
+                    | DeviceEvent::Unfrozen { .. }
+                    | DeviceEvent::Activated
+                    | DeviceEvent::Deactivated
+                    | DeviceEvent::ConfigurationStarted
+                    | DeviceEvent::ConfigurationFinished { .. } => continue,
                     DeviceEvent::Registered { .. } => {
                         vec!["registered".to_owned(), "membership".to_owned()]
                     }
                     DeviceEvent::Moved { .. } => vec!["membership".to_owned()],
-                    DeviceEvent::Frozen { .. } | DeviceEvent::Unfrozen { .. } => {
-                        vec!["frozen".to_owned()]
-                    }
                     other => vec![format!("{:?}", cause_of(other))],
                 },
                 EventBody::Heartbeat { .. } | EventBody::Device { .. } => continue,
@@ -522,12 +748,10 @@ impl Oracle {
                     ScopeEvent::FleetSettingsChanged { fleet, .. } => {
                         vec![format!("settings {fleet}")]
                     }
-                    ScopeEvent::FleetFrozen { fleet, .. }
-                    | ScopeEvent::FleetUnfrozen { fleet, .. } => vec![format!("fleet {fleet}")],
-                    ScopeEvent::OrganizationFrozen { organization, .. }
-                    | ScopeEvent::OrganizationUnfrozen { organization, .. } => {
-                        vec![format!("organization {organization}")]
-                    }
+                    ScopeEvent::FleetFrozen { .. }
+                    | ScopeEvent::FleetUnfrozen { .. }
+                    | ScopeEvent::OrganizationFrozen { .. }
+                    | ScopeEvent::OrganizationUnfrozen { .. } => continue,
                 },
             };
             for key in keys {
@@ -554,7 +778,10 @@ impl Oracle {
         for fact in &self.facts {
             let at = fact.at;
             match &fact.body {
-                EventBody::Heartbeat { device: whose, poll_interval_ms } if whose == device => {
+                EventBody::Heartbeat { device: whose, going_away: true, .. } if whose == device => {
+                    instants.insert((at, Cause::HeartbeatEnded));
+                }
+                EventBody::Heartbeat { device: whose, poll_interval_ms, .. } if whose == device => {
                     instants.insert((at, Cause::Heartbeat));
                     let carried: BTreeSet<i64> =
                         poll_interval_ms.map(i64::from).into_iter().collect();
@@ -567,12 +794,19 @@ impl Oracle {
                 }
                 EventBody::Device { device: whose, event } if whose == device => {
                     instants.insert((at, cause_of(event)));
+                    if let DeviceEvent::SessionOpened { opened_at, lease_ms, .. } = event {
+                        let connected = opened_at.map(|opened_at| opened_at.0.min(at));
+                        instants.extend(connected.map(|at| (at, Cause::VpnOpened)));
+                        let end = lease_ms.map(|ms| self.counted(fact) + i64::from(ms));
+                        instants.extend(end.map(|end| (end, Cause::VpnLeaseExpired)));
+                    }
                 }
                 EventBody::Heartbeat { .. } | EventBody::Device { .. } => {}
                 EventBody::Scope(event) => match event {
                     ScopeEvent::InstanceAlive { started_at, lease_ms, .. } => {
                         instants.insert((at, Cause::VpnInstanceAlive));
-                        instants.insert((at + i64::from(*lease_ms), Cause::VpnLeaseExpired));
+                        let end = self.counted(fact) + i64::from(*lease_ms);
+                        instants.insert((end, Cause::VpnLeaseExpired));
                         instants.extend(started_at.map(|start| (start.0, Cause::VpnInstanceLost)));
                     }
                     ScopeEvent::InstanceLost { .. } => {
@@ -594,6 +828,60 @@ impl Oracle {
     }
 }
 
+/// What an event says to registers of two values: which, and what.
+fn two_values(fact: &Fact, device: &DeviceId) -> Vec<(String, bool)> {
+    let reasons = |scope: String, reason: Option<FrozenReason>, value: bool| {
+        let held = FrozenReason::ALL.into_iter();
+        held.filter(|each| reason.is_none_or(|reason| reason == *each))
+            .map(|each| (format!("{scope} {each:?}"), value))
+            .collect()
+    };
+    let one = |key: String, value: bool| vec![(key, value)];
+    match &fact.body {
+        EventBody::Device { device: whose, event } if whose == device => match event {
+            DeviceEvent::SessionOpened { instance, session, .. } => {
+                one(format!("session {instance} {session}"), true)
+            }
+            DeviceEvent::SessionClosed { instance, session, .. } => {
+                one(format!("session {instance} {session}"), false)
+            }
+            DeviceEvent::Frozen { reason } => reasons("frozen".into(), Some(*reason), true),
+            DeviceEvent::Unfrozen { reason } => reasons("frozen".into(), *reason, false),
+            DeviceEvent::Activated => one("active".into(), true),
+            DeviceEvent::Deactivated => one("active".into(), false),
+            DeviceEvent::ConfigurationStarted => one("configuration".into(), true),
+            DeviceEvent::ConfigurationFinished { .. } => one("configuration".into(), false),
+            _ => Vec::new(),
+        },
+        EventBody::Heartbeat { .. } | EventBody::Device { .. } => Vec::new(),
+        EventBody::Scope(event) => match event {
+            ScopeEvent::FleetFrozen { fleet, reason } => {
+                reasons(format!("fleet {fleet}"), Some(*reason), true)
+            }
+            ScopeEvent::FleetUnfrozen { fleet, reason } => {
+                reasons(format!("fleet {fleet}"), *reason, false)
+            }
+            ScopeEvent::OrganizationFrozen { organization, reason } => {
+                reasons(format!("organization {organization}"), Some(*reason), true)
+            }
+            ScopeEvent::OrganizationUnfrozen { organization, reason } => {
+                reasons(format!("organization {organization}"), *reason, false)
+            }
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// Whether an event of a device comes from the lifecycle input.
+fn is_lifecycle(body: &EventBody) -> bool {
+    match body {
+        EventBody::Heartbeat { .. } | EventBody::Scope(_) => false,
+        EventBody::Device { event, .. } => {
+            !matches!(event, DeviceEvent::SessionOpened { .. } | DeviceEvent::SessionClosed { .. })
+        }
+    }
+}
+
 /// The cause that an event of one device gives to a change.
 pub fn cause_of(event: &DeviceEvent) -> Cause {
     match event {
@@ -608,11 +896,11 @@ pub fn cause_of(event: &DeviceEvent) -> Cause {
         DeviceEvent::ConfigurationStarted | DeviceEvent::ConfigurationProgressed { .. } => {
             Cause::ConfigurationStarted
         }
-        DeviceEvent::ConfigurationFinished => Cause::ConfigurationFinished,
+        DeviceEvent::ConfigurationFinished { .. } => Cause::ConfigurationFinished,
         DeviceEvent::UpdateStarted { .. } | DeviceEvent::UpdateProgressed { .. } => {
             Cause::UpdateStarted
         }
-        DeviceEvent::UpdateFinished => Cause::UpdateFinished,
+        DeviceEvent::UpdateFinished { .. } => Cause::UpdateFinished,
         DeviceEvent::SettingsChanged(_) => Cause::SettingsChanged,
         DeviceEvent::Moved { .. } => Cause::Moved,
         DeviceEvent::Deleted => Cause::Deleted,

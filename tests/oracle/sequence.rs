@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use device_status::shard::{Cause, DeviceId, EventBody, ScopeEvent, StatusChange};
 
 use super::history::{History, devices};
-use super::model::{Oracle, Row, Shown, cause_of};
+use super::model::{Membership, Oracle, Row, Shown, cause_of};
 
 /// What a change must say.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,9 @@ pub struct Expected {
     pub causes: BTreeSet<Cause>,
     pub fleet: String,
     pub organization: String,
+    /// Where it was by the change before.
+    pub previous_membership: (String, String),
+    pub membership_since: i64,
     pub last_heartbeat: Option<i64>,
     pub vpn_connected: bool,
     pub progress: Option<u8>,
@@ -42,6 +45,11 @@ impl Expected {
             causes: [change.cause].into(),
             fleet: change.fleet.as_deref().unwrap_or_default().to_owned(),
             organization: change.organization.as_deref().unwrap_or_default().to_owned(),
+            previous_membership: (
+                change.previous_fleet.as_deref().unwrap_or_default().to_owned(),
+                change.previous_organization.as_deref().unwrap_or_default().to_owned(),
+            ),
+            membership_since: change.membership_since.0,
             last_heartbeat: change.last_heartbeat.map(|at| at.0),
             vpn_connected: change.vpn_connected,
             progress: change.progress,
@@ -49,9 +57,11 @@ impl Expected {
     }
 }
 
-#[derive(Default)]
 struct Told {
     shown: Shown,
+    /// Fleet and organization, as last told.
+    membership: Membership,
+    membership_since: i64,
     since: i64,
     connectivity_since: i64,
     changes: Vec<Expected>,
@@ -74,7 +84,17 @@ pub fn sequences(
     emitted: &dyn Fn(&DeviceId) -> Vec<Expected>,
 ) -> BTreeMap<DeviceId, Vec<Expected>> {
     let mut oracle = Oracle::new(&history.rules);
-    let new = |device| Told { emitted: emitted(&device), ..Told::default() };
+    let new = |device| Told {
+        shown: None,
+        membership: nowhere(),
+        membership_since: 0,
+        since: 0,
+        connectivity_since: 0,
+        changes: Vec::new(),
+        emitted: emitted(&device),
+        late: false,
+        passed: 0,
+    };
     let mut told: BTreeMap<DeviceId, Told> =
         devices().map(|device| (device.clone(), new(device))).collect();
     // What the clock comes to, when it has read everything.
@@ -84,15 +104,17 @@ pub fn sequences(
             pass_deadlines(
                 &oracle,
                 &device,
-                told.entry(device.clone()).or_default(),
+                told.get_mut(&device).expect("all devices are told of"),
                 record.written,
             );
         }
         let fact = record.fact();
-        let late = fact.at < record.written;
+        let dated = oracle.dated(&fact);
+        let late = dated < record.written;
         let trigger = match &fact.body {
+            EventBody::Heartbeat { going_away: true, .. } => (fact.at, Cause::HeartbeatEnded),
             EventBody::Heartbeat { .. } => (fact.at, Cause::Heartbeat),
-            EventBody::Device { event, .. } => (fact.at, cause_of(event)),
+            EventBody::Device { event, .. } => (dated, cause_of(event)),
             EventBody::Scope(event) => match event {
                 // A restart ends sessions when it was, not when it was told.
                 ScopeEvent::InstanceAlive { instance, started_at, .. } => {
@@ -116,16 +138,21 @@ pub fn sequences(
         };
         oracle.facts.push(fact);
         for device in devices() {
-            let told = told.entry(device.clone()).or_default();
+            let told = told.get_mut(&device).expect("all devices are told of");
             told.late = late;
             look(&oracle, &device, told, record.written, trigger);
             told.late = false;
         }
     }
     for device in devices() {
-        pass_deadlines(&oracle, &device, told.entry(device.clone()).or_default(), clock + 1);
+        let told = told.get_mut(&device).expect("all devices are told of");
+        pass_deadlines(&oracle, &device, told, clock + 1);
     }
     told.into_iter().map(|(device, told)| (device, told.changes)).collect()
+}
+
+fn nowhere() -> Membership {
+    ("".into(), "".into())
 }
 
 /// The deadlines before `until`, each at its own instant. Those that passed
@@ -143,16 +170,25 @@ fn pass_deadlines(oracle: &Oracle, device: &DeviceId, told: &mut Told, until: i6
 fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: (i64, Cause)) {
     let row = oracle.row(device);
     let current = oracle.shown(&row, now, now);
-    if current == told.shown {
+    // J8: a deletion names what it ends.
+    let membership = match (current, &row.membership) {
+        (Some(_), Some((_, names))) => names.clone(),
+        (Some(_), None) => nowhere(),
+        (None, _) => told.membership.clone(),
+    };
+    let moved = told.shown.is_some() && membership != told.membership;
+    if current == told.shown && !moved {
         return;
     }
+    let before = if told.shown.is_some() { told.membership.clone() } else { nowhere() };
+    told.membership = membership;
     let previous = told.shown;
     // What a restart ended, it ended before anybody was told.
     let told_late = trigger.1 == Cause::VpnInstanceLost && trigger.0 < now;
     let late = told.late || told_late && !Oracle::vpn_up(&row, now);
     let status = |shown: Shown| shown.map(|(status, _)| status);
     let connectivity = |shown: Shown| shown.map(|(_, connectivity)| connectivity);
-    let mut causes = BTreeSet::from([trigger.1]);
+    let mut causes = BTreeSet::from([if current == previous { Cause::Moved } else { trigger.1 }]);
     if connectivity(current) != connectivity(previous) || current.is_none() {
         let holds = |shown: Shown| connectivity(shown) == connectivity(current);
         let floor = told.connectivity_since;
@@ -170,19 +206,26 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
             told.emitted.get(told.changes.len()).filter(|_| late).map(|change| change.since);
         (told.since, causes) = date(oracle, device, told.since, now, trigger, emitted, &holds);
     }
+    // J8: in the first change of a life, since that; else since the event, never back.
+    if previous.is_none() {
+        told.membership_since = told.membership_since.max(told.since);
+    } else if moved && let Some((at, _)) = &row.membership {
+        told.membership_since = told.membership_since.max((*at).min(now));
+    }
     told.shown = current;
-    told.changes.push(expected(told, previous, current, causes, &row, now));
+    told.changes.push(expected(told, previous, before, causes, &row, now));
 }
 
 fn expected(
     told: &Told,
     previous: Shown,
-    current: Shown,
+    before: Membership,
     causes: BTreeSet<Cause>,
     row: &Row,
     now: i64,
 ) -> Expected {
-    let (fleet, organization) = row.membership.as_ref().map(|m| m.1.clone()).unwrap_or_default();
+    let current = told.shown;
+    let (fleet, organization) = told.membership.clone();
     Expected {
         version: told.changes.len() as u64 + 1,
         previous,
@@ -192,9 +235,11 @@ fn expected(
         causes,
         fleet: fleet.to_string(),
         organization: organization.to_string(),
+        previous_membership: (before.0.to_string(), before.1.to_string()),
+        membership_since: told.membership_since,
         last_heartbeat: row.heartbeat.map(|(at, _)| at),
         vpn_connected: Oracle::vpn_up(row, now),
-        progress: Oracle::progress(row),
+        progress: Oracle::progress(row, current),
     }
 }
 

@@ -41,16 +41,69 @@
 10:08 a registered f              | frozen vpn-only since=10:08 cause=registered
 10:09 a unfrozen                  | online vpn-only since=10:09
 
-== A registration in the very millisecond of the deletion does not bring it back
+== Deleted and registered anew in one batch: the later in the log
 10:00        a registered f       | configuring none
+10:00        a heartbeat interval=1d
+10:05        a deleted            | - emits=deleted
+10:05        a registered g       | configuring none since=10:05 fleet=g
+# Sent again, over a restart.
+10:06        * restart            | configuring none changes=0
+10:06        a deleted at=10:05
+10:06        a registered g at=10:05 | configuring none fleet=g
+
+== Registered and deleted in one batch: it is gone
+10:05        a registered f
 10:05        a deleted            | -
-10:05        a registered f       | - changes=0
-10:05:00.001 a registered f       | configuring none since=10:05:00.001
+10:06        a heartbeat          | - changes=0
+# Sent again.
+10:07        a registered f at=10:05 | - changes=0
+10:07        a deleted at=10:05      | - changes=0
+10:08        a registered f       | online heartbeat-only
+
+== Deleted, registered, frozen and set in one batch
+10:00        a registered f
+10:05        a frozen
+10:05        a deleted            | -
+10:05        a registered g
+10:05        a settings interval=2h
+10:05        a deactivated        | inactive none fleet=g
+10:06        a heartbeat          | online heartbeat-only
+13:06:14     * wait               | online heartbeat-only changes=0
+13:06:15     * wait               | offline none since=13:06:15
+
+== Frozen and deleted in one batch that is sent again: the freeze is gone
+10:00        a registered f
+10:05        a frozen             | frozen none
+10:05        a deleted            | -
+10:06        a frozen at=10:05    | - changes=0
+10:06        a deleted at=10:05   | - changes=0
+10:07        a registered f       | configuring none
+
+== Contact in the very millisecond of the deletion does not exist, nor a session
+10:00        a registered f
+10:05        a deleted            | -
+10:05        a heartbeat interval=1d
+10:05        a vpn-opened v1 s1   | - changes=0
+10:06        a registered f       | configuring none
+10:06        a heartbeat interval=1d at=10:05:00.001 | online heartbeat-only
+
+== Two deletions, and the registration between them told last
+10:00        a registered f
+10:05        a deleted            | -
+10:15        a deleted            | - changes=0
+10:16        a registered f at=10:10 | - changes=0
+10:17        a registered f       | configuring none
+
+== A deletion that is older than the floor, told after the registration
+10:00        a deleted at=09:50   | -
+10:01        a registered f       | configuring none
+10:02        a deleted at=09:40   | configuring none changes=0
+10:03        a heartbeat interval=1d at=09:45 | configuring none changes=0
 
 == A deletion that arrives after the registration that followed it
 10:00 a registered f              | configuring none version=1
 10:01 a heartbeat interval=1d     | online heartbeat-only
-10:10 a registered g              | online heartbeat-only fleet=g changes=0
+10:10 a registered g              | online heartbeat-only fleet=g changes=1 cause=moved
 # It takes away what was before: the contact.
 10:11 a deleted at=10:05          | configuring none fleet=g
 
@@ -159,3 +212,35 @@
 10:00    a deleted
 10:01    a heartbeat interval=10m      | -
 10:30    a registered f                | offline none since=10:30
+
+== A deleted device that polls once a month stays deleted
+10:00        a registered f
+10:00        a heartbeat interval=31d    | online heartbeat-only
+10:01        a deleted                   | - emits=deleted
+31d+10:00    a heartbeat interval=31d    | - changes=0
+31d+10:01    * restart                   | - changes=0
+62d+10:00    a heartbeat interval=31d    | - changes=0
+93d+10:00    a heartbeat interval=31d    | - changes=0
+93d+10:01    a registered f              | online heartbeat-only version=4
+
+== A deleted device whose fleet polls once a month stays deleted
+10:00        * fleet-settings f interval=31d
+10:00        a registered f
+10:01        a heartbeat                 | online heartbeat-only
+10:05        a deleted                   | -
+31d+10:00    a heartbeat                 | - changes=0
+62d+10:00    a heartbeat                 | - changes=0
+
+== A deletion that is told first, of a device whose polls tell their interval
+10:00        a deleted                   | -
+20:00        a heartbeat interval=31d    | - changes=0
+31d+20:00    a heartbeat interval=31d    | - changes=0
+# Three intervals after the last of them it is forgotten.
+130d+20:00   * wait
+130d+20:01   a heartbeat interval=31d    | online heartbeat-only version=1
+
+== A deletion that is told late is remembered for its own polls
+10:00        a heartbeat interval=2d     | online heartbeat-only
+10:10        a deleted at=10:05          | - emits=deleted
+2d+10:00     a heartbeat interval=2d     | - changes=0
+4d+10:00     a heartbeat interval=2d     | - changes=0

@@ -70,13 +70,50 @@
 10:02 * fleet-unfrozen f
 10:03 * organization-unfrozen o        | online heartbeat-only changes=0
 
-== A freeze and its lifting in the same millisecond: frozen
+== A freeze and its lifting in one batch: the later in the log
 10:00 a heartbeat interval=1d
 10:01 a frozen                         | frozen heartbeat-only
-10:01 a unfrozen                       | frozen heartbeat-only changes=0
+10:01 a unfrozen                       | online heartbeat-only since=10:01
 10:02 b heartbeat interval=1d
 10:03 b unfrozen
 10:03 b frozen                         | b: frozen heartbeat-only since=10:03
+
+== Frozen, unfrozen and frozen again in one batch: what was seen is a duplicate
+10:00 a heartbeat interval=1d
+10:01 a frozen                         | frozen heartbeat-only
+10:01 a unfrozen                       | online heartbeat-only since=10:01
+10:01 a frozen                         | online heartbeat-only changes=0
+# The batch once more, and a restart between: nothing.
+10:02 a frozen at=10:01                | online heartbeat-only changes=0
+10:02 * restart                        | online heartbeat-only changes=0
+10:02 a unfrozen at=10:01              | online heartbeat-only changes=0
+10:03 a frozen at=10:01                | online heartbeat-only changes=0
+
+== Unfrozen and frozen in one batch, sent again
+10:00 a heartbeat interval=1d
+10:01 a unfrozen allowance             | online heartbeat-only
+10:01 a frozen allowance               | frozen heartbeat-only since=10:01
+10:02 a unfrozen allowance at=10:01    | frozen heartbeat-only changes=0
+10:02 a frozen allowance at=10:01      | frozen heartbeat-only changes=0
+10:03 a unfrozen                       | online heartbeat-only since=10:03
+
+== One reason is swapped for another in one batch
+10:00 a heartbeat interval=1d
+10:01 a frozen allowance               | frozen heartbeat-only since=10:01
+10:02 a unfrozen
+10:02 a frozen overdue-invoices        | frozen heartbeat-only
+10:03 a unfrozen overdue-invoices      | online heartbeat-only since=10:03
+
+== A fleet and an organization frozen and unfrozen in one batch
+10:00 a registered f org=o
+10:00 a heartbeat interval=1d
+10:01 * fleet-frozen f                 | frozen heartbeat-only
+10:01 * fleet-unfrozen f               | online heartbeat-only since=10:01
+10:02 * organization-frozen o          | frozen heartbeat-only
+10:02 * organization-unfrozen o        | online heartbeat-only since=10:02
+10:03 * fleet-unfrozen f
+10:03 * fleet-frozen f                 | frozen heartbeat-only since=10:03
+10:04 * fleet-unfrozen f at=10:03      | frozen heartbeat-only changes=0
 
 == The lifting arrives before the freeze
 10:00 a heartbeat interval=1d

@@ -434,3 +434,51 @@
 10:30 a heartbeat interval=10m          | online heartbeat-only since=10:30 emits=offline/none,online/heartbeat-only
 10:31 a heartbeat interval=1h at=10:10  | online heartbeat-only since=10:30 changes=0
 
+== Switched off: the device says that it goes down
+10:00    a heartbeat interval=15m | online heartbeat-only
+10:05    a heartbeat going-away   | offline none since=10:05 links=10:05 heartbeat=offline cause=heartbeat-ended last=10:05
+10:06    * restart                | offline none changes=0
+10:22:45 * wait                   | offline none changes=0
+10:30    a heartbeat interval=15m | online heartbeat-only since=10:30
+
+== Switched off while the VPN is still up
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat interval=15m | online full
+10:05    a heartbeat going-away   | online vpn-only since=10:00 links=10:05 cause=heartbeat-ended
+10:06    a vpn-closed v1 s1       | offline none since=10:06
+
+== The last words of a device are told late
+10:00    a heartbeat interval=15m
+10:10    a heartbeat interval=15m | online heartbeat-only
+# It had polled since: they were those of the run before.
+10:11    a heartbeat going-away at=10:05 | online heartbeat-only changes=0
+10:20    a heartbeat going-away at=10:12 | offline none since=10:12 cause=heartbeat-ended
+10:21    a heartbeat interval=15m at=10:11 | offline none changes=0
+
+== Told when it had been missed already
+10:00    a heartbeat interval=15m
+10:30    a heartbeat going-away at=10:05 | offline none since=10:22:45 emits=offline/none last=10:05
+
+== A poll and the last words in one batch: the later in the log
+10:00    a heartbeat interval=15m
+10:05    a heartbeat interval=15m
+10:05    a heartbeat going-away   | offline none since=10:05
+10:06    b heartbeat going-away
+10:06    b heartbeat interval=15m | b: online heartbeat-only since=10:06
+10:07    * restart                | a: offline none changes=0 ; b: online heartbeat-only changes=0
+
+== Last words are contact
+10:00    a preregistered f        | inactive none
+10:05    a heartbeat going-away   | offline none since=10:05 cause=heartbeat-ended
+10:06    b deactivated
+10:07    b heartbeat going-away   | b: offline none since=10:07
+
+== Last words in the millisecond in which the last heartbeat expires
+10:00    a heartbeat
+10:22:45 a heartbeat going-away   | offline none since=10:22:45 emits=offline/none cause=heartbeat-expired
+
+== Last words during an update end what shows
+10:00    a heartbeat interval=15m
+10:01    a update-started r1      | updating heartbeat-only
+10:05    a heartbeat going-away   | offline none since=10:05
+10:10    a heartbeat interval=15m | updating heartbeat-only since=10:10

@@ -12,7 +12,7 @@
 
 == A device that came to a frozen fleet is frozen since it came, whoever is late
 12:00 c heartbeat interval=1h              | online heartbeat-only
-12:20 c registered f1                      | online heartbeat-only changes=0
+12:20 c registered f1                      | online heartbeat-only changes=1 cause=moved
 12:30 * fleet-frozen f1 allowance at=12:10 | frozen heartbeat-only since=12:20 cause=registered
 
 == A late announcement brings a session back, and not from before it was opened
@@ -23,10 +23,77 @@
 
 == A setting that came when the heartbeat had expired already
 14:00 e settings interval=1d               | - changes=0
-14:01 e heartbeat at=13:30                 | online heartbeat-only since=14:00 cause=settings-changed
+14:01 e heartbeat at=13:30                 | offline none since=13:52:45 cause=heartbeat-expired
 
 == Sessions that a restarted instance takes over come back with its announcement
 15:00 * instance-alive v4 lease=1m
 15:00:30 f vpn-opened v4 s1                | online vpn-only
 15:02 * wait                               | offline none since=15:01
 15:03 * instance-alive v4 lease=1h started=14:50 | online vpn-only since=15:03 cause=vpn-instance-alive
+
+== Two reasons, the last to be lifted told last: since the lifting that freed it
+10:00 a heartbeat interval=1d              | online heartbeat-only
+10:05 a frozen allowance                   | frozen heartbeat-only since=10:05
+10:12 a unfrozen overdue-invoices          | frozen heartbeat-only changes=0
+10:14 a unfrozen allowance at=10:10        | online heartbeat-only since=10:10 cause=unfrozen
+
+== The same where the other reason did hold, and was lifted later
+11:00 a heartbeat interval=1d              | online heartbeat-only
+11:05 a frozen allowance                   | frozen heartbeat-only since=11:05
+11:06 a frozen overdue-invoices            | frozen heartbeat-only changes=0
+11:12 a unfrozen overdue-invoices          | frozen heartbeat-only changes=0
+11:14 a unfrozen allowance at=11:10        | online heartbeat-only since=11:12 cause=unfrozen
+
+== Out of a frozen fleet and preregistered, told late, before the first contact
+10:00 a registered f                       | configuring none
+10:02 * fleet-frozen f                     | frozen none since=10:02
+10:07 a heartbeat interval=1d              | frozen heartbeat-only
+10:09 a preregistered g at=10:05           | online heartbeat-only since=10:07 cause=heartbeat
+
+== The same of a device that was in contact before: the preregistration says nothing
+10:00 a registered f                       | configuring none
+10:01 a heartbeat interval=1d              | online heartbeat-only
+10:02 * fleet-frozen f                     | frozen heartbeat-only since=10:02
+10:07 a heartbeat interval=1d              | frozen heartbeat-only
+10:09 a preregistered g at=10:05           | online heartbeat-only since=10:05
+
+== Out of a frozen fleet and deactivated, told late, with contact after it
+10:00 a registered f
+10:01 a heartbeat interval=1d              | online heartbeat-only
+10:02 * fleet-frozen f                     | frozen heartbeat-only since=10:02
+10:07 a heartbeat interval=1d              | frozen heartbeat-only
+10:09 a deactivated at=10:05               | frozen heartbeat-only changes=0
+10:10 a moved g at=10:04                   | online heartbeat-only since=10:07 cause=heartbeat
+
+== A setting told late, by which the heartbeat ended while the VPN was up
+10:00 * restart default=10m
+10:01 a settings interval=40m vpn=off
+10:03 a heartbeat                          | online full
+10:05 a vpn-opened v1 s1                   | online full
+10:20 a vpn-closed v1 s1                   | online full
+10:25 a settings vpn=on at=10:02           | offline none since=10:20 links=10:20 cause=vpn-closed
+
+== The same where the heartbeat came before both settings: the first of them counts for it
+10:00 * restart default=10m
+10:00 a heartbeat                          | online heartbeat-only
+10:01 a settings interval=40m vpn=off      | online full
+10:05 a vpn-opened v1 s1
+10:20 a vpn-closed v1 s1                   | online full
+10:25 a settings vpn=on at=10:02           | online heartbeat-only since=10:00 links=10:20 cause=vpn-closed
+11:00:15 * wait                            | offline none since=11:00:15
+
+== Frozen and thawed, told late and in the wrong order, over a restart
+10:00 a heartbeat interval=1d
+10:05 a frozen                             | frozen heartbeat-only since=10:05
+10:06 a heartbeat interval=1d
+10:09 * restart                            | frozen heartbeat-only changes=0
+10:10 a unfrozen at=10:06                  | online heartbeat-only since=10:06 cause=unfrozen
+10:11 a frozen at=10:07                    | frozen heartbeat-only since=10:07
+10:12 a deactivated at=10:08               | frozen heartbeat-only changes=0
+10:13 a unfrozen at=10:09                  | inactive heartbeat-only since=10:09
+
+== A session that was open when the heartbeat ended, and its end is told late
+10:00 a heartbeat interval=10m
+10:05 a vpn-opened v1 s1                   | online full
+10:30 * wait                               | online vpn-only links=10:15
+10:40 a vpn-closed v1 s1 at=10:20          | offline none since=10:20 links=10:20 cause=vpn-closed

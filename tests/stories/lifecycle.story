@@ -19,7 +19,7 @@
 
 == Registered after the first contact
 10:00 a heartbeat                 | online heartbeat-only since=10:00
-10:01 a registered f              | online heartbeat-only since=10:00 changes=0 fleet=f
+10:01 a registered f              | online heartbeat-only since=10:00 changes=1 fleet=f cause=moved
 10:22:45 * wait                   | offline none since=10:22:45
 
 == Once it was seen, a device is offline and never configuring again by itself
@@ -44,20 +44,22 @@
 10:00 a preregistered f           | inactive none
 10:00 a heartbeat                 | online heartbeat-only since=10:00
 
-== Contact before the preregistration does not count
+== Contact before the preregistration counts, whenever it was
 10:00 a heartbeat at=09:59:59.999 | online heartbeat-only
-10:00 a preregistered f           | inactive heartbeat-only since=10:00
-10:01 a heartbeat                 | online heartbeat-only since=10:01
+10:00 a preregistered f           | online heartbeat-only since=09:59:59.999
 
 == A registration takes a preregistration back
 10:00 a preregistered f           | inactive none
 10:01 a registered f              | configuring none since=10:01
 
-== Of a registration and a preregistration of the same instant, preregistered holds
+== Of a registration and a preregistration in one batch the later in the log holds
 10:00 a registered f
 10:00 a preregistered f           | inactive none
 10:00 b preregistered f
-10:00 b registered f              | inactive none
+10:00 b registered f              | configuring none
+# Sent again.
+10:01 b preregistered f at=10:00  | b: configuring none changes=0
+10:01 b registered f at=10:00     | b: configuring none changes=0
 
 == Provisioned, and not online since
 10:00 a provisioned              | post-provisioning none since=10:00 cause=provisioned
@@ -139,13 +141,17 @@
 10:12 a deactivated at=10:07 | inactive heartbeat-only since=10:07
 10:13 a activated at=10:08   | online heartbeat-only
 
-== Activation and deactivation in the same millisecond: active
+== Activation and deactivation in one batch: the later in the log
 10:00 a heartbeat interval=1d
 10:05 a deactivated          | inactive heartbeat-only
 10:05 a activated            | online heartbeat-only since=10:05
 10:06 b heartbeat interval=1d
 10:07 b activated
-10:07 b deactivated          | b: online heartbeat-only changes=0
+10:07 b deactivated          | b: inactive heartbeat-only since=10:07
+# Sent again, over a restart.
+10:08 * restart              | b: inactive heartbeat-only changes=0
+10:08 b activated at=10:07   | b: inactive heartbeat-only changes=0
+10:08 b deactivated at=10:07 | b: inactive heartbeat-only changes=0
 
 == A deactivation that arrives after the contact that followed it
 10:00 a heartbeat
@@ -219,3 +225,55 @@
 == A deactivation told when the heartbeat has run out: no earlier than what was shown
 10:00 a heartbeat
 10:30 a deactivated at=10:10      | inactive none since=10:22:45 emits=offline/none,inactive/none
+
+== A nightly import that preregisters every device again
+10:00    a preregistered f        | inactive none
+10:10    a heartbeat interval=1d  | online heartbeat-only since=10:10
+1d+02:00 a preregistered f        | online heartbeat-only changes=0
+1d+10:10 a heartbeat interval=1d  | online heartbeat-only changes=0
+2d+02:00 a preregistered f        | online heartbeat-only changes=0
+2d+02:01 * restart                | online heartbeat-only changes=0
+# It stopped polling: that is told, whatever the import says.
+3d+02:00 a preregistered f        | offline none since=2d+22:10:15
+
+== A nightly import of a device that is on the VPN alone
+10:00    a preregistered f        | inactive none
+10:10    a vpn-opened v1 s1       | online vpn-only since=10:10
+1d+02:00 a preregistered f        | online vpn-only changes=0
+1d+03:00 a vpn-closed v1 s1       | offline none since=1d+03:00
+2d+02:00 a preregistered f        | offline none changes=0
+
+== A nightly import of a device that was activated by hand
+10:00    a preregistered f        | inactive none
+10:10    a activated              | configuring none since=10:10
+1d+02:00 a preregistered f        | configuring none changes=0
+1d+08:00 a heartbeat interval=1d  | online heartbeat-only since=1d+08:00
+
+== A nightly import of a device that was deactivated
+10:00    a registered f
+10:00    a heartbeat interval=1d  | online heartbeat-only
+10:05    a deactivated            | inactive heartbeat-only since=10:05
+1d+02:00 a registered f           | inactive heartbeat-only changes=0
+1d+10:00 a heartbeat interval=1d  | online heartbeat-only since=1d+10:00
+2d+02:00 a preregistered f        | online heartbeat-only changes=0
+
+== Activated before the preregistration that is told late
+10:00 a registered f              | configuring none
+10:05 a activated                 | configuring none changes=0
+10:06 a preregistered f at=10:04  | configuring none changes=0
+10:07 a preregistered f           | configuring none changes=0
+
+== Preregistered for the next owner: after the deletion, contact of before does not count
+10:00 a preregistered f           | inactive none
+10:01 a heartbeat interval=1d     | online heartbeat-only
+10:05 a deleted                   | - emits=deleted
+10:06 a preregistered f           | inactive none since=10:06
+10:07 a preregistered f           | inactive none changes=0
+10:08 a heartbeat interval=1d at=10:04 | inactive none changes=0
+10:09 a heartbeat interval=1d     | online heartbeat-only since=10:09
+
+== Deactivated, and the contact that ended it came in the very millisecond
+10:00        a heartbeat interval=1d
+10:05        a deactivated        | inactive heartbeat-only
+10:05        a heartbeat interval=1d | online heartbeat-only since=10:05
+10:05:00.001 a deactivated        | inactive heartbeat-only since=10:05:00.001

@@ -31,7 +31,7 @@
 10:00    a heartbeat
 10:01    a configuration-started       | configuring heartbeat-only since=10:01
 10:02    a configuration-progressed 30 | configuring heartbeat-only progress=30
-10:22:45 * wait                        | offline none since=10:22:45 progress=30
+10:22:45 * wait                        | offline none since=10:22:45 progress=-
 10:40    a heartbeat                   | configuring heartbeat-only since=10:40 progress=30 cause=heartbeat
 10:41    a configuration-finished      | online heartbeat-only since=10:41
 
@@ -49,7 +49,7 @@
 10:02    a update-progressed 70        | updating heartbeat-only progress=70
 10:22:45 * wait                        | offline none since=10:22:45
 # The VPN alone does not show an update.
-10:30    a vpn-opened v1 s1            | online vpn-only since=10:30
+10:30    a vpn-opened v1 s1            | online vpn-only since=10:30 progress=-
 10:40    a heartbeat                   | updating full since=10:40 progress=70
 10:41    a update-finished             | online full since=10:41 progress=-
 
@@ -84,12 +84,32 @@
 10:03 a configuration-started at=10:00:30 | online heartbeat-only changes=0
 10:04 a update-started r1 at=10:00:30     | online heartbeat-only changes=0
 
-== Started and finished in the same millisecond: finished
+== Started and finished in one batch: the later in the log
 10:00 a heartbeat interval=1d
 10:01 a update-started r1            | updating heartbeat-only since=10:01
 10:01 a update-finished              | online heartbeat-only since=10:01
 10:02 a configuration-finished
-10:02 a configuration-started        | online heartbeat-only changes=0
+10:02 a configuration-started        | configuring heartbeat-only since=10:02
+10:03 a configuration-finished       | online heartbeat-only since=10:03
+10:04 a update-finished
+10:04 a update-started r2            | updating heartbeat-only since=10:04
+# Sent again, over a restart.
+10:05 * restart                      | updating heartbeat-only changes=0
+10:05 a update-finished at=10:04     | updating heartbeat-only changes=0
+10:05 a update-started r2 at=10:04   | updating heartbeat-only changes=0
+
+== Configuration finished and started anew in one batch
+10:00 a heartbeat interval=1d
+10:01 a configuration-started        | configuring heartbeat-only since=10:01
+10:02 a configuration-finished       | online heartbeat-only since=10:02
+10:02 a configuration-started        | configuring heartbeat-only since=10:02
+10:03 a configuration-started at=10:02 | configuring heartbeat-only changes=0
+
+== Two releases started in one batch: the later in the log
+10:00 a heartbeat interval=1d
+10:01 a update-started r2
+10:01 a update-started r1            | updating heartbeat-only
+10:02 a update-finished              | online heartbeat-only
 
 == Started again after it was finished
 10:00 a heartbeat interval=1d
@@ -97,11 +117,11 @@
 10:02 a configuration-finished       | online heartbeat-only since=10:02
 10:03 a configuration-started        | configuring heartbeat-only since=10:03
 
-== Of two percentages of the same instant the greater; of others the later
+== Of two percentages the later; of one instant the later in the log
 10:00 a heartbeat interval=1d
 10:01 a update-started r1
 10:02 a update-progressed 40
-10:02 a update-progressed 30         | progress=40
+10:02 a update-progressed 30         | progress=30
 10:04 a update-progressed 20         | progress=20
 10:05 a update-progressed 90 at=10:03 | progress=20
 10:06 a update-progressed 100        | updating heartbeat-only progress=100 changes=0
@@ -141,3 +161,72 @@
 10:23    * wait                             | offline none
 10:30    a configuration-started at=10:10   | offline none changes=0
 10:31    a vpn-opened v1 s1                 | configuring vpn-only since=10:31
+
+== The end of an older release is told late, after the next one has begun
+10:00 a heartbeat interval=1d
+10:01 a update-started r1                    | updating heartbeat-only since=10:01 release=r1 update=10:01
+10:05 a update-started r2                    | updating heartbeat-only changes=0 release=r2 update=10:05
+10:06 a update-finished r1 outcome=aborted   | updating heartbeat-only changes=0 release=r2 outcome=- update=10:05
+10:07 * restart                              | updating heartbeat-only changes=0
+10:08 a update-finished r2 outcome=succeeded | online heartbeat-only since=10:08 release=r2 outcome=succeeded update=10:08
+10:09 a update-finished r1 outcome=failed    | online heartbeat-only changes=0 outcome=succeeded update=10:08
+
+== The end is told before the start
+10:00 a heartbeat interval=1d
+10:06 a update-finished r1 outcome=failed    | online heartbeat-only changes=0 release=- outcome=-
+10:07 a update-started r1 at=10:01           | online heartbeat-only changes=0 release=r1 outcome=failed update=10:06
+10:08 a update-started r2 at=10:05           | updating heartbeat-only since=10:05 release=r2 outcome=-
+10:09 a update-finished                      | online heartbeat-only since=10:09
+
+== An update that is taken up again after it failed
+10:00 a heartbeat interval=1d
+10:01 a update-started r1
+10:05 a update-finished r1 outcome=failed    | online heartbeat-only since=10:05 outcome=failed
+10:06 a update-started r1                    | updating heartbeat-only since=10:06 outcome=- update=10:06
+10:07 a update-finished r1 outcome=failed at=10:05 | updating heartbeat-only changes=0
+10:08 a update-finished r1 outcome=succeeded | online heartbeat-only since=10:08 outcome=succeeded
+
+== Phases: what a later progress leaves out stays until the finish
+10:00 a heartbeat interval=1d
+10:01 a update-started r1                    | updating heartbeat-only phase=- progress=-
+10:02 a update-progressed 10 r1 phase=downloading | phase=downloading progress=10
+10:03 a update-progressed 90                 | phase=downloading progress=90
+10:04 a update-progressed 5 r1 phase=applying | phase=applying progress=5
+10:05 a update-progressed 50 r0 phase=downloading | phase=applying progress=5
+10:06 * restart                              | phase=applying progress=5
+10:07 a update-finished                      | online heartbeat-only phase=- progress=-
+
+== Progress of the next release is told before its start
+10:00 a heartbeat interval=1d
+10:01 a update-started r1
+10:06 a update-progressed 20 r2 phase=downloading | updating heartbeat-only progress=- phase=-
+10:07 a update-started r2 at=10:05           | updating heartbeat-only progress=20 phase=downloading release=r2
+
+== A finish of a named release says nothing of an update without a name
+10:00 a heartbeat interval=1d
+10:01 a update-started ""
+10:02 a update-finished r1                   | updating heartbeat-only changes=0
+10:03 a update-finished                      | online heartbeat-only since=10:03
+
+== Two releases end and begin in one batch
+10:00 a heartbeat interval=1d
+10:01 a update-started r1                    | updating heartbeat-only since=10:01
+10:05 a update-finished r1 outcome=succeeded
+10:05 a update-started r2                    | updating heartbeat-only since=10:05
+10:06 b heartbeat interval=1d
+10:06 b update-started r1
+10:07 b update-started r2
+10:07 b update-finished r1                   | b: updating heartbeat-only since=10:06
+10:07 b update-finished r2                   | b: online heartbeat-only since=10:07
+
+== A percentage is shown with its status only
+10:00 a heartbeat interval=1d
+10:01 a update-started r1
+10:02 a update-progressed 40                 | updating heartbeat-only progress=40
+10:03 a frozen                               | frozen heartbeat-only progress=-
+10:04 a unfrozen                             | updating heartbeat-only progress=40
+
+== How a configuration ended changes no status
+10:00 a heartbeat interval=1d
+10:01 a configuration-started                | configuring heartbeat-only
+10:02 a configuration-finished outcome=failed | online heartbeat-only since=10:02

@@ -30,7 +30,7 @@
 10:10 a vpn-closed v1 s3           | online vpn-only changes=0
 10:11 a vpn-opened v1 s3 at=10:09  | online vpn-only changes=0
 10:20 a vpn-closed v1 s2           | offline none since=10:20
-# Of s3 the close is known: it does not come back.
+# Of s3 a later close is known.
 10:21 a vpn-opened v1 s3 at=10:08  | offline none changes=0
 
 == Overlapping sessions on one instance: the VPN is up until the last is closed
@@ -107,11 +107,17 @@
 10:22:30 * wait | a: online heartbeat-only links=10:22:30 ; b: online vpn-only links=10:22:30
 10:22:45 * wait | a: offline none since=10:22:45 cause=heartbeat-expired ; b: offline none since=10:22:45 links=10:22:45
 
-== A close and its open in the same millisecond: closed
+== A close and its open in one batch: the later in the log
 10:00 a vpn-opened v1 s1   | online vpn-only
 10:00 a vpn-closed v1 s1   | offline none since=10:00
 10:00 b vpn-closed v1 s2   | b: - changes=0
-10:00 b vpn-opened v1 s2   | b: offline none since=10:00
+10:00 b vpn-opened v1 s2   | b: online vpn-only since=10:00
+# Sent again, over a restart.
+10:01 * restart                   | a: offline none changes=0 ; b: online vpn-only changes=0
+10:01 a vpn-opened v1 s1 at=10:00 | a: offline none changes=0
+10:01 b vpn-closed v1 s2 at=10:00 | b: online vpn-only changes=0
+10:01 a vpn-closed v1 s1 at=10:00 | a: offline none changes=0
+10:01 b vpn-opened v1 s2 at=10:00 | b: online vpn-only changes=0
 
 == A close of a session never seen does nothing
 10:00 a vpn-closed v1 s9          | - changes=0
@@ -124,9 +130,10 @@
 10:01 a vpn-opened v1 s1 at=10:00 | online vpn-only changes=0
 10:05 a vpn-closed v1 s1 at=10:05 | offline none version=2 since=10:05
 10:06 a vpn-closed v1 s1 at=10:05 | offline none changes=0
-# The open once more, after the close: a close is final.
+# The open once more, after the close, changes nothing; a later one opens again.
 10:07 a vpn-opened v1 s1 at=10:00 | offline none changes=0
-10:08 a vpn-opened v1 s1          | offline none changes=0
+10:08 a vpn-opened v1 s1          | online vpn-only since=10:08
+10:09 a vpn-closed v1 s1 at=10:05 | online vpn-only changes=0
 
 == A session opened anew, earlier than its close that is still on its way
 10:00 a vpn-opened v1 s1
@@ -235,7 +242,8 @@
 10:00    * instance-alive v1 lease=60s
 10:00    a vpn-opened v1 s1
 10:01:10 * instance-alive v1 lease=60s at=10:00:50 | online vpn-only emits=offline/none,online/vpn-only since=10:01
-10:01:50 * wait                                    | offline none since=10:01:50
+10:02:09 * wait                                    | online vpn-only
+10:02:10 * wait                                    | offline none since=10:02:10
 
 == A shorter lease announced later holds
 10:00    * instance-alive v1 lease=1h
@@ -252,7 +260,7 @@
 10:00    a vpn-opened v1 s1 | online vpn-only
 9d+10:00 * wait             | online vpn-only changes=0 since=10:00
 
-== A close while the lease is over is final
+== A close while the lease is over ends the session all the same
 10:00    * instance-alive v1 lease=60s
 10:00    a vpn-opened v1 s1
 10:02    a vpn-closed v1 s1            | offline none since=10:01 emits=offline/none
@@ -352,3 +360,320 @@
 10:00    a heartbeat interval=1d
 10:08    b heartbeat interval=1d
 10:10    * fleet-settings f vpn=off at=10:05 | a: online full links=10:05 since=10:00 ; b: online full links=10:08
+
+== A connection's name used again after a close
+10:00 a vpn-opened v1 s1          | online vpn-only
+10:10 a vpn-closed v1 s1          | offline none since=10:10
+10:20 a vpn-opened v1 s1          | online vpn-only since=10:20
+10:21 * restart                   | online vpn-only changes=0
+10:30 a vpn-closed v1 s1          | offline none since=10:30
+10:31 a vpn-opened v1 s1          | online vpn-only since=10:31
+
+== A connection's name used again, the events in the wrong order
+10:30 a vpn-opened v1 s1 at=10:20 | online vpn-only since=10:20
+10:31 a vpn-closed v1 s1 at=10:10 | online vpn-only changes=0
+10:32 a vpn-opened v1 s1 at=10:00 | online vpn-only changes=0
+10:40 b vpn-closed v1 s1 at=10:30 | b: - changes=0
+10:41 b vpn-opened v1 s1 at=10:20 | b: offline none since=10:30
+10:42 b vpn-closed v1 s1 at=10:10 | b: offline none changes=0
+10:43 b vpn-opened v1 s1 at=10:35 | b: online vpn-only since=10:35
+
+== A connection's name used again a day later, and its close forgotten since
+10:00          a vpn-opened v1 s1 | online vpn-only
+10:10          a vpn-closed v1 s1 | offline none
+1d+09:00       a vpn-opened v1 s1 | online vpn-only since=1d+09:00
+# The close would be forgotten now. It was with the opening, and takes nothing along.
+1d+10:10       * wait             | online vpn-only changes=0
+1d+10:11       * restart          | online vpn-only changes=0
+3d+10:00       * wait             | online vpn-only changes=0
+3d+10:01       a vpn-closed v1 s1 | offline none since=3d+10:01
+5d+10:00       a vpn-opened v1 s1 | online vpn-only since=5d+10:00
+
+== A connection's name used again after a restart of its instance
+10:00 * instance-alive v1 lease=1h started=09:00
+10:00 a vpn-opened v1 1           | online vpn-only
+10:10 * instance-alive v1 lease=1h started=10:09 | offline none since=10:09
+10:11 a vpn-opened v1 1           | online vpn-only since=10:11
+10:20 a vpn-closed v1 1           | offline none since=10:20
+10:21 a vpn-opened v1 1           | online vpn-only since=10:21
+
+== A connection's name used again after its instance was lost
+10:00 a vpn-opened v1 1           | online vpn-only
+10:05 * instance-lost v1          | offline none since=10:05
+10:06 a vpn-opened v1 1           | online vpn-only since=10:06
+10:07 * restart                   | online vpn-only changes=0
+
+== A device that flaps under one name
+10:00    a heartbeat interval=1d
+10:00:01 a vpn-opened v1 a        | online full
+10:00:02 a vpn-closed v1 a        | online heartbeat-only links=10:00:02
+10:00:03 a vpn-opened v1 a        | online full links=10:00:03
+10:00:03 a vpn-closed v1 a        | online heartbeat-only links=10:00:03
+10:00:04 a vpn-opened v1 a        | online full links=10:00:04
+
+== A change names the instance that made it
+10:00 * instance-alive v1 lease=10m
+10:00 a heartbeat interval=1d  | online heartbeat-only instance=-
+10:01 a vpn-opened v1 s1       | online full cause=vpn-opened instance=v1
+10:02 a vpn-opened v2 s2       | online full changes=0
+10:03 a vpn-closed v1 s1       | online full changes=0
+10:04 a vpn-closed v2 s2       | online heartbeat-only cause=vpn-closed instance=v2
+10:05 a vpn-opened v1 s3       | online full instance=v1
+10:10 * wait                   | online heartbeat-only cause=vpn-lease-expired instance=v1
+10:11 * instance-alive v1 lease=10m | online full cause=vpn-instance-alive instance=v1
+10:12 * instance-lost v1       | online heartbeat-only cause=vpn-instance-lost instance=v1
+10:13 a frozen                 | frozen heartbeat-only instance=-
+
+== A fleet without a VPN: switched off by default
+09:00    * restart vpn=off
+10:00    a registered f
+10:00    a heartbeat                   | online full
+10:01    a settings vpn=on             | online heartbeat-only links=10:01
+10:02    a settings                    | online full links=10:02
+10:03    * fleet-settings f vpn=on     | online heartbeat-only links=10:03
+10:04    * fleet-settings f            | online full links=10:04
+10:22:45 * wait                        | offline none since=10:22:45
+
+== The default is changed over a restart: since the start
+10:00    a heartbeat interval=1d       | online heartbeat-only
+10:00    b settings vpn=on
+10:00    b heartbeat interval=1d       | b: online heartbeat-only
+10:10    * restart vpn=off             | a: online full links=10:10 cause=rules-changed ; b: online heartbeat-only changes=0
+10:20    * restart vpn=on              | a: online heartbeat-only links=10:20 cause=rules-changed
+
+== A take-over: the old connection's end is told after the new one began
+10:00    a vpn-opened v1 a                 | online vpn-only
+10:05    a vpn-opened v1 a                 | online vpn-only changes=0
+10:05:01 a vpn-closed v1 a opened=10:00    | online vpn-only changes=0
+10:06    * restart                         | online vpn-only changes=0
+10:10    a vpn-closed v1 a opened=10:05    | offline none since=10:10 cause=vpn-closed
+
+== A take-over in the worst order: end, new, old
+10:05:01 a vpn-closed v1 a opened=10:00    | - changes=0
+10:05:02 a vpn-opened v1 a at=10:05        | online vpn-only since=10:05
+10:05:03 a vpn-opened v1 a at=10:00        | online vpn-only changes=0
+10:05:04 b vpn-closed v1 b opened=10:00 at=10:05:01 | b: - changes=0
+10:05:05 b vpn-opened v1 b at=10:00        | b: offline none since=10:05:01
+10:05:06 b vpn-opened v1 b at=10:05        | b: online vpn-only since=10:05:01
+
+== A take-over: the end without its opening's time ends the new one too
+10:00    a vpn-opened v1 a
+10:05    a vpn-opened v1 a
+10:05:01 a vpn-closed v1 a                 | offline none since=10:05:01
+
+== An end that names an opening of the future counts as its own time
+10:00    a vpn-opened v1 a
+10:05    a vpn-closed v1 a opened=11:00    | offline none since=10:05
+10:06    a vpn-opened v1 a                 | online vpn-only since=10:06
+
+== The opening itself, in the millisecond that its end names
+10:00    a vpn-closed v1 a opened=10:00    | -
+10:00    a vpn-opened v1 a                 | offline none since=10:00
+
+== Sessions without a name
+10:00    a vpn-opened v1 ""                | online vpn-only
+10:01    b vpn-opened v1 ""                | b: online vpn-only
+10:02    a vpn-closed v1 "" opened=10:00   | a: offline none since=10:02 ; b: online vpn-only changes=0
+10:03    a vpn-opened v1 ""                | a: online vpn-only since=10:03
+10:04    a vpn-opened v2 ""                | a: online vpn-only changes=0
+10:05    * instance-lost v1                | a: online vpn-only changes=0 ; b: offline none since=10:05
+
+== A list of who is on, told every fifteen seconds, until nobody tells of it
+10:00        a vpn-opened v1 s1 lease=60s  | online vpn-only since=10:00
+10:00:15     a vpn-opened v1 s1 lease=60s  | online vpn-only changes=0
+10:00:30     a vpn-opened v1 s1 lease=60s  | online vpn-only changes=0
+10:00:40     * restart                     | online vpn-only changes=0
+10:01:29.999 * wait                        | online vpn-only changes=0
+10:01:30     * wait                        | offline none since=10:01:30 cause=vpn-lease-expired instance=v1
+10:02        * restart                     | offline none changes=0
+10:05        a vpn-opened v1 s1 lease=60s  | online vpn-only since=10:05 cause=vpn-opened
+10:06        * wait                        | offline none since=10:06
+
+== The list is told late: the end is undone, no earlier than it was told
+10:00        a vpn-opened v1 s1 lease=60s
+10:01:10     a vpn-opened v1 s1 lease=60s at=10:00:50 | online vpn-only since=10:01 emits=offline/none,online/vpn-only
+10:02:09.999 * wait                        | online vpn-only
+10:02:10     * wait                        | offline none since=10:02:10
+
+== A session with a lease is closed, and its name used again
+10:00        a vpn-opened v1 s1 lease=60s
+10:00:20     a vpn-closed v1 s1            | offline none since=10:00:20
+10:00:30     a vpn-opened v1 s1 lease=60s at=10:00:10 | offline none changes=0
+10:00:40     a vpn-opened v1 s1 lease=60s  | online vpn-only since=10:00:40
+10:01:40     * wait                        | offline none since=10:01:40
+
+== Who is on is asked for the first time: since the connection is
+10:10        a vpn-opened v1 s1 opened=10:00 lease=60s | online vpn-only since=10:00
+10:10:30     a vpn-opened v1 s1 opened=10:00 lease=60s | online vpn-only changes=0
+10:11:30     * wait                        | offline none since=10:11:30
+# The same connection again, after it was not told for a while: since it was told.
+10:20        a vpn-opened v1 s1 opened=10:00 lease=60s | online vpn-only since=10:20
+10:21        * wait                        | offline none since=10:21
+# Another connection of that name: since it is.
+10:30        a vpn-opened v1 s1 opened=10:25 lease=60s | online vpn-only since=10:25
+
+== A connection that was closed is told once more by a list that is behind
+10:00        a vpn-opened v1 s1 opened=10:00 lease=60s
+10:00:30     a vpn-closed v1 s1 opened=10:00 | offline none since=10:00:30
+10:00:35     a vpn-opened v1 s1 opened=10:00 lease=60s | offline none changes=0
+10:00:40     * restart                     | offline none changes=0
+10:00:50     a vpn-opened v1 s1 opened=10:00:45 lease=60s | online vpn-only since=10:00:45
+10:00:51     a vpn-closed v1 s1 opened=10:00 | online vpn-only changes=0
+
+== Telling again is contact at the time at which the connection began
+10:00        a vpn-opened v1 s1 opened=10:00 lease=1h | online vpn-only
+10:05        a deactivated                 | inactive vpn-only
+10:06        a vpn-opened v1 s1 opened=10:00 lease=1h | inactive vpn-only changes=0
+10:07        * restart                     | inactive vpn-only changes=0
+10:08        a vpn-opened v1 s1 opened=10:07 lease=1h | online vpn-only since=10:07
+# Without it, at its own.
+10:10        a deactivated                 | inactive vpn-only
+10:11        a vpn-opened v1 s1 lease=1h   | online vpn-only since=10:11
+
+== A connection from before the deletion goes on
+10:00        a registered f
+10:00        a vpn-opened v1 s1 opened=10:00 lease=1h | online vpn-only
+10:05        a deleted                     | -
+10:06        a vpn-opened v1 s1 opened=10:00 lease=1h | - changes=0
+10:07        a registered g                | online vpn-only since=10:07
+10:08        * restart                     | online vpn-only changes=0
+
+== The latest opening decides whether there is a lease
+10:00        a vpn-opened v1 s1            | online vpn-only
+10:05        a vpn-opened v1 s1 lease=60s  | online vpn-only changes=0
+10:06        * wait                        | offline none since=10:06
+10:07        a vpn-opened v1 s1            | online vpn-only since=10:07
+12:00        * wait                        | online vpn-only changes=0
+12:01        a vpn-opened v1 s1 lease=1h
+12:02        a vpn-opened v1 s1 lease=60s
+12:03        * wait                        | offline none since=12:03
+
+== Two leases of one opening in one batch: the later in the log
+10:00        a vpn-opened v1 s1 lease=60s
+10:00        a vpn-opened v1 s1 lease=5m
+10:00:01     * restart
+10:04:59     * wait                        | online vpn-only changes=0
+10:05        * wait                        | offline none since=10:05
+
+== A lost instance, and a session that is told again after it
+10:00        a vpn-opened v1 s1 opened=10:00 lease=1h
+10:05        * instance-lost v1            | offline none since=10:05
+10:06        a vpn-opened v1 s1 opened=10:00 lease=1h | online vpn-only since=10:06
+10:10        a vpn-opened v1 s1 opened=10:00 lease=1h
+# The loss of before, told late: it was heard of since.
+10:11        * instance-lost v1 at=10:09   | online vpn-only changes=0
+10:12        * restart                     | online vpn-only changes=0
+
+== A session's lease and its instance's: the first that ends
+10:00        * instance-alive v1 lease=5m
+10:00        * instance-alive v2 lease=1m
+10:00        a vpn-opened v1 s1 lease=2m
+10:00        b vpn-opened v2 s1 lease=2m
+10:01        * wait                        | a: online vpn-only ; b: offline none since=10:01
+10:01:30     * instance-alive v2 lease=5m  | b: online vpn-only since=10:01:30
+10:02        * wait                        | a: offline none since=10:02 ; b: offline none since=10:02
+
+== A lease that ends while another session is up, and is taken up again
+10:00        a heartbeat interval=1d
+10:00        a vpn-opened v1 s1 lease=60s
+10:00:30     a vpn-opened v2 s2            | online full
+10:01        * wait                        | online full changes=0
+10:05        a vpn-opened v1 s1 lease=60s  | online full changes=0
+10:05:10     a vpn-closed v2 s2            | online full changes=0
+10:05:20     * restart                     | online full changes=0
+10:06        * wait                        | online heartbeat-only links=10:06 cause=vpn-lease-expired
+
+== Told again seldom, over restarts: what was not written is replayed, and written in time
+10:00        a vpn-opened v1 s1 lease=3h   | online vpn-only
+12:00        a vpn-opened v1 s1 lease=3h   | online vpn-only changes=0
+12:01        * restart                     | online vpn-only changes=0
+12:45        * restart                     | online vpn-only changes=0
+14:00        * restart                     | online vpn-only changes=0
+14:59:59     * wait                        | online vpn-only changes=0
+15:00        * wait                        | offline none since=15:00
+
+== Leases end by the clock alone, not by what is read ahead of it
+09:59        * restart slack=2s
+10:00        a vpn-opened v1 s1 lease=60s
+10:01:01     a heartbeat interval=1d       | online full since=10:00 links=10:01:01
+10:01:02     * wait                        | online heartbeat-only links=10:01:01
+
+== A device that was silent: handshakes only, no closes
+10:00        a preregistered f             | inactive none
+10:05        a vpn-opened v1 "" lease=3m   | online vpn-only since=10:05
+10:07        a vpn-opened v1 "" lease=3m   | online vpn-only changes=0
+10:10        * wait                        | offline none since=10:10
+
+== A server whose clock is ten minutes slow
+10:00    * instance-alive v1 lease=60s at=09:50
+10:00:10 a vpn-opened v1 s1                          | online vpn-only
+10:00:30 * instance-alive v1 lease=60s at=09:50:30
+10:01:10 * restart                                   | online vpn-only changes=0
+10:01:29 * wait                                      | online vpn-only changes=0
+10:01:30 * wait                                      | offline none since=10:01:30 cause=vpn-lease-expired
+
+== A server whose clock is slow by more than is allowed for
+10:00    * instance-alive v1 lease=60s at=09:44
+10:00:10 a vpn-opened v1 s1                          | offline none since=10:00:10
+10:00:30 * instance-alive v1 lease=60s at=09:45:30   | online vpn-only since=10:00:10
+10:01:30 * wait                                      | offline none since=10:01:30
+
+== The same where the allowance is switched off
+09:00    * restart delay=0s
+10:00    * instance-alive v1 lease=60s at=09:50
+10:00:10 a vpn-opened v1 s1                          | offline none since=10:00:10
+
+== A server whose clock is set back by ten minutes
+10:00    * instance-alive v1 lease=60s
+10:00:10 a vpn-opened v1 s1                          | online vpn-only
+10:00:45 * instance-alive v1 lease=60s at=09:50:45   | online vpn-only changes=0
+10:01:30 * instance-alive v1 lease=60s at=09:51:30   | online vpn-only changes=0
+10:02:30 * wait                                      | offline none since=10:02:30
+
+== Announcements are read twice: the second says nothing
+10:00    * instance-alive v1 lease=60s at=10:00
+10:00    a vpn-opened v1 s1
+10:00:50 * instance-alive v1 lease=60s at=10:00
+10:01    * wait                                      | offline none since=10:01
+
+== A relay that copies late says so, and the lease is over
+10:00    a vpn-opened v1 s1
+10:05    * instance-alive v1 lease=60s at=10:00 source=10:00 | offline none since=10:01
+10:05:30 * instance-alive v1 lease=60s at=10:00:30 source=10:05:20 | online vpn-only
+10:06:20 * wait                                      | offline none since=10:06:20
+
+== An announcement that was a dead letter is not one of now
+10:00    a vpn-opened v1 s1
+10:05    * instance-alive v1 lease=60s at=10:00 replayed=yes | offline none since=10:01
+
+== A lease is late by no more than the slack
+09:00    * restart slack=2s
+10:00    * instance-alive v1 lease=60s at=10:00
+10:00:01 a vpn-opened v1 s1
+10:00:31 * instance-alive v1 lease=60s at=10:00:30
+10:01:32 * wait                                      | offline none since=10:01:30
+
+== A lister of sessions whose clock is slow, and is then set back
+10:00    a vpn-opened v1 s1 lease=60s at=09:55       | online vpn-only since=09:55
+10:00:45 a vpn-opened v1 s1 lease=60s at=09:50:45    | online vpn-only changes=0
+10:01:44 * restart                                   | online vpn-only changes=0
+10:01:45 * wait                                      | offline none since=10:01:45
+
+== What a forgotten instance had ended does not come back with a restart
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat interval=7d                     | online full
+10:05    * instance-lost v1                          | online heartbeat-only
+1d+11:00 * wait                                      | online heartbeat-only changes=0
+1d+11:01 * restart                                   | online heartbeat-only changes=0
+2d+11:01 * restart                                   | online heartbeat-only changes=0
+
+== Nor what had lapsed, when the instance is back after days
+10:00    * instance-alive v1 lease=60s
+10:00    a vpn-opened v1 s1
+10:00    a heartbeat interval=7d
+10:01    * wait                                      | online heartbeat-only
+12:00    * instance-alive v1 lease=60s               | online full
+12:01    * wait                                      | online heartbeat-only
+3d+10:00 * instance-alive v1 lease=60s               | online heartbeat-only changes=0
+3d+10:00:10 * restart                                | online heartbeat-only changes=0
+3d+10:00:20 a vpn-opened v1 s2                       | online full

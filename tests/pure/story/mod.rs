@@ -4,10 +4,11 @@
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use device_status::shard::{
-    Cause, Content, DeviceId, Entry, Event, EventBody, Input, Now, Queued, Rules, Shard, Start,
-    StatusChange, Timestamp,
+    Cause, Content, DeviceEvent, DeviceId, Entry, Event, EventBody, Input, Now, Queued, Rules,
+    Shard, Start, StatusChange, Timestamp,
 };
 
 use words::{Arguments, DAY_ZERO_MS, device_id, parse_event, parse_input, parse_time, show_time};
@@ -207,6 +208,8 @@ impl Story {
             offset: topic.records.len() as i64,
             timestamp: stamped.unwrap_or(Timestamp(self.now)),
             stamped_by_broker: !topic.stamped_by_sender,
+            source_timestamp: arguments.time("source")?,
+            replayed: arguments.says("replayed"),
             content: Content::Event(Event { occurred_at: arguments.time("at")?, body }),
         });
         Ok(())
@@ -321,13 +324,32 @@ impl Story {
         let heartbeats = &self.topics[Input::Heartbeats.index()].records;
         for record in heartbeats {
             let Content::Event(event) = &record.content else { continue };
-            let EventBody::Heartbeat { device, poll_interval_ms } = &event.body else { continue };
+            let EventBody::Heartbeat { device, poll_interval_ms, going_away } = &event.body else {
+                continue;
+            };
             if record.offset < positions[Input::Heartbeats.index()]
                 && record.timestamp >= progress.replay_from
             {
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(record.timestamp);
                 let at = watermark.map_or(at, |watermark| at.min(watermark));
-                shard.replay_heartbeat(device, at, *poll_interval_ms);
+                shard.replay_heartbeat(device, at, *poll_interval_ms, *going_away);
+            }
+        }
+        let watermark = progress.watermarks[Input::VpnSessions.index()];
+        for record in &self.topics[Input::VpnSessions.index()].records {
+            let Content::Event(event) = &record.content else { continue };
+            let EventBody::Device { device, event: opening @ DeviceEvent::SessionOpened { .. } } =
+                &event.body
+            else {
+                continue;
+            };
+            if record.offset < positions[Input::VpnSessions.index()]
+                && record.timestamp >= progress.replay_from
+            {
+                let believed =
+                    watermark.map_or(record.timestamp, |mark| record.timestamp.min(mark));
+                let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
+                shard.replay_opening(device, at, record.sent_at(believed), opening);
             }
         }
         self.epoch += 1;
@@ -349,6 +371,9 @@ impl Story {
 
     fn change_rules(&mut self, arguments: &Arguments<'_>) -> Result<(), String> {
         let rules = &mut self.rules;
+        if let Some(enabled) = arguments.switch("vpn")? {
+            rules.vpn_enabled_by_default = enabled;
+        }
         if let Some(tolerance) = arguments.number("tolerance")? {
             rules.tolerance = tolerance;
         }
@@ -359,6 +384,7 @@ impl Story {
             ("window", &mut rules.replay_window_ms),
             ("retention", &mut rules.tombstone_retention_ms),
             ("slack", &mut rules.slack_ms),
+            ("delay", &mut rules.max_lease_delay_ms),
         ] {
             if let Some(ms) = arguments.duration(key)? {
                 *rule = ms;
@@ -388,7 +414,7 @@ impl Story {
             };
             let actual = self.actual(&device, key)?.unwrap_or_else(|| "-".to_string());
             let expected = match key {
-                "since" | "links" | "last" | "clock" if expected != "-" => {
+                "since" | "links" | "last" | "clock" | "member" | "update" if expected != "-" => {
                     show_time(parse_time(expected)?)
                 }
                 _ => expected.to_string(),
@@ -417,6 +443,21 @@ impl Story {
             "clock" => Some(show_time(self.shard.clock().0)),
             "changes" => Some(changes.count().to_string()),
             "cause" => changes.next_back().map(|change| change.cause.name().to_string()),
+            "instance" => changes
+                .next_back()
+                .and_then(|change| change.vpn_instance.as_ref())
+                .map(|instance| instance.to_string()),
+            // From where to where, by the last change of the step.
+            "moved" => changes.next_back().map(|change| {
+                let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or("-").to_string();
+                format!(
+                    "{}/{},{}/{}",
+                    name(&change.previous_fleet),
+                    name(&change.previous_organization),
+                    name(&change.fleet),
+                    name(&change.organization)
+                )
+            }),
             "emits" => {
                 let changes: Vec<String> = changes
                     .map(|change| match change.current {
@@ -441,7 +482,12 @@ impl Story {
                     "last" => view.last_heartbeat.map(|at| show_time(at.0)),
                     "vpn" => Some(if view.vpn_connected { "up" } else { "down" }.to_string()),
                     "progress" => view.progress.map(|percent| percent.to_string()),
+                    "release" => view.release.map(|release| release.to_string()),
+                    "phase" => view.update_phase.map(|phase| phase.wire_name().to_string()),
+                    "outcome" => view.update_outcome.map(|out| out.wire_name().to_string()),
+                    "update" => view.update_since.map(|at| show_time(at.0)),
                     "fleet" => view.fleet.map(|fleet| fleet.to_string()),
+                    "member" => Some(show_time(view.membership_since.0)),
                     "version" => Some(view.version.to_string()),
                     _ => return Err(unknown(key)),
                 }
@@ -451,7 +497,7 @@ impl Story {
 }
 
 /// What is shown of a device that exists.
-const VIEWED: [&str; 10] = [
+const VIEWED: [&str; 15] = [
     "status",
     "connectivity",
     "since",
@@ -460,7 +506,12 @@ const VIEWED: [&str; 10] = [
     "last",
     "vpn",
     "progress",
+    "release",
+    "phase",
+    "outcome",
+    "update",
     "fleet",
+    "member",
     "version",
 ];
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use device_status::shard::{
     DeviceEvent, DeviceId, EventBody, FrozenReason, Input, ScopeEvent, Settings, Timestamp,
+    UpdateOutcome, UpdatePhase,
 };
 
 /// 2026-01-01T00:00:00Z: stories begin on some day.
 pub const DAY_ZERO_MS: i64 = 1_767_225_600_000;
 
 /// The names of what is said by name.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 21] = [
     "at",
     "stamped",
     "interval",
@@ -28,6 +29,12 @@ const KNOWN: [&str; 15] = [
     "window",
     "retention",
     "late",
+    "outcome",
+    "phase",
+    "opened",
+    "source",
+    "replayed",
+    "delay",
 ];
 
 /// What follows the event: names and numbers by their place, and `key=value`.
@@ -54,7 +61,8 @@ impl<'a> Arguments<'a> {
     }
 
     fn name(&self, place: usize, what: &str) -> Result<Arc<str>, String> {
-        self.plain.get(place).map(|name| Arc::from(*name)).ok_or(format!("which {what}?"))
+        let name = self.plain.get(place).copied().ok_or(format!("which {what}?"))?;
+        Ok(Arc::from(if name == "\"\"" { "" } else { name }))
     }
 
     pub fn time(&self, key: &str) -> Result<Option<Timestamp>, String> {
@@ -75,6 +83,19 @@ impl<'a> Arguments<'a> {
         duration.map(|ms| u32::try_from(ms).map_err(|_| format!("{key} is too long"))).transpose()
     }
 
+    pub fn says(&self, key: &str) -> bool {
+        self.named.get(key) == Some(&"yes")
+    }
+
+    pub fn switch(&self, key: &str) -> Result<Option<bool>, String> {
+        match self.named.get(key) {
+            None => Ok(None),
+            Some(&"on") => Ok(Some(true)),
+            Some(&"off") => Ok(Some(false)),
+            Some(other) => Err(format!("{key} is on or off, not {other}")),
+        }
+    }
+
     fn percent(&self) -> Result<u8, String> {
         self.plain.first().and_then(|text| text.parse().ok()).ok_or("how many percent?".into())
     }
@@ -90,13 +111,29 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    fn outcome(&self) -> Result<Option<UpdateOutcome>, String> {
+        match self.named.get("outcome") {
+            None => Ok(None),
+            Some(&"succeeded") => Ok(Some(UpdateOutcome::Succeeded)),
+            Some(&"failed") => Ok(Some(UpdateOutcome::Failed)),
+            Some(&"aborted") => Ok(Some(UpdateOutcome::Aborted)),
+            Some(&"rejected") => Ok(Some(UpdateOutcome::Rejected)),
+            Some(other) => Err(format!("unknown outcome {other}")),
+        }
+    }
+
+    fn phase(&self) -> Result<Option<UpdatePhase>, String> {
+        match self.named.get("phase") {
+            None => Ok(None),
+            Some(&"downloading") => Ok(Some(UpdatePhase::Downloading)),
+            Some(&"downloaded") => Ok(Some(UpdatePhase::Downloaded)),
+            Some(&"applying") => Ok(Some(UpdatePhase::Applying)),
+            Some(other) => Err(format!("unknown phase {other}")),
+        }
+    }
+
     fn settings(&self) -> Result<Settings, String> {
-        let vpn_enabled = match self.named.get("vpn") {
-            None => None,
-            Some(&"on") => Some(true),
-            Some(&"off") => Some(false),
-            Some(other) => return Err(format!("vpn is on or off, not {other}")),
-        };
+        let vpn_enabled = self.switch("vpn")?;
         Ok(Settings { poll_interval_ms: self.short_duration("interval")?, vpn_enabled })
     }
 }
@@ -116,16 +153,24 @@ pub fn parse_event(
     let event = match what {
         "heartbeat" => {
             let poll_interval_ms = arguments.short_duration("interval")?;
-            let body = EventBody::Heartbeat { device, poll_interval_ms };
+            let going_away = match arguments.plain[..] {
+                [] => false,
+                ["going-away"] => true,
+                _ => return Err("a heartbeat is going-away, or nothing".into()),
+            };
+            let body = EventBody::Heartbeat { device, poll_interval_ms, going_away };
             return Ok((Input::Heartbeats, body));
         }
         "vpn-opened" => DeviceEvent::SessionOpened {
             instance: arguments.name(0, "instance")?,
             session: arguments.name(1, "session")?,
+            opened_at: arguments.time("opened")?,
+            lease_ms: arguments.short_duration("lease")?,
         },
         "vpn-closed" => DeviceEvent::SessionClosed {
             instance: arguments.name(0, "instance")?,
             session: arguments.name(1, "session")?,
+            opened_at: arguments.time("opened")?,
         },
         "registered" | "preregistered" => DeviceEvent::Registered {
             fleet: fleet(),
@@ -144,10 +189,19 @@ pub fn parse_event(
         "configuration-progressed" => {
             DeviceEvent::ConfigurationProgressed { percent: arguments.percent()? }
         }
-        "configuration-finished" => DeviceEvent::ConfigurationFinished,
+        "configuration-finished" => {
+            DeviceEvent::ConfigurationFinished { outcome: arguments.outcome()? }
+        }
         "update-started" => DeviceEvent::UpdateStarted { release: arguments.name(0, "release")? },
-        "update-progressed" => DeviceEvent::UpdateProgressed { percent: arguments.percent()? },
-        "update-finished" => DeviceEvent::UpdateFinished,
+        "update-progressed" => DeviceEvent::UpdateProgressed {
+            percent: arguments.percent()?,
+            phase: arguments.phase()?,
+            release: Arc::from(arguments.plain.get(1).copied().unwrap_or_default()),
+        },
+        "update-finished" => DeviceEvent::UpdateFinished {
+            release: Arc::from(arguments.plain.first().copied().unwrap_or_default()),
+            outcome: arguments.outcome()?,
+        },
         "settings" => DeviceEvent::SettingsChanged(arguments.settings()?),
         "deleted" => DeviceEvent::Deleted,
         _ => return Err(format!("unknown event {what}")),
