@@ -34,8 +34,8 @@ impl Shard {
                 let at = event.occurred_at.unwrap_or(record.timestamp);
                 let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));
                 match event.body {
-                    EventBody::Heartbeat { device, poll_interval_ms } => {
-                        let joined = self.heartbeat(&device, at, poll_interval_ms, row);
+                    EventBody::Heartbeat { device, poll_interval_s } => {
+                        let joined = self.heartbeat(&device, at, poll_interval_s, row);
                         turn.stale[input.index()] += u32::from(joined == Joined::Stale);
                     }
                     EventBody::Device { device, event } => {
@@ -66,13 +66,13 @@ impl Shard {
         &mut self,
         device: &DeviceId,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
         row: Option<u32>,
     ) -> Joined {
         let row = row.filter(|&row| self.table.is_at(row, device));
         let index = row.or_else(|| self.table.find(device));
         if let Some(index) = index
-            && let Some(joined) = self.heartbeat_of_quiet_row(index, at, poll_interval_ms)
+            && let Some(joined) = self.heartbeat_of_quiet_row(index, at, poll_interval_s)
         {
             return joined;
         }
@@ -84,9 +84,9 @@ impl Shard {
         }
         let judged = Shard::judged_at(self.clock, at, row.hot.floor());
         self.fire(&mut row, self.clock, judged, false);
-        let joined = join_heartbeat(&mut row.hot, at, poll_interval_ms);
+        let joined = join_heartbeat(&mut row.hot, at, poll_interval_s);
         if joined == Joined::Changed {
-            if poll_interval_ms.is_none() && !row.hot.interval.is_steady() {
+            if poll_interval_s.is_none() && !row.hot.interval.is_steady() {
                 self.tell(&mut row, at);
             }
             self.judge(&mut row, judged, Some((at, Cause::Heartbeat)), false);
@@ -103,7 +103,7 @@ impl Shard {
         &mut self,
         index: u32,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
     ) -> Option<Joined> {
         let (clock, rules) = (self.clock, &self.rules);
         let hot = self.table.get_mut(index)?;
@@ -116,7 +116,7 @@ impl Shard {
         }
         // A heartbeat at the same instant, or one whose interval is to be found
         // (rule J3): rare.
-        if at == held || poll_interval_ms.is_none() && !hot.interval.is_steady() {
+        if at == held || poll_interval_s.is_none() && !hot.interval.is_steady() {
             return None;
         }
         match hot.shown()? {
@@ -136,7 +136,7 @@ impl Shard {
         }
         let judged = Shard::judged_at(clock, at, hot.floor());
         let (timeout_held, _) = rules.deadlines(held, hot.interval.get());
-        let interval = poll_interval_ms.map_or(hot.interval, IntervalCode::carried);
+        let interval = poll_interval_s.map_or(hot.interval, IntervalCode::carried);
         let (timeout, _) = rules.deadlines(at, interval.get());
         if timeout_held <= judged || timeout <= judged {
             return None;
@@ -268,10 +268,10 @@ impl Shard {
 pub(super) fn join_heartbeat(
     hot: &mut Hot,
     at: Timestamp,
-    poll_interval_ms: Option<u32>,
+    poll_interval_s: Option<u32>,
 ) -> Joined {
     let held = hot.heartbeat.get().map(|held| (held, hot.interval.get().carried()));
-    let interval = poll_interval_ms.map(IntervalCode::carried);
+    let interval = poll_interval_s.map(IntervalCode::carried);
     if !takes_over((at, interval.and_then(|carried| carried.get().carried())), held) {
         return Joined::Stale;
     }

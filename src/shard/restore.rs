@@ -123,7 +123,7 @@ impl Shard {
         &mut self,
         device: &DeviceId,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
     ) {
         let at = at.max(Timestamp::MIN);
         let Some(index) = self.table.find(device) else { return };
@@ -134,9 +134,9 @@ impl Shard {
             return;
         }
         let Some(hot) = self.table.get_mut(index) else { return };
-        let joined = join_heartbeat(hot, at, poll_interval_ms);
+        let joined = join_heartbeat(hot, at, poll_interval_s);
         let tell = joined == Joined::Changed
-            && poll_interval_ms.is_none()
+            && poll_interval_s.is_none()
             && !hot.interval.is_steady();
         if tell && let Some(mut row) = self.load(index) {
             self.tell(&mut row, at);
@@ -152,13 +152,13 @@ impl Shard {
         &mut self,
         device: &DeviceId,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
         clock: Timestamp,
     ) {
         let Some(before) = self.table.find(device).and_then(|index| self.load(index)) else {
             return;
         };
-        self.replay_heartbeat(device, at, poll_interval_ms);
+        self.replay_heartbeat(device, at, poll_interval_s);
         let as_emitted = |row: &Row| {
             let judged = Shard::judged_at(clock, Timestamp::MIN, row.hot.floor());
             self.shows(row, judged) == row.hot.shown()

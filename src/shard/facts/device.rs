@@ -187,7 +187,7 @@ impl Cold {
             DeviceEvent::UpdateFinished => join_time(&mut self.facts.update.finished, at),
             DeviceEvent::SettingsChanged(settings) => {
                 let Cold { facts: DeviceFacts { settings: held, earlier_settings, .. }, .. } = self;
-                told::join(held, earlier_settings, at, *settings, |held| held.interval_s())
+                told::join(held, earlier_settings, at, *settings, |held| held.poll_interval_s)
             }
             // Joined by `delete`, which the heartbeat in the hot row needs too.
             DeviceEvent::Deleted => false,

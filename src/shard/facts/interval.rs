@@ -56,9 +56,9 @@ impl IntervalCode {
 
     pub const DEFAULT: IntervalCode = IntervalCode(0);
 
-    /// That of a heartbeat that carries it, in milliseconds.
-    pub fn carried(interval_ms: u32) -> IntervalCode {
-        IntervalCode::new(HeartbeatInterval::Carried(interval_ms.div_ceil(1_000)))
+    /// That of a heartbeat that carries it, in seconds.
+    pub fn carried(seconds: u32) -> IntervalCode {
+        IntervalCode::new(HeartbeatInterval::Carried(seconds))
     }
 
     pub fn new(interval: HeartbeatInterval) -> IntervalCode {

@@ -283,13 +283,13 @@ impl Scopes {
                 let facts = &mut self.fleets.get_mut(index).facts;
                 let before = facts.clone();
                 let FleetFacts { settings: held, earlier_settings, .. } = facts;
-                if !told::join(held, earlier_settings, at, *settings, Settings::interval_s) {
+                if !told::join(held, earlier_settings, at, *settings, |settings| settings.poll_interval_s) {
                     return Applied::Stale;
                 }
                 // `vpn_enabled` counts as it is known now, an interval from then on.
                 let enabled =
                     |facts: &FleetFacts| facts.settings.and_then(|held| held.value.vpn_enabled);
-                let settle = told::interval_at(&before, at, |_| true) != settings.interval_s()
+                let settle = told::interval_at(&before, at, |_| true) != settings.poll_interval_s
                     || enabled(&before) != enabled(facts);
                 self.changed(Before::Fleet(index, before), at, Cause::SettingsChanged, settle)
             }

@@ -81,7 +81,7 @@ pub(in crate::shard) fn interval_at(
     moment: Timestamp,
     sees: impl Fn(Timestamp) -> bool,
 ) -> Option<u32> {
-    let last = fleet.settings.map(|held| held.map(|settings| settings.interval_s()));
+    let last = fleet.settings.map(|held| held.map(|settings| settings.poll_interval_s));
     held_at(&fleet.earlier_settings, last, moment, sees).flatten()
 }
 
@@ -152,7 +152,7 @@ impl Facts<'_> {
             all.push(HeartbeatInterval::Default);
             let of_fleets = self.fleets().flat_map(|fleet| {
                 let facts = self.scopes.fleet(fleet, self.before);
-                let last = facts.settings.and_then(|held| held.value.interval_s());
+                let last = facts.settings.and_then(|held| held.value.poll_interval_s);
                 facts.earlier_settings.iter().filter_map(|held| held.value).chain(last)
             });
             all.extend(self.own_intervals().chain(of_fleets).map(HeartbeatInterval::Set));
@@ -186,7 +186,7 @@ impl Facts<'_> {
     /// The intervals that are known to have been set for the device itself.
     fn own_intervals(&self) -> impl Iterator<Item = u32> {
         let known = &self.cold.facts;
-        let last = known.settings.and_then(|held| held.value.interval_s());
+        let last = known.settings.and_then(|held| held.value.poll_interval_s);
         known.earlier_settings.iter().filter_map(|held| held.value).chain(last)
     }
 
@@ -198,7 +198,7 @@ impl Facts<'_> {
     /// of the fleet that it was in.
     fn set_at(&self, moment: Timestamp, view: View) -> Option<u32> {
         let known = &self.cold.facts;
-        let settings = known.settings.map(|held| held.map(|settings| settings.interval_s()));
+        let settings = known.settings.map(|held| held.map(|settings| settings.poll_interval_s));
         let sees = |at| view.sees(at);
         if let Some(own) = held_at(&known.earlier_settings, settings, moment, sees).flatten() {
             return Some(own);
@@ -336,9 +336,8 @@ mod tests {
         }
     }
 
-    fn settings(interval_s: Option<u32>) -> Settings {
-        let poll_interval_ms = interval_s.map(|seconds| seconds * 1_000);
-        Settings { poll_interval_ms, vpn_enabled: None }
+    fn settings(poll_interval_s: Option<u32>) -> Settings {
+        Settings { poll_interval_s, vpn_enabled: None }
     }
 
     #[test]

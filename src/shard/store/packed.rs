@@ -267,14 +267,14 @@ impl Value for Arc<str> {
 
 impl Value for Settings {
     fn write(&self, writer: &mut Writer<'_>) {
-        Value::write(&self.poll_interval_ms, writer);
+        Value::write(&self.poll_interval_s, writer);
         // One more than the value, so that 0 is none.
         writer.number(self.vpn_enabled.map_or(0, |enabled| u64::from(enabled) + 1));
     }
 
     fn read(reader: &mut Reader<'_>) -> Settings {
         Settings {
-            poll_interval_ms: Value::read(reader),
+            poll_interval_s: Value::read(reader),
             vpn_enabled: reader.number().checked_sub(1).map(|enabled| enabled == 1),
         }
     }
@@ -463,7 +463,7 @@ mod tests {
         };
         let closed =
             |number, ms| Closed { fingerprint: SessionFingerprint(number), closed_at: at(ms) };
-        let settings = |poll_interval_ms, vpn_enabled| Settings { poll_interval_ms, vpn_enabled };
+        let settings = |poll_interval_s, vpn_enabled| Settings { poll_interval_s, vpn_enabled };
         let full = Cold {
             facts: DeviceFacts {
                 last_vpn_opening: Some(at(500)),
