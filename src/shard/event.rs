@@ -281,14 +281,6 @@ pub enum DeviceEvent {
     Deleted,
 }
 
-impl Settings {
-    /// The interval, in whole seconds (rule J3).
-    #[must_use]
-    pub fn interval_s(&self) -> Option<u32> {
-        self.poll_interval_ms.map(|ms| ms.div_ceil(1_000))
-    }
-}
-
 /// An event that concerns every device of a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is described in proto/ and docs/events.md")]
