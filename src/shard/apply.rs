@@ -33,8 +33,8 @@ impl Shard {
                 let at = event.occurred_at.unwrap_or(record.timestamp);
                 let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));
                 match event.body {
-                    EventBody::Heartbeat { device, poll_interval_ms } => {
-                        let joined = self.heartbeat(&device, at, poll_interval_ms, row);
+                    EventBody::Heartbeat { device, poll_interval_s, going_away: _ } => {
+                        let joined = self.heartbeat(&device, at, poll_interval_s, row);
                         turn.stale[input.index()] += u32::from(joined == Joined::Stale);
                     }
                     EventBody::Device { device, event } => {
@@ -65,13 +65,13 @@ impl Shard {
         &mut self,
         device: &DeviceId,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
         row: Option<u32>,
     ) -> Joined {
         let row = row.filter(|&row| self.table.is_at(row, device));
         let index = row.or_else(|| self.table.find(device));
         if let Some(index) = index
-            && let Some(joined) = self.heartbeat_of_quiet_row(index, at, poll_interval_ms)
+            && let Some(joined) = self.heartbeat_of_quiet_row(index, at, poll_interval_s)
         {
             return joined;
         }
@@ -83,7 +83,7 @@ impl Shard {
         }
         let judged = Shard::judged_at(self.clock, at, row.hot.floor());
         self.fire(&mut row, self.clock, judged, false);
-        let joined = join_heartbeat(&mut row.hot, at, poll_interval_ms);
+        let joined = join_heartbeat(&mut row.hot, at, poll_interval_s);
         if joined == Joined::Changed {
             self.judge(&mut row, judged, Some((at, Cause::Heartbeat)), false);
         }
@@ -99,7 +99,7 @@ impl Shard {
         &mut self,
         index: u32,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
     ) -> Option<Joined> {
         let (clock, rules) = (self.clock, &self.rules);
         let hot = self.table.get_mut(index)?;
@@ -112,7 +112,7 @@ impl Shard {
         }
         // A heartbeat at the same instant, or one that carries no interval
         // after one that did: rare, and not only the deadline may move.
-        if at == held || poll_interval_ms.is_none() && hot.has(flag::CARRIED) {
+        if at == held || poll_interval_s.is_none() && hot.has(flag::CARRIED) {
             return None;
         }
         match hot.shown()? {
@@ -131,15 +131,15 @@ impl Shard {
             ) => {}
         }
         let judged = Shard::judged_at(clock, at, hot.floor());
-        let (timeout_held, _) = rules.deadlines(held, i64::from(hot.interval_ms));
-        let interval_ms = poll_interval_ms.map_or(hot.interval_ms, |carried_ms| carried_ms);
-        let (timeout, _) = rules.deadlines(at, i64::from(interval_ms));
+        let (timeout_held, _) = rules.deadlines(held, hot.interval_ms());
+        let interval_s = poll_interval_s.unwrap_or(hot.interval_s);
+        let (timeout, _) = rules.deadlines(at, i64::from(interval_s) * 1_000);
         if timeout_held <= judged || timeout <= judged {
             return None;
         }
         hot.heartbeat = Instant48::some(at);
-        hot.interval_ms = interval_ms;
-        if poll_interval_ms.is_some() {
+        hot.interval_s = interval_s;
+        if poll_interval_s.is_some() {
             hot.flags |= flag::CARRIED;
         }
         hot.flags |= flag::UNWRITTEN;
@@ -250,19 +250,15 @@ impl Shard {
 
 /// Joins a heartbeat: the later one wins; of two at the same instant, that with
 /// the longer interval (rule J2).
-pub(super) fn join_heartbeat(
-    hot: &mut Hot,
-    at: Timestamp,
-    poll_interval_ms: Option<u32>,
-) -> Joined {
-    let held = hot.heartbeat.get().map(|held| (held, hot.carried_ms()));
-    if !takes_over((at, poll_interval_ms), held) {
+pub(super) fn join_heartbeat(hot: &mut Hot, at: Timestamp, poll_interval_s: Option<u32>) -> Joined {
+    let held = hot.heartbeat.get().map(|held| (held, hot.carried_s()));
+    if !takes_over((at, poll_interval_s), held) {
         return Joined::Stale;
     }
     hot.heartbeat = Instant48::some(at);
-    hot.set(flag::CARRIED, poll_interval_ms.is_some());
-    if let Some(carried_ms) = poll_interval_ms {
-        hot.interval_ms = carried_ms;
+    hot.set(flag::CARRIED, poll_interval_s.is_some());
+    if let Some(carried_s) = poll_interval_s {
+        hot.interval_s = carried_s;
     }
     hot.set(flag::UNWRITTEN, true);
     Joined::Changed

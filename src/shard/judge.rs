@@ -25,7 +25,7 @@ use super::event::{Settings, Timestamp};
 use super::facts::seen::{Facts, View};
 use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
-use super::rules::{INTERVAL_MAX_MS, JUDGED_AHEAD_MS};
+use super::rules::{INTERVAL_MAX_S, JUDGED_AHEAD_MS};
 use super::status::{Cause, Connectivity, Status, next_deadline};
 use super::{Shard, Turn};
 
@@ -131,8 +131,7 @@ impl Shard {
     /// then the wheel re-files it when it fires (rule T7).
     fn file(&mut self, row: &mut Row, judged: Timestamp) {
         let hot = &mut row.hot;
-        let deadlines =
-            hot.heartbeat.get().map(|at| self.rules.deadlines(at, i64::from(hot.interval_ms)));
+        let deadlines = hot.heartbeat.get().map(|at| self.rules.deadlines(at, hot.interval_ms()));
         let mut next = next_deadline(deadlines, judged);
         let mut sooner = |at: Option<Timestamp>| {
             next = next.into_iter().chain(at).min();
@@ -261,6 +260,14 @@ impl Shard {
             last_heartbeat: row.hot.heartbeat.get(),
             vpn_connected: facts.vpn_connected(View::Now),
             progress: facts.progress(),
+            membership_since: Timestamp::MIN,
+            previous_fleet: None,
+            previous_organization: None,
+            vpn_instance: None,
+            release: None,
+            update_phase: None,
+            update_outcome: None,
+            update_since: None,
         };
         self.pending.change(change);
         let hot = &mut row.hot;
@@ -373,13 +380,13 @@ fn date(
 fn trigger_found(facts: &Facts<'_>, judged: Timestamp, clock: Timestamp) -> (Timestamp, Cause) {
     let until = judged.plus_ms(JUDGED_AHEAD_MS);
     let moments = facts.scope_moments(until, Timestamp::MIN);
-    let intervals = [None, Some(u32::try_from(INTERVAL_MAX_MS).unwrap_or(u32::MAX)), Some(1)];
+    let intervals = [None, Some(INTERVAL_MAX_S), Some(1)];
     let made_it = |(at, cause): &&(Timestamp, Cause)| {
         // Other possibilities matter where settings are left out only.
         let settings = if *cause == Cause::SettingsChanged { &intervals[..] } else { &[None] };
-        settings.iter().any(|&poll_interval_ms| {
+        settings.iter().any(|&poll_interval_s| {
             [None, Some(true), Some(false)].into_iter().any(|vpn_enabled| {
-                let settings = Settings { poll_interval_ms, vpn_enabled };
+                let settings = Settings { poll_interval_s, vpn_enabled };
                 let view = View::Without { at: *at, settings };
                 facts.ladder(judged, view).shown() == facts.hot.shown()
             })

@@ -30,7 +30,7 @@ pub struct Explanation {
     pub deadlines: Option<(Timestamp, Timestamp)>,
     /// The sessions that were opened and not closed.
     pub sessions: Vec<SessionExplained>,
-    /// The last heartbeat: its time and the interval it carried.
+    /// The last heartbeat: its time and the interval it carried, in seconds.
     pub heartbeat: Option<Register<Option<u32>>>,
     /// All other facts of the device.
     pub facts: DeviceFacts<Arc<str>>,

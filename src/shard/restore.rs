@@ -4,7 +4,7 @@
 use super::apply::join_heartbeat;
 use super::clock::Clock;
 use super::device::Cold;
-use super::event::{DeviceId, Input, Timestamp};
+use super::event::{DeviceEvent, DeviceId, Input, Timestamp};
 use super::facts::register::outlives;
 use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
@@ -79,9 +79,9 @@ impl Shard {
 
         let hot = &mut row.hot;
         hot.heartbeat = Instant48::of(snapshot.heartbeat.map(|heartbeat| heartbeat.at));
-        let carried_ms = snapshot.heartbeat.and_then(|heartbeat| heartbeat.value);
-        hot.set(flag::CARRIED, carried_ms.is_some());
-        hot.interval_ms = carried_ms.unwrap_or(0);
+        let carried_s = snapshot.heartbeat.and_then(|heartbeat| heartbeat.value);
+        hot.set(flag::CARRIED, carried_s.is_some());
+        hot.interval_s = carried_s.unwrap_or(0);
         hot.set(flag::UNWRITTEN, false);
         let emitted = snapshot.emitted;
         hot.version = emitted.map_or(0, |held| u32::try_from(held.version).unwrap_or(u32::MAX));
@@ -123,7 +123,8 @@ impl Shard {
         &mut self,
         device: &DeviceId,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
+        _going_away: bool,
     ) {
         let at = at.max(Timestamp::MIN);
         let Some(index) = self.table.find(device) else { return };
@@ -134,7 +135,7 @@ impl Shard {
             return;
         }
         if let Some(hot) = self.table.get_mut(index) {
-            join_heartbeat(hot, at, poll_interval_ms);
+            join_heartbeat(hot, at, poll_interval_s);
         }
     }
 
@@ -146,13 +147,14 @@ impl Shard {
         &mut self,
         device: &DeviceId,
         at: Timestamp,
-        poll_interval_ms: Option<u32>,
+        poll_interval_s: Option<u32>,
+        going_away: bool,
         clock: Timestamp,
     ) {
         let Some(before) = self.table.find(device).and_then(|index| self.load(index)) else {
             return;
         };
-        self.replay_heartbeat(device, at, poll_interval_ms);
+        self.replay_heartbeat(device, at, poll_interval_s, going_away);
         let as_emitted = |row: &Row| {
             let judged = Shard::judged_at(clock, Timestamp::MIN, row.hot.floor());
             self.shows(row, judged) == row.hot.shown()
@@ -161,6 +163,17 @@ impl Shard {
         if as_emitted(&before) && after.is_some_and(|after| !as_emitted(&after)) {
             self.table.put(before.index, before.hot);
         }
+    }
+
+    /// Takes in an opening of the replay window; `at` is its event time, `sent`
+    /// when its sender lived (rules J4, R2).
+    pub fn replay_opening(
+        &mut self,
+        _device: &DeviceId,
+        _at: Timestamp,
+        _sent: Option<Timestamp>,
+        _event: &DeviceEvent,
+    ) {
     }
 
     /// The greatest epoch found in the changelog (rule C7).

@@ -233,7 +233,7 @@ impl Shard {
         let Some(hot) = self.table.get(index) else { return true };
         let Some(heartbeat) = hot.heartbeat.get() else { return false };
         let judged = Shard::judged_at(now, Timestamp::MIN, hot.floor());
-        let (timeout, _) = self.rules.deadlines(heartbeat, i64::from(hot.interval_ms));
+        let (timeout, _) = self.rules.deadlines(heartbeat, hot.interval_ms());
         let leaves_window = heartbeat.plus_ms(self.rules.replay_window_ms.max(0));
         let mut deadline = timeout;
         if hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY) {

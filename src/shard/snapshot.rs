@@ -189,7 +189,7 @@ impl<Name> DeviceFacts<Name> {
 /// All facts of one device, and what was last emitted of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowSnapshot {
-    /// The last heartbeat: its time and the interval it carried.
+    /// The last heartbeat: its time and the interval it carried, in seconds.
     pub heartbeat: Option<Register<Option<u32>>>,
     /// All other facts.
     pub facts: DeviceFacts<Arc<str>>,

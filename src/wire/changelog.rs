@@ -50,7 +50,7 @@ pub fn encode(entry: &Entry) -> (Vec<u8>, Option<Vec<u8>>) {
         Entry::Fleet(fleet, facts) => (named("f/", fleet), Some(bytes(facts))),
         Entry::Organization(organization, facts) => (named("o/", organization), Some(bytes(facts))),
         Entry::Epoch(epoch) => {
-            let message = proto::Epoch { epoch: *epoch, complete: true };
+            let message = proto::Epoch { epoch: *epoch, complete: true, ..proto::Epoch::default() };
             (b"e".to_vec(), Some(message.encode_to_vec()))
         }
     }
@@ -187,7 +187,12 @@ macro_rules! fields {
     };
 }
 
-fields! { ClosedSession, ClosedSession { clock: clock_ms, closed_at: closed_ms, } complete }
+fields! {
+    ClosedSession,
+    ClosedSession { clock: clock_ms, closed_at: closed_ms, }
+    complete
+    ..proto::ClosedSession::default()
+}
 fields! {
     Instance,
     InstanceFacts {
@@ -199,11 +204,17 @@ fields! {
     }
     complete
 }
-fields! { Fleet, FleetFacts { clock: clock_ms, settings: settings, frozen: frozen, } complete }
+fields! {
+    Fleet,
+    FleetFacts { clock: clock_ms, settings: settings, frozen: frozen, }
+    complete
+    ..proto::Fleet::default()
+}
 fields! { Organization, OrganizationFacts { clock: clock_ms, frozen: frozen, } complete }
 fields! {
     OpenSession,
     Session<Arc<str>> { instance: instance, fingerprint: fingerprint, opened_at: opened_ms, }
+    ..proto::OpenSession::default()
 }
 fields! {
     Row,
@@ -247,15 +258,33 @@ macro_rules! same {
 same! {
     i64, Timestamp: (at_ms) = (Timestamp(at_ms));
     u64, SessionFingerprint: (hash) = (SessionFingerprint(hash));
-    proto::Flag, Register<bool>:
-        (proto::Flag { at_ms, value }) = (Register { at: Timestamp(at_ms), value });
-    proto::Lease, Register<u32>:
-        (proto::Lease { at_ms, lease_ms }) = (Register { at: Timestamp(at_ms), value: lease_ms });
-    proto::Settings, Register<Settings>:
-        (proto::Settings { at_ms, poll_interval_ms, vpn_enabled }) = (Register {
-            at: Timestamp(at_ms),
-            value: Settings { poll_interval_ms, vpn_enabled },
-        });
+}
+
+/// The same for messages of which some fields are not read.
+macro_rules! partly {
+    ($($message:ident, $fact:ty: ($($field:ident),*) = ($($facts:tt)*);)*) => {$(
+        impl Wire<proto::$message> for $fact {
+            fn message(&self) -> proto::$message {
+                let $($facts)* = *self;
+                proto::$message { $($field,)* ..proto::$message::default() }
+            }
+
+            fn read(message: &proto::$message) -> Result<Self, String> {
+                let proto::$message { $($field,)* .. } = *message;
+                Ok($($facts)*)
+            }
+        }
+    )*};
+}
+
+partly! {
+    Flag, Register<bool>: (at_ms, value) = (Register { at: Timestamp(at_ms), value });
+    Lease, Register<u32>:
+        (at_ms, lease_ms) = (Register { at: Timestamp(at_ms), value: lease_ms });
+    Settings, Register<Settings>: (at_ms, poll_interval_s, vpn_enabled) = (Register {
+        at: Timestamp(at_ms),
+        value: Settings { poll_interval_s, vpn_enabled },
+    });
 }
 
 impl Wire<proto::Row> for RowSnapshot {
@@ -264,7 +293,7 @@ impl Wire<proto::Row> for RowSnapshot {
             clock_ms: self.clock.message(),
             emitted: self.emitted.message(),
             heartbeat_ms: self.heartbeat.map(|heartbeat| heartbeat.at.0),
-            heartbeat_poll_interval_ms: self.heartbeat.and_then(|heartbeat| heartbeat.value),
+            heartbeat_poll_interval_s: self.heartbeat.and_then(|heartbeat| heartbeat.value),
             complete: true,
             ..self.facts.message()
         }
@@ -273,7 +302,7 @@ impl Wire<proto::Row> for RowSnapshot {
     fn read(row: &proto::Row) -> Result<RowSnapshot, String> {
         complete(row.complete)?;
         let heartbeat =
-            |at_ms| Register { at: Timestamp(at_ms), value: row.heartbeat_poll_interval_ms };
+            |at_ms| Register { at: Timestamp(at_ms), value: row.heartbeat_poll_interval_s };
         Ok(RowSnapshot {
             heartbeat: row.heartbeat_ms.map(heartbeat),
             facts: Wire::read(row)?,
@@ -338,7 +367,7 @@ impl Wire<Vec<proto::Frozen>> for FrozenRegisters {
         registers
             .filter_map(|(reason, register)| {
                 let Register { at, value } = (*register)?;
-                Some(proto::Frozen { reason, at_ms: at.0, value })
+                Some(proto::Frozen { reason, at_ms: at.0, value, ..proto::Frozen::default() })
             })
             .collect()
     }
@@ -365,6 +394,7 @@ impl Wire<Option<proto::Progress>> for ProgressFacts {
             finished_ms: finished.message(),
             percent_ms: percent.map(|percent| percent.at.0),
             percent: percent.map_or(0, |percent| u32::from(percent.value)),
+            ..proto::Progress::default()
         })
     }
 
@@ -392,6 +422,7 @@ impl Wire<proto::Emitted> for Emitted {
             connectivity: self.shown.map_or(0, |(_, connectivity)| connectivity as u32 + 1),
             since_ms: self.since.0,
             connectivity_since_ms: self.connectivity_since.0,
+            ..proto::Emitted::default()
         }
     }
 

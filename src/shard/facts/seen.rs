@@ -97,8 +97,8 @@ impl Facts<'_> {
 
     /// The same, and whose it is.
     pub fn interval(&self, view: View) -> (i64, IntervalOf) {
-        match self.hot.carried_ms() {
-            Some(carried_ms) => (i64::from(carried_ms), IntervalOf::Heartbeat),
+        match self.hot.carried_s() {
+            Some(carried_s) => (i64::from(carried_s) * 1_000, IntervalOf::Heartbeat),
             None => self.inherited_interval(view),
         }
     }
@@ -110,7 +110,9 @@ impl Facts<'_> {
 
     fn inherited_interval(&self, view: View) -> (i64, IntervalOf) {
         self.settings(view)
-            .find_map(|(whose, settings)| Some((i64::from(settings.poll_interval_ms?), whose)))
+            .find_map(|(whose, settings)| {
+                Some((i64::from(settings.poll_interval_s?) * 1_000, whose))
+            })
             .unwrap_or((self.rules.default_poll_interval_ms, IntervalOf::Default))
     }
 
@@ -306,10 +308,10 @@ impl Facts<'_> {
         add(self.hot.heartbeat.get(), Cause::Heartbeat);
         if let Some(heartbeat) = self.hot.heartbeat.get() {
             // And those that it had before the settings came.
-            let inherited = self.settings(View::Now).map(|(_, settings)| settings.poll_interval_ms);
-            let inherited = inherited.flatten().map(i64::from);
+            let inherited = self.settings(View::Now).map(|(_, settings)| settings.poll_interval_s);
+            let inherited = inherited.flatten().map(|seconds| i64::from(seconds) * 1_000);
             let inherited = inherited.chain([self.rules.default_poll_interval_ms]);
-            let carried = self.hot.carried_ms().map(i64::from);
+            let carried = self.hot.carried_s().map(|seconds| i64::from(seconds) * 1_000);
             let inherited = inherited.filter(|_| carried.is_none());
             for interval_ms in carried.into_iter().chain(inherited) {
                 let (timeout, expiry) = self.rules.deadlines(heartbeat, interval_ms);

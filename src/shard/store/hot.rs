@@ -1,7 +1,7 @@
 //! The part of a row that a heartbeat needs.
 
 use crate::shard::event::Timestamp;
-use crate::shard::rules::INTERVAL_MAX_MS;
+use crate::shard::rules::INTERVAL_MAX_S;
 use crate::shard::status::{Connectivity, Status};
 
 /// Says that a row has no cold facts.
@@ -88,8 +88,8 @@ pub(in crate::shard) struct Hot {
     pub changed_at: Instant48,
     /// Where the row is filed in the wheel; entries found elsewhere are stale.
     pub filed: Instant48,
-    /// The interval by which the last heartbeat is judged.
-    pub interval_ms: u32,
+    /// The interval by which the last heartbeat is judged, in seconds.
+    pub interval_s: u32,
     /// Counts the device's changes.
     pub version: u32,
     /// Where its other facts are. The table's alone to change.
@@ -103,7 +103,7 @@ impl Hot {
         heartbeat: Instant48::NONE,
         changed_at: Instant48::NONE,
         filed: Instant48::NONE,
-        interval_ms: 0,
+        interval_s: 0,
         version: 0,
         cold: NO_COLD,
         flags: flag::NO_STATUS,
@@ -142,12 +142,19 @@ impl Hot {
     }
 
     /// The interval that the last heartbeat carried, if it carried one.
-    pub fn carried_ms(&self) -> Option<u32> {
-        (self.has(flag::CARRIED) && self.heartbeat != Instant48::NONE).then_some(self.interval_ms)
+    pub fn carried_s(&self) -> Option<u32> {
+        (self.has(flag::CARRIED) && self.heartbeat != Instant48::NONE).then_some(self.interval_s)
     }
 
+    /// The interval by which the last heartbeat is judged, in milliseconds.
+    pub fn interval_ms(&self) -> i64 {
+        i64::from(self.interval_s) * 1_000
+    }
+
+    /// Rounds up to whole seconds.
     pub fn set_interval(&mut self, interval_ms: i64) {
-        self.interval_ms = u32::try_from(interval_ms.clamp(0, INTERVAL_MAX_MS)).unwrap_or(u32::MAX);
+        let seconds = interval_ms.clamp(0, i64::from(INTERVAL_MAX_S) * 1_000).saturating_add(999);
+        self.interval_s = u32::try_from(seconds / 1_000).unwrap_or(INTERVAL_MAX_S);
     }
 
     /// The floor of rule T5: the row is not judged back in time.

@@ -245,13 +245,13 @@ impl Value for Arc<str> {
 impl Value for Settings {
     fn write(&self, writer: &mut Writer<'_>) {
         // One more than the value, so that 0 is none.
-        writer.number(self.poll_interval_ms.map_or(0, |ms| u64::from(ms) + 1));
+        writer.number(self.poll_interval_s.map_or(0, |seconds| u64::from(seconds) + 1));
         writer.number(self.vpn_enabled.map_or(0, |enabled| u64::from(enabled) + 1));
     }
 
     fn read(reader: &mut Reader<'_>) -> Settings {
         Settings {
-            poll_interval_ms: reader.number().checked_sub(1).map(|ms| ms as u32),
+            poll_interval_s: reader.number().checked_sub(1).map(|seconds| seconds as u32),
             vpn_enabled: reader.number().checked_sub(1).map(|enabled| enabled == 1),
         }
     }
@@ -440,7 +440,7 @@ mod tests {
         };
         let closed =
             |number, ms| Closed { fingerprint: SessionFingerprint(number), closed_at: at(ms) };
-        let settings = |poll_interval_ms, vpn_enabled| Settings { poll_interval_ms, vpn_enabled };
+        let settings = |poll_interval_s, vpn_enabled| Settings { poll_interval_s, vpn_enabled };
         let full = Cold {
             facts: DeviceFacts {
                 last_vpn_opening: Some(at(500)),
@@ -452,7 +452,7 @@ mod tests {
                 provisioned: Some(at(30)),
                 registered: Some(at(20)),
                 membership: register(10, Membership { fleet: 5_000, organization: 7 }),
-                settings: register(40, settings(Some(900_000), Some(false))),
+                settings: register(40, settings(Some(900), Some(false))),
                 configuration: ProgressFacts {
                     started: register(50, "".into()),
                     finished: Some(at(60)),

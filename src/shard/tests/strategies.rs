@@ -33,7 +33,7 @@ pub(crate) fn fingerprint() -> impl Strategy<Value = SessionFingerprint> {
 
 pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     any::<(Option<u32>, Option<bool>)>()
-        .prop_map(|(poll_interval_ms, vpn_enabled)| Settings { poll_interval_ms, vpn_enabled })
+        .prop_map(|(poll_interval_s, vpn_enabled)| Settings { poll_interval_s, vpn_enabled })
 }
 
 pub(crate) fn frozen() -> impl Strategy<Value = FrozenRegisters> {
