@@ -70,6 +70,8 @@ impl Told {
                 offset: self.offset,
                 timestamp,
                 stamped_by_broker: true,
+                source_timestamp: None,
+                replayed: false,
                 content: Content::Event(event),
             }
         });
@@ -81,7 +83,8 @@ impl Told {
     fn heartbeats(&mut self, count: u64) -> Vec<Queued> {
         self.records(count, |number| EventBody::Heartbeat {
             device: device(number),
-            poll_interval_ms: None,
+            poll_interval_s: None,
+            going_away: false,
         })
     }
 
@@ -124,7 +127,8 @@ fn events(criterion: &mut Criterion) {
         };
         bench("heartbeat of a known device", Input::Heartbeats, &|number| EventBody::Heartbeat {
             device: device(number),
-            poll_interval_ms: None,
+            poll_interval_s: None,
+            going_away: false,
         });
         let of = |number, event| EventBody::Device { device: device(number), event };
         let names: Vec<Arc<str>> = (0..1_000).map(|n| format!("name {n}").into()).collect();
@@ -138,31 +142,45 @@ fn events(criterion: &mut Criterion) {
             of(number, event)
         });
         bench("settings changed", Input::Lifecycle, &|number| {
-            let settings = Settings { poll_interval_ms: Some(900_000), vpn_enabled: Some(true) };
+            let settings = Settings { poll_interval_s: Some(900), vpn_enabled: Some(true) };
             of(number, DeviceEvent::SettingsChanged(settings))
         });
         bench("session opened", Input::VpnSessions, &|number| {
             let (instance, session) = (named(number % 50), named(number));
-            of(number, DeviceEvent::SessionOpened { instance, session })
+            of(
+                number,
+                DeviceEvent::SessionOpened { instance, session, opened_at: None, lease_ms: None },
+            )
         });
         bench("session closed", Input::VpnSessions, &|number| {
             let (instance, session) = (named(number % 50), named(number));
-            of(number, DeviceEvent::SessionClosed { instance, session })
+            of(number, DeviceEvent::SessionClosed { instance, session, opened_at: None })
         });
         bench("frozen", Input::Lifecycle, &|number| {
             of(number, DeviceEvent::Frozen { reason: FrozenReason::Allowance })
         });
         bench("update progressed", Input::Lifecycle, &|number| {
-            of(number, DeviceEvent::UpdateProgressed { percent: 50 })
+            of(
+                number,
+                DeviceEvent::UpdateProgressed { percent: 50, phase: None, release: "".into() },
+            )
         });
         bench("heartbeat of a device with facts", Input::Heartbeats, &|number| {
-            EventBody::Heartbeat { device: device(number), poll_interval_ms: None }
+            EventBody::Heartbeat {
+                device: device(number),
+                poll_interval_s: None,
+                going_away: false,
+            }
         });
         // A row is made, and the change goes out.
         let fresh = std::cell::Cell::new(size);
         bench("heartbeat of a new device", Input::Heartbeats, &|_| {
             fresh.set(fresh.get() + 1);
-            EventBody::Heartbeat { device: device(fresh.get()), poll_interval_ms: None }
+            EventBody::Heartbeat {
+                device: device(fresh.get()),
+                poll_interval_s: None,
+                going_away: false,
+            }
         });
     }
 }

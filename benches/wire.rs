@@ -17,7 +17,8 @@ const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 fn decoding(criterion: &mut Criterion) {
     let at = prost_types::Timestamp { seconds: AT.0 / 1000, nanos: 123_000_000 };
-    let value = Heartbeat { occurred_at: Some(at), poll_interval: None }.encode_to_vec();
+    let value = Heartbeat { occurred_at: Some(at), poll_interval: None, ..Default::default() }
+        .encode_to_vec();
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(1));
     group.bench_function("heartbeat", |bencher| {
@@ -77,6 +78,14 @@ fn encoding(criterion: &mut Criterion) {
         last_heartbeat: Some(AT),
         vpn_connected: false,
         progress: None,
+        release: None,
+        update_phase: None,
+        update_outcome: None,
+        update_since: None,
+        membership_since: Timestamp(0),
+        previous_fleet: None,
+        previous_organization: None,
+        vpn_instance: None,
     };
     let row = row();
     let mut group = criterion.benchmark_group("encode");

@@ -50,7 +50,8 @@ pub fn heartbeats(
             seconds: at_ms / 1000,
             nanos: i32::try_from(at_ms % 1000).expect("less than a thousand") * 1_000_000,
         });
-        let value = Heartbeat { occurred_at, poll_interval: None }.encode_to_vec();
+        let value =
+            Heartbeat { occurred_at, poll_interval: None, ..Default::default() }.encode_to_vec();
         let mut record = BaseRecord::to(&topics.heartbeats)
             .partition(partition_of(key.as_bytes(), fleet.partitions))
             .key(key.as_bytes())

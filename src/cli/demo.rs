@@ -182,7 +182,7 @@ fn show(
     });
     fleet.hold(WATCHED);
     let watched = fleet.device_id(WATCHED);
-    let told_ms = i64::from(fleet.told_poll_interval_ms());
+    let told_ms = i64::from(fleet.told_poll_interval_s()) * 1_000;
     let mut story = Story::new(watched.to_string(), config.rules(), told_ms);
 
     let picture_wanted = args.fills_terminal();

@@ -202,6 +202,8 @@ fn replay(mut records: Vec<Record>, rules: &Rules, at: Timestamp) -> (Shard, Vec
             offset: *offset,
             timestamp: record.at,
             stamped_by_broker: true,
+            source_timestamp: None,
+            replayed: false,
             content: Content::Event(record.event),
         };
         *offset += 1;

@@ -204,6 +204,14 @@ mod tests {
             last_heartbeat: None,
             vpn_connected: true,
             progress: None,
+            release: None,
+            update_phase: None,
+            update_outcome: None,
+            update_since: None,
+            membership_since: Timestamp(0),
+            previous_fleet: None,
+            previous_organization: None,
+            vpn_instance: None,
         };
         Told { change, offset, written_ms: 2_000 }
     }

@@ -98,8 +98,8 @@ impl Args {
                     least.ceil()
                 )));
             }
-            let whole_seconds = (told_ms / 1000).max(1) * 1000;
-            plan.told_poll_interval_ms = u32::try_from(whole_seconds).unwrap_or(u32::MAX);
+            let whole_seconds = (told_ms / 1000).max(1);
+            plan.told_poll_interval_s = u32::try_from(whole_seconds).unwrap_or(u32::MAX);
         }
         Ok(plan)
     }
@@ -248,7 +248,7 @@ mod tests {
     fn a_rate_makes_the_poll_interval() {
         let plan = plan("--devices 1000000 --rate 50_000").unwrap();
         assert_eq!(plan.poll_interval_ms, 21_300);
-        assert_eq!(plan.told_poll_interval_ms, 22_000);
+        assert_eq!(plan.told_poll_interval_s, 22);
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         let refusal = plan("--devices 1000 --rate 10 --poll-interval 1m").unwrap_err();
         assert!(refusal.message.contains("--rate to 18"), "{refusal}");
         let told = plan("--devices 1000 --rate 20 --poll-interval 1m").unwrap();
-        assert_eq!(told.told_poll_interval_ms, 60_000);
+        assert_eq!(told.told_poll_interval_s, 60);
         assert!(told.poll_interval_ms < 60_000);
     }
 }

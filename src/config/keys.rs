@@ -148,11 +148,13 @@ pub const KEYS: &[Key] = &[
     // has been read (rule T5).
     key!(processing.slack, |raw: &Raw| read::duration(raw, Duration::ZERO, 5 * SECOND)),
     key!(processing.tombstone_retention, |raw: &Raw| read::duration(raw, MINUTE, 365 * 24 * HOUR)),
+    key!(processing.max_lease_delay, |raw: &Raw| read::duration(raw, Duration::ZERO, 24 * HOUR)),
     key!(processing.max_input_idle, |raw: &Raw| read::duration(raw, SECOND, HOUR)),
     key!(heartbeat.tolerance, |raw: &Raw| read::number(raw, 1.0, 100.0)),
     key!(heartbeat.minimum, |raw: &Raw| read::duration(raw, Duration::ZERO, WEEK)),
     key!(heartbeat.grace, |raw: &Raw| read::duration(raw, Duration::ZERO, 24 * HOUR)),
     key!(heartbeat.default_poll_interval, |raw: &Raw| read::duration(raw, SECOND, LEAP_YEAR)),
+    key!(vpn.enabled_by_default, read::boolean),
     key!(redis.url, read::redis_url),
     key!(redis.username, read::optional_text),
     key!(redis.password, read::optional_text),

@@ -41,6 +41,8 @@ pub struct Config {
     pub processing: Processing,
     /// When a device counts as communicating.
     pub heartbeat: Heartbeat,
+    /// What counts where no setting says anything of the VPN.
+    pub vpn: Vpn,
     /// The materialized view.
     pub redis: Redis,
     /// The HTTP server for probes and metrics.
@@ -162,6 +164,8 @@ pub struct Processing {
     pub slack: Duration,
     /// How long closed sessions and deletions are remembered (rules J4, J5).
     pub tombstone_retention: Duration,
+    /// By how much a lease may come late, and run from its record (rule J4).
+    pub max_lease_delay: Duration,
     /// How long an input that others wait for may be silent (rule T4).
     pub max_input_idle: Duration,
 }
@@ -186,6 +190,13 @@ pub struct Heartbeat {
     pub grace: Duration,
     /// The poll interval of devices of which none is known.
     pub default_poll_interval: Duration,
+}
+
+/// What counts where no setting says anything of the VPN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vpn {
+    /// Whether devices are meant to be on it (rule J2).
+    pub enabled_by_default: bool,
 }
 
 /// The materialized view.
@@ -280,6 +291,7 @@ impl Default for Config {
                 max_clock_jump: Duration::from_secs(5 * 60),
                 slack: Duration::from_secs(2),
                 tombstone_retention: Duration::from_secs(24 * 3_600),
+                max_lease_delay: Duration::from_secs(15 * 60),
                 max_input_idle: Duration::from_secs(10),
             },
             heartbeat: Heartbeat {
@@ -288,6 +300,7 @@ impl Default for Config {
                 grace: Duration::from_secs(15),
                 default_poll_interval: Duration::from_secs(15 * 60),
             },
+            vpn: Vpn { enabled_by_default: true },
             redis: Redis::default(),
             admin: Admin {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
@@ -330,6 +343,8 @@ impl Config {
             minimum_ms: milliseconds(self.heartbeat.minimum),
             grace_ms: milliseconds(self.heartbeat.grace),
             default_poll_interval_ms: milliseconds(self.heartbeat.default_poll_interval),
+            vpn_enabled_by_default: self.vpn.enabled_by_default,
+            max_lease_delay_ms: milliseconds(self.processing.max_lease_delay),
             slack_ms: milliseconds(self.processing.slack),
             replay_window_ms: milliseconds(self.processing.replay_window),
             max_clock_jump_ms: milliseconds(self.processing.max_clock_jump),

@@ -34,7 +34,7 @@ impl Shard {
                 let at = event.occurred_at.unwrap_or(record.timestamp);
                 let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));
                 match event.body {
-                    EventBody::Heartbeat { device, poll_interval_s } => {
+                    EventBody::Heartbeat { device, poll_interval_s, going_away: _ } => {
                         let joined = self.heartbeat(&device, at, poll_interval_s, row);
                         turn.stale[input.index()] += u32::from(joined == Joined::Stale);
                     }
@@ -265,21 +265,17 @@ impl Shard {
 /// Joins a heartbeat: the later one wins; of two at the same instant, that with
 /// the longer interval (rule J2). The interval of one that carries none is the
 /// caller's to find, unless it is steady.
-pub(super) fn join_heartbeat(
-    hot: &mut Hot,
-    at: Timestamp,
-    poll_interval_s: Option<u32>,
-) -> Joined {
+pub(super) fn join_heartbeat(hot: &mut Hot, at: Timestamp, poll_interval_s: Option<u32>) -> Joined {
     let held = hot.heartbeat.get().map(|held| (held, hot.interval.get().carried()));
-    let interval = poll_interval_s.map(IntervalCode::carried);
-    if !takes_over((at, interval.and_then(|carried| carried.get().carried())), held) {
+    if !takes_over((at, poll_interval_s), held) {
         return Joined::Stale;
     }
     hot.heartbeat = Instant48::some(at);
-    hot.interval = interval.unwrap_or(match hot.interval.is_steady() {
-        true => hot.interval,
-        false => IntervalCode::DEFAULT,
-    });
+    hot.interval = match poll_interval_s {
+        Some(carried_s) => IntervalCode::carried(carried_s),
+        None if hot.interval.is_steady() => hot.interval,
+        None => IntervalCode::DEFAULT,
+    };
     hot.set(flag::UNWRITTEN, true);
     Joined::Changed
 }

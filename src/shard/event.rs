@@ -194,12 +194,73 @@ impl FrozenReason {
     }
 }
 
+/// How a configuration or an update ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UpdateOutcome {
+    /// It is done.
+    Succeeded,
+    /// It did not work, or was rolled back.
+    Failed,
+    /// Somebody ended it.
+    Aborted,
+    /// The device did not take it.
+    Rejected,
+}
+
+impl UpdateOutcome {
+    /// All outcomes, in the order of their numbers in messages, from 1.
+    pub const ALL: [UpdateOutcome; 4] = [
+        UpdateOutcome::Succeeded,
+        UpdateOutcome::Failed,
+        UpdateOutcome::Aborted,
+        UpdateOutcome::Rejected,
+    ];
+
+    /// The name in Redis and JSON.
+    #[must_use]
+    pub const fn wire_name(self) -> &'static str {
+        match self {
+            UpdateOutcome::Succeeded => "succeeded",
+            UpdateOutcome::Failed => "failed",
+            UpdateOutcome::Aborted => "aborted",
+            UpdateOutcome::Rejected => "rejected",
+        }
+    }
+}
+
+/// What an update in progress is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UpdatePhase {
+    /// The device fetches the release.
+    Downloading,
+    /// The device has the release.
+    Downloaded,
+    /// The device installs the release.
+    Applying,
+}
+
+impl UpdatePhase {
+    /// All phases, in the order of their numbers in messages, from 1.
+    pub const ALL: [UpdatePhase; 3] =
+        [UpdatePhase::Downloading, UpdatePhase::Downloaded, UpdatePhase::Applying];
+
+    /// The name in Redis and JSON.
+    #[must_use]
+    pub const fn wire_name(self) -> &'static str {
+        match self {
+            UpdatePhase::Downloading => "downloading",
+            UpdatePhase::Downloaded => "downloaded",
+            UpdatePhase::Applying => "applying",
+        }
+    }
+}
+
 /// Settings of a device or a fleet. A message replaces all of them; what is
 /// absent is inherited (rule J2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Settings {
-    /// The interval at which devices poll, 1 s to 7 days.
-    pub poll_interval_ms: Option<u32>,
+    /// The interval at which devices poll, in seconds, up to 366 days.
+    pub poll_interval_s: Option<u32>,
     /// Whether the VPN is meant to be up at all.
     pub vpn_enabled: Option<bool>,
 }
@@ -220,8 +281,10 @@ pub enum EventBody {
     Heartbeat {
         /// Who.
         device: DeviceId,
-        /// The interval it was told to keep, 1 s to 7 days.
-        poll_interval_ms: Option<u32>,
+        /// The interval it was told to keep, in seconds, up to 366 days.
+        poll_interval_s: Option<u32>,
+        /// It said that it goes down (rule J11).
+        going_away: bool,
     },
     /// Something else of a single device.
     Device {
@@ -238,13 +301,19 @@ pub enum EventBody {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is described in proto/ and docs/events.md")]
 pub enum DeviceEvent {
+    /// Since `opened_at`, else since this event; `lease_ms` is 1 s to 7 days
+    /// (rule J4).
     SessionOpened {
         instance: Arc<str>,
         session: Arc<str>,
+        opened_at: Option<Timestamp>,
+        lease_ms: Option<u32>,
     },
+    /// With `opened_at`, ends only what was opened by then (rule J4).
     SessionClosed {
         instance: Arc<str>,
         session: Arc<str>,
+        opened_at: Option<Timestamp>,
     },
     Registered {
         fleet: Arc<str>,
@@ -265,14 +334,23 @@ pub enum DeviceEvent {
     ConfigurationProgressed {
         percent: u8,
     },
-    ConfigurationFinished,
+    ConfigurationFinished {
+        outcome: Option<UpdateOutcome>,
+    },
     UpdateStarted {
         release: Arc<str>,
     },
+    /// The empty release is that of the update started last (rule J12).
     UpdateProgressed {
         percent: u8,
+        phase: Option<UpdatePhase>,
+        release: Arc<str>,
     },
-    UpdateFinished,
+    /// The same.
+    UpdateFinished {
+        release: Arc<str>,
+        outcome: Option<UpdateOutcome>,
+    },
     SettingsChanged(Settings),
     Moved {
         fleet: Arc<str>,
@@ -327,11 +405,24 @@ pub struct Queued {
     /// Whether the broker stamped it (`LogAppendTime`), so that it is believed
     /// as it is (rule T3).
     pub stamped_by_broker: bool,
+    /// The timestamp of the record that a relay made this one from, as a header
+    /// says (rule J4).
+    pub source_timestamp: Option<Timestamp>,
+    /// It was a dead letter, and was sent again, as a header says (rule J4).
+    pub replayed: bool,
     /// What it says.
     pub content: Content,
 }
 
 impl Queued {
+    /// When its sender lived, for leases: its time, or that of its source. `None`
+    /// where that says nothing (rule J4).
+    #[must_use]
+    pub fn sent_at(&self, believed: Timestamp) -> Option<Timestamp> {
+        let sent = self.source_timestamp.map_or(believed, |source| source.min(believed));
+        (!self.replayed).then_some(sent)
+    }
+
     /// How much memory it takes, in bytes. Of an event the names in it are left
     /// out.
     #[must_use]

@@ -122,8 +122,7 @@ impl Shard {
     /// then the wheel re-files it when it fires (rule T7).
     fn file(&mut self, row: &mut Row, judged: Timestamp) {
         let hot = &mut row.hot;
-        let deadlines =
-            hot.heartbeat.get().map(|at| self.rules.deadlines(at, hot.interval.get()));
+        let deadlines = hot.heartbeat.get().map(|at| self.rules.deadlines(at, hot.interval.get()));
         let mut next = next_deadline(deadlines, judged);
         let mut sooner = |at: Option<Timestamp>| {
             next = next.into_iter().chain(at).min();
@@ -291,6 +290,14 @@ impl Shard {
             last_heartbeat: row.hot.heartbeat.get(),
             vpn_connected: facts.vpn_connected(View::Now),
             progress: facts.progress(),
+            membership_since: Timestamp::MIN,
+            previous_fleet: None,
+            previous_organization: None,
+            vpn_instance: None,
+            release: None,
+            update_phase: None,
+            update_outcome: None,
+            update_since: None,
         };
         self.pending.change(change);
         let hot = &mut row.hot;

@@ -8,8 +8,8 @@ use super::event::{DeviceId, Timestamp};
 use super::facts::seen::{Facts, IntervalOf, View};
 use super::outbox::DeviceView;
 use super::snapshot::{
-    DeviceFacts, FleetFacts, HeartbeatInterval, InstanceFacts, OrganizationFacts, Register, RowSnapshot,
-    SessionFingerprint,
+    DeviceFacts, FleetFacts, HeartbeatInterval, InstanceFacts, OrganizationFacts, Register,
+    RowSnapshot, SessionFingerprint,
 };
 use super::status::Ladder;
 

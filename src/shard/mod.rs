@@ -41,7 +41,7 @@ pub use clock::Now;
 pub use device::session_fingerprint;
 pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
-    Header, Input, Queued, ScopeEvent, Settings, Timestamp,
+    Header, Input, Queued, ScopeEvent, Settings, Timestamp, UpdateOutcome, UpdatePhase,
 };
 pub use facts::seen::IntervalOf;
 pub use facts::status;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::event::{DeadLetter, DeviceId, Timestamp};
+use super::event::{DeadLetter, DeviceId, Timestamp, UpdateOutcome, UpdatePhase};
 use super::snapshot::Entry;
 use super::status::{Cause, Connectivity, HeartbeatState, Status};
 
@@ -60,8 +60,26 @@ pub struct StatusChange {
     pub last_heartbeat: Option<Timestamp>,
     /// Whether any session counts.
     pub vpn_connected: bool,
-    /// Percent of the configuration or update in progress.
+    /// Percent, while the status is Configuring or Updating.
     pub progress: Option<u8>,
+    /// Since when fleet and organization are as they are.
+    pub membership_since: Timestamp,
+    /// The fleet of the change before; none in the first one, and in the first
+    /// after a deletion.
+    pub previous_fleet: Option<Arc<str>>,
+    /// The same for the organization.
+    pub previous_organization: Option<Arc<str>>,
+    /// If the cause is one of the VPN's: the instance that made the change.
+    pub vpn_instance: Option<Arc<str>>,
+    /// The release of the update that was started last, if it has a name (rule
+    /// J12).
+    pub release: Option<Arc<str>>,
+    /// What that update is about, while it is in progress.
+    pub update_phase: Option<UpdatePhase>,
+    /// How it ended, once it did.
+    pub update_outcome: Option<UpdateOutcome>,
+    /// Since when it is in progress, or finished.
+    pub update_since: Option<Timestamp>,
 }
 
 /// One write to the view. `sequence` counts the shard's view writes (rule V2).
@@ -115,10 +133,21 @@ pub struct DeviceView {
     pub last_heartbeat: Option<Timestamp>,
     /// Whether any VPN session counts.
     pub vpn_connected: bool,
-    /// Percent of what is in progress.
+    /// Percent, while the status is Configuring or Updating.
     pub progress: Option<u8>,
+    /// The release of the update that was started last, if it has a name (rule
+    /// J12).
+    pub release: Option<Arc<str>>,
+    /// What that update is about, while it is in progress.
+    pub update_phase: Option<UpdatePhase>,
+    /// How it ended, once it did.
+    pub update_outcome: Option<UpdateOutcome>,
+    /// Since when it is in progress, or finished.
+    pub update_since: Option<Timestamp>,
     /// Its fleet.
     pub fleet: Option<Arc<str>>,
+    /// Since when fleet and organization are as they are.
+    pub membership_since: Timestamp,
     /// The fleet whose member sets it was last written to, if another.
     pub previous_fleet: Option<Arc<str>>,
     /// The number of its last change.

@@ -47,19 +47,32 @@ impl Made {
         let instance = name("v");
         let session: Arc<str> = format!("s{}", self.detail / 2).into();
         let settings = Settings {
-            poll_interval_ms: [None, Some(600_000), Some(1_800_000), None]
-                [usize::from(self.detail)],
+            poll_interval_s: [None, Some(600), Some(1_800), None][usize::from(self.detail)],
             vpn_enabled: [None, Some(false), Some(true), None][usize::from(self.detail)],
         };
         let scope = |event| EventBody::Scope(event);
         let one = |event| EventBody::Device { device: device.clone(), event };
-        let heartbeat =
-            |poll_interval_ms| EventBody::Heartbeat { device: device.clone(), poll_interval_ms };
+        let heartbeat = |poll_interval_s| EventBody::Heartbeat {
+            device: device.clone(),
+            poll_interval_s,
+            going_away: false,
+        };
         let (input, body) = match self.kind {
-            0..=5 => (Input::Heartbeats, heartbeat(settings.poll_interval_ms)),
-            6 => (Input::Heartbeats, heartbeat(Some(86_400_000))),
-            7..=9 => (Input::VpnSessions, one(DeviceEvent::SessionOpened { instance, session })),
-            10..=11 => (Input::VpnSessions, one(DeviceEvent::SessionClosed { instance, session })),
+            0..=5 => (Input::Heartbeats, heartbeat(settings.poll_interval_s)),
+            6 => (Input::Heartbeats, heartbeat(Some(86_400))),
+            7..=9 => (
+                Input::VpnSessions,
+                one(DeviceEvent::SessionOpened {
+                    instance,
+                    session,
+                    opened_at: None,
+                    lease_ms: None,
+                }),
+            ),
+            10..=11 => (
+                Input::VpnSessions,
+                one(DeviceEvent::SessionClosed { instance, session, opened_at: None }),
+            ),
             12 => (
                 Input::VpnSessions,
                 scope(ScopeEvent::InstanceAlive {
@@ -83,10 +96,20 @@ impl Made {
             20 => (Input::Lifecycle, one(DeviceEvent::Frozen { reason })),
             21 => (Input::Lifecycle, one(DeviceEvent::Unfrozen { reason: lifted })),
             22 => (Input::Lifecycle, one(DeviceEvent::ConfigurationStarted)),
-            23 => (Input::Lifecycle, one(DeviceEvent::ConfigurationFinished)),
+            23 => (Input::Lifecycle, one(DeviceEvent::ConfigurationFinished { outcome: None })),
             24 => (Input::Lifecycle, one(DeviceEvent::UpdateStarted { release: name("r") })),
-            25 => (Input::Lifecycle, one(DeviceEvent::UpdateProgressed { percent: self.detail })),
-            26 => (Input::Lifecycle, one(DeviceEvent::UpdateFinished)),
+            25 => (
+                Input::Lifecycle,
+                one(DeviceEvent::UpdateProgressed {
+                    percent: self.detail,
+                    phase: None,
+                    release: "".into(),
+                }),
+            ),
+            26 => (
+                Input::Lifecycle,
+                one(DeviceEvent::UpdateFinished { release: "".into(), outcome: None }),
+            ),
             27 => (Input::Lifecycle, one(DeviceEvent::SettingsChanged(settings))),
             28 => (
                 Input::Lifecycle,
@@ -159,6 +182,8 @@ impl Log {
                 offset: *offset - 1,
                 timestamp: Timestamp(written_ms),
                 stamped_by_broker: true,
+                source_timestamp: None,
+                replayed: false,
                 content: Content::Event(event),
             };
             (input, record)
@@ -245,10 +270,10 @@ impl Log {
             if record.offset < committed.positions[input.index()]
                 && record.timestamp >= progress.replay_from
                 && let Content::Event(event) = &record.content
-                && let EventBody::Heartbeat { device, poll_interval_ms } = &event.body
+                && let EventBody::Heartbeat { device, poll_interval_s, .. } = &event.body
             {
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(record.timestamp);
-                shard.replay_heartbeat(device, at, *poll_interval_ms);
+                shard.replay_heartbeat(device, at, *poll_interval_s, false);
             }
         }
         shard.start(Start {

@@ -4,7 +4,7 @@
 use super::apply::join_heartbeat;
 use super::clock::Clock;
 use super::device::{Cold, Joined};
-use super::event::{DeviceId, Input, Timestamp};
+use super::event::{DeviceEvent, DeviceId, Input, Timestamp};
 use super::facts::interval::IntervalCode;
 use super::facts::register::outlives;
 use super::hot::{Instant48, NO_COLD, flag};
@@ -124,6 +124,7 @@ impl Shard {
         device: &DeviceId,
         at: Timestamp,
         poll_interval_s: Option<u32>,
+        _going_away: bool,
     ) {
         let at = at.max(Timestamp::MIN);
         let Some(index) = self.table.find(device) else { return };
@@ -135,9 +136,8 @@ impl Shard {
         }
         let Some(hot) = self.table.get_mut(index) else { return };
         let joined = join_heartbeat(hot, at, poll_interval_s);
-        let tell = joined == Joined::Changed
-            && poll_interval_s.is_none()
-            && !hot.interval.is_steady();
+        let tell =
+            joined == Joined::Changed && poll_interval_s.is_none() && !hot.interval.is_steady();
         if tell && let Some(mut row) = self.load(index) {
             self.tell(&mut row, at);
             self.table.put(index, row.hot);
@@ -153,12 +153,13 @@ impl Shard {
         device: &DeviceId,
         at: Timestamp,
         poll_interval_s: Option<u32>,
+        going_away: bool,
         clock: Timestamp,
     ) {
         let Some(before) = self.table.find(device).and_then(|index| self.load(index)) else {
             return;
         };
-        self.replay_heartbeat(device, at, poll_interval_s);
+        self.replay_heartbeat(device, at, poll_interval_s, going_away);
         let as_emitted = |row: &Row| {
             let judged = Shard::judged_at(clock, Timestamp::MIN, row.hot.floor());
             self.shows(row, judged) == row.hot.shown()
@@ -167,6 +168,17 @@ impl Shard {
         if as_emitted(&before) && after.is_some_and(|after| !as_emitted(&after)) {
             self.table.put(before.index, before.hot);
         }
+    }
+
+    /// Takes in an opening of the replay window; `at` is its event time, `sent`
+    /// when its sender lived (rules J4, R2).
+    pub fn replay_opening(
+        &mut self,
+        _device: &DeviceId,
+        _at: Timestamp,
+        _sent: Option<Timestamp>,
+        _event: &DeviceEvent,
+    ) {
     }
 
     /// The greatest epoch found in the changelog (rule C7).

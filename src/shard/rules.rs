@@ -21,6 +21,11 @@ pub struct Rules {
     pub grace_ms: i64,
     /// The poll interval of devices of which none is known, in milliseconds.
     pub default_poll_interval_ms: i64,
+    /// Whether the VPN is meant to be up where no setting says so (rule J2).
+    pub vpn_enabled_by_default: bool,
+    /// By how much a lease may come late, and run from its record, in
+    /// milliseconds; 0: from its event's own time always (rule J4).
+    pub max_lease_delay_ms: i64,
     /// How much later than its event a record may be, in milliseconds (rule T2).
     pub slack_ms: i64,
     /// Heartbeats younger than this are replayed by a restore and need not be
@@ -43,6 +48,8 @@ impl Default for Rules {
             minimum_ms: 10 * 60_000,
             grace_ms: 15_000,
             default_poll_interval_ms: 15 * 60_000,
+            vpn_enabled_by_default: true,
+            max_lease_delay_ms: 15 * 60_000,
             slack_ms: 2_000,
             replay_window_ms: 30 * 60_000,
             max_clock_jump_ms: 5 * 60_000,
@@ -51,6 +58,9 @@ impl Default for Rules {
         }
     }
 }
+
+/// The longest poll interval, in seconds (rule J3).
+pub const INTERVAL_MAX_S: u32 = 366 * 86_400;
 
 impl Rules {
     /// How long a heartbeat counts as online, in milliseconds, rounded up
@@ -80,6 +90,7 @@ impl Rules {
             self.minimum_ms.cast_unsigned(),
             self.grace_ms.cast_unsigned(),
             self.default_poll_interval_ms.cast_unsigned(),
+            u64::from(self.vpn_enabled_by_default),
         ];
         fnv1a(numbers.into_iter().flat_map(u64::to_le_bytes))
     }

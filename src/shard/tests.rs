@@ -39,7 +39,14 @@ impl Told {
         let offset = self.offsets[input.index()];
         self.offsets[input.index()] += 1;
         let timestamp = self.now.broker.unwrap_or_default();
-        let record = Queued { offset, timestamp, stamped_by_broker: true, content };
+        let record = Queued {
+            offset,
+            timestamp,
+            stamped_by_broker: true,
+            source_timestamp: None,
+            replayed: false,
+            content,
+        };
         self.shard.offer(input, record);
         self.at(timestamp.0);
     }
@@ -49,8 +56,9 @@ impl Told {
     }
 
     fn heartbeat(&mut self, device: &DeviceId) {
-        let poll_interval_ms = Some(900_000);
-        let body = EventBody::Heartbeat { device: device.clone(), poll_interval_ms };
+        let poll_interval_s = Some(900);
+        let body =
+            EventBody::Heartbeat { device: device.clone(), poll_interval_s, going_away: false };
         self.offer(Input::Heartbeats, body);
     }
 
@@ -112,9 +120,10 @@ fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_c
     let seconds = |s: i64| T0 + s * 1_000;
     told.register(&device(1), "red");
     let (instance, session) = ("vpn".into(), "s".into());
-    let opened = DeviceEvent::SessionOpened { instance, session };
+    let opened = DeviceEvent::SessionOpened { instance, session, opened_at: None, lease_ms: None };
     told.offer(Input::VpnSessions, EventBody::Device { device: device(1), event: opened });
-    let heartbeat = EventBody::Heartbeat { device: device(1), poll_interval_ms: None };
+    let heartbeat =
+        EventBody::Heartbeat { device: device(1), poll_interval_s: None, going_away: false };
     told.offer(Input::Heartbeats, heartbeat.clone());
     // It counts for 1350 s, and the clock stands just before.
     told.at(seconds(1_345));
@@ -124,7 +133,14 @@ fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_c
         told.offsets[input.index()] += 1;
         let event = Event { occurred_at: Some(Timestamp(seconds(occurred_s))), body };
         let (timestamp, content) = (Timestamp(seconds(written_s)), Content::Event(event));
-        let record = Queued { offset, timestamp, stamped_by_broker: true, content };
+        let record = Queued {
+            offset,
+            timestamp,
+            stamped_by_broker: true,
+            source_timestamp: None,
+            replayed: false,
+            content,
+        };
         told.shard.offer(input, record);
         told.run();
         told.shard.snapshot(&device(1)).and_then(|row| row.emitted?.shown)
@@ -139,7 +155,11 @@ fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_c
 #[test]
 fn a_heartbeat_that_leaves_the_window_unwritten_is_written_then() {
     let mut told = Told::new();
-    let body = |device| EventBody::Heartbeat { device, poll_interval_ms: Some(24 * 3_600_000) };
+    let body = |device| EventBody::Heartbeat {
+        device,
+        poll_interval_s: Some(24 * 3_600),
+        going_away: false,
+    };
     told.offer(Input::Heartbeats, body(device(1)));
     told.run();
     told.shard.take_outbox(0);
@@ -203,7 +223,12 @@ fn the_clock_stays_before_the_end_of_a_lease_until_all_rows_are_settled() {
         ScopeEvent::InstanceAlive { instance: "v".into(), started_at: None, lease_ms: 60_000 };
     told.offer(Input::VpnSessions, EventBody::Scope(alive));
     for number in 0..50 {
-        let event = DeviceEvent::SessionOpened { instance: "v".into(), session: "s".into() };
+        let event = DeviceEvent::SessionOpened {
+            instance: "v".into(),
+            session: "s".into(),
+            opened_at: None,
+            lease_ms: None,
+        };
         let body = EventBody::Device { device: device(number), event };
         told.offer(Input::VpnSessions, body);
     }
@@ -388,7 +413,7 @@ fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_n
     }
     let (clock, back_at) = (Timestamp(clock), Timestamp(clock + 500));
     for (device, at) in [(&busy, clock), (&quiet, back_at)] {
-        shard.replay_heartbeat_if_seen(device, at, Some(900_000), clock);
+        shard.replay_heartbeat_if_seen(device, at, Some(900), false, clock);
     }
     shard.start(Start { epoch: 8, clock: Some(clock), ..Start::default() });
     let mut told = Told { shard, offsets: [0; 3], now: told.now };
@@ -422,12 +447,14 @@ fn an_open_transaction_of_an_idle_input_holds_nobody() {
     // Since then a transaction has been open, and its records are not to be read.
     let later = Timestamp(T0 + MINUTE_MS);
     told.now = Now { monotonic_ms: later.0, broker: Some(later) };
-    let body = EventBody::Heartbeat { device: device(1), poll_interval_ms: None };
+    let body = EventBody::Heartbeat { device: device(1), poll_interval_s: None, going_away: false };
     let content = Content::Event(Event { occurred_at: None, body });
     let record = |offset| Queued {
         offset,
         timestamp: later,
         stamped_by_broker: true,
+        source_timestamp: None,
+        replayed: false,
         content: content.clone(),
     };
     told.offsets[Input::Heartbeats.index()] += 1;
@@ -518,7 +545,11 @@ fn absurd_times_panic_nowhere() {
     let times = [i64::MIN, -1, 0, i64::MAX].into_iter();
     for (at, stamped_by_broker) in times.flat_map(|at| [(at, false), (at, true)]) {
         for body in [
-            EventBody::Heartbeat { device: device(1), poll_interval_ms: Some(u32::MAX) },
+            EventBody::Heartbeat {
+                device: device(1),
+                poll_interval_s: Some(u32::MAX),
+                going_away: false,
+            },
             EventBody::Device { device: device(1), event: DeviceEvent::Provisioned },
             EventBody::Scope(ScopeEvent::InstanceAlive {
                 instance: "v".into(),
@@ -531,6 +562,8 @@ fn absurd_times_panic_nowhere() {
                 offset: i64::MAX,
                 timestamp: Timestamp(at),
                 stamped_by_broker,
+                source_timestamp: None,
+                replayed: false,
                 content: Content::Event(event),
             };
             told.shard.offer(Input::Lifecycle, record);

@@ -205,6 +205,11 @@ impl Shard {
             last_heartbeat: hot.heartbeat.get(),
             vpn_connected: facts.vpn_connected(super::facts::seen::View::Now),
             progress: facts.progress(),
+            release: None,
+            update_phase: None,
+            update_outcome: None,
+            update_since: None,
+            membership_since: Timestamp::MIN,
             fleet: self.scopes.fleets.name_if_any(fleet),
             previous_fleet: previous_fleet
                 .filter(|previous| *previous != fleet)

@@ -5,6 +5,7 @@ use prost_types::{Duration, Timestamp as ProtoTimestamp};
 
 use crate::shard::{
     DeviceEvent, EventBody, FrozenReason, ScopeEvent, Settings as ShardSettings, Timestamp,
+    UpdateOutcome,
 };
 use crate::wire::proto::v1::{
     self, Heartbeat, LifecycleEvent, VpnEvent, lifecycle_event::Event as Lifecycle,
@@ -20,9 +21,9 @@ pub fn encode(sent: &Sent, key: &mut Vec<u8>, value: &mut Vec<u8>) -> (bool, boo
     value.clear();
     let occurred_at = sent.event.occurred_at.map(timestamp);
     let (device, event) = match &sent.event.body {
-        EventBody::Heartbeat { device, poll_interval_ms } => {
-            let poll_interval = poll_interval_ms.map(duration);
-            append(&Heartbeat { occurred_at, poll_interval }, value);
+        EventBody::Heartbeat { device, poll_interval_s, going_away } => {
+            let poll_interval = poll_interval_s.map(seconds);
+            append(&Heartbeat { occurred_at, poll_interval, going_away: *going_away }, value);
             device.write_to(key);
             return (true, true);
         }
@@ -56,13 +57,20 @@ fn append(message: &impl Message, out: &mut Vec<u8>) {
 fn of_device(event: &DeviceEvent) -> Either {
     let text = str::to_owned;
     Either::Lifecycle(match event {
-        DeviceEvent::SessionOpened { instance, session } => {
-            let (instance, session) = (text(instance), text(session));
-            return Either::Vpn(Vpn::SessionOpened(v1::SessionOpened { instance, session }));
+        DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms } => {
+            return Either::Vpn(Vpn::SessionOpened(v1::SessionOpened {
+                instance: text(instance),
+                session: text(session),
+                opened_at: opened_at.map(timestamp),
+                lease: lease_ms.map(duration),
+            }));
         }
-        DeviceEvent::SessionClosed { instance, session } => {
-            let (instance, session) = (text(instance), text(session));
-            return Either::Vpn(Vpn::SessionClosed(v1::SessionClosed { instance, session }));
+        DeviceEvent::SessionClosed { instance, session, opened_at } => {
+            return Either::Vpn(Vpn::SessionClosed(v1::SessionClosed {
+                instance: text(instance),
+                session: text(session),
+                opened_at: opened_at.map(timestamp),
+            }));
         }
         DeviceEvent::Registered { fleet, organization, preregistered } => {
             Lifecycle::Registered(v1::Registered {
@@ -87,19 +95,29 @@ fn of_device(event: &DeviceEvent) -> Either {
             let percent = u32::from(*percent);
             Lifecycle::ConfigurationProgressed(v1::ConfigurationProgressed { percent })
         }
-        DeviceEvent::ConfigurationFinished => {
-            Lifecycle::ConfigurationFinished(v1::ConfigurationFinished {})
+        DeviceEvent::ConfigurationFinished { outcome } => {
+            let outcome = outcome_number(*outcome);
+            Lifecycle::ConfigurationFinished(v1::ConfigurationFinished { outcome })
         }
         DeviceEvent::UpdateStarted { release } => {
             Lifecycle::UpdateStarted(v1::UpdateStarted { release: text(release) })
         }
-        DeviceEvent::UpdateProgressed { percent } => {
-            Lifecycle::UpdateProgressed(v1::UpdateProgressed { percent: u32::from(*percent) })
+        DeviceEvent::UpdateProgressed { percent, phase, release } => {
+            Lifecycle::UpdateProgressed(v1::UpdateProgressed {
+                percent: u32::from(*percent),
+                phase: phase.map_or(0, |phase| phase as i32 + 1),
+                release: (!release.is_empty()).then(|| text(release)),
+            })
         }
-        DeviceEvent::UpdateFinished => Lifecycle::UpdateFinished(v1::UpdateFinished {}),
-        DeviceEvent::SettingsChanged(ShardSettings { poll_interval_ms, vpn_enabled }) => {
+        DeviceEvent::UpdateFinished { release, outcome } => {
+            Lifecycle::UpdateFinished(v1::UpdateFinished {
+                release: (!release.is_empty()).then(|| text(release)),
+                outcome: outcome_number(*outcome),
+            })
+        }
+        DeviceEvent::SettingsChanged(ShardSettings { poll_interval_s, vpn_enabled }) => {
             Lifecycle::SettingsChanged(v1::SettingsChanged {
-                poll_interval: poll_interval_ms.map(duration),
+                poll_interval: poll_interval_s.map(seconds),
                 vpn_enabled: *vpn_enabled,
             })
         }
@@ -127,7 +145,7 @@ fn of_scope(event: &ScopeEvent) -> Either {
         ScopeEvent::FleetSettingsChanged { fleet, settings } => {
             Lifecycle::FleetSettingsChanged(v1::FleetSettingsChanged {
                 fleet: text(fleet),
-                poll_interval: settings.poll_interval_ms.map(duration),
+                poll_interval: settings.poll_interval_s.map(seconds),
                 vpn_enabled: settings.vpn_enabled,
             })
         }
@@ -150,6 +168,11 @@ fn of_scope(event: &ScopeEvent) -> Either {
     })
 }
 
+/// The outcome as the message has it.
+fn outcome_number(outcome: Option<UpdateOutcome>) -> i32 {
+    outcome.map_or(0, |outcome| outcome as i32 + 1)
+}
+
 /// The reason as the message has it; absent stands for every reason.
 fn number(reason: Option<FrozenReason>) -> i32 {
     match reason {
@@ -165,6 +188,10 @@ fn number(reason: Option<FrozenReason>) -> i32 {
 fn timestamp(at: Timestamp) -> ProtoTimestamp {
     let nanos = (at.0.rem_euclid(1000) * 1_000_000) as i32;
     ProtoTimestamp { seconds: at.0.div_euclid(1000), nanos }
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration { seconds: i64::from(seconds), nanos: 0 }
 }
 
 fn duration(ms: u32) -> Duration {

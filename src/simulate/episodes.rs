@@ -130,7 +130,7 @@ impl Fleet {
                 self.lifecycle(
                     place,
                     DeviceEvent::SettingsChanged(Settings {
-                        poll_interval_ms: Some(self.plan.told_poll_interval_ms),
+                        poll_interval_s: Some(self.plan.told_poll_interval_s),
                         vpn_enabled: Some(enabled),
                     }),
                 );
@@ -170,17 +170,23 @@ impl Fleet {
 
     fn update(&mut self, place: u32, percent: u8) {
         if percent >= 100 {
-            self.lifecycle(place, DeviceEvent::UpdateFinished);
+            self.lifecycle(
+                place,
+                DeviceEvent::UpdateFinished { release: "".into(), outcome: None },
+            );
             self.plan_episode(place);
         } else {
-            self.lifecycle(place, DeviceEvent::UpdateProgressed { percent });
+            self.lifecycle(
+                place,
+                DeviceEvent::UpdateProgressed { percent, phase: None, release: "".into() },
+            );
             self.plan_progress(|percent| Step::Update { place, percent }, percent + 25);
         }
     }
 
     fn configure(&mut self, place: u32, percent: u8) {
         if percent >= 100 {
-            self.lifecycle(place, DeviceEvent::ConfigurationFinished);
+            self.lifecycle(place, DeviceEvent::ConfigurationFinished { outcome: None });
             self.plan_episode(place);
         } else {
             self.lifecycle(place, DeviceEvent::ConfigurationProgressed { percent });
@@ -190,7 +196,8 @@ impl Fleet {
 
     fn close_heard_late(&mut self, close: Close) {
         let instance = self.instance(close.instance);
-        let event = DeviceEvent::SessionClosed { instance, session: close.session };
+        let event =
+            DeviceEvent::SessionClosed { instance, session: close.session, opened_at: None };
         let body = EventBody::Device { device: close.device, event };
         self.push(Input::VpnSessions, close.occurred_at, body);
     }

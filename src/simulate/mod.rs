@@ -50,7 +50,7 @@ pub struct Plan {
     /// How far apart a device's polls are on average, in milliseconds.
     pub poll_interval_ms: i64,
     /// The interval that devices are told to keep, in milliseconds.
-    pub told_poll_interval_ms: u32,
+    pub told_poll_interval_s: u32,
     /// How the devices come in at the start.
     pub joining: Joining,
     /// How many VPN instances there are, 1 to 250.
@@ -86,13 +86,13 @@ impl Plan {
         poll_interval_ms: i64,
     ) -> Plan {
         // Told in whole seconds, and never less than the contract's least.
-        let told = (poll_interval_ms.saturating_add(999) / 1000).clamp(1, 7 * 86_400) * 1000;
+        let told = (poll_interval_ms.saturating_add(999) / 1000).clamp(1, 7 * 86_400);
         Plan {
             devices,
             seed,
             start,
             poll_interval_ms,
-            told_poll_interval_ms: u32::try_from(told).unwrap_or(u32::MAX),
+            told_poll_interval_s: u32::try_from(told).unwrap_or(u32::MAX),
             joining: Joining::Steady,
             instances: 4,
             lease_ms: 60_000,
@@ -264,8 +264,8 @@ impl Fleet {
 
     /// The interval that devices are told to keep.
     #[must_use]
-    pub fn told_poll_interval_ms(&self) -> u32 {
-        self.plan.told_poll_interval_ms
+    pub fn told_poll_interval_s(&self) -> u32 {
+        self.plan.told_poll_interval_s
     }
 
     /// From now on nothing happens to a device by itself.
@@ -294,7 +294,7 @@ impl Fleet {
     fn begin(&mut self) {
         for fleet in 0..self.fleets.len() {
             let settings = Settings {
-                poll_interval_ms: Some(self.plan.told_poll_interval_ms),
+                poll_interval_s: Some(self.plan.told_poll_interval_s),
                 vpn_enabled: None,
             };
             let fleet = Arc::clone(&self.fleets[fleet]);
@@ -387,9 +387,12 @@ impl Fleet {
         if self.devices[place as usize].polling != polling {
             return;
         }
-        let poll_interval_ms = Some(self.plan.told_poll_interval_ms);
-        let device = self.device_id(place);
-        self.push(Input::Heartbeats, self.now, EventBody::Heartbeat { device, poll_interval_ms });
+        let body = EventBody::Heartbeat {
+            device: self.device_id(place),
+            poll_interval_s: Some(self.plan.told_poll_interval_s),
+            going_away: false,
+        };
+        self.push(Input::Heartbeats, self.now, body);
         // Up to half an interval early or late.
         let ms = self.random.times(self.plan.poll_interval_ms, 0.5, 1.5);
         self.plan_in(ms.max(1), Step::Poll { place, polling });
@@ -416,7 +419,9 @@ impl Fleet {
         device.session += 1;
         let session = self.session(place);
         let instance = self.instance(instance);
-        self.vpn(place, DeviceEvent::SessionOpened { instance, session });
+        let event =
+            DeviceEvent::SessionOpened { instance, session, opened_at: None, lease_ms: None };
+        self.vpn(place, event);
     }
 
     /// Its session ends now, and the close is sent `heard_in_ms` later.
@@ -425,7 +430,8 @@ impl Fleet {
         let session = self.session(place);
         if heard_in_ms == 0 {
             let instance = self.instance(instance);
-            self.vpn(place, DeviceEvent::SessionClosed { instance, session });
+            let event = DeviceEvent::SessionClosed { instance, session, opened_at: None };
+            self.vpn(place, event);
         } else {
             let device = self.device_id(place);
             let close = Close { device, instance, session, occurred_at: self.now };

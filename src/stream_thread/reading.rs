@@ -14,6 +14,7 @@ use crate::shard::{
     Content, DeadLetter, DeadLetterReason, Event, EventBody, Input, Queued, Timestamp,
 };
 use crate::wire::decode::{Refusal, decode};
+use crate::wire::headers;
 
 /// How often the ends of the partitions are asked for (rule T1).
 const ENDS_INTERVAL_MS: i64 = 1_000;
@@ -261,10 +262,17 @@ pub(super) fn offer(
             detail: refusal.detail.into(),
         })),
     };
+    // Only the VPN's events have leases, and nearly all records are heartbeats.
+    let headers = match input {
+        Input::VpnSessions => record.headers.to_vec(),
+        Input::Lifecycle | Input::Heartbeats => Vec::new(),
+    };
     let queued = Queued {
         offset: record.offset,
         timestamp: record.timestamp,
         stamped_by_broker: record.stamped_by_broker,
+        source_timestamp: headers::source_timestamp(&headers),
+        replayed: headers::is_replayed(&headers),
         content,
     };
     running.shard.offer(input, queued);

@@ -81,13 +81,15 @@ impl Replay {
     /// seen it. What cannot be decoded was a dead letter when it was first read.
     pub fn replay(&self, shard: &mut Shard, record: &RecordRef<'_>, format: Format) {
         let Ok(event) = decode(Input::Heartbeats, format, record.key, record.value) else { return };
-        let EventBody::Heartbeat { device, poll_interval_ms } = event.body else { return };
+        let EventBody::Heartbeat { device, poll_interval_s, going_away } = event.body else {
+            return;
+        };
         let believed = record.timestamp.min(self.newest);
         let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
         if self.was_processed(record) {
-            shard.replay_heartbeat(&device, at, poll_interval_ms);
+            shard.replay_heartbeat(&device, at, poll_interval_s, going_away);
         } else if self.has_seen(record) {
-            shard.replay_heartbeat_if_seen(&device, at, poll_interval_ms, self.clock);
+            shard.replay_heartbeat_if_seen(&device, at, poll_interval_s, going_away, self.clock);
         }
     }
 }

@@ -24,8 +24,8 @@ use super::proto::changelog as proto;
 use super::status_changed::shown;
 use crate::error::Error;
 use crate::shard::snapshot::{
-    ClosedSession, DeviceFacts, Emitted, Entry, FleetFacts, FrozenRegisters, HeartbeatInterval, InstanceFacts,
-    Membership, OrganizationFacts, ProgressFacts, Register, RowSnapshot, Session,
+    ClosedSession, DeviceFacts, Emitted, Entry, FleetFacts, FrozenRegisters, HeartbeatInterval,
+    InstanceFacts, Membership, OrganizationFacts, ProgressFacts, Register, RowSnapshot, Session,
     SessionFingerprint,
 };
 use crate::shard::{DeviceId, Settings, Timestamp};
@@ -50,7 +50,7 @@ pub fn encode(entry: &Entry) -> (Vec<u8>, Option<Vec<u8>>) {
         Entry::Fleet(fleet, facts) => (named("f/", fleet), Some(bytes(facts))),
         Entry::Organization(organization, facts) => (named("o/", organization), Some(bytes(facts))),
         Entry::Epoch(epoch) => {
-            let message = proto::Epoch { epoch: *epoch, complete: true };
+            let message = proto::Epoch { epoch: *epoch, complete: true, ..proto::Epoch::default() };
             (b"e".to_vec(), Some(message.encode_to_vec()))
         }
     }
@@ -187,7 +187,12 @@ macro_rules! fields {
     };
 }
 
-fields! { ClosedSession, ClosedSession { clock: clock_ms, closed_at: closed_ms, } complete }
+fields! {
+    ClosedSession,
+    ClosedSession { clock: clock_ms, closed_at: closed_ms, }
+    complete
+    ..proto::ClosedSession::default()
+}
 fields! {
     Instance,
     InstanceFacts {
@@ -213,6 +218,7 @@ fields! { Organization, OrganizationFacts { clock: clock_ms, frozen: frozen, } c
 fields! {
     OpenSession,
     Session<Arc<str>> { instance: instance, fingerprint: fingerprint, opened_at: opened_ms, }
+    ..proto::OpenSession::default()
 }
 fields! {
     Row,
@@ -258,41 +264,36 @@ macro_rules! same {
 same! {
     i64, Timestamp: (at_ms) = (Timestamp(at_ms));
     u64, SessionFingerprint: (hash) = (SessionFingerprint(hash));
-    proto::Flag, Register<bool>:
-        (proto::Flag { at_ms, value }) = (Register { at: Timestamp(at_ms), value });
-    proto::Lease, Register<u32>:
-        (proto::Lease { at_ms, lease_ms }) = (Register { at: Timestamp(at_ms), value: lease_ms });
 }
 
-impl Wire<proto::Settings> for Register<Settings> {
-    fn message(&self) -> proto::Settings {
-        proto::Settings {
-            at_ms: self.at.0,
-            poll_interval_ms: self.value.poll_interval_ms,
-            vpn_enabled: self.value.vpn_enabled,
-            ..proto::Settings::default()
-        }
-    }
+/// The same for messages of which some fields are not read.
+macro_rules! partly {
+    ($($message:ident, $fact:ty: ($($field:ident),*) = ($($facts:tt)*);)*) => {$(
+        impl Wire<proto::$message> for $fact {
+            fn message(&self) -> proto::$message {
+                let $($facts)* = *self;
+                proto::$message { $($field,)* ..proto::$message::default() }
+            }
 
-    fn read(settings: &proto::Settings) -> Result<Self, String> {
-        let proto::Settings { at_ms, poll_interval_ms, vpn_enabled, .. } = *settings;
-        Ok(Register { at: Timestamp(at_ms), value: Settings { poll_interval_ms, vpn_enabled } })
-    }
+            fn read(message: &proto::$message) -> Result<Self, String> {
+                let proto::$message { $($field,)* .. } = *message;
+                Ok($($facts)*)
+            }
+        }
+    )*};
 }
 
-/// Of what was set before, the interval is all that counts.
-impl Wire<proto::Settings> for Register<Option<u32>> {
-    fn message(&self) -> proto::Settings {
-        proto::Settings {
-            at_ms: self.at.0,
-            poll_interval_s: self.value,
-            ..proto::Settings::default()
-        }
-    }
-
-    fn read(settings: &proto::Settings) -> Result<Self, String> {
-        Ok(Register { at: Timestamp(settings.at_ms), value: settings.poll_interval_s })
-    }
+partly! {
+    Flag, Register<bool>: (at_ms, value) = (Register { at: Timestamp(at_ms), value });
+    Lease, Register<u32>:
+        (at_ms, lease_ms) = (Register { at: Timestamp(at_ms), value: lease_ms });
+    Settings, Register<Settings>: (at_ms, poll_interval_s, vpn_enabled) = (Register {
+        at: Timestamp(at_ms),
+        value: Settings { poll_interval_s, vpn_enabled },
+    });
+    // Of what was set before, the interval is all that counts.
+    Settings, Register<Option<u32>>: (at_ms, poll_interval_s) =
+        (Register { at: Timestamp(at_ms), value: poll_interval_s });
 }
 
 /// Of where a device was before, the fleet is.
@@ -403,7 +404,7 @@ impl Wire<Vec<proto::Frozen>> for FrozenRegisters {
         registers
             .filter_map(|(reason, register)| {
                 let Register { at, value } = (*register)?;
-                Some(proto::Frozen { reason, at_ms: at.0, value })
+                Some(proto::Frozen { reason, at_ms: at.0, value, ..proto::Frozen::default() })
             })
             .collect()
     }
@@ -430,6 +431,7 @@ impl Wire<Option<proto::Progress>> for ProgressFacts {
             finished_ms: finished.message(),
             percent_ms: percent.map(|percent| percent.at.0),
             percent: percent.map_or(0, |percent| u32::from(percent.value)),
+            ..proto::Progress::default()
         })
     }
 
@@ -457,6 +459,7 @@ impl Wire<proto::Emitted> for Emitted {
             connectivity: self.shown.map_or(0, |(_, connectivity)| connectivity as u32 + 1),
             since_ms: self.since.0,
             connectivity_since_ms: self.connectivity_since.0,
+            ..proto::Emitted::default()
         }
     }
 

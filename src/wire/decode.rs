@@ -11,9 +11,10 @@ use prost_types::{Duration, Timestamp as ProtoTimestamp};
 
 use super::json;
 use super::proto::v1;
+use crate::shard::rules::INTERVAL_MAX_S;
 use crate::shard::{
     DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, ScopeEvent,
-    Settings, Timestamp,
+    Settings, Timestamp, UpdateOutcome, UpdatePhase,
 };
 
 /// The longest name of a fleet, an organization, a VPN instance, a session or
@@ -23,8 +24,8 @@ pub const NAME_MAX_BYTES: usize = 255;
 /// The shortest poll interval and lease, in milliseconds (rules J3, J4).
 pub const INTERVAL_MIN_MS: u32 = 1_000;
 
-/// The longest poll interval and lease, in milliseconds (rules J3, J4).
-pub const INTERVAL_MAX_MS: u32 = 7 * 24 * 3_600_000;
+/// The longest lease, in milliseconds (rule J4).
+pub const LEASE_MAX_MS: u32 = 7 * 24 * 3_600_000;
 
 /// The greatest percentage.
 pub const PERCENT_MAX: u32 = 100;
@@ -173,8 +174,9 @@ fn tombstone(input: Input, key: Option<&[u8]>) -> Result<Event, Refusal> {
 fn heartbeat(key: Option<&[u8]>, message: v1::Heartbeat) -> Result<Event, Refusal> {
     let device = device(key, "a heartbeat")?;
     let occurred_at = occurred_at(message.occurred_at)?;
-    let poll_interval_ms = poll_interval(message.poll_interval)?;
-    Ok(Event { occurred_at, body: EventBody::Heartbeat { device, poll_interval_ms } })
+    let poll_interval_s = poll_interval(message.poll_interval)?;
+    let going_away = message.going_away;
+    Ok(Event { occurred_at, body: EventBody::Heartbeat { device, poll_interval_s, going_away } })
 }
 
 fn vpn_event(key: Option<&[u8]>, message: v1::VpnEvent) -> Result<Event, Refusal> {
@@ -182,26 +184,31 @@ fn vpn_event(key: Option<&[u8]>, message: v1::VpnEvent) -> Result<Event, Refusal
 
     let Some(said) = message.event else { return Err(unknown_event()) };
     let body = match said {
-        Said::SessionOpened(v1::SessionOpened { instance, session }) => {
-            let device = device(key, "session_opened")?;
-            let instance = required_name("session_opened.instance", instance)?;
-            let session = required_name("session_opened.session", session)?;
-            EventBody::Device { device, event: DeviceEvent::SessionOpened { instance, session } }
+        Said::SessionOpened(v1::SessionOpened { instance, session, opened_at, lease }) => {
+            let event = DeviceEvent::SessionOpened {
+                instance: required_name("session_opened.instance", instance)?,
+                session: name("session_opened.session", session)?,
+                opened_at: optional_timestamp("session_opened.opened_at", opened_at)?,
+                lease_ms: lease
+                    .map(|lease| self::lease("session_opened.lease", lease))
+                    .transpose()?,
+            };
+            EventBody::Device { device: device(key, "session_opened")?, event }
         }
-        Said::SessionClosed(v1::SessionClosed { instance, session }) => {
-            let device = device(key, "session_closed")?;
-            let instance = required_name("session_closed.instance", instance)?;
-            let session = required_name("session_closed.session", session)?;
-            EventBody::Device { device, event: DeviceEvent::SessionClosed { instance, session } }
+        Said::SessionClosed(v1::SessionClosed { instance, session, opened_at }) => {
+            let event = DeviceEvent::SessionClosed {
+                instance: required_name("session_closed.instance", instance)?,
+                session: name("session_closed.session", session)?,
+                opened_at: optional_timestamp("session_closed.opened_at", opened_at)?,
+            };
+            EventBody::Device { device: device(key, "session_closed")?, event }
         }
         Said::InstanceAlive(v1::InstanceAlive { instance, started_at, lease }) => {
             no_key(key, "instance_alive")?;
             EventBody::Scope(ScopeEvent::InstanceAlive {
                 instance: required_name("instance_alive.instance", instance)?,
-                started_at: started_at
-                    .map(|at| timestamp("instance_alive.started_at", at))
-                    .transpose()?,
-                lease_ms: interval(
+                started_at: optional_timestamp("instance_alive.started_at", started_at)?,
+                lease_ms: self::lease(
                     "instance_alive.lease",
                     lease.ok_or_else(|| Refusal::invalid("instance_alive.lease is absent"))?,
                 )?,
@@ -266,20 +273,29 @@ fn lifecycle_said(said: v1::lifecycle_event::Event) -> Result<Said, Refusal> {
             let event = D::ConfigurationProgressed { percent };
             OfDevice("configuration_progressed", event)
         }
-        E::ConfigurationFinished(v1::ConfigurationFinished {}) => {
-            OfDevice("configuration_finished", D::ConfigurationFinished)
+        E::ConfigurationFinished(v1::ConfigurationFinished { outcome: said }) => {
+            let outcome = outcome("configuration_finished.outcome", said)?;
+            OfDevice("configuration_finished", D::ConfigurationFinished { outcome })
         }
         E::UpdateStarted(v1::UpdateStarted { release }) => {
             let release = name("update_started.release", release)?;
             OfDevice("update_started", D::UpdateStarted { release })
         }
-        E::UpdateProgressed(v1::UpdateProgressed { percent: said }) => {
-            let percent = percent("update_progressed.percent", said)?;
-            OfDevice("update_progressed", D::UpdateProgressed { percent })
+        E::UpdateProgressed(v1::UpdateProgressed { percent: said, phase: doing, release }) => {
+            let event = D::UpdateProgressed {
+                percent: percent("update_progressed.percent", said)?,
+                phase: phase("update_progressed.phase", doing)?,
+                release: name("update_progressed.release", release.unwrap_or_default())?,
+            };
+            OfDevice("update_progressed", event)
         }
-        E::UpdateFinished(v1::UpdateFinished {}) => OfDevice("update_finished", D::UpdateFinished),
+        E::UpdateFinished(v1::UpdateFinished { release, outcome: said }) => {
+            let release = name("update_finished.release", release.unwrap_or_default())?;
+            let outcome = outcome("update_finished.outcome", said)?;
+            OfDevice("update_finished", D::UpdateFinished { release, outcome })
+        }
         E::SettingsChanged(v1::SettingsChanged { poll_interval: said, vpn_enabled }) => {
-            let settings = Settings { poll_interval_ms: poll_interval(said)?, vpn_enabled };
+            let settings = Settings { poll_interval_s: poll_interval(said)?, vpn_enabled };
             OfDevice("settings_changed", D::SettingsChanged(settings))
         }
         E::Moved(v1::Moved { fleet, organization }) => {
@@ -294,7 +310,7 @@ fn lifecycle_said(said: v1::lifecycle_event::Event) -> Result<Said, Refusal> {
             vpn_enabled,
         }) => {
             let fleet = required_name("fleet_settings_changed.fleet", fleet)?;
-            let settings = Settings { poll_interval_ms: poll_interval(said)?, vpn_enabled };
+            let settings = Settings { poll_interval_s: poll_interval(said)?, vpn_enabled };
             let event = ScopeEvent::FleetSettingsChanged { fleet, settings };
             OfScope("fleet_settings_changed", event)
         }
@@ -426,6 +442,34 @@ fn lifting(field: &str, reason: i32) -> Result<Option<FrozenReason>, Refusal> {
     }
 }
 
+/// A number that this version does not know is refused: what it says would be
+/// shown as nothing.
+fn outcome(field: &str, said: i32) -> Result<Option<UpdateOutcome>, Refusal> {
+    match v1::UpdateOutcome::try_from(said) {
+        Ok(v1::UpdateOutcome::Unspecified) => Ok(None),
+        Ok(v1::UpdateOutcome::Succeeded) => Ok(Some(UpdateOutcome::Succeeded)),
+        Ok(v1::UpdateOutcome::Failed) => Ok(Some(UpdateOutcome::Failed)),
+        Ok(v1::UpdateOutcome::Aborted) => Ok(Some(UpdateOutcome::Aborted)),
+        Ok(v1::UpdateOutcome::Rejected) => Ok(Some(UpdateOutcome::Rejected)),
+        Err(_) => Err(Refusal::invalid(format!(
+            "{field} is {said}, which is no outcome that this version knows"
+        ))),
+    }
+}
+
+/// The same for phases.
+fn phase(field: &str, said: i32) -> Result<Option<UpdatePhase>, Refusal> {
+    match v1::UpdatePhase::try_from(said) {
+        Ok(v1::UpdatePhase::Unspecified) => Ok(None),
+        Ok(v1::UpdatePhase::Downloading) => Ok(Some(UpdatePhase::Downloading)),
+        Ok(v1::UpdatePhase::Downloaded) => Ok(Some(UpdatePhase::Downloaded)),
+        Ok(v1::UpdatePhase::Applying) => Ok(Some(UpdatePhase::Applying)),
+        Err(_) => Err(Refusal::invalid(format!(
+            "{field} is {said}, which is no phase that this version knows"
+        ))),
+    }
+}
+
 /// A reason as `frozen` has it: none is [`FrozenReason::Other`] (rule J2).
 fn freezing(field: &str, reason: i32) -> Result<FrozenReason, Refusal> {
     Ok(lifting(field, reason)?.unwrap_or(FrozenReason::Other))
@@ -433,6 +477,13 @@ fn freezing(field: &str, reason: i32) -> Result<FrozenReason, Refusal> {
 
 fn occurred_at(said: Option<ProtoTimestamp>) -> Result<Option<Timestamp>, Refusal> {
     said.map(|at| timestamp("occurred_at", at)).transpose()
+}
+
+fn optional_timestamp(
+    field: &str,
+    said: Option<ProtoTimestamp>,
+) -> Result<Option<Timestamp>, Refusal> {
+    said.map(|at| timestamp(field, at)).transpose()
 }
 
 /// Truncates to milliseconds (rule J1).
@@ -452,22 +503,36 @@ fn timestamp(field: &str, said: ProtoTimestamp) -> Result<Timestamp, Refusal> {
     Ok(Timestamp(seconds * 1_000 + i64::from(nanos / 1_000_000)))
 }
 
+/// In whole seconds, rounded up: a deadline is never early (rule J3).
 fn poll_interval(said: Option<Duration>) -> Result<Option<u32>, Refusal> {
-    said.map(|length| interval("poll_interval", length)).transpose()
+    let Some(said) = said else { return Ok(None) };
+    let longest_ms = i64::from(INTERVAL_MAX_S) * 1_000;
+    let ms = milliseconds("poll_interval", said, longest_ms, "366 days")?;
+    Ok(u32::try_from(ms.div_euclid(1_000) + i64::from(ms % 1_000 > 0)).ok())
+}
+
+/// In milliseconds.
+fn lease(field: &str, said: Duration) -> Result<u32, Refusal> {
+    let ms = milliseconds(field, said, i64::from(LEASE_MAX_MS), "7 days")?;
+    Ok(u32::try_from(ms).unwrap_or(LEASE_MAX_MS))
 }
 
 /// Rounds up to milliseconds: a deadline is never early (rule J3).
-fn interval(field: &str, said: Duration) -> Result<u32, Refusal> {
+fn milliseconds(
+    field: &str,
+    said: Duration,
+    longest_ms: i64,
+    longest: &str,
+) -> Result<i64, Refusal> {
     let Duration { seconds, nanos } = said;
-    let whole_ms = u32::try_from(nanos).map(|nanos| nanos.div_ceil(1_000_000)).ok();
-    let ms = whole_ms
+    let part = u32::try_from(nanos).map(|nanos| nanos.div_ceil(1_000_000)).ok();
+    let ms = part
         .filter(|_| nanos <= NANOS_MAX)
         .and_then(|part| seconds.checked_mul(1_000)?.checked_add(i64::from(part)))
-        .and_then(|ms| u32::try_from(ms).ok())
-        .filter(|ms| (INTERVAL_MIN_MS..=INTERVAL_MAX_MS).contains(ms));
+        .filter(|ms| (i64::from(INTERVAL_MIN_MS)..=longest_ms).contains(ms));
     ms.ok_or_else(|| {
         Refusal::invalid(format!(
-            "{field} is {seconds} s and {nanos} ns; it must be from 1 s to 7 days"
+            "{field} is {seconds} s and {nanos} ns; it must be from 1 s to {longest}"
         ))
     })
 }

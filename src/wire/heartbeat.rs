@@ -9,19 +9,24 @@ const OCCURRED_AT: u8 = 0x0a;
 const POLL_INTERVAL: u8 = 0x12;
 const SECONDS: u8 = 0x08;
 const NANOS: u8 = 0x10;
+const GOING_AWAY: u8 = 0x18;
 
 /// Reads the value if it is written the usual way: known fields only, each at
 /// most once, in order. `None`: ask the generic decoder, which may find it good
 /// all the same.
 #[must_use]
 pub fn read(value: &[u8]) -> Option<Heartbeat> {
-    let mut heartbeat = Heartbeat { occurred_at: None, poll_interval: None };
+    let mut heartbeat = Heartbeat::default();
     let mut rest = value;
     if let Some((seconds, nanos)) = field(OCCURRED_AT, &mut rest)? {
         heartbeat.occurred_at = Some(Timestamp { seconds, nanos });
     }
     if let Some((seconds, nanos)) = field(POLL_INTERVAL, &mut rest)? {
         heartbeat.poll_interval = Some(Duration { seconds, nanos });
+    }
+    if let [GOING_AWAY, said @ (0 | 1), after @ ..] = rest {
+        heartbeat.going_away = *said == 1;
+        rest = after;
     }
     rest.is_empty().then_some(heartbeat)
 }
@@ -75,15 +80,24 @@ mod tests {
     fn what_producers_write_is_read_without_the_generic_decoder() {
         let occurred_at = Some(Timestamp { seconds: 1_790_000_000, nanos: 999_999_999 });
         for poll_interval in [None, Some(Duration { seconds: 900, nanos: 0 })] {
-            let heartbeat = Heartbeat { occurred_at, poll_interval };
-            assert_eq!(read(&heartbeat.encode_to_vec()), Some(heartbeat));
+            for going_away in [false, true] {
+                let heartbeat = Heartbeat { occurred_at, poll_interval, going_away };
+                assert_eq!(read(&heartbeat.encode_to_vec()), Some(heartbeat));
+            }
         }
     }
 
     /// Bytes that look like a heartbeat, or nearly.
     fn nearly() -> impl Strategy<Value = Vec<u8>> {
-        let byte =
-            prop_oneof![Just(0x0a_u8), Just(0x12), Just(0x08), Just(0x10), 0u8..12, any::<u8>(),];
+        let byte = prop_oneof![
+            Just(0x0a_u8),
+            Just(0x12),
+            Just(0x08),
+            Just(0x10),
+            Just(0x18),
+            0u8..12,
+            any::<u8>(),
+        ];
         prop::collection::vec(byte, 0..24)
     }
 
@@ -91,10 +105,12 @@ mod tests {
         let occurred_at = prop::option::of((any::<i64>(), any::<i32>()));
         let poll_interval = prop::option::of((any::<i64>(), any::<i32>()));
         let damage = prop::option::of((any::<prop::sample::Index>(), any::<u8>()));
-        (occurred_at, poll_interval, damage).prop_map(|(occurred_at, poll_interval, damage)| {
+        (occurred_at, poll_interval, any::<bool>(), damage).prop_map(|told| {
+            let (occurred_at, poll_interval, going_away, damage) = told;
             let heartbeat = Heartbeat {
                 occurred_at: occurred_at.map(|(seconds, nanos)| Timestamp { seconds, nanos }),
                 poll_interval: poll_interval.map(|(seconds, nanos)| Duration { seconds, nanos }),
+                going_away,
             };
             let mut bytes = heartbeat.encode_to_vec();
             if let Some((index, byte)) = damage

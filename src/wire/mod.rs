@@ -3,6 +3,7 @@
 pub mod changelog;
 pub mod dead_letter;
 pub mod decode;
+pub mod headers;
 mod heartbeat;
 pub mod json;
 pub mod metadata;

@@ -5,7 +5,8 @@ use prost::{Message, Name as _};
 
 use super::proto::v1;
 use crate::shard::{
-    Cause, Connectivity, DeviceId, HeartbeatState, Status, StatusChange, Timestamp,
+    Cause, Connectivity, DeviceId, HeartbeatState, Status, StatusChange, Timestamp, UpdateOutcome,
+    UpdatePhase,
 };
 
 /// Key (the device id) and value (a `StatusChanged`) of a change.
@@ -30,6 +31,18 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
         vpn_connected: change.vpn_connected,
         progress: change.progress.map(u32::from),
         deleted: change.current.is_none(),
+        membership_since: Some(timestamp(change.membership_since)),
+        previous_fleet: change.previous_fleet.as_deref().unwrap_or_default().to_owned(),
+        previous_organization: change
+            .previous_organization
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned(),
+        vpn_instance: change.vpn_instance.as_deref().unwrap_or_default().to_owned(),
+        release: change.release.as_deref().unwrap_or_default().to_owned(),
+        update_phase: change.update_phase.map_or(0, |phase| phase as i32 + 1),
+        update_outcome: change.update_outcome.map_or(0, |outcome| outcome as i32 + 1),
+        update_since: change.update_since.map(timestamp),
     };
     let mut key = Vec::new();
     change.device.write_to(&mut key);
@@ -73,6 +86,14 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
         last_heartbeat: message.last_heartbeat.map(instant),
         vpn_connected: message.vpn_connected,
         progress: message.progress.and_then(|percent| u8::try_from(percent).ok()),
+        membership_since: message.membership_since.map_or(Timestamp::MIN, instant),
+        previous_fleet: name(&message.previous_fleet),
+        previous_organization: name(&message.previous_organization),
+        vpn_instance: name(&message.vpn_instance),
+        release: name(&message.release),
+        update_phase: of_number(&UpdatePhase::ALL, message.update_phase),
+        update_outcome: of_number(&UpdateOutcome::ALL, message.update_outcome),
+        update_since: message.update_since.map(instant),
     })
 }
 
@@ -99,6 +120,12 @@ pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<V
 /// shown.
 fn numbers(shown: Option<(Status, Connectivity)>) -> (i32, i32) {
     shown.map_or((0, 0), |(status, connectivity)| (status as i32 + 1, connectivity as i32 + 1))
+}
+
+/// The value that has this number in messages, counted from 1. One that only a
+/// later version knows is none.
+pub(super) fn of_number<T: Copy>(all: &[T], number: i32) -> Option<T> {
+    all.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
 }
 
 /// What such numbers say.
@@ -151,6 +178,14 @@ mod tests {
             last_heartbeat: Some(Timestamp(1_759_999_000_000)),
             vpn_connected: true,
             progress: Some(40),
+            membership_since: Timestamp(1_750_000_000_000),
+            previous_fleet: Some("old fleet".into()),
+            previous_organization: Some("old organization".into()),
+            vpn_instance: Some("vpn-1".into()),
+            release: Some("release-2".into()),
+            update_phase: Some(UpdatePhase::Applying),
+            update_outcome: Some(UpdateOutcome::Failed),
+            update_since: Some(Timestamp(1_751_000_000_000)),
         }
     }
 
@@ -175,6 +210,14 @@ mod tests {
         assert_eq!(message.last_heartbeat.unwrap().seconds, 1_759_999_000);
         assert!(message.vpn_connected && !message.deleted);
         assert_eq!(message.progress, Some(40));
+        assert_eq!(message.membership_since.unwrap().seconds, 1_750_000_000);
+        assert_eq!(message.previous_fleet, "old fleet");
+        assert_eq!(message.previous_organization, "old organization");
+        assert_eq!(message.vpn_instance, "vpn-1");
+        assert_eq!(message.release, "release-2");
+        assert_eq!(message.update_phase(), v1::UpdatePhase::Applying);
+        assert_eq!(message.update_outcome(), v1::UpdateOutcome::Failed);
+        assert_eq!(message.update_since.unwrap().seconds, 1_751_000_000);
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl<'a> Driver<'a> {
         }
         let watermark = progress.watermarks[Input::Heartbeats.index()];
         for record in &self.history.records {
-            let EventBody::Heartbeat { device, poll_interval_ms, going_away } = &record.event.body
+            let EventBody::Heartbeat { device, poll_interval_s, going_away } = &record.event.body
             else {
                 continue;
             };
@@ -260,7 +260,7 @@ impl<'a> Driver<'a> {
                 && record.written >= progress.replay_from.0
             {
                 let at = record.fact().at.min(watermark.map_or(i64::MAX, |at| at.0));
-                shard.replay_heartbeat(device, Timestamp(at), *poll_interval_ms, *going_away);
+                shard.replay_heartbeat(device, Timestamp(at), *poll_interval_s, *going_away);
             }
         }
         let watermark = progress.watermarks[Input::VpnSessions.index()];

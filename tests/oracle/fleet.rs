@@ -170,6 +170,10 @@ fn time(ms: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: ms.div_euclid(1_000), nanos })
 }
 
+fn seconds(seconds: Option<u32>) -> Option<prost_types::Duration> {
+    seconds.map(|seconds| prost_types::Duration { seconds: i64::from(seconds), nanos: 0 })
+}
+
 fn interval(ms: Option<u32>) -> Option<prost_types::Duration> {
     let nanos = |ms: u32| (ms % 1_000 * 1_000_000) as i32;
     ms.map(|ms| prost_types::Duration { seconds: i64::from(ms / 1_000), nanos: nanos(ms) })
@@ -194,8 +198,8 @@ fn outcome(outcome: Option<UpdateOutcome>) -> i32 {
 fn encode(body: &EventBody, at: i64) -> Vec<u8> {
     let occurred_at = time(at);
     let event = match body {
-        EventBody::Heartbeat { poll_interval_ms, going_away, .. } => {
-            let (poll_interval, going_away) = (interval(*poll_interval_ms), *going_away);
+        EventBody::Heartbeat { poll_interval_s, going_away, .. } => {
+            let (poll_interval, going_away) = (seconds(*poll_interval_s), *going_away);
             return v1::Heartbeat { occurred_at, poll_interval, going_away }.encode_to_vec();
         }
         EventBody::Device { event, .. } => event,
@@ -267,7 +271,7 @@ fn encode(body: &EventBody, at: i64) -> Vec<u8> {
         }
         DeviceEvent::SettingsChanged(settings) => {
             lifecycle::Event::SettingsChanged(v1::SettingsChanged {
-                poll_interval: interval(settings.poll_interval_ms),
+                poll_interval: seconds(settings.poll_interval_s),
                 vpn_enabled: settings.vpn_enabled,
             })
         }

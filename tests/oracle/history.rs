@@ -155,17 +155,17 @@ fn scope_name(of: &'static str) -> impl Strategy<Value = Arc<str>> {
 fn interval() -> impl Strategy<Value = Option<u32>> {
     prop_oneof![
         3 => Just(None),
-        1 => Just(Some(1_000)),
-        3 => Just(Some(900_000)),
-        2 => Just(Some(907_001)),
-        1 => Just(Some(3_600_003)),
-        1 => Just(Some(86_400_000)),
+        1 => Just(Some(1)),
+        3 => Just(Some(900)),
+        2 => Just(Some(907)),
+        1 => Just(Some(3_601)),
+        1 => Just(Some(86_400)),
     ]
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
     (interval(), any::<Option<bool>>())
-        .prop_map(|(poll_interval_ms, vpn_enabled)| Settings { poll_interval_ms, vpn_enabled })
+        .prop_map(|(poll_interval_s, vpn_enabled)| Settings { poll_interval_s, vpn_enabled })
 }
 
 fn reason() -> impl Strategy<Value = FrozenReason> {
@@ -367,13 +367,13 @@ pub fn rules() -> impl Strategy<Value = Rules> {
 fn event(step: &Step, at: i64) -> (Input, EventBody) {
     let device = device(step.device);
     match &step.what {
-        What::Heartbeat(poll_interval_ms) => {
-            let poll_interval_ms = *poll_interval_ms;
+        What::Heartbeat(poll_interval_s) => {
+            let poll_interval_s = *poll_interval_s;
             let going_away = false;
-            (Input::Heartbeats, EventBody::Heartbeat { device, poll_interval_ms, going_away })
+            (Input::Heartbeats, EventBody::Heartbeat { device, poll_interval_s, going_away })
         }
         What::GoingAway => {
-            let body = EventBody::Heartbeat { device, poll_interval_ms: None, going_away: true };
+            let body = EventBody::Heartbeat { device, poll_interval_s: None, going_away: true };
             (Input::Heartbeats, body)
         }
         What::Device(event) => {

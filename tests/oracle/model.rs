@@ -220,6 +220,11 @@ fn see(register: &mut Option<Two>, at: i64, value: bool) {
     }
 }
 
+/// Poll intervals are in whole seconds (J3).
+fn in_ms(seconds: u32) -> i64 {
+    i64::from(seconds) * 1_000
+}
+
 fn later(register: &mut Option<i64>, at: i64) {
     *register = (*register).max(Some(at));
 }
@@ -306,8 +311,8 @@ impl Oracle {
         for (_, fact) in mine.filter(exists) {
             let at = fact.at;
             match &fact.body {
-                EventBody::Heartbeat { poll_interval_ms, going_away, .. } => {
-                    latest(&mut row.heartbeat, at, (*poll_interval_ms, *going_away));
+                EventBody::Heartbeat { poll_interval_s, going_away, .. } => {
+                    latest(&mut row.heartbeat, at, (*poll_interval_s, *going_away));
                 }
                 EventBody::Device { event, .. } => match event {
                     DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms } => {
@@ -397,8 +402,7 @@ impl Oracle {
         row.scope_frozen = self.scope_is_frozen(&fleet, &organization, until);
         let settings = [row.settings, row.fleet_settings];
         if let Some((at, (carried, _))) = row.heartbeat {
-            row.interval_ms =
-                carried.map_or_else(|| self.told_interval(&told, at, until), i64::from);
+            row.interval_ms = carried.map_or_else(|| self.told_interval(&told, at, until), in_ms);
         }
         let vpn_enabled = settings.iter().flatten().find_map(|(_, value)| value.vpn_enabled);
         row.vpn_disabled = !vpn_enabled.unwrap_or(self.rules.vpn_enabled_by_default);
@@ -463,7 +467,7 @@ impl Oracle {
         }
         let of_fleet = fleet.and_then(|(_, name)| self.fleet_settings(&name, moment));
         let set = [settings, of_fleet];
-        set.iter().flatten().find_map(|(_, value)| value.poll_interval_ms).map(i64::from)
+        set.iter().flatten().find_map(|(_, value)| value.poll_interval_s).map(in_ms)
     }
 
     /// By what time an event dates a change. That of an opening is since when its
@@ -773,7 +777,7 @@ impl Oracle {
                 | EventBody::Scope(ScopeEvent::FleetSettingsChanged { settings, .. }) => settings,
                 _ => continue,
             };
-            intervals.extend(settings.poll_interval_ms.map(i64::from));
+            intervals.extend(settings.poll_interval_s.map(in_ms));
         }
         for fact in &self.facts {
             let at = fact.at;
@@ -781,10 +785,9 @@ impl Oracle {
                 EventBody::Heartbeat { device: whose, going_away: true, .. } if whose == device => {
                     instants.insert((at, Cause::HeartbeatEnded));
                 }
-                EventBody::Heartbeat { device: whose, poll_interval_ms, .. } if whose == device => {
+                EventBody::Heartbeat { device: whose, poll_interval_s, .. } if whose == device => {
                     instants.insert((at, Cause::Heartbeat));
-                    let carried: BTreeSet<i64> =
-                        poll_interval_ms.map(i64::from).into_iter().collect();
+                    let carried: BTreeSet<i64> = poll_interval_s.map(in_ms).into_iter().collect();
                     let each = if carried.is_empty() { &intervals } else { &carried };
                     for interval_ms in each {
                         let timeout = at + self.online_ms(*interval_ms);

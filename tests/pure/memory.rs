@@ -107,7 +107,14 @@ impl Told {
         self.offsets[input.index()] += 1;
         let content = Content::Event(Event { occurred_at: None, body });
         let timestamp = Timestamp(self.now_ms);
-        let record = Queued { offset, timestamp, stamped_by_broker: true, content };
+        let record = Queued {
+            offset,
+            timestamp,
+            stamped_by_broker: true,
+            source_timestamp: None,
+            replayed: false,
+            content,
+        };
         self.shard.offer(input, record);
     }
 
@@ -160,7 +167,11 @@ impl Told {
 
     fn heartbeats(&mut self) {
         self.tell(POLL_MS, 1, |number| {
-            let body = EventBody::Heartbeat { device: device(number), poll_interval_ms: None };
+            let body = EventBody::Heartbeat {
+                device: device(number),
+                poll_interval_s: None,
+                going_away: false,
+            };
             (Input::Heartbeats, body)
         });
     }
@@ -215,12 +226,12 @@ fn session(number: u64, which: u64) -> (std::sync::Arc<str>, std::sync::Arc<str>
 
 fn opened(number: u64, which: u64) -> DeviceEvent {
     let (instance, session) = session(number, which);
-    DeviceEvent::SessionOpened { instance, session }
+    DeviceEvent::SessionOpened { instance, session, opened_at: None, lease_ms: None }
 }
 
 fn closed(number: u64, which: u64) -> DeviceEvent {
     let (instance, session) = session(number, which);
-    DeviceEvent::SessionClosed { instance, session }
+    DeviceEvent::SessionClosed { instance, session, opened_at: None }
 }
 
 /// While growing, at most this share of what is held is held once more, besides

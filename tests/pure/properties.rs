@@ -71,9 +71,12 @@ fn check_facts(driver: &Driver<'_>) {
         );
         assert_eq!(row.settings.map(|held| (held.at.0, held.value)), told.settings);
         assert_eq!(
-            heartbeat.map(|held| (held.at.0, held.value)),
+            heartbeat.map(|held| (held.at.0, held.value.carried())),
             told.heartbeat.map(|(at, (carried, _))| (at, carried))
         );
+        if let Some(held) = heartbeat {
+            assert_eq!(held.value.ms(oracle.rules.default_poll_interval_ms), told.interval_ms);
+        }
         assert_eq!(ms(row.last_vpn_opening), told.last_opening);
         let membership =
             row.membership.map(|held| (held.at.0, (held.value.fleet, held.value.organization)));

@@ -64,6 +64,8 @@ fn quiet_plan() -> Plan {
             max_clock_jump_ms: 900_000,
             tombstone_retention_ms: 24 * 3_600_000,
             max_input_idle_ms: 10_000,
+            max_lease_delay_ms: 0,
+            vpn_enabled_by_default: true,
         },
         shape: Shape::default(),
         faults: Faults::default(),
@@ -126,6 +128,7 @@ impl Script {
         let heartbeat = v1::Heartbeat {
             occurred_at: proto(START_MS + at),
             poll_interval: duration(interval_ms),
+            going_away: false,
         };
         let mut message = Message::of(Some(device), heartbeat.encode_to_vec());
         message.stamp = Some(START_MS + stamp);
@@ -153,7 +156,7 @@ impl Script {
 
     pub fn opens_a_session(&mut self, device: &str, at: i64) {
         let (instance, session) = ("vpn".to_owned(), "s".to_owned());
-        let opened = v1::SessionOpened { instance, session };
+        let opened = v1::SessionOpened { instance, session, ..Default::default() };
         self.says_vpn(Some(device), at, vpn::Event::SessionOpened(opened));
     }
 

@@ -213,7 +213,11 @@ impl Workload {
         let instance = self.instances[0].name.clone();
         let (at, session) = (at + sim.random.between(0, 10_000), "s0".to_owned());
         self.devices[device].sessions.push((instance.clone(), session.clone()));
-        let event = Some(vpn::Event::SessionOpened(v1::SessionOpened { instance, session }));
+        let event = Some(vpn::Event::SessionOpened(v1::SessionOpened {
+            instance,
+            session,
+            ..Default::default()
+        }));
         let message = v1::VpnEvent { occurred_at: proto(at), event };
         self.say(sim, device, at, Input::VpnSessions, Some(message.encode_to_vec()));
     }
@@ -325,6 +329,7 @@ impl Workload {
         let value = v1::Heartbeat {
             occurred_at: proto(occurred),
             poll_interval: carried.and_then(duration),
+            going_away: false,
         };
         self.say(sim, index, at, Input::Heartbeats, Some(value.encode_to_vec()));
     }
@@ -337,7 +342,11 @@ impl Workload {
         while *next_poll <= now.min(*until) {
             let at = *next_poll;
             let interval = duration(STEADY_INTERVAL_MS);
-            let value = v1::Heartbeat { occurred_at: proto(at), poll_interval: interval };
+            let value = v1::Heartbeat {
+                occurred_at: proto(at),
+                poll_interval: interval,
+                ..Default::default()
+            };
             let mut message = Message::of(Some(id), value.encode_to_vec());
             message.stamp = self.shape.create_time.then_some(at);
             polls.push((at, *partition, message));
@@ -367,7 +376,11 @@ impl Workload {
                 let event = if close {
                     let which = sim.random.below(device.sessions.len());
                     let (instance, session) = device.sessions.remove(which);
-                    vpn::Event::SessionClosed(v1::SessionClosed { instance, session })
+                    vpn::Event::SessionClosed(v1::SessionClosed {
+                        instance,
+                        session,
+                        ..Default::default()
+                    })
                 } else {
                     if instances.is_empty() || device.session_count >= 14 {
                         return;
@@ -376,7 +389,11 @@ impl Workload {
                     let instance = sim.random.pick(&instances).clone();
                     let session = format!("s{}", device.session_count);
                     device.sessions.push((instance.clone(), session.clone()));
-                    vpn::Event::SessionOpened(v1::SessionOpened { instance, session })
+                    vpn::Event::SessionOpened(v1::SessionOpened {
+                        instance,
+                        session,
+                        ..Default::default()
+                    })
                 };
                 let message = v1::VpnEvent { occurred_at: proto(at), event: Some(event) };
                 let value = Some(message.encode_to_vec());
@@ -399,12 +416,14 @@ impl Workload {
             19 => match sim.random.below(3) {
                 0 => E::ConfigurationStarted(v1::ConfigurationStarted {}),
                 1 => E::ConfigurationProgressed(v1::ConfigurationProgressed { percent: 40 }),
-                _ => E::ConfigurationFinished(v1::ConfigurationFinished {}),
+                _ => E::ConfigurationFinished(v1::ConfigurationFinished::default()),
             },
             20 => match sim.random.below(3) {
                 0 => E::UpdateStarted(v1::UpdateStarted { release: "r".to_owned() }),
-                1 => E::UpdateProgressed(v1::UpdateProgressed { percent: 60 }),
-                _ => E::UpdateFinished(v1::UpdateFinished {}),
+                1 => {
+                    E::UpdateProgressed(v1::UpdateProgressed { percent: 60, ..Default::default() })
+                }
+                _ => E::UpdateFinished(v1::UpdateFinished::default()),
             },
             // Intervals change before and after polls, and are told in any order.
             21 | 25..=27 => {
@@ -477,7 +496,11 @@ impl Workload {
     fn bad(&mut self, sim: &mut Sim, at: i64) {
         let device = &self.devices[sim.random.below(self.devices.len())];
         let key = Some(device.id.clone().into_bytes());
-        let heartbeat = v1::Heartbeat { occurred_at: proto(at), poll_interval: duration(10_000) };
+        let heartbeat = v1::Heartbeat {
+            occurred_at: proto(at),
+            poll_interval: duration(10_000),
+            ..Default::default()
+        };
         let good = Some(heartbeat.encode_to_vec());
         let (input, partition, key, value) = match sim.random.below(5) {
             0 => (Input::Heartbeats, device.partition, key, Some(vec![0xff, 0xff])),

@@ -113,6 +113,8 @@ impl Plan {
             max_clock_jump_ms: 900_000,
             tombstone_retention_ms: 24 * 3_600_000,
             max_input_idle_ms: 10_000,
+            max_lease_delay_ms: 0,
+            vpn_enabled_by_default: true,
         };
         let herd = random.chance(0.25);
         let rich = random.chance(0.7);

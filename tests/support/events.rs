@@ -40,13 +40,19 @@ impl Outgoing {
 
 /// `device` polled at `at_ms`, and says nothing of its poll interval.
 pub fn heartbeat(device: &str, at_ms: i64) -> Outgoing {
-    heartbeat_of(device, Heartbeat { occurred_at: time(at_ms), poll_interval: None })
+    heartbeat_of(
+        device,
+        Heartbeat { occurred_at: time(at_ms), poll_interval: None, ..Default::default() },
+    )
 }
 
 /// `device` polled at `at_ms`, and was told to do so every `interval`.
 pub fn heartbeat_every(device: &str, at_ms: i64, interval: Duration) -> Outgoing {
     let poll_interval = Some(interval.try_into().unwrap());
-    heartbeat_of(device, Heartbeat { occurred_at: time(at_ms), poll_interval })
+    heartbeat_of(
+        device,
+        Heartbeat { occurred_at: time(at_ms), poll_interval, ..Default::default() },
+    )
 }
 
 fn heartbeat_of(device: &str, message: Heartbeat) -> Outgoing {
@@ -61,13 +67,15 @@ pub fn vpn(device: Option<&str>, at_ms: i64, event: vpn_event::Event) -> Outgoin
 
 /// `device` opened `session` on `instance`.
 pub fn session_opened(device: &str, at_ms: i64, instance: &str, session: &str) -> Outgoing {
-    let event = SessionOpened { instance: instance.into(), session: session.into() };
+    let event =
+        SessionOpened { instance: instance.into(), session: session.into(), ..Default::default() };
     vpn(Some(device), at_ms, vpn_event::Event::SessionOpened(event))
 }
 
 /// `device` closed `session` on `instance`.
 pub fn session_closed(device: &str, at_ms: i64, instance: &str, session: &str) -> Outgoing {
-    let event = SessionClosed { instance: instance.into(), session: session.into() };
+    let event =
+        SessionClosed { instance: instance.into(), session: session.into(), ..Default::default() };
     vpn(Some(device), at_ms, vpn_event::Event::SessionClosed(event))
 }
 

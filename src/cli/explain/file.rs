@@ -274,12 +274,12 @@ mod tests {
         let record = record(line).unwrap();
         assert_eq!((record.at, record.input), (Timestamp(5_000), Input::Heartbeats));
         assert_eq!(record.event.occurred_at, Some(Timestamp(5_000)));
-        let EventBody::Heartbeat { poll_interval_ms, .. } = record.event.body else { panic!() };
-        assert_eq!(poll_interval_ms, Some(5_400_000));
+        let EventBody::Heartbeat { poll_interval_s, .. } = record.event.body else { panic!() };
+        assert_eq!(poll_interval_s, Some(5_400));
         // Protobuf's own JSON is read as well.
         let line = r#"{"at": 0, "input": "lifecycle", "event": {"occurredAt": "1970-01-01T00:00:00Z",
             "fleetSettingsChanged": {"fleet": "f", "pollInterval": "900s", "vpnEnabled": false}}}"#;
-        let settings = Settings { poll_interval_ms: Some(900_000), vpn_enabled: Some(false) };
+        let settings = Settings { poll_interval_s: Some(900), vpn_enabled: Some(false) };
         let event = ScopeEvent::FleetSettingsChanged { fleet: "f".into(), settings };
         assert_eq!(said(line), Ok(EventBody::Scope(event)));
         let line = r#"{"at": 0, "input": "lifecycle", "device": "a",

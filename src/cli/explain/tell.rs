@@ -508,7 +508,7 @@ fn heartbeat_json(why: &Explanation) -> Value {
     json!({
         "state": why.ladder.heartbeat.wire_name(),
         "last_ms": last,
-        "poll_interval_ms": why.interval.0,
+        "poll_interval_s": why.interval.0,
         "poll_interval_of": whose,
         "timeout_ms": why.deadlines.map(|(timeout, _)| timeout.0),
         "offline_ms": why.deadlines.map(|(_, expiry)| expiry.0),

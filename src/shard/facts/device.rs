@@ -143,13 +143,13 @@ impl Cold {
         closed: &mut ClosedChanges,
     ) -> Joined {
         let changed = match event {
-            DeviceEvent::SessionOpened { instance, session } => {
+            DeviceEvent::SessionOpened { instance, session, .. } => {
                 let fingerprint = session_fingerprint(instance, session);
                 let instance = scopes.instances.intern(instance);
                 let later = join_time(&mut self.facts.last_vpn_opening, at);
                 self.open(Session { instance, fingerprint, opened_at: at }) | later
             }
-            DeviceEvent::SessionClosed { instance, session } => {
+            DeviceEvent::SessionClosed { instance, session, .. } => {
                 self.close(session_fingerprint(instance, session), at, closed)
             }
             DeviceEvent::Registered { fleet, organization, preregistered } => {
@@ -175,18 +175,18 @@ impl Cold {
             DeviceEvent::ConfigurationProgressed { percent } => {
                 join(&mut self.facts.configuration.percent, at, *percent)
             }
-            DeviceEvent::ConfigurationFinished => {
+            DeviceEvent::ConfigurationFinished { .. } => {
                 join_time(&mut self.facts.configuration.finished, at)
             }
             DeviceEvent::UpdateStarted { release } => {
                 join(&mut self.facts.update.started, at, release.clone())
             }
-            DeviceEvent::UpdateProgressed { percent } => {
+            DeviceEvent::UpdateProgressed { percent, .. } => {
                 join(&mut self.facts.update.percent, at, *percent)
             }
-            DeviceEvent::UpdateFinished => join_time(&mut self.facts.update.finished, at),
+            DeviceEvent::UpdateFinished { .. } => join_time(&mut self.facts.update.finished, at),
             DeviceEvent::SettingsChanged(settings) => {
-                let Cold { facts: DeviceFacts { settings: held, earlier_settings, .. }, .. } = self;
+                let DeviceFacts { settings: held, earlier_settings, .. } = &mut self.facts;
                 told::join(held, earlier_settings, at, *settings, |held| held.poll_interval_s)
             }
             // Joined by `delete`, which the heartbeat in the hot row needs too.
@@ -350,11 +350,11 @@ pub(in crate::shard) fn cause_of(event: &DeviceEvent) -> Cause {
         DeviceEvent::ConfigurationStarted | DeviceEvent::ConfigurationProgressed { .. } => {
             Cause::ConfigurationStarted
         }
-        DeviceEvent::ConfigurationFinished => Cause::ConfigurationFinished,
+        DeviceEvent::ConfigurationFinished { .. } => Cause::ConfigurationFinished,
         DeviceEvent::UpdateStarted { .. } | DeviceEvent::UpdateProgressed { .. } => {
             Cause::UpdateStarted
         }
-        DeviceEvent::UpdateFinished => Cause::UpdateFinished,
+        DeviceEvent::UpdateFinished { .. } => Cause::UpdateFinished,
         DeviceEvent::SettingsChanged(_) => Cause::SettingsChanged,
         DeviceEvent::Moved { .. } => Cause::Moved,
         DeviceEvent::Deleted => Cause::Deleted,
@@ -369,11 +369,20 @@ mod tests {
     use crate::shard::event::FrozenReason;
 
     fn opened(session: &str) -> DeviceEvent {
-        DeviceEvent::SessionOpened { instance: "vpn-1".into(), session: session.into() }
+        DeviceEvent::SessionOpened {
+            instance: "vpn-1".into(),
+            session: session.into(),
+            opened_at: None,
+            lease_ms: None,
+        }
     }
 
     fn closed(session: &str) -> DeviceEvent {
-        DeviceEvent::SessionClosed { instance: "vpn-1".into(), session: session.into() }
+        DeviceEvent::SessionClosed {
+            instance: "vpn-1".into(),
+            session: session.into(),
+            opened_at: None,
+        }
     }
 
     fn joined(events: &[(i64, DeviceEvent)]) -> Cold {

@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use super::register::{Register, is_frozen, join, join_frozen, join_time};
 use super::status::{Cause, Status};
 use super::told;
-use crate::shard::event::{FrozenReason, ScopeEvent, Settings, Timestamp};
+use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
 use crate::shard::snapshot::{FleetFacts, InstanceFacts, NameOf, OrganizationFacts};
 
 /// A name, interned; 0 is none.
@@ -219,8 +219,7 @@ impl Scopes {
     /// may need it (rule J3).
     pub fn forget_told(&mut self, fleet: &str, from: Timestamp) {
         let Some(index) = self.fleets.find(fleet) else { return };
-        let FleetFacts { settings, earlier_settings, .. } =
-            &mut self.fleets.get_mut(index).facts;
+        let FleetFacts { settings, earlier_settings, .. } = &mut self.fleets.get_mut(index).facts;
         told::forget(settings.as_ref(), earlier_settings, from, told::EARLIER_OF_FLEET_MAX);
     }
 
@@ -283,7 +282,9 @@ impl Scopes {
                 let facts = &mut self.fleets.get_mut(index).facts;
                 let before = facts.clone();
                 let FleetFacts { settings: held, earlier_settings, .. } = facts;
-                if !told::join(held, earlier_settings, at, *settings, |settings| settings.poll_interval_s) {
+                if !told::join(held, earlier_settings, at, *settings, |settings| {
+                    settings.poll_interval_s
+                }) {
                     return Applied::Stale;
                 }
                 // `vpn_enabled` counts as it is known now, an interval from then on.

@@ -159,11 +159,12 @@ pub enum Cause {
     UpdateStarted,
     UpdateFinished,
     RulesChanged,
+    HeartbeatEnded,
 }
 
 impl Cause {
     /// All causes, in their order.
-    pub const ALL: [Cause; 22] = [
+    pub const ALL: [Cause; 23] = [
         Cause::Deleted,
         Cause::Registered,
         Cause::Provisioned,
@@ -186,6 +187,7 @@ impl Cause {
         Cause::UpdateStarted,
         Cause::UpdateFinished,
         Cause::RulesChanged,
+        Cause::HeartbeatEnded,
     ];
 
     /// The name that people are shown.
@@ -214,6 +216,7 @@ impl Cause {
             Cause::UpdateStarted => "update-started",
             Cause::UpdateFinished => "update-finished",
             Cause::RulesChanged => "rules-changed",
+            Cause::HeartbeatEnded => "heartbeat-ended",
         }
     }
 }

@@ -475,7 +475,7 @@ mod tests {
                 provisioned: Some(at(30)),
                 registered: Some(at(20)),
                 membership: register(10, Membership { fleet: 5_000, organization: 7 }),
-                settings: register(40, settings(Some(900_000), Some(false))),
+                settings: register(40, settings(Some(900), Some(false))),
                 configuration: ProgressFacts {
                     started: register(50, "".into()),
                     finished: Some(at(60)),

@@ -90,7 +90,7 @@ fn what_is_read_ahead_is_counted_until_it_is_applied_or_thrown_away() {
 
 fn opens(told: &mut Told, instance: &str, session: usize) -> Turn {
     let (instance, session) = (instance.into(), format!("session {session}").into());
-    let event = DeviceEvent::SessionOpened { instance, session };
+    let event = DeviceEvent::SessionOpened { instance, session, opened_at: None, lease_ms: None };
     told.offer(Input::VpnSessions, EventBody::Device { device: device(1), event });
     told.shard.turn(told.now, 1_000)
 }
@@ -104,7 +104,7 @@ fn announces(told: &mut Told, instance: &str, lease_ms: u32) {
 
 fn closes(told: &mut Told, instance: &str, session: usize) {
     let (instance, session) = (instance.into(), format!("session {session}").into());
-    let event = DeviceEvent::SessionClosed { instance, session };
+    let event = DeviceEvent::SessionClosed { instance, session, opened_at: None };
     told.offer(Input::VpnSessions, EventBody::Device { device: device(1), event });
     told.run();
 }
@@ -162,7 +162,11 @@ fn sessions_that_do_not_count_fall_out_before_an_older_one_that_does() {
 fn new_rules_are_dated_by_the_brokers_time_which_is_waited_for() {
     let mut told = Told::new();
     for number in 0..5 {
-        let body = EventBody::Heartbeat { device: device(number), poll_interval_ms: None };
+        let body = EventBody::Heartbeat {
+            device: device(number),
+            poll_interval_s: None,
+            going_away: false,
+        };
         told.offer(Input::Heartbeats, body);
     }
     told.run();

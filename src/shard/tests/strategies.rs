@@ -7,7 +7,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use crate::shard::snapshot::{
-    DeviceFacts, FrozenRegisters, HeartbeatInterval, Membership, ProgressFacts, Register, Session, SessionFingerprint,
+    DeviceFacts, FrozenRegisters, HeartbeatInterval, Membership, ProgressFacts, Register, Session,
+    SessionFingerprint,
 };
 use crate::shard::{Settings, Timestamp};
 

@@ -52,10 +52,7 @@ fn golden_entries() -> Vec<Entry> {
                 13,
                 Membership { fleet: "fleet".into(), organization: "organization".into() },
             ),
-            settings: fact(
-                14,
-                Settings { poll_interval_ms: Some(60_000), vpn_enabled: Some(false) },
-            ),
+            settings: fact(14, Settings { poll_interval_s: Some(60), vpn_enabled: Some(false) }),
             configuration: ProgressFacts {
                 started: fact(15, "".into()),
                 finished: Some(at(16)),
@@ -78,7 +75,7 @@ fn golden_entries() -> Vec<Entry> {
         }),
         clock: at(24),
     };
-    let settings = Settings { poll_interval_ms: None, vpn_enabled: Some(true) };
+    let settings = Settings { poll_interval_s: None, vpn_enabled: Some(true) };
     vec![
         Entry::Device(hex.clone(), Some(Box::new(full))),
         Entry::Device(text.clone(), Some(Box::default())),
@@ -191,7 +188,7 @@ fn what_a_later_version_adds_is_passed_over() {
         assert_eq!(decode(Some(key.as_bytes()), Some(b"?")).unwrap(), None, "{key}");
         assert_eq!(decode(Some(key.as_bytes()), None).unwrap(), None, "{key}");
     }
-    let frozen = proto::Frozen { reason: 9, at_ms: 1, value: true };
+    let frozen = proto::Frozen { reason: 9, at_ms: 1, value: true, ..Default::default() };
     let read: [Option<Register<bool>>; 4] =
         Wire::read(&vec![frozen, proto::Frozen::default()]).unwrap();
     assert_eq!(read, [None; 4]);

@@ -30,27 +30,32 @@ fn lifecycle(event: v1::lifecycle_event::Event) -> v1::LifecycleEvent {
 }
 
 fn heartbeat_with(poll_interval: Option<Duration>) -> v1::Heartbeat {
-    v1::Heartbeat { occurred_at: at(10, 0), poll_interval }
+    v1::Heartbeat { occurred_at: at(10, 0), poll_interval, ..Default::default() }
 }
 
 #[test]
 fn a_heartbeat_is_read_in_milliseconds_truncated() {
-    let message =
-        v1::Heartbeat { occurred_at: at(10, 123_999_999), poll_interval: lasting(900, 0) };
+    let message = v1::Heartbeat {
+        occurred_at: at(10, 123_999_999),
+        poll_interval: lasting(900, 0),
+        ..Default::default()
+    };
     let event = read(Input::Heartbeats, KEY, &message).unwrap();
     assert_eq!(event.occurred_at, Some(Timestamp(10_123)));
     assert_eq!(
         event.body,
         EventBody::Heartbeat {
             device: DeviceId::from_key(KEY.unwrap()).unwrap(),
-            poll_interval_ms: Some(900_000),
+            poll_interval_s: Some(900),
+            going_away: false,
         }
     );
 }
 
 #[test]
 fn a_heartbeat_without_a_time_has_the_records() {
-    let message = v1::Heartbeat { occurred_at: None, poll_interval: lasting(60, 0) };
+    let message =
+        v1::Heartbeat { occurred_at: None, poll_interval: lasting(60, 0), ..Default::default() };
     assert_eq!(read(Input::Heartbeats, KEY, &message).unwrap().occurred_at, None);
 }
 
@@ -129,10 +134,12 @@ fn device_events_need_a_key_that_is_a_device_id() {
     let opened = vpn(v1::vpn_event::Event::SessionOpened(v1::SessionOpened {
         instance: "eu-1".into(),
         session: "s".into(),
+        ..Default::default()
     }));
     let closed = vpn(v1::vpn_event::Event::SessionClosed(v1::SessionClosed {
         instance: "eu-1".into(),
         session: "s".into(),
+        ..Default::default()
     }));
     let activated = lifecycle(v1::lifecycle_event::Event::Activated(v1::Activated {}));
     let long = [b'x'; 129];
@@ -204,10 +211,16 @@ fn names_that_are_needed_must_be_there_and_none_may_be_long() {
     for bad in [String::new(), "x".repeat(NAME_MAX_BYTES + 1)] {
         let good = || "n".to_owned();
         let keyed = [
-            V::SessionOpened(v1::SessionOpened { instance: bad.clone(), session: good() }),
-            V::SessionOpened(v1::SessionOpened { instance: good(), session: bad.clone() }),
-            V::SessionClosed(v1::SessionClosed { instance: bad.clone(), session: good() }),
-            V::SessionClosed(v1::SessionClosed { instance: good(), session: bad.clone() }),
+            V::SessionOpened(v1::SessionOpened {
+                instance: bad.clone(),
+                session: good(),
+                ..Default::default()
+            }),
+            V::SessionClosed(v1::SessionClosed {
+                instance: bad.clone(),
+                session: good(),
+                ..Default::default()
+            }),
         ];
         for event in keyed {
             let result = read(Input::VpnSessions, KEY, &vpn(event));
@@ -260,13 +273,14 @@ fn names_that_are_needed_must_be_there_and_none_may_be_long() {
 }
 
 #[test]
-fn intervals_are_one_second_to_seven_days_rounded_up() {
+fn intervals_are_one_second_to_a_year_in_whole_seconds_rounded_up() {
     let cases = [
-        (lasting(0, 999_999_999), Some(1_000)),
-        (lasting(1, 0), Some(1_000)),
-        (lasting(1, 1), Some(1_001)),
-        (lasting(604_800, 0), Some(604_800_000)),
-        (lasting(604_800, 1), None),
+        (lasting(0, 999_999_999), Some(1)),
+        (lasting(1, 0), Some(1)),
+        (lasting(1, 1), Some(2)),
+        (lasting(604_800, 0), Some(604_800)),
+        (lasting(366 * 86_400, 0), Some(366 * 86_400)),
+        (lasting(366 * 86_400, 1), None),
         (lasting(0, 999_000_000), None),
         (lasting(0, 0), None),
         (lasting(-1, 0), None),
@@ -278,28 +292,67 @@ fn intervals_are_one_second_to_seven_days_rounded_up() {
     for (said, expected) in cases {
         let result = read(Input::Heartbeats, KEY, &heartbeat_with(said));
         match expected {
-            Some(ms) => assert!(
-                matches!(result.unwrap().body, EventBody::Heartbeat { poll_interval_ms, .. }
-                    if poll_interval_ms == Some(ms)),
+            Some(seconds) => assert!(
+                matches!(result.unwrap().body, EventBody::Heartbeat { poll_interval_s, .. }
+                    if poll_interval_s == Some(seconds)),
                 "{said:?}"
             ),
             None => assert_eq!(reason(result), DeadLetterReason::InvalidValue, "{said:?}"),
         }
-        let alive = |lease| {
-            let instance = "eu-1".to_owned();
-            vpn(v1::vpn_event::Event::InstanceAlive(v1::InstanceAlive {
-                instance,
-                started_at: None,
-                lease,
-            }))
-        };
-        assert_eq!(read(Input::VpnSessions, None, &alive(said)).is_ok(), expected.is_some());
         let settings = v1::SettingsChanged { poll_interval: said, vpn_enabled: Some(true) };
         let settings = lifecycle(v1::lifecycle_event::Event::SettingsChanged(settings));
         assert_eq!(read(Input::Lifecycle, KEY, &settings).is_ok(), expected.is_some());
-        let result = read(Input::VpnSessions, None, &alive(None));
-        assert_eq!(reason(result), DeadLetterReason::InvalidValue);
     }
+}
+
+#[test]
+fn leases_are_one_second_to_seven_days_rounded_up_to_milliseconds() {
+    let cases = [
+        (lasting(0, 999_999_999), Some(1_000)),
+        (lasting(1, 0), Some(1_000)),
+        (lasting(1, 1), Some(1_001)),
+        (lasting(604_800, 0), Some(604_800_000)),
+        (lasting(604_800, 1), None),
+        (lasting(0, 999_000_000), None),
+        (lasting(-1, 0), None),
+        (lasting(2, -1), None),
+        (lasting(i64::MAX, 999_999_999), None),
+    ];
+    let alive = |lease| {
+        vpn(v1::vpn_event::Event::InstanceAlive(v1::InstanceAlive {
+            instance: "eu-1".into(),
+            started_at: None,
+            lease,
+        }))
+    };
+    for (said, expected) in cases {
+        let opened = vpn(v1::vpn_event::Event::SessionOpened(v1::SessionOpened {
+            instance: "eu-1".into(),
+            lease: said,
+            ..Default::default()
+        }));
+        let results =
+            [read(Input::VpnSessions, None, &alive(said)), read(Input::VpnSessions, KEY, &opened)];
+        for result in results {
+            let Some(ms) = expected else {
+                assert_eq!(reason(result), DeadLetterReason::InvalidValue, "{said:?}");
+                continue;
+            };
+            match result.unwrap().body {
+                EventBody::Scope(ScopeEvent::InstanceAlive { lease_ms, .. }) => {
+                    assert_eq!(lease_ms, ms);
+                }
+                EventBody::Device {
+                    event: DeviceEvent::SessionOpened { lease_ms, .. }, ..
+                } => {
+                    assert_eq!(lease_ms, Some(ms));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let result = read(Input::VpnSessions, None, &alive(None));
+    assert_eq!(reason(result), DeadLetterReason::InvalidValue);
 }
 
 #[test]
@@ -309,7 +362,8 @@ fn times_outside_of_what_protobuf_or_a_row_can_hold_are_refused() {
     let cases = good.map(|case| (case, true)).into_iter().chain(bad.map(|case| (case, false)));
     for ((seconds, nanos), expected) in cases {
         let when = at(seconds, nanos);
-        let heartbeat = v1::Heartbeat { occurred_at: when, poll_interval: None };
+        let heartbeat =
+            v1::Heartbeat { occurred_at: when, poll_interval: None, ..Default::default() };
         let alive = vpn(v1::vpn_event::Event::InstanceAlive(v1::InstanceAlive {
             instance: "eu-1".into(),
             started_at: when,
@@ -337,7 +391,7 @@ fn percentages_end_at_a_hundred() {
     for (percent, expected) in [(0, true), (100, true), (101, false), (256, false), (300, false)] {
         let events = [
             L::ConfigurationProgressed(v1::ConfigurationProgressed { percent }),
-            L::UpdateProgressed(v1::UpdateProgressed { percent }),
+            L::UpdateProgressed(v1::UpdateProgressed { percent, ..Default::default() }),
         ];
         for event in events {
             let result = read(Input::Lifecycle, KEY, &lifecycle(event));
@@ -402,7 +456,7 @@ fn the_detail_names_the_field_and_the_limit() {
     let refusal = read(Input::Heartbeats, KEY, &heartbeat_with(lasting(0, 5))).unwrap_err();
     assert_eq!(
         refusal.to_string(),
-        "invalid_value: poll_interval is 0 s and 5 ns; it must be from 1 s to 7 days"
+        "invalid_value: poll_interval is 0 s and 5 ns; it must be from 1 s to 366 days"
     );
 }
 
@@ -410,8 +464,11 @@ fn the_detail_names_the_field_and_the_limit() {
 fn json_is_read_as_protobuf_s_canonical_form_has_it() {
     let json = |input, key, text: &str| decode(input, Format::Json, key, Some(text.as_bytes()));
     let full = r#"{"occurredAt":"1970-01-01T00:00:10.123Z","pollInterval":"900s"}"#;
-    let message =
-        v1::Heartbeat { occurred_at: at(10, 123_000_000), poll_interval: lasting(900, 0) };
+    let message = v1::Heartbeat {
+        occurred_at: at(10, 123_000_000),
+        poll_interval: lasting(900, 0),
+        ..Default::default()
+    };
     let expected = read(Input::Heartbeats, KEY, &message);
     assert_eq!(json(Input::Heartbeats, KEY, full), expected);
     // The fields' own names, an offset, spaces: all canonical to read.
@@ -504,7 +561,7 @@ proptest! {
     ) {
         use v1::lifecycle_event::Event as L;
         use v1::vpn_event::Event as V;
-        let opened = v1::SessionOpened { instance: instance.clone(), session };
+        let opened = v1::SessionOpened { instance: instance.clone(), session, ..Default::default() };
         let alive = v1::InstanceAlive {
             instance: instance.clone(),
             started_at: at(seconds, nanos),
@@ -527,7 +584,7 @@ proptest! {
                 both(Input::Lifecycle, KEY, lifecycle(L::Moved(moved)).encode_to_vec())
             }
             4 => {
-                let progressed = v1::UpdateProgressed { percent };
+                let progressed = v1::UpdateProgressed { percent, ..Default::default() };
                 let event = lifecycle(L::UpdateProgressed(progressed));
                 both(Input::Lifecycle, KEY, event.encode_to_vec())
             }
@@ -544,18 +601,19 @@ proptest! {
     #[test]
     fn what_is_read_is_within_its_limits(
         seconds in any::<i64>(), nanos in any::<i32>(),
-        interval_seconds in 0i64..700_000, interval_nanos in any::<i32>(),
+        interval_seconds in 0i64..40_000_000, interval_nanos in any::<i32>(),
     ) {
         let message = v1::Heartbeat {
             occurred_at: at(seconds, nanos),
             poll_interval: lasting(interval_seconds, interval_nanos),
+            going_away: false,
         };
         if let Ok(event) = read(Input::Heartbeats, KEY, &message) {
             prop_assert!(event.occurred_at.is_some_and(|at| at >= Timestamp::MIN));
-            let EventBody::Heartbeat { poll_interval_ms: Some(ms), .. } = event.body else {
+            let EventBody::Heartbeat { poll_interval_s: Some(seconds), .. } = event.body else {
                 panic!("another event");
             };
-            prop_assert!((INTERVAL_MIN_MS..=INTERVAL_MAX_MS).contains(&ms));
+            prop_assert!((1..=INTERVAL_MAX_S).contains(&seconds));
         }
     }
 }

@@ -324,7 +324,7 @@ impl Story {
         let heartbeats = &self.topics[Input::Heartbeats.index()].records;
         for record in heartbeats {
             let Content::Event(event) = &record.content else { continue };
-            let EventBody::Heartbeat { device, poll_interval_ms, going_away } = &event.body else {
+            let EventBody::Heartbeat { device, poll_interval_s, going_away } = &event.body else {
                 continue;
             };
             if record.offset < positions[Input::Heartbeats.index()]
@@ -332,7 +332,7 @@ impl Story {
             {
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(record.timestamp);
                 let at = watermark.map_or(at, |watermark| at.min(watermark));
-                shard.replay_heartbeat(device, at, *poll_interval_ms, *going_away);
+                shard.replay_heartbeat(device, at, *poll_interval_s, *going_away);
             }
         }
         let watermark = progress.watermarks[Input::VpnSessions.index()];

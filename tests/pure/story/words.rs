@@ -83,6 +83,13 @@ impl<'a> Arguments<'a> {
         duration.map(|ms| u32::try_from(ms).map_err(|_| format!("{key} is too long"))).transpose()
     }
 
+    /// In seconds, rounded up (J3).
+    fn interval(&self) -> Result<Option<u32>, String> {
+        let Some(ms) = self.duration("interval")? else { return Ok(None) };
+        let seconds = u32::try_from((ms + 999) / 1_000);
+        seconds.map(Some).map_err(|_| "interval is too long".to_owned())
+    }
+
     pub fn says(&self, key: &str) -> bool {
         self.named.get(key) == Some(&"yes")
     }
@@ -134,7 +141,7 @@ impl<'a> Arguments<'a> {
 
     fn settings(&self) -> Result<Settings, String> {
         let vpn_enabled = self.switch("vpn")?;
-        Ok(Settings { poll_interval_ms: self.short_duration("interval")?, vpn_enabled })
+        Ok(Settings { poll_interval_s: self.interval()?, vpn_enabled })
     }
 }
 
@@ -152,13 +159,13 @@ pub fn parse_event(
     let fleet = || Arc::from(arguments.plain.first().copied().unwrap_or_default());
     let event = match what {
         "heartbeat" => {
-            let poll_interval_ms = arguments.short_duration("interval")?;
+            let poll_interval_s = arguments.interval()?;
             let going_away = match arguments.plain[..] {
                 [] => false,
                 ["going-away"] => true,
                 _ => return Err("a heartbeat is going-away, or nothing".into()),
             };
-            let body = EventBody::Heartbeat { device, poll_interval_ms, going_away };
+            let body = EventBody::Heartbeat { device, poll_interval_s, going_away };
             return Ok((Input::Heartbeats, body));
         }
         "vpn-opened" => DeviceEvent::SessionOpened {

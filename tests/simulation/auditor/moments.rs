@@ -493,7 +493,11 @@ mod tests {
 
     fn opened(offset: i64, at: i64) -> Said<vpn::Event> {
         let (instance, session) = ("vpn-1".to_owned(), "s1".to_owned());
-        let event = vpn::Event::SessionOpened(v1::SessionOpened { instance, session });
+        let event = vpn::Event::SessionOpened(v1::SessionOpened {
+            instance,
+            session,
+            ..Default::default()
+        });
         Said { offset, at, written_at: at, appended_at: at, event }
     }
 

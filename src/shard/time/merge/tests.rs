@@ -11,11 +11,13 @@ fn at(monotonic_ms: i64) -> Now {
 
 fn record(offset: i64) -> Queued {
     let device = DeviceId::Hex([0; 16]);
-    let body = EventBody::Heartbeat { device, poll_interval_ms: None };
+    let body = EventBody::Heartbeat { device, poll_interval_s: None, going_away: false };
     Queued {
         offset,
         timestamp: Timestamp(0),
         stamped_by_broker: true,
+        source_timestamp: None,
+        replayed: false,
         content: Content::Event(Event { occurred_at: None, body }),
     }
 }

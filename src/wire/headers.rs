@@ -1,0 +1,46 @@
+//! What headers say of when a record's sender lived (rule J4).
+
+use super::dead_letter::HEADER_REPLAYED;
+use crate::shard::{Header, Timestamp};
+
+/// The timestamp of the record that a relay made this one from, in milliseconds
+/// since the epoch, as text.
+pub const HEADER_SOURCE_TIMESTAMP: &str = "device_status.source_timestamp";
+
+/// The timestamp of the source's record; none where the header is absent or no
+/// number.
+#[must_use]
+pub fn source_timestamp(headers: &[Header]) -> Option<Timestamp> {
+    let said = headers.iter().find(|(name, _)| **name == *HEADER_SOURCE_TIMESTAMP)?;
+    let ms = std::str::from_utf8(said.1.as_deref()?).ok()?.parse().ok()?;
+    Some(Timestamp(ms))
+}
+
+/// Whether the record was a dead letter that was sent again.
+#[must_use]
+pub fn is_replayed(headers: &[Header]) -> bool {
+    headers.iter().any(|(name, _)| **name == *HEADER_REPLAYED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(name: &str, value: Option<&str>) -> Header {
+        (name.into(), value.map(|value| value.as_bytes().into()))
+    }
+
+    #[test]
+    fn a_relay_tells_the_time_of_its_source_in_milliseconds() {
+        let said = |value| source_timestamp(&[header(HEADER_SOURCE_TIMESTAMP, value)]);
+        assert_eq!(said(Some("1790000000123")), Some(Timestamp(1_790_000_000_123)));
+        assert_eq!([said(None), said(Some("")), said(Some("soon"))], [None; 3]);
+        assert_eq!(source_timestamp(&[header("other", Some("1"))]), None);
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_sent_again_is_known_by_its_header() {
+        assert!(is_replayed(&[header("other", None), header(HEADER_REPLAYED, Some("1"))]));
+        assert!(!is_replayed(&[header("other", Some("1"))]));
+    }
+}
