@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use device_status::shard::{
     Cause, Connectivity, DeviceId, Entry, HeartbeatState, Input, Status, StatusChange, Timestamp,
-    snapshot::{DeviceFacts, Emitted, Membership, Register, RowSnapshot},
+    snapshot::{DeviceFacts, Emitted, HeartbeatInterval, Membership, Register, RowSnapshot},
 };
 use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::Heartbeat;
@@ -50,7 +50,7 @@ fn row() -> Entry {
     };
     let membership = Membership { fleet: "fleet".into(), organization: "org".into() };
     let row = RowSnapshot {
-        heartbeat: Some(Register { at: AT, value: None }),
+        heartbeat: Some(Register { at: AT, value: HeartbeatInterval::Default }),
         facts: DeviceFacts {
             registered: Some(AT),
             provisioned: Some(AT),

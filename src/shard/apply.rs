@@ -5,7 +5,7 @@ use super::event::{
     Content, DeviceEvent, DeviceId, EventBody, Input, Queued, ScopeEvent, Timestamp,
 };
 use super::facts::interval::IntervalCode;
-use super::facts::register::{outlives, takes_over};
+use super::facts::register::outlives;
 use super::hot::{Hot, Instant48, flag};
 use super::scope::Applied;
 use super::settling::{HeldRecord, What};
@@ -262,12 +262,13 @@ impl Shard {
     }
 }
 
-/// Joins a heartbeat: the later one wins; of two at the same instant, that with
-/// the longer interval (rule J2). The interval of one that carries none is the
+/// Joins a heartbeat: the later one wins; of two at the same instant the later in
+/// the log (rule J2). The interval of one that carries none is the
 /// caller's to find, unless it is steady.
 pub(super) fn join_heartbeat(hot: &mut Hot, at: Timestamp, poll_interval_s: Option<u32>) -> Joined {
-    let held = hot.heartbeat.get().map(|held| (held, hot.interval.get().carried()));
-    if !takes_over((at, poll_interval_s), held) {
+    let carried_s = hot.interval.get().carried();
+    let stale = |held| at < held || at == held && poll_interval_s == carried_s;
+    if hot.heartbeat.get().is_some_and(stale) {
         return Joined::Stale;
     }
     hot.heartbeat = Instant48::some(at);

@@ -368,8 +368,15 @@ impl<'a> Driver<'a> {
                 since
             };
             // The deadlines of a record fire before it is applied.
-            let states = [before, self.positions()].map(|positions| {
+            // A scope event counts while its rows are settled, before its offset does (J7).
+            let states = [(before, false), (self.positions(), false), (self.positions(), true)];
+            let states = states.map(|(positions, held)| {
                 let mut oracle = self.known_before(positions);
+                let holding = self.history.records.iter().filter(|record| {
+                    held && record.offset == positions[record.input.index()]
+                        && matches!(&record.event.body, EventBody::Scope(_))
+                });
+                oracle.facts.extend(holding.map(|record| record.fact()));
                 for record in &self.history.records {
                     if record.offset >= positions[record.input.index()]
                         && record.written < read_until
