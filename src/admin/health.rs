@@ -57,6 +57,8 @@ pub enum RedisHealth {
     Available,
     /// It does not, for this reason.
     Unavailable(String),
+    /// It answers, and refuses what we write, for this reason.
+    Refusing(String),
     /// The keys under our prefix are this other group's: nothing is written.
     OfAnotherGroup(String),
 }
@@ -67,6 +69,7 @@ impl RedisHealth {
             RedisHealth::Connecting => "connecting",
             RedisHealth::Available => "available",
             RedisHealth::Unavailable(_) => "unavailable",
+            RedisHealth::Refusing(_) => "refusing",
             RedisHealth::OfAnotherGroup(_) => "of-another-group",
         }
     }
@@ -184,6 +187,9 @@ impl Health {
             RedisHealth::Connecting => reasons.push("Redis has not answered yet".to_owned()),
             RedisHealth::Unavailable(reason) => {
                 reasons.push(format!("Redis is unavailable: {reason}"));
+            }
+            RedisHealth::Refusing(reason) => {
+                reasons.push(format!("Redis takes no writes: {reason}"));
             }
             RedisHealth::OfAnotherGroup(other) => reasons.push(format!(
                 "the keys under redis.prefix belong to group {other:?}, so nothing is written to \

@@ -264,10 +264,14 @@ fn redis_health(views: &[Arc<ViewStats>]) -> RedisHealth {
     if let Some(other) = views.iter().find_map(|view| view.advice().other_group.clone()) {
         return RedisHealth::OfAnotherGroup(other);
     }
-    if views.iter().all(|view| view.connected.load(Ordering::Relaxed)) {
-        return RedisHealth::Available;
-    }
     let backlog: usize = views.iter().map(|view| view.backlog.load(Ordering::Relaxed)).sum();
+    if views.iter().all(|view| view.connected.load(Ordering::Relaxed)) {
+        let refused = views.iter().find(|view| view.is_refused());
+        return match refused.and_then(|view| view.advice().trouble.clone()) {
+            Some(trouble) => RedisHealth::Refusing(format!("{backlog} writes wait; {trouble}")),
+            None => RedisHealth::Available,
+        };
+    }
     let trouble = views.iter().find_map(|view| view.advice().trouble.clone());
     let trouble = trouble.unwrap_or_else(|| "the log says why".to_owned());
     RedisHealth::Unavailable(format!("{backlog} writes wait; {trouble}"))

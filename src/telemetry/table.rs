@@ -119,6 +119,11 @@ metrics! {
     REDIS_OTHER_GROUP: Gauge, "device_status_redis_other_group", [],
         "1 while the keys under redis.prefix belong to another group, so that nothing is written \
          to Redis, else 0.";
+    REDIS_REFUSING: Gauge, "device_status_redis_refusing", [],
+        "1 while Redis answers and refuses what is written (OOM, READONLY, NOPERM, MISCONF), else \
+         0.";
+    REDIS_EVICTS: Gauge, "device_status_redis_evicts", [],
+        "1 while maxmemory-policy lets Redis throw keys away when it is full, else 0.";
     REDIS_BACKLOG: Gauge, "device_status_redis_backlog_writes", [],
         "Writes that wait for Redis.";
     REDIS_WRITES: Counter, "device_status_redis_writes_total", ["result"],

@@ -6,6 +6,7 @@ mod support;
 
 mod metrics;
 mod outages;
+mod redis_refuses;
 mod restarts;
 mod security;
 mod two_installations;
