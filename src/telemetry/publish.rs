@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{counter, gauge, histogram};
 
+use super::ages;
 use super::table::*;
 use crate::shard::{Input, Status, Timestamp};
 use crate::stream_thread::report::{Counts, Report, StageName};
@@ -91,6 +92,10 @@ pub(super) fn publish_counts(counts: &Counts) {
         }
         counter!(OFFSETS_LOST, "input" => input.name())
             .increment(counts.offsets_gone[input.index()]);
+    }
+    ages::OF_EVENTS.add(&counts.ages);
+    for (what, count) in [("lease", counts.leases_over), ("heartbeat", counts.heartbeats_over)] {
+        counter!(OVER_ON_ARRIVAL, "what" => what).increment(count);
     }
     for ((input, reason), count) in &counts.dead_letters {
         counter!(DEAD_LETTERS, "input" => input.name(), "reason" => reason.code())

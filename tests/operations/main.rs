@@ -11,6 +11,7 @@ mod restarts;
 mod security;
 mod two_installations;
 mod view_whole;
+mod wrong_clocks;
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::doubts::Doubted;
 use super::kafka::Restored;
 use super::{Origin, Subject};
 use crate::cli::text::{Style, counted, length, moment, printable, with_age};
@@ -60,6 +61,9 @@ impl Subject<'_> {
             line("fleet", belongs_to(why));
             line("heartbeat", heartbeat_in_short(why));
             line("vpn", vpn(why));
+            for doubted in self.doubts() {
+                line("doubts", doubted.text());
+            }
         }
         match &self.origin {
             Origin::Kafka { restored, .. } => {
@@ -103,6 +107,12 @@ impl Subject<'_> {
                 let _ = writeln!(text, "             {fact}");
             }
         }
+    }
+
+    /// What of it came with a wrong clock.
+    fn doubts(&self) -> Vec<Doubted> {
+        let doubts = |why| self.arrivals.doubts(self.shard, self.device, why);
+        self.why.as_ref().map(doubts).unwrap_or_default()
     }
 
     /// What makes the service's knowledge less than it might be.
@@ -161,6 +171,7 @@ impl Subject<'_> {
                 "disabled": why.ladder.vpn_disabled,
                 "sessions": why.sessions.iter().map(session_json).collect::<Vec<_>>(),
             })),
+            "doubts": self.doubts().iter().map(Doubted::json).collect::<Vec<_>>(),
             "not_shown": view.is_none().then(|| self.why_not_shown()),
             "rungs": rungs,
         });
