@@ -8,6 +8,7 @@ pub mod get;
 pub mod history;
 mod reading;
 pub mod run;
+mod sender;
 mod signals;
 pub mod simulate;
 mod since;

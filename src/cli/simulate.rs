@@ -11,12 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::text::print;
-use super::traffic::{Sending, Traffic};
+use super::traffic::Traffic;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::Timestamp;
-use crate::simulate::{Fleet, KINDS, Plan};
+use crate::simulate::{Fleet, Plan, kinds};
 use crate::stream_thread::ports::Clock;
 
 /// How long to wait for the next event, at most: signals and answers wait too.
@@ -115,8 +115,7 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     super::signals::set(&stop)?;
     let start = clock.wall();
     let plan = args.plan(config, start)?;
-    let sending = if args.bursts.is_some() { Sending::Batches } else { Sending::EachByItself };
-    let mut traffic = Traffic::open(config, sending)?;
+    let mut traffic = Traffic::open(config, if args.bursts.is_some() { "20" } else { "0" })?;
     let mut fleet = Fleet::new(plan.clone());
     let mut report = Report::new(args.duration);
     // The fleet's time is the time of day at the start, and goes on evenly
@@ -130,14 +129,14 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         let mut failure = None;
         fleet.advance(start.plus_ms(to_ms), &mut |sent| {
             if failure.is_none() && !stop.load(Ordering::Relaxed) {
-                failure = traffic.send(&sent, &stop).err();
+                failure = traffic.send(sent, &stop).err();
             }
         });
         if let Some(failure) = failure {
             return Err(failure);
         }
         traffic.poll()?;
-        report.tell(elapsed_ms, traffic.counts().iter().sum(), plan.devices);
+        report.tell(elapsed_ms, traffic.counts.values().sum(), plan.devices);
         if stop.load(Ordering::Relaxed) || over.is_some() {
             break;
         }
@@ -145,39 +144,42 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         let until_next_ms = next.map_or(ROUND_MS, |next| next.0 - start.0 - elapsed_ms);
         SystemClock::pause(Duration::from_millis(until_next_ms.clamp(1, ROUND_MS) as u64));
     }
-    traffic.finish(&clock)?;
+    traffic.finish()?;
     report.bar.finish_and_clear();
     let elapsed_ms = (clock.monotonic_ms() - started_ms).max(1);
     print_summary(&plan, &traffic, elapsed_ms, json)
 }
 
-fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) -> Result<(), Fatal> {
-    let events: u64 = traffic.counts().iter().sum();
+fn print_summary(
+    plan: &Plan,
+    traffic: &Traffic<'_>,
+    elapsed_ms: i64,
+    json: bool,
+) -> Result<(), Fatal> {
+    let events: u64 = traffic.counts.values().sum();
     let rate = events as f64 * 1000.0 / elapsed_ms as f64;
-    let kinds = KINDS.iter().zip(traffic.counts()).filter(|(_, count)| **count > 0);
     if json {
-        let kinds: serde_json::Map<_, _> =
-            kinds.map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect();
         let summary = json!({
             "devices": plan.devices,
             "seed": plan.seed,
             "poll_interval_ms": plan.poll_interval_ms,
             "elapsed_ms": elapsed_ms,
             "events": events,
-            "records": traffic.records(),
+            "records": traffic.records,
             "events_per_second": rate.round(),
-            "events_by_kind": kinds,
+            "events_by_kind": traffic.counts,
         });
         return print(&format!("{summary}\n"));
     }
     let mut text = format!(
         "Sent {events} events ({} records) of {} devices in {:.1} s: {rate:.0} a second. Seed {}.\n",
-        traffic.records(),
+        traffic.records,
         plan.devices,
         elapsed_ms as f64 / 1000.0,
         plan.seed
     );
-    for (kind, count) in kinds {
+    let kinds = kinds().map_err(Fatal::internal)?;
+    for (kind, count) in kinds.iter().filter_map(|kind| traffic.counts.get_key_value(kind)) {
         let _ = writeln!(text, "{count:>12}  {kind}");
     }
     print(&text)
