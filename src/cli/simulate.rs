@@ -2,15 +2,14 @@
 //! for load tests.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 
-use super::text::print;
+use super::text::{bar, print};
 use super::traffic::Traffic;
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -188,42 +187,33 @@ fn print_summary(
 /// Says how it goes: a bar on a terminal, else a log line now and then.
 struct Report {
     bar: ProgressBar,
-    terminal: bool,
     told_ms: i64,
     told_events: u64,
 }
 
 impl Report {
     fn new(duration: Option<Duration>) -> Report {
-        let terminal = std::io::stderr().is_terminal();
-        let (bar, template) = match duration {
-            _ if !terminal => (ProgressBar::hidden(), ""),
-            Some(duration) => (
-                ProgressBar::new(duration.as_millis() as u64),
-                "{elapsed} [{wide_bar}] {msg}, {eta} left",
-            ),
-            None => (ProgressBar::no_length(), "{elapsed} {spinner} {msg}"),
+        let length = duration.map(|duration| duration.as_millis() as u64);
+        let template = match length {
+            Some(_) => "{elapsed} [{wide_bar}] {msg}, {eta} left",
+            None => "{elapsed} {spinner} {msg}",
         };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Report { bar, terminal, told_ms: 0, told_events: 0 }
+        let bar = bar(length, template, ProgressDrawTarget::stderr());
+        Report { bar, told_ms: 0, told_events: 0 }
     }
 
     fn tell(&mut self, elapsed_ms: i64, events: u64, devices: u32) {
-        let every_ms = if self.terminal { 500 } else { REPORT_EVERY_MS };
-        if self.terminal {
-            self.bar.set_position(elapsed_ms.unsigned_abs());
-        }
+        let every_ms = if self.bar.is_hidden() { REPORT_EVERY_MS } else { 500 };
+        self.bar.set_position(elapsed_ms.unsigned_abs());
         let since_ms = elapsed_ms - self.told_ms;
         if since_ms < every_ms {
             return;
         }
         let rate = (events - self.told_events) as f64 * 1000.0 / since_ms as f64;
-        if self.terminal {
-            self.bar.set_message(format!("{events} events, {rate:.0} a second"));
-        } else {
+        if self.bar.is_hidden() {
             tracing::info!(events, events_per_second = rate.round(), devices, "simulating");
+        } else {
+            self.bar.set_message(format!("{events} events, {rate:.0} a second"));
         }
         (self.told_ms, self.told_events) = (elapsed_ms, events);
     }
