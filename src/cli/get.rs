@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::text::{Style, as_of, is_coloured, none, printable, with_age, word, written};
-use crate::config::Config;
+use crate::config::{Config, milliseconds};
 use crate::error::Fatal;
 use crate::shard::Status;
 use crate::view::read::{DeviceStatus, Freshness, OLD_MS, Reader};
@@ -104,8 +104,7 @@ fn not_stale(
     reader: &Reader,
 ) -> Result<(), Fatal> {
     let Some(max_age) = args.max_age else { return Ok(()) };
-    let max_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
-    if !freshness.is_older_than(max_ms) {
+    if !freshness.is_older_than(milliseconds(max_age)) {
         return Ok(());
     }
     Err(Fatal::stale(format!(
@@ -144,21 +143,13 @@ fn device_text(device: &DeviceStatus, freshness: Freshness, style: Style) -> Str
         let _ = writeln!(text, "  {name:14}{}", printable(&value));
     };
     let moment = |field: &str| device.number(field).map(|ms| with_age(ms, now_ms));
+    let told = |name: &str, what: &str, at: &str| {
+        let at = moment(at).map_or_else(String::new, |at| format!(", {what} {at}"));
+        word(device, name) + &at
+    };
     line("since", moment("since_ms").unwrap_or_else(none));
-    line(
-        "connectivity",
-        match moment("connectivity_since_ms") {
-            Some(since) => format!("{}, since {since}", word(device, "connectivity")),
-            None => word(device, "connectivity"),
-        },
-    );
-    line(
-        "heartbeat",
-        match moment("heartbeat_ms") {
-            Some(last) => format!("{}, last {last}", word(device, "heartbeat")),
-            None => word(device, "heartbeat"),
-        },
-    );
+    line("connectivity", told("connectivity", "since", "connectivity_since_ms"));
+    line("heartbeat", told("heartbeat", "last", "heartbeat_ms"));
     line("vpn", word(device, "vpn"));
     if let Some(percent) = device.field("progress") {
         line("progress", format!("{percent} %"));
