@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
         // Asked for by librdkafka, and never joined.
         client.set("group.id", format!("{}-{name}", config.kafka.group));
         let made = client.create_with_context(ListeningContext::default());
-        let consumer = made.map_err(|error| client_config::refused(&error))?;
+        let consumer = made.map_err(client_config::refused)?;
         Ok(Reader { config, consumer })
     }
 

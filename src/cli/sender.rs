@@ -1,7 +1,7 @@
 //! Sends records to Kafka, and knows whether they arrived.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::error::Fatal;
+use crate::error::{Fatal, lock};
 use crate::kafka::client_config;
 use crate::kafka::trouble::ListeningContext;
 
@@ -44,19 +44,13 @@ struct Deliveries {
     heard: ListeningContext,
 }
 
-impl Deliveries {
-    fn lost(&self) -> MutexGuard<'_, Lost> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.heard.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.lost().why = format!("{error}: {reason}");
+        lock(&self.lost).why = format!("{error}: {reason}");
     }
 }
 
@@ -65,7 +59,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            let mut lost = self.lost();
+            let mut lost = lock(&self.lost);
             lost.records += 1;
             lost.why = error.to_string();
         }
@@ -83,7 +77,7 @@ impl Sender {
         client.set("message.timeout.ms", DELIVERED_WITHIN.as_millis().to_string());
         client_config::set_defaults(&mut client, config, own);
         let made = client.create_with_context(Deliveries::default());
-        made.map(Sender).map_err(|error| client_config::refused(&error))
+        made.map(Sender).map_err(client_config::refused)
     }
 
     /// All topics that there are: asking for one by name may create it.
@@ -128,7 +122,7 @@ impl Sender {
     /// When records were lost.
     pub(super) fn serve(&self, wait: Duration) -> Result<(), Lost> {
         self.0.poll(wait);
-        let lost = self.0.context().lost();
+        let lost = lock(&self.0.context().lost);
         if lost.records == 0 { Ok(()) } else { Err(lost.clone()) }
     }
 
@@ -140,7 +134,7 @@ impl Sender {
         let clock = SystemClock::new();
         while self.0.in_flight_count() > 0 {
             if clock.monotonic_ms() > TOLD_WITHIN_MS {
-                let mut lost = self.0.context().lost().clone();
+                let mut lost = lock(&self.0.context().lost).clone();
                 lost.records += u64::try_from(self.0.in_flight_count()).unwrap_or_default();
                 if lost.why.is_empty() {
                     lost.why = "no answer".to_owned();

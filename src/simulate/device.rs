@@ -1,7 +1,6 @@
 //! One simulated device.
 
 use crate::shard::DeviceId;
-use crate::wire::proto::v1::FrozenReason;
 
 use super::random::mix;
 
@@ -23,8 +22,6 @@ pub(super) struct Device {
     pub(super) instance: Option<u8>,
     /// Counts its sessions.
     pub(super) session: u32,
-    /// Unspecified: it is not.
-    pub(super) frozen: FrozenReason,
     /// A poll that was planned under another number is void.
     pub(super) polling: u32,
 }

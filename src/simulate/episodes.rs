@@ -2,7 +2,7 @@
 //! All durations are in polls, so that a fleet that polls every few seconds
 //! lives as much as one that polls every hour.
 
-use super::{Fleet, Lifecycle, Scope, Sent, Step, Vpn, duration, timestamp};
+use super::{Fleet, Lifecycle, Sent, Step, Vpn, duration, timestamp};
 use crate::wire::proto::v1::{
     Activated, ConfigurationFinished, ConfigurationProgressed, ConfigurationStarted, Deactivated,
     Deleted, FleetFrozen, FleetUnfrozen, Frozen, FrozenReason, InstanceAlive, InstanceLost, Moved,
@@ -37,8 +37,7 @@ impl Fleet {
                 self.switch_on(place);
                 self.plan_episode(place);
             }
-            Step::Unfreeze(place) => {
-                let reason = std::mem::take(&mut self.devices[place as usize].frozen).into();
+            Step::Unfreeze { place, reason } => {
                 self.lifecycle(place, Lifecycle::Unfrozen(Unfrozen { reason }));
                 self.plan_episode(place);
             }
@@ -51,7 +50,7 @@ impl Fleet {
             Step::InstanceFails => self.instance_fails(),
             Step::InstanceReturns(instance) => self.instance_returns(instance),
             Step::ScopeFreezes => self.scope_freezes(),
-            Step::ScopeThaws(scope) => self.scope_thaws(scope),
+            Step::ScopeThaws(event) => self.lifecycle(None, *event),
         }
     }
 
@@ -115,10 +114,10 @@ impl Fleet {
             }
             80..86 => {
                 let reason = REASONS[self.random.below(REASONS.len() as u32) as usize];
-                self.devices[place as usize].frozen = reason;
-                self.lifecycle(place, Lifecycle::Frozen(Frozen { reason: reason.into() }));
+                let reason = reason.into();
+                self.lifecycle(place, Lifecycle::Frozen(Frozen { reason }));
                 let lifted = self.random.times(interval, 2.0, 6.0);
-                self.plan_in(lifted, Step::Unfreeze(place));
+                self.plan_in(lifted, Step::Unfreeze { place, reason });
             }
             86..90 => {
                 self.lifecycle(place, Lifecycle::Deactivated(Deactivated {}));
@@ -248,34 +247,23 @@ impl Fleet {
 
     fn scope_freezes(&mut self) {
         self.plan_calamity(Step::ScopeFreezes);
-        let (scope, event) = if self.random.chance(0.5) {
-            let place = self.random.below(self.fleets.len() as u32) as u16;
-            let fleet = self.fleets[usize::from(place)].clone();
+        let (frozen, thawed) = if self.random.chance(0.5) {
+            let place = self.random.below(self.fleets.len() as u32) as usize;
+            let fleet = self.fleets[place].clone();
             let reason = FrozenReason::Allowance.into();
-            (Scope::Fleet(place), Lifecycle::FleetFrozen(FleetFrozen { fleet, reason }))
+            let thawed = FleetUnfrozen { fleet: fleet.clone(), reason };
+            let frozen = FleetFrozen { fleet, reason };
+            (Lifecycle::FleetFrozen(frozen), Lifecycle::FleetUnfrozen(thawed))
         } else {
-            let place = self.random.below(self.organizations.len() as u32) as u16;
-            let organization = self.organizations[usize::from(place)].clone();
+            let place = self.random.below(self.organizations.len() as u32) as usize;
+            let organization = self.organizations[place].clone();
             let reason = FrozenReason::OverdueInvoices.into();
+            let thawed = OrganizationUnfrozen { organization: organization.clone(), reason };
             let frozen = OrganizationFrozen { organization, reason };
-            (Scope::Organization(place), Lifecycle::OrganizationFrozen(frozen))
+            (Lifecycle::OrganizationFrozen(frozen), Lifecycle::OrganizationUnfrozen(thawed))
         };
-        self.lifecycle(None, event);
+        self.lifecycle(None, frozen);
         let lifted = self.random.times(self.plan.poll_interval_ms, 1.0, 3.0);
-        self.plan_in(lifted, Step::ScopeThaws(scope));
-    }
-
-    fn scope_thaws(&mut self, scope: Scope) {
-        let event = match scope {
-            Scope::Fleet(place) => Lifecycle::FleetUnfrozen(FleetUnfrozen {
-                fleet: self.fleets[usize::from(place)].clone(),
-                reason: FrozenReason::Allowance.into(),
-            }),
-            Scope::Organization(place) => Lifecycle::OrganizationUnfrozen(OrganizationUnfrozen {
-                organization: self.organizations[usize::from(place)].clone(),
-                reason: FrozenReason::OverdueInvoices.into(),
-            }),
-        };
-        self.lifecycle(None, event);
+        self.plan_in(lifted, Step::ScopeThaws(Box::new(thawed)));
     }
 }

@@ -15,8 +15,7 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 use prost::Message;
 use prost_types::Duration;
@@ -114,7 +113,7 @@ impl Plan {
 }
 
 /// A record as it is sent: perhaps later than what it tells of happened.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// When it is sent.
     pub at: Timestamp,
@@ -127,7 +126,7 @@ pub struct Sent {
 }
 
 /// What happens next, and to whom.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 enum Step {
     Join(u32),
     Poll {
@@ -153,7 +152,10 @@ enum Step {
         percent: u32,
     },
     SwitchOn(u32),
-    Unfreeze(u32),
+    Unfreeze {
+        place: u32,
+        reason: i32,
+    },
     Activate(u32),
     Alive {
         instance: u8,
@@ -162,14 +164,7 @@ enum Step {
     InstanceFails,
     InstanceReturns(u8),
     ScopeFreezes,
-    ScopeThaws(Scope),
-}
-
-/// Whose devices are frozen together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
-    Fleet(u16),
-    Organization(u16),
+    ScopeThaws(Box<Lifecycle>),
 }
 
 struct Instance {
@@ -189,8 +184,8 @@ pub struct Fleet {
     fleets: Vec<String>,
     organizations: Vec<String>,
     releases: u32,
-    /// What happens next: (when, order of planning, what).
-    agenda: BinaryHeap<Reverse<(i64, u64, Step)>>,
+    /// What happens next, by when and by the order of planning.
+    agenda: BTreeMap<(i64, u64), Step>,
     planned: u64,
     now: Timestamp,
     out: Vec<Sent>,
@@ -215,7 +210,7 @@ impl Fleet {
             fleets: (1..=fleets).map(|n| format!("fleet-{n}")).collect(),
             organizations: (1..=fleets.div_ceil(2)).map(|n| format!("organization-{n}")).collect(),
             releases: 0,
-            agenda: BinaryHeap::with_capacity(plan.devices as usize * 2),
+            agenda: BTreeMap::new(),
             planned: 0,
             now: plan.start,
             out: Vec::new(),
@@ -230,11 +225,11 @@ impl Fleet {
         for sent in self.out.drain(..) {
             send(sent);
         }
-        while let Some(Reverse((at, _, _))) = self.agenda.peek()
-            && *at <= to.0
+        while let Some(next) = self.agenda.first_entry()
+            && next.key().0 <= to.0
         {
-            let Some(Reverse((at, _, step))) = self.agenda.pop() else { break };
-            self.now = Timestamp(at);
+            self.now = Timestamp(next.key().0);
+            let step = next.remove();
             self.take(step);
             for sent in self.out.drain(..) {
                 send(sent);
@@ -246,7 +241,7 @@ impl Fleet {
     /// When something happens next; it may send nothing.
     #[must_use]
     pub fn next_at(&self) -> Option<Timestamp> {
-        self.agenda.peek().map(|Reverse((at, _, _))| Timestamp(*at))
+        self.agenda.keys().next().map(|(at, _)| Timestamp(*at))
     }
 
     /// The id of the device at `place`, 0 to the number of devices less one.
@@ -276,12 +271,6 @@ impl Fleet {
     pub fn switch_on(&mut self, place: u32) {
         self.start_polling(place, 0);
         self.connect(place);
-    }
-
-    /// How many devices there are now.
-    #[must_use]
-    pub fn existing(&self) -> usize {
-        self.devices.iter().filter(|device| device.exists).count()
     }
 
     fn begin(&mut self) {
@@ -317,7 +306,7 @@ impl Fleet {
     fn plan_in(&mut self, ms: i64, step: Step) {
         self.planned += 1;
         let at = self.now.0.saturating_add(ms.max(0));
-        self.agenda.push(Reverse((at, self.planned, step)));
+        self.agenda.insert((at, self.planned), step);
     }
 
     fn plan_calamity(&mut self, step: Step) {
