@@ -2,10 +2,12 @@
 //! [`Health`]; it judges when it is asked. Time comes from the caller's clock.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+
+use crate::error::lock;
 
 /// A loop that has not turned for longer than this is stuck.
 pub const MAX_TURN_MS: i64 = 30_000;
@@ -233,11 +235,6 @@ fn unready(number: usize, report: &ThreadReport) -> Vec<String> {
         ));
     }
     reasons
-}
-
-/// A panic elsewhere does not make what is known unknown.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod tell;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::since::Since;
 use super::text::{is_coloured, moment, print};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -35,20 +36,11 @@ pub struct Args {
     /// With --events: how things stood at this instant (RFC 3339, milliseconds or
     /// `now`); otherwise at the last event
     #[arg(long, value_name = "TIME", requires = "events", value_parser = instant)]
-    pub at: Option<Instant>,
+    pub at: Option<Since>,
 }
 
-/// An instant on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Instant {
-    /// That at which the command runs.
-    Now,
-    /// Milliseconds since the epoch.
-    At(i64),
-}
-
-fn instant(text: &str) -> Result<Instant, String> {
-    if text == "now" { Ok(Instant::Now) } else { file::moment(text).map(Instant::At) }
+fn instant(text: &str) -> Result<Since, String> {
+    if text == "now" { Ok(Since::Ago(0)) } else { file::moment(text).map(Since::At) }
 }
 
 /// Does it.
@@ -117,11 +109,7 @@ fn explain(
     let mut records = file::read(name, text)?;
     let last = records.iter().map(|record| record.at).max();
     let last = last.ok_or_else(|| Fatal::usage(format!("{name}: there are no events in it")))?;
-    let at = match args.at {
-        None => last,
-        Some(Instant::Now) => SystemClock::new().wall(),
-        Some(Instant::At(ms)) => Timestamp(ms),
-    };
+    let at = args.at.map_or(last, Since::instant);
     let devices = match &args.id {
         None => devices_of(&records),
         Some(id) => {

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use super::errors::{Origin, Problem};
-use super::keys::{KEYS, Key, SECRET_KEYS};
+use super::keys::{KEYS, SECRET_KEYS};
 use super::properties::{self, property_name};
 use super::read::{self, Raw, Wrong};
 use super::{REDACTED, is_secret_property, redact_url};
@@ -72,7 +72,7 @@ impl Entry {
     fn sounds_secret(&self) -> bool {
         let sounds = ["pas", "psw", "pw", "tok", "tkn", "sec", "sct", "cred", "key"];
         sounds.iter().any(|sound| self.key.contains(sound))
-            || nearest(&self.key).is_some_and(|key| SECRET_KEYS.contains(&key.name))
+            || nearest_key(&self.key).is_some_and(|key| SECRET_KEYS.contains(&key))
     }
 }
 
@@ -121,10 +121,6 @@ pub(super) fn resolve(entry: Entry) -> Result<Entry, Box<Problem>> {
 }
 
 /// The key that a slip of the finger away is.
-pub(super) fn nearest(unknown: &str) -> Option<&'static Key> {
-    KEYS.iter()
-        .map(|key| (strsim::damerau_levenshtein(unknown, key.name), key))
-        .filter(|(distance, key)| *distance <= 2 + key.name.len() / 8)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, key)| key)
+pub(super) fn nearest_key(unknown: &str) -> Option<&'static str> {
+    properties::nearest(unknown, KEYS.iter().map(|key| key.name))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::entry::{Entry, FILE_SUFFIX, nearest, resolve};
+use super::entry::{Entry, FILE_SUFFIX, nearest_key, resolve};
 use super::errors::{Invalid, Origin, Problem};
 use super::keys::{BROKER_OWNED_PROPERTIES, FILE_PROPERTIES, KEYS, PROPERTIES, SECRET_KEYS};
 use super::properties::{self, property_name};
@@ -174,9 +174,9 @@ fn left_placeholder(entry: &Entry) -> Wrong {
 fn unknown_key(unknown: &str) -> Wrong {
     let field = unknown.rsplit('.').next().unwrap_or(unknown);
     // The right key in the wrong section is as likely as a slip of the finger.
-    let misplaced = KEYS.iter().find(|key| key.field() == field);
-    let remedy = match misplaced.or_else(|| nearest(unknown)) {
-        Some(key) => format!("did you mean {}?", key.name),
+    let misplaced = KEYS.iter().find(|key| key.field() == field).map(|key| key.name);
+    let remedy = match misplaced.or_else(|| nearest_key(unknown)) {
+        Some(key) => format!("did you mean {key}?"),
         None => "see `device-status config show` for the keys there are".to_owned(),
     };
     Wrong::new("is no key", remedy)

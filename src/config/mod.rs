@@ -339,6 +339,8 @@ impl Config {
     }
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+/// A length of time in milliseconds.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
