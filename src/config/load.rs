@@ -130,6 +130,12 @@ pub fn from_text(
     if !origins.contains_key("topics.changelog") {
         config.topics.changelog = changelog_of(&config.kafka.group);
     }
+    let file_of = |key: &str| match origins.get(key) {
+        Some(Origin::Contents { path, .. }) => Some(path.clone()),
+        _ => None,
+    };
+    config.redis.password_file = file_of("redis.password");
+    config.redis.sentinel_password_file = file_of("redis.sentinel_password");
     let loaded = Loaded { config, file: file.map(|(path, _)| path.to_owned()), origins };
     together(&loaded, &mut problems);
     if problems.is_empty() { Ok(loaded) } else { Err(Invalid::new(problems)) }

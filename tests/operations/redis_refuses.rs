@@ -1,5 +1,5 @@
-//! A Redis that answers, and takes no writes: readiness and the metrics tell it,
-//! with the words of Redis, until it takes them again.
+//! A Redis that answers, and takes no writes, or does not let us in any more:
+//! readiness and the metrics tell it, with the words of Redis, until it does.
 
 use std::time::Duration;
 
@@ -87,5 +87,42 @@ fn a_redis_that_refuses_writes_makes_unready_until_it_takes_them() {
     arrived(&devices[2]);
     wait_for_readiness(&service, 200, &[]);
     wait_for_gauges(&service, 0.0, 1.0);
+    service.terminate();
+}
+
+#[test]
+fn a_password_that_is_rotated_in_its_file_is_read_again() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("rotated", 1);
+    let redis = RedisServer::start();
+    let mut admin = redis.connection();
+    let mut acl = |words: &[&str]| {
+        redis::cmd("ACL").arg("SETUSER").arg("writer").arg(words).exec(&mut admin).unwrap();
+        redis::cmd("CLIENT").arg(&["KILL", "USER", "writer"]).exec(&mut admin).unwrap();
+    };
+    acl(&["on", ">first", "~*", "&*", "+@all"]);
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("redis-password");
+    std::fs::write(&secret, "first\n").unwrap();
+    let config = ServiceConfig::new(broker, &topics)
+        .redis(&redis.url())
+        .set("redis.username", "writer")
+        .set("redis.password_file", secret.to_str().unwrap())
+        .announce(&["lost the connection to Redis", "cannot connect to Redis", "while it runs"]);
+    let mut service = DeviceStatus::start_ready(&config);
+
+    acl(&["resetpass", ">second"]);
+    let told = ["Redis is unavailable", "wrong user or password"];
+    wait_for_readiness(&service, 503, &told);
+    // A file that is gone for a moment is told by its path, and stops nobody.
+    std::fs::remove_file(&secret).unwrap();
+    wait_for_readiness(&service, 503, &["redis-password", "cannot be read"]);
+    std::fs::write(&secret, "second\n").unwrap();
+    wait_for_readiness(&service, 200, &[]);
+    let device = device_id(1);
+    let producer = broker.producer();
+    producer.send(&topics, [events::registered(&device, now_ms(), "red", "acme")]);
+    producer.flush();
+    redis.wait_for_fields(&device, SOON, &[("fleet", "red")]);
     service.terminate();
 }
