@@ -1,7 +1,7 @@
 //! Taking a shard over from its changelog (rules R): entries in any order, then
 //! the heartbeats of the replay window, then [`Shard::start`].
 
-use super::apply::join_heartbeat;
+use super::apply::{Heartbeat, join_heartbeat};
 use super::clock::Clock;
 use super::device::{Cold, Joined};
 use super::event::{DeviceEvent, DeviceId, Input, Timestamp};
@@ -75,6 +75,7 @@ impl Shard {
             deletion_touched_written: facts.deletion_touched,
             facts,
             earlier: None,
+            membership_since: None,
             closed: row.cold.closed,
         };
 
@@ -82,6 +83,7 @@ impl Shard {
         hot.heartbeat = Instant48::of(snapshot.heartbeat.map(|heartbeat| heartbeat.at));
         let interval = snapshot.heartbeat.map(|heartbeat| heartbeat.value);
         hot.interval = IntervalCode::new(interval.unwrap_or_default());
+        hot.set(flag::GOING_AWAY, snapshot.going_away);
         hot.set(flag::UNWRITTEN, false);
         let emitted = snapshot.emitted;
         hot.version = emitted.map_or(0, |held| u32::try_from(held.version).unwrap_or(u32::MAX));
@@ -89,6 +91,7 @@ impl Shard {
         hot.changed_at = Instant48::NONE;
         if let Some(held) = emitted {
             row.cold.set_since(hot, held.since, held.connectivity_since);
+            row.cold.set_membership_since(hot, held.membership_since);
         }
         if view_dirty && !hot.has(flag::VIEW_DIRTY) {
             hot.set(flag::VIEW_DIRTY, true);
@@ -124,7 +127,7 @@ impl Shard {
         device: &DeviceId,
         at: Timestamp,
         poll_interval_s: Option<u32>,
-        _going_away: bool,
+        going_away: bool,
     ) {
         let at = at.max(Timestamp::MIN);
         let Some(index) = self.table.find(device) else { return };
@@ -135,7 +138,7 @@ impl Shard {
             return;
         }
         let Some(hot) = self.table.get_mut(index) else { return };
-        let joined = join_heartbeat(hot, at, poll_interval_s);
+        let joined = join_heartbeat(hot, Heartbeat { at, poll_interval_s, going_away });
         let tell =
             joined == Joined::Changed && poll_interval_s.is_none() && !hot.interval.is_steady();
         if tell && let Some(mut row) = self.load(index) {

@@ -28,6 +28,17 @@ impl HeartbeatInterval {
         }
     }
 
+    /// The interval that is known, in seconds, but the default.
+    #[must_use]
+    pub fn seconds(self) -> Option<u32> {
+        match self {
+            HeartbeatInterval::Carried(seconds)
+            | HeartbeatInterval::Set(seconds)
+            | HeartbeatInterval::SetOrDefault(seconds) => Some(seconds),
+            HeartbeatInterval::Default => None,
+        }
+    }
+
     /// What the heartbeat carried, in seconds.
     #[must_use]
     pub fn carried(self) -> Option<u32> {

@@ -8,3 +8,4 @@ pub mod scope;
 pub mod seen;
 pub mod status;
 pub mod told;
+pub mod update;

@@ -2,6 +2,7 @@
 
 use crate::shard::event::Timestamp;
 use crate::shard::facts::interval::IntervalCode;
+use crate::shard::rules::Rules;
 use crate::shard::status::{Connectivity, Status};
 
 /// Says that a row has no cold facts.
@@ -60,6 +61,8 @@ pub(in crate::shard) mod flag {
     pub const REMEMBERS: u16 = 1 << 6;
     /// There is a deletion, so facts are suppressed (rule J5).
     pub const DELETED: u16 = 1 << 7;
+    /// The last heartbeat said that its device goes down (rule J11).
+    pub const GOING_AWAY: u16 = 1 << 8;
     /// The view must be told at the takeover (rule V5).
     pub const VIEW_DIRTY: u16 = 1 << 9;
     /// The row is in its fleet's counts.
@@ -136,6 +139,13 @@ impl Hot {
                     | (connectivity as u16) << flag::CONNECTIVITY_SHIFT
             }
         };
+    }
+
+    /// When the last heartbeat times out, and when it expires. Never, if the
+    /// device went down with it.
+    pub fn deadlines(&self, rules: &Rules) -> Option<(Timestamp, Timestamp)> {
+        let heartbeat = self.heartbeat.get().filter(|_| !self.has(flag::GOING_AWAY))?;
+        Some(rules.deadlines(heartbeat, self.interval.get()))
     }
 
     /// The floor of rule T5: the row is not judged back in time.
