@@ -22,9 +22,9 @@
 
 use super::device::{ClosedChanges, Cold, Membership, Session};
 use super::event::{Settings, Timestamp};
+use super::facts::earlier::EARLIER_OF_DEVICE_MAX;
 use super::facts::interval::IntervalCode;
 use super::facts::seen::{Facts, View};
-use super::facts::told::EARLIER_OF_DEVICE_MAX;
 use super::hot::{Hot, Instant48, flag};
 use super::outbox::StatusChange;
 use super::rules::JUDGED_AHEAD_MS;

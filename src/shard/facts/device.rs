@@ -5,10 +5,10 @@
 
 use std::cmp::Ordering;
 
+use super::earlier;
 use super::register::{Tie, join, join_flag, join_frozen, join_time, outlives};
 use super::scope::{Interned, Scopes};
 use super::status::Cause;
-use super::told;
 use crate::shard::event::{DeviceEvent, Timestamp, UpdateOutcome};
 use crate::shard::fnv::fnv1a;
 use crate::shard::hot::{Hot, Instant48};
@@ -209,7 +209,7 @@ impl Cold {
             }
             DeviceEvent::SettingsChanged(settings) => {
                 let DeviceFacts { settings: held, earlier_settings, .. } = &mut self.facts;
-                told::join(held, earlier_settings, at, *settings, |held| held.poll_interval_s)
+                earlier::join(held, earlier_settings, at, *settings, |held| held.poll_interval_s)
             }
             // Joined by `delete`, which the heartbeat in the hot row needs too.
             DeviceEvent::Deleted => false,
@@ -253,16 +253,16 @@ impl Cold {
             organization: scopes.organizations.intern(organization),
         };
         let DeviceFacts { membership, earlier_fleets, .. } = &mut self.facts;
-        told::join(membership, earlier_fleets, at, value, |held| held.fleet)
+        earlier::join(membership, earlier_fleets, at, value, |held| held.fleet)
     }
 
     /// Forgets what was told before `from` only, as far as no late heartbeat may
     /// need it (rule J3).
     pub fn forget_told(&mut self, from: Timestamp) {
         let facts = &mut self.facts;
-        let most = told::EARLIER_OF_DEVICE_MAX;
-        told::forget(facts.membership.as_ref(), &mut facts.earlier_fleets, from, most);
-        told::forget(facts.settings.as_ref(), &mut facts.earlier_settings, from, most);
+        let most = earlier::EARLIER_OF_DEVICE_MAX;
+        earlier::forget(facts.membership.as_ref(), &mut facts.earlier_fleets, from, most);
+        earlier::forget(facts.settings.as_ref(), &mut facts.earlier_settings, from, most);
     }
 
     /// An open is kept although its session is closed where it is later than

@@ -2,6 +2,7 @@
 //! that follows.
 
 pub mod device;
+pub mod earlier;
 pub mod interval;
 pub mod register;
 pub mod scope;

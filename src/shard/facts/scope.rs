@@ -9,9 +9,9 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use super::earlier;
 use super::register::{Register, is_frozen, join, join_frozen, join_time};
 use super::status::{Cause, Status};
-use super::told;
 use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
 use crate::shard::snapshot::{FleetFacts, InstanceFacts, NameOf, OrganizationFacts};
 
@@ -220,7 +220,7 @@ impl Scopes {
     pub fn forget_told(&mut self, fleet: &str, from: Timestamp) {
         let Some(index) = self.fleets.find(fleet) else { return };
         let FleetFacts { settings, earlier_settings, .. } = &mut self.fleets.get_mut(index).facts;
-        told::forget(settings.as_ref(), earlier_settings, from, told::EARLIER_OF_FLEET_MAX);
+        earlier::forget(settings.as_ref(), earlier_settings, from, earlier::EARLIER_OF_FLEET_MAX);
     }
 
     /// Moves a device in the counts.
@@ -282,7 +282,7 @@ impl Scopes {
                 let facts = &mut self.fleets.get_mut(index).facts;
                 let before = facts.clone();
                 let FleetFacts { settings: held, earlier_settings, .. } = facts;
-                if !told::join(held, earlier_settings, at, *settings, |settings| {
+                if !earlier::join(held, earlier_settings, at, *settings, |settings| {
                     settings.poll_interval_s
                 }) {
                     return Applied::Stale;
@@ -290,7 +290,8 @@ impl Scopes {
                 // `vpn_enabled` counts as it is known now, an interval from then on.
                 let enabled =
                     |facts: &FleetFacts| facts.settings.and_then(|held| held.value.vpn_enabled);
-                let settle = told::interval_at(&before, at, |_| true) != settings.poll_interval_s
+                let settle = earlier::interval_at(&before, at, |_| true)
+                    != settings.poll_interval_s
                     || enabled(&before) != enabled(facts);
                 self.changed(Before::Fleet(index, before), at, Cause::SettingsChanged, settle)
             }
