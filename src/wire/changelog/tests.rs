@@ -234,7 +234,7 @@ fn a_key_that_is_none_is_corrupted() {
 fn numbers_that_mean_nothing_are_corrupted() {
     let row = |status, connectivity, percent| proto::Row {
         emitted: Some(proto::Emitted { status, connectivity, ..Default::default() }),
-        update: Some(proto::Progress { percent, ..Default::default() }),
+        configuration: Some(proto::Progress { percent, ..Default::default() }),
         complete: true,
         ..Default::default()
     };
