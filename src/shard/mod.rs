@@ -17,6 +17,7 @@ mod apply;
 pub mod event;
 mod facts;
 mod fnv;
+mod hold;
 mod judge;
 mod look;
 pub mod outbox;
@@ -61,6 +62,7 @@ use merge::Merge;
 use pending::Pending;
 use rules::JUDGED_AHEAD_MS;
 use scope::Scopes;
+use hold::Held;
 use settling::Settling;
 use store::{cold, hot, table};
 use table::Table;
@@ -90,6 +92,8 @@ pub struct Shard {
     buffered_bytes: [usize; 3],
     ahead: Ahead,
     phase: Phase,
+    /// What holds it, as the changelog has it (rule J7).
+    held: Held,
     /// The next offset to commit of each input.
     positions: [i64; 3],
     /// What the next outbox holds, other than facts.
@@ -198,6 +202,7 @@ impl Shard {
             buffered_bytes: [0; 3],
             ahead: Ahead::default(),
             phase: Phase::Restoring,
+            held: Held::default(),
             positions: [0; 3],
             pending: Pending::default(),
             epoch: 0,

@@ -6,6 +6,7 @@ use super::clock::Clock;
 use super::device::Cold;
 use super::event::{DeviceEvent, DeviceId, Input, Timestamp};
 use super::facts::register::outlives;
+use super::hold::change_of;
 use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
 use super::settling::{RulesBefore, What};
@@ -58,6 +59,12 @@ impl Shard {
                 *self.scopes.organizations.get_mut(index) = facts;
             }
             Entry::Epoch(epoch) => self.last_epoch = self.last_epoch.max(Some(epoch)),
+            Entry::Hold(hold) => {
+                if let Some(hold) = &hold {
+                    self.saw_clock(hold.clock);
+                }
+                self.held.restore(hold);
+            }
         }
     }
 
@@ -215,12 +222,14 @@ impl Shard {
         if start.rewrite_view {
             self.rewrite_view();
         }
-        self.scopes.start(clock);
+        self.scopes.start();
+        let held = self.held.get().and_then(|hold| change_of(hold, &mut self.scopes));
+        let (held, before) = held.unzip();
         let rules = if start.rules_changed {
             RulesBefore::Others { until: None }
         } else {
             RulesBefore::Same
         };
-        self.hold(What::Restored { rules }, None);
+        self.settle(What::Restored { rules, held }, before);
     }
 }

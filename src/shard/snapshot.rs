@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::event::{DeviceId, Settings, Timestamp};
 pub use super::facts::register::{FrozenRegisters, Register};
 use super::facts::register::{delete, outlives};
-use super::status::{Connectivity, Status};
+use super::status::{Cause, Connectivity, Status};
 
 /// One changelog entry: a key and what is known under it now.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub enum Entry {
     Organization(Arc<str>, OrganizationFacts),
     /// The owner's epoch (rule C7).
     Epoch(u64),
+    /// What holds the shard (rule J7); `None` once all rows are settled.
+    Hold(Option<Box<Hold>>),
 }
 
 /// A stable 64-bit hash of (instance, session): the same in every version.
@@ -211,6 +213,8 @@ pub struct InstanceFacts {
     /// The latest `instance_alive` that named no start: it belongs to the
     /// current one, whichever that is.
     pub alive_without_start: Option<Register<u32>>,
+    /// The end of its lease was fired: its sessions do not count.
+    pub lapsed: bool,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
 }
@@ -233,4 +237,30 @@ pub struct OrganizationFacts {
     pub frozen: FrozenRegisters,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
+}
+
+/// What holds the shard while rows are settled (rule J7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Whose rows are settled.
+    pub scope: HeldScope,
+    /// The time of the fact or of the deadline.
+    pub at: Timestamp,
+    /// Rows are judged at this instant.
+    pub judged: Timestamp,
+    /// What a change is due to.
+    pub cause: Cause,
+    /// The clock of the shard when this was written (rule R5).
+    pub clock: Timestamp,
+}
+
+/// A scope, and what was known of it before and since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeldScope {
+    /// A VPN instance.
+    Instance(Arc<str>, [InstanceFacts; 2]),
+    /// A fleet.
+    Fleet(Arc<str>, [FleetFacts; 2]),
+    /// An organization.
+    Organization(Arc<str>, [OrganizationFacts; 2]),
 }
