@@ -1,11 +1,11 @@
 //! What holds the shard, as the changelog has it: from the first chunk to the last
 //! (rule J7). What begins and ends between two outboxes is not written.
 
+use super::event::Timestamp;
+use super::scope::ScopeRef;
 use super::scope::{Before, Scopes};
 use super::settling::ScopeChange;
 use super::snapshot::{Entry, HeldScope, Hold};
-use super::event::Timestamp;
-use super::scope::ScopeRef;
 
 /// What holds the shard, and whether the changelog says so.
 #[derive(Debug, Default)]
@@ -122,8 +122,7 @@ mod tests {
 
     fn frozen() -> (Scopes, Hold) {
         let mut scopes = Scopes::default();
-        let event =
-            ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Allowance };
+        let event = ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Allowance };
         let at = Timestamp(5);
         let Applied::Settle { scope, before, at, cause } = scopes.apply(at, at, at, &event) else {
             panic!("a first freeze settles");

@@ -14,6 +14,7 @@
 
 mod ahead;
 mod apply;
+mod compare;
 pub mod event;
 mod facts;
 mod fnv;
@@ -28,6 +29,7 @@ mod restore;
 pub mod rules;
 mod settle;
 mod settling;
+pub mod skew;
 pub mod snapshot;
 mod store;
 mod sweep;
@@ -49,6 +51,7 @@ pub use facts::status;
 pub use look::{Explanation, SessionExplained};
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
+pub use skew::{Ages, Doubt, Skew, Subject};
 pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 pub use sweep::SweepCursor;
@@ -57,12 +60,12 @@ pub use time::{clock, merge, timer};
 use ahead::Ahead;
 use clock::Clock;
 use facts::{device, scope};
+use hold::Held;
 use hot::Instant48;
 use merge::Merge;
 use pending::Pending;
 use rules::JUDGED_AHEAD_MS;
 use scope::Scopes;
-use hold::Held;
 use settling::Settling;
 use store::{cold, hot, table};
 use table::Table;
@@ -169,6 +172,8 @@ pub struct Turn {
     pub open_sessions_fallen_out: u32,
     /// The first of these devices.
     pub most_sessions: Option<DeviceId>,
+    /// What was seen of the senders' clocks.
+    pub skew: Skew,
     /// There is work left that could be done now.
     pub more: bool,
 }

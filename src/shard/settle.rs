@@ -4,9 +4,9 @@
 
 use super::clock::Now;
 use super::event::{Input, Timestamp};
+use super::hold::hold_of;
 use super::hot::{Instant48, flag};
 use super::judge::Row;
-use super::hold::hold_of;
 use super::scope::{Before, ScopeRef};
 use super::settling::{HeldRecord, RulesBefore, ScopeChange, Settling, What};
 use super::status::Cause;
@@ -24,12 +24,7 @@ impl Shard {
     }
 
     /// Holds the shard, and has that written (rule J7).
-    pub(super) fn hold(
-        &mut self,
-        change: ScopeChange,
-        before: Before,
-        record: Option<HeldRecord>,
-    ) {
+    pub(super) fn hold(&mut self, change: ScopeChange, before: Before, record: Option<HeldRecord>) {
         let clock = self.progress().clock;
         self.held.begin(hold_of(&change, &before, &self.scopes, clock));
         self.settle(What::Scope { change, record }, Some(before));
@@ -135,6 +130,9 @@ impl Shard {
     /// Settles a row of the scope that holds the shard.
     fn settle_row(&mut self, index: u32, change: &ScopeChange, turn: &mut Turn) {
         let Some(mut row) = self.load(index) else { return };
+        if let ScopeRef::Instance(instance) = change.scope {
+            row.vpn_instance = Some(instance);
+        }
         let judged = self.judged_for(change, &row);
         let version = row.hot.version;
         self.fire(&mut row, self.clock, judged, true);
@@ -263,12 +261,10 @@ impl Shard {
         let Some(hot) = self.table.get(index) else { return true };
         let Some(heartbeat) = hot.heartbeat.get() else { return false };
         let judged = Shard::judged_at(now, Timestamp::MIN, hot.floor());
-        let (timeout, _) = self.rules.deadlines(heartbeat, hot.interval_ms());
-        let leaves_window = heartbeat.plus_ms(self.rules.replay_window_ms.max(0));
-        let mut deadline = timeout;
-        if hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY) {
-            deadline = deadline.min(leaves_window);
-        }
+        let timeout = hot.deadlines(&self.rules).map(|(timeout, _)| timeout);
+        let leaves_window = (hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY))
+            .then(|| heartbeat.plus_ms(self.rules.replay_window_ms.max(0)));
+        let Some(deadline) = timeout.into_iter().chain(leaves_window).min() else { return true };
         if deadline <= judged {
             return false;
         }

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use super::event::{DeviceId, Settings, Timestamp};
-pub use super::facts::register::{FrozenRegisters, Register};
+use super::event::{DeviceId, Settings, Timestamp, UpdateOutcome};
+pub use super::facts::register::{Flag, FrozenRegisters, Register, Tie};
 use super::facts::register::{delete, outlives};
+pub use super::facts::update::{ReleaseFacts, UpdateFacts};
 use super::status::{Cause, Connectivity, Status};
 
 /// One changelog entry: a key and what is known under it now.
@@ -60,15 +61,23 @@ pub struct Membership<Name> {
     pub organization: Name,
 }
 
-/// What is in progress, and how far (rule J2: three registers).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProgressFacts {
-    /// The last start, with the release where there is one.
-    pub started: Option<Register<Arc<str>>>,
-    /// The last finish.
-    pub finished: Option<Timestamp>,
+/// OS configuration, and how far it is (rule J2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConfigurationFacts {
+    /// Whether it was started, or finished.
+    pub started: Option<Flag>,
+    /// What the last finish said of how it ended.
+    pub outcome: Option<UpdateOutcome>,
     /// The last percentage.
     pub percent: Option<Register<u8>>,
+}
+
+impl ConfigurationFacts {
+    /// The last finish.
+    #[must_use]
+    pub fn finished(&self) -> Option<Timestamp> {
+        self.started?.last(false)
+    }
 }
 
 /// What a row last emitted (rule J8).
@@ -82,6 +91,8 @@ pub struct Emitted {
     pub since: Timestamp,
     /// What made the connectivity true.
     pub connectivity_since: Timestamp,
+    /// Since when fleet and organization are as they are.
+    pub membership_since: Timestamp,
 }
 
 /// All facts of a device but its heartbeat. Memory holds names as numbers, all
@@ -98,12 +109,10 @@ pub struct DeviceFacts<Name> {
     pub sessions: Vec<Session<Name>>,
     /// Whether it is frozen.
     pub frozen: FrozenRegisters,
-    /// The last deactivation.
-    pub deactivated: Option<Timestamp>,
-    /// The last activation.
-    pub activated: Option<Timestamp>,
+    /// Activated or deactivated.
+    pub active: Option<Flag>,
     /// Set or cleared by `registered`.
-    pub preregistered: Option<Register<bool>>,
+    pub preregistered: Option<Flag>,
     /// The last provisioning.
     pub provisioned: Option<Timestamp>,
     /// The last registration.
@@ -113,11 +122,16 @@ pub struct DeviceFacts<Name> {
     /// The device's settings.
     pub settings: Option<Register<Settings>>,
     /// OS configuration.
-    pub configuration: ProgressFacts,
+    pub configuration: ConfigurationFacts,
     /// Application update.
-    pub update: ProgressFacts,
+    pub update: UpdateFacts,
     /// The last deletion.
     pub deleted: Option<Timestamp>,
+    /// Whether it was registered in the very millisecond of the deletion (rule
+    /// J5).
+    pub deletion_tie: Tie,
+    /// The longest poll interval that the deletion has to outlive, in seconds.
+    pub deletion_interval_s: Option<u32>,
     /// The greatest clock at an event that the deletion suppressed: it is
     /// remembered until this plus the tombstone retention (rule J5).
     pub deletion_touched: Option<Timestamp>,
@@ -146,8 +160,7 @@ impl<Name> DeviceFacts<Name> {
             last_vpn_opening: self.last_vpn_opening,
             sessions: sessions.collect(),
             frozen: self.frozen,
-            deactivated: self.deactivated,
-            activated: self.activated,
+            active: self.active,
             preregistered: self.preregistered,
             provisioned: self.provisioned,
             registered: self.registered,
@@ -159,11 +172,19 @@ impl<Name> DeviceFacts<Name> {
                 },
             }),
             settings: self.settings,
-            configuration: self.configuration.clone(),
+            configuration: self.configuration,
             update: self.update.clone(),
             deleted: self.deleted,
+            deletion_tie: self.deletion_tie,
+            deletion_interval_s: self.deletion_interval_s,
             deletion_touched: self.deletion_touched,
         }
+    }
+
+    /// Whether it was registered in the very millisecond of its deletion, which
+    /// that goes before (rule J5).
+    pub(super) fn is_registered_anew(&self) -> bool {
+        self.deletion_tie == Tie::Began && self.registered == self.deleted
     }
 
     /// Clears what a deletion does not leave (rule J5).
@@ -173,18 +194,18 @@ impl<Name> DeviceFacts<Name> {
         for register in &mut self.frozen {
             delete(register, at);
         }
-        delete(&mut self.deactivated, at);
-        delete(&mut self.activated, at);
+        delete(&mut self.active, at);
         delete(&mut self.preregistered, at);
         delete(&mut self.provisioned, at);
         delete(&mut self.registered, at);
         delete(&mut self.membership, at);
         delete(&mut self.settings, at);
-        for progress in [&mut self.configuration, &mut self.update] {
-            delete(&mut progress.started, at);
-            delete(&mut progress.finished, at);
-            delete(&mut progress.percent, at);
+        delete(&mut self.configuration.started, at);
+        if self.configuration.finished().is_none() {
+            self.configuration.outcome = None;
         }
+        delete(&mut self.configuration.percent, at);
+        self.update.delete(at);
     }
 }
 
@@ -193,6 +214,8 @@ impl<Name> DeviceFacts<Name> {
 pub struct RowSnapshot {
     /// The last heartbeat: its time and the interval it carried, in seconds.
     pub heartbeat: Option<Register<Option<u32>>>,
+    /// It said that the device goes down (rule J11).
+    pub going_away: bool,
     /// All other facts.
     pub facts: DeviceFacts<Arc<str>>,
     /// What was last emitted.

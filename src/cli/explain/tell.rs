@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::doubts::Doubted;
 use super::kafka::Restored;
 use super::{Origin, Subject};
 use crate::cli::text::{Style, counted, length, moment, printable, with_age};
-use crate::shard::snapshot::{Membership, ProgressFacts, Register};
+use crate::shard::snapshot::{
+    ConfigurationFacts, Flag, FrozenRegisters, Membership, Register, UpdateFacts,
+};
 use crate::shard::{
     Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
-    SessionExplained, Status, StatusChange, Timestamp,
+    SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome,
 };
 
 /// A clock that is further behind the time of day than this is told of: it
@@ -60,6 +63,9 @@ impl Subject<'_> {
             line("fleet", belongs_to(why));
             line("heartbeat", heartbeat_in_short(why));
             line("vpn", vpn(why));
+            for doubted in self.doubts() {
+                line("doubts", doubted.text());
+            }
         }
         match &self.origin {
             Origin::Kafka { restored, .. } => {
@@ -93,7 +99,7 @@ impl Subject<'_> {
                 (false, true) => "(yes)",
                 (false, false) => "no",
             };
-            let what = question(asked.rung);
+            let what = rung_words(asked.rung).1;
             let head =
                 format!("{verdict:<7}{number} {what} -> {}", asked.rung.status().wire_name());
             let head = if asked.decides { style.strong(&head) } else { head };
@@ -103,6 +109,12 @@ impl Subject<'_> {
                 let _ = writeln!(text, "             {fact}");
             }
         }
+    }
+
+    /// What of it came with a wrong clock.
+    fn doubts(&self) -> Vec<Doubted> {
+        let doubts = |why| self.arrivals.doubts(self.shard, self.device, why);
+        self.why.as_ref().map(doubts).unwrap_or_default()
     }
 
     /// What makes the service's knowledge less than it might be.
@@ -133,7 +145,7 @@ impl Subject<'_> {
             .into_iter()
             .map(|asked| {
                 json!({
-                    "rung": rung_name(asked.rung),
+                    "rung": rung_words(asked.rung).0,
                     "status": asked.rung.status().wire_name(),
                     "holds": asked.holds,
                     "decides": asked.decides,
@@ -161,6 +173,7 @@ impl Subject<'_> {
                 "disabled": why.ladder.vpn_disabled,
                 "sessions": why.sessions.iter().map(session_json).collect::<Vec<_>>(),
             })),
+            "doubts": self.doubts().iter().map(Doubted::json).collect::<Vec<_>>(),
             "not_shown": view.is_none().then(|| self.why_not_shown()),
             "rungs": rungs,
         });
@@ -207,11 +220,14 @@ impl Subject<'_> {
                     let done = if fact.value { "preregistered" } else { "registered" };
                     because.push(format!("{done} {}", moment(fact.at.0)));
                 }
-                because.extend(facts.deactivated.map(|at| format!("deactivated {}", moment(at.0))));
+                let active = facts.active;
+                let deactivated = active.and_then(|active| active.last(false));
+                because.extend(deactivated.map(|at| format!("deactivated {}", moment(at.0))));
                 if because.is_empty() {
                     return vec!["never preregistered or deactivated".to_owned()];
                 }
-                because.extend(facts.activated.map(|at| format!("activated {}", moment(at.0))));
+                let activated = active.and_then(|active| active.last(true));
+                because.extend(activated.map(|at| format!("activated {}", moment(at.0))));
                 because.push(last_contact(why));
                 because
             }
@@ -228,9 +244,9 @@ impl Subject<'_> {
                 because.extend(why.sessions.iter().map(|session| session_line(session, why)));
                 because
             }
-            Rung::Configuring => progress(&facts.configuration),
+            Rung::Configuring => configuration(&facts.configuration),
             Rung::Updating => {
-                let mut because = progress(&facts.update);
+                let mut because = update(&facts.update);
                 if facts.update.started.is_some() {
                     because.push(format!("heartbeat {}", why.ladder.heartbeat.wire_name()));
                 }
@@ -283,7 +299,7 @@ impl Subject<'_> {
             state.wire_name(),
             moment(last.at.0),
             length(interval_ms),
-            interval_of(whose),
+            interval_of(whose).1,
             moment(timeout.0),
             moment(expiry.0),
         )
@@ -326,39 +342,26 @@ fn heartbeat_in_short(why: &Explanation) -> String {
     }
 }
 
-fn question(rung: Rung) -> &'static str {
+/// What a rung is called, and what it asks.
+fn rung_words(rung: Rung) -> (&'static str, &'static str) {
     match rung {
-        Rung::Frozen => "frozen: the device, its fleet or its organization",
-        Rung::Inactive => "preregistered or deactivated, no contact or activation since",
-        Rung::PostProvisioning => "provisioned, no contact since",
-        Rung::NeverSeen => "never any contact",
-        Rung::Offline => "no VPN session counts, and no heartbeat",
-        Rung::Configuring => "OS configuration in progress",
-        Rung::Updating => "update in progress, and a heartbeat",
-        Rung::Online => "otherwise",
+        Rung::Frozen => ("frozen", "frozen: the device, its fleet or its organization"),
+        Rung::Inactive => {
+            ("inactive", "preregistered or deactivated, no contact or activation since")
+        }
+        Rung::PostProvisioning => ("post-provisioning", "provisioned, no contact since"),
+        Rung::NeverSeen => ("never-seen", "never any contact"),
+        Rung::Offline => ("offline", "no VPN session counts, and no heartbeat"),
+        Rung::Configuring => ("configuring", "OS configuration in progress"),
+        Rung::Updating => ("updating", "update in progress, and a heartbeat"),
+        Rung::Online => ("online", "otherwise"),
     }
 }
 
-fn rung_name(rung: Rung) -> &'static str {
-    match rung {
-        Rung::Frozen => "frozen",
-        Rung::Inactive => "inactive",
-        Rung::PostProvisioning => "post-provisioning",
-        Rung::NeverSeen => "never-seen",
-        Rung::Offline => "offline",
-        Rung::Configuring => "configuring",
-        Rung::Updating => "updating",
-        Rung::Online => "online",
-    }
-}
-
-fn freezes(
-    scope: &str,
-    registers: &[Option<Register<bool>>; FrozenReason::ALL.len()],
-) -> Vec<String> {
+fn freezes(scope: &str, registers: &FrozenRegisters) -> Vec<String> {
     let all = std::iter::zip(FrozenReason::ALL, registers);
     let known = all.filter_map(|(reason, fact)| Some((reason, (*fact)?)));
-    let line = |(reason, fact): (FrozenReason, Register<bool>)| {
+    let line = |(reason, fact): (FrozenReason, Flag)| {
         let reason = match reason {
             FrozenReason::Allowance => "allowance",
             FrozenReason::PaidApplicationType => "paid application type",
@@ -378,21 +381,43 @@ fn last_contact(why: &Explanation) -> String {
     }
 }
 
-fn progress(facts: &ProgressFacts) -> Vec<String> {
-    let Some(started) = &facts.started else {
-        let finished = facts.finished.map(|at| format!("finished {}, ", moment(at.0)));
-        return vec![format!("{}never started", finished.unwrap_or_default())];
+fn configuration(facts: &ConfigurationFacts) -> Vec<String> {
+    let started = facts.started.and_then(|state| state.last(true));
+    let finished = facts.finished().map(|at| finished(at, facts.outcome, ""));
+    let Some(started) = started else {
+        let finished = finished.map(|finished| finished + ", ").unwrap_or_default();
+        return vec![format!("{finished}never started")];
     };
-    let release = match &*started.value {
-        "" => String::new(),
-        release => format!(" to {release}"),
-    };
-    let mut because = vec![format!("started{release} {}", moment(started.at.0))];
-    because.push(match facts.finished {
-        Some(at) => format!("finished {}", moment(at.0)),
-        None => "not finished".to_owned(),
+    let finished = finished.unwrap_or_else(|| "not finished".to_owned());
+    vec![format!("started {}", moment(started.0)), finished]
+}
+
+/// What was started last, and each finish that is remembered: also those of other
+/// releases, which end nothing.
+fn update(facts: &UpdateFacts) -> Vec<String> {
+    let mut because = vec![match &facts.started {
+        Some(started) => {
+            let release = if_any(&started.value).map(|release| format!(" to {release}"));
+            format!("started{} {}", release.unwrap_or_default(), moment(started.at.0))
+        }
+        None => "never started".to_owned(),
+    }];
+    let ends = facts.releases.iter().filter_map(|held| {
+        let Register { at, value } = held.finished?;
+        Some(finished(at, value, &held.release))
     });
+    because.extend(ends);
+    if facts.started.is_some() && because.len() == 1 {
+        because.push("not finished".to_owned());
+    }
+    because.extend(facts.phase().map(|phase| format!("phase {}", phase.wire_name())));
     because
+}
+
+fn finished(at: Timestamp, outcome: Option<UpdateOutcome>, release: &str) -> String {
+    let release = if_any(release).map(|release| format!(" {release}")).unwrap_or_default();
+    let outcome = outcome.map(|outcome| format!(", {}", outcome.wire_name())).unwrap_or_default();
+    format!("finished{release} {}{outcome}", moment(at.0))
 }
 
 fn belongs_to(why: &Explanation) -> String {
@@ -436,12 +461,13 @@ fn session_line(session: &SessionExplained, why: &Explanation) -> String {
     line
 }
 
-fn interval_of(whose: IntervalOf) -> &'static str {
+/// Whose interval it is, for programs and for people.
+fn interval_of(whose: IntervalOf) -> (&'static str, &'static str) {
     match whose {
-        IntervalOf::Heartbeat => "as it said",
-        IntervalOf::Device => "the device's setting",
-        IntervalOf::Fleet => "the fleet's setting",
-        IntervalOf::Default => "the default",
+        IntervalOf::Heartbeat => ("heartbeat", "as it said"),
+        IntervalOf::Device => ("device", "the device's setting"),
+        IntervalOf::Fleet => ("fleet", "the fleet's setting"),
+        IntervalOf::Default => ("default", "the default"),
     }
 }
 
@@ -499,17 +525,11 @@ pub(in crate::cli) fn change_json(change: &StatusChange) -> Value {
 
 fn heartbeat_json(why: &Explanation) -> Value {
     let last = why.heartbeat.as_ref().map(|heartbeat| heartbeat.at.0);
-    let whose = match why.interval.1 {
-        IntervalOf::Heartbeat => "heartbeat",
-        IntervalOf::Device => "device",
-        IntervalOf::Fleet => "fleet",
-        IntervalOf::Default => "default",
-    };
     json!({
         "state": why.ladder.heartbeat.wire_name(),
         "last_ms": last,
-        "poll_interval_s": why.interval.0,
-        "poll_interval_of": whose,
+        "poll_interval_ms": why.interval.0,
+        "poll_interval_of": interval_of(why.interval.1).0,
         "timeout_ms": why.deadlines.map(|(timeout, _)| timeout.0),
         "offline_ms": why.deadlines.map(|(_, expiry)| expiry.0),
     })

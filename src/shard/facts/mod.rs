@@ -6,3 +6,4 @@ pub mod register;
 pub mod scope;
 pub mod seen;
 pub mod status;
+pub mod update;

@@ -2,13 +2,13 @@
 //! when each fact or deadline came in.
 
 use super::device::{Cold, Membership, Session};
-use super::register::{FrozenRegisters, Register, is_frozen};
+use super::register::{Flag, FrozenRegisters, Register, is_frozen};
 use super::scope::{Instance, Scopes, cause_of_frozen};
 use super::status::{Cause, Connectivity, HeartbeatState, Ladder, Status, heartbeat_state};
 use crate::shard::event::{FrozenReason, Settings, Timestamp};
-use crate::shard::hot::Hot;
+use crate::shard::hot::{Hot, flag};
 use crate::shard::rules::Rules;
-use crate::shard::snapshot::{FleetFacts, OrganizationFacts, ProgressFacts};
+use crate::shard::snapshot::{FleetFacts, OrganizationFacts};
 
 /// Which facts are seen.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +32,6 @@ impl View {
             View::Now => true,
             View::AsOf { at, judged } => fact <= at || fact > judged,
         }
-    }
-
-    /// What a register held: before its last value the other one, if that is
-    /// known, else nothing (rule J9).
-    fn held(self, register: &Register<bool>) -> bool {
-        if self.sees(register.at) { register.value } else { false }
     }
 }
 
@@ -93,7 +87,8 @@ impl Facts<'_> {
     }
 
     fn vpn_disabled(&self, view: View) -> bool {
-        self.settings(view).find_map(|(_, settings)| settings.vpn_enabled) == Some(false)
+        let set = self.settings(view).find_map(|(_, settings)| settings.vpn_enabled);
+        !set.unwrap_or(self.rules.vpn_enabled_by_default)
     }
 
     /// Where the device belongs. Where it did before is not remembered.
@@ -117,7 +112,9 @@ impl Facts<'_> {
     /// shard: what the one no longer tells of the past, the other may.
     fn fleets(&self, fleet: u32) -> impl Iterator<Item = &FleetFacts> {
         let before = self.scopes.fleet(fleet, true);
-        [(!self.before).then(|| self.scopes.fleet(fleet, false)), Some(before)].into_iter().flatten()
+        [(!self.before).then(|| self.scopes.fleet(fleet, false)), Some(before)]
+            .into_iter()
+            .flatten()
     }
 
     /// The same for an organization.
@@ -143,23 +140,42 @@ impl Facts<'_> {
         self.hot.shown().is_some_and(|(_, shown)| link(shown)) && since <= Some(at)
     }
 
-    /// When the last heartbeat times out, and when it expires.
+    /// When the last heartbeat times out, and when it expires. Never, if the device
+    /// went down with it.
     pub fn deadlines(&self, view: View) -> Option<(Timestamp, Timestamp)> {
         let heard = |link| matches!(link, Connectivity::Full | Connectivity::HeartbeatOnly);
         let sees = |at: &Timestamp| view.sees(*at) || self.was_shown(heard, view);
         let heartbeat = self.hot.heartbeat.get().filter(sees)?;
+        if self.went_away(view) {
+            return None;
+        }
         Some(self.rules.deadlines(heartbeat, self.interval_ms(view)))
+    }
+
+    /// Whether the last heartbeat said that its device goes down (rule J11).
+    fn went_away(&self, view: View) -> bool {
+        self.hot.has(flag::GOING_AWAY) && self.hot.heartbeat.get().is_some_and(|at| view.sees(at))
     }
 
     /// How the last heartbeat stands at an instant.
     pub fn heartbeat_state(&self, at: Timestamp) -> HeartbeatState {
-        heartbeat_state(self.deadlines(View::Now), at)
+        self.heartbeat_state_in(View::Now, at)
+    }
+
+    fn heartbeat_state_in(&self, view: View, at: Timestamp) -> HeartbeatState {
+        match self.went_away(view) {
+            true => HeartbeatState::Offline,
+            false => heartbeat_state(self.deadlines(view), at),
+        }
     }
 
     /// The same by the settings of that instant: a change whose deadline they
     /// made must not say otherwise.
     pub fn heartbeat_state_as_of(&self, at: Timestamp, judged: Timestamp) -> HeartbeatState {
         let settings = View::AsOf { at, judged };
+        if self.went_away(settings) {
+            return HeartbeatState::Offline;
+        }
         let heartbeat = self.hot.heartbeat.get();
         let deadlines = heartbeat.map(|at| self.rules.deadlines(at, self.interval_ms(settings)));
         heartbeat_state(deadlines, at)
@@ -182,24 +198,20 @@ impl Facts<'_> {
     }
 
     fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
-        let view_of_now = matches!(view, View::Now);
         let ended = |known: &Instance| {
             let facts = &known.facts;
             facts.lost.is_some_and(|lost| opened_at <= lost && view.sees(lost))
-                || facts
-                    .started
-                    .is_some_and(|started| opened_at < started && view.sees(started))
+                || facts.started.is_some_and(|started| opened_at < started && view.sees(started))
         };
         // The lease in force is taken to have been so all along, but where one was
         // before: the announcement that brought sessions back dates them itself.
-        let in_force =
-            |known: &&Instance| known.alive().is_some_and(|alive| view.sees(alive.at));
+        let in_force = |known: &&Instance| known.alive().is_some_and(|alive| view.sees(alive.at));
         let lapsed = |known: &Instance| match (view, known.lease_end()) {
             (View::Now, _) => known.facts.lapsed,
             (View::AsOf { at, .. }, Some(end)) => known.facts.lapsed && end <= at,
             (View::AsOf { .. }, None) => false,
         };
-        if view_of_now {
+        if matches!(view, View::Now) {
             let known = self.scopes.instance(instance, self.before);
             return !ended(known) && !lapsed(known);
         }
@@ -214,7 +226,7 @@ impl Facts<'_> {
         let contacts = [self.hot.heartbeat.get(), self.cold.facts.last_vpn_opening];
         let seen = contacts.into_iter().flatten().filter(|at| view.sees(*at)).max();
         let View::AsOf { at, .. } = view else { return seen };
-        let (status, connectivity) = self.hot.shown()?;
+        let Some((status, connectivity)) = self.hot.shown() else { return seen };
         let by_link = (connectivity != Connectivity::None)
             .then(|| self.cold.connectivity_since(self.hot))
             .flatten();
@@ -232,31 +244,31 @@ impl Facts<'_> {
         let known = &self.cold.facts;
         let seen = |time: Option<Timestamp>| time.filter(|time| view.sees(*time));
         let contact = self.last_contact(view);
-        let activated = seen(known.activated);
+        let activated = known.active.and_then(|active| seen(active.last(true)));
+        let deactivated = known.active.and_then(|active| last_set(active, view));
+        let deactivated = deactivated.filter(|(active, _)| !active).map(|(_, at)| at);
         let registered = seen(known.registered);
         let provisioned = seen(known.provisioned);
         let deleted = seen(known.deleted);
 
-        let active_since = |time: Timestamp| contact >= Some(time) || activated >= Some(time);
         let preregistered =
-            known.preregistered.filter(|fact| fact.value && view.sees(fact.at)).map(|fact| fact.at);
-        let inactive = [preregistered, seen(known.deactivated)]
-            .into_iter()
-            .flatten()
-            .any(|time| !active_since(time));
+            is_set(known.preregistered, view) && contact.is_none() && activated.is_none();
+        let inactive = preregistered || deactivated.is_some_and(|time| contact < Some(time));
 
         Ladder {
-            exists: (deleted.is_none() || registered > deleted)
+            exists: (deleted.is_none()
+                || registered > deleted
+                || registered == deleted && known.is_registered_anew())
                 && (contact.is_some() || registered.is_some() || provisioned.is_some()),
             frozen: self.frozen(view),
             inactive,
             unseen_since_provisioning: provisioned.is_some_and(|time| contact < Some(time)),
             contacted: contact.is_some(),
-            heartbeat: heartbeat_state(self.deadlines(view), at),
+            heartbeat: self.heartbeat_state_in(view, at),
             vpn_connected: self.vpn_connected(view),
             vpn_disabled: self.vpn_disabled(view),
-            configuring: in_progress(&known.configuration, view),
-            updating: in_progress(&known.update, view),
+            configuring: is_set(known.configuration.started, view),
+            updating: known.update.in_progress(|at| view.sees(at)),
         }
     }
 
@@ -265,14 +277,45 @@ impl Facts<'_> {
         self.ladder(at, View::Now).shown()
     }
 
-    /// Percent of what is in progress.
-    pub fn progress(&self) -> Option<u8> {
+    /// Percent of what is in progress, where that is what the device shows (rule
+    /// J12).
+    pub fn progress(&self, status: Status) -> Option<u8> {
         let known = &self.cold.facts;
-        let facts = [&known.configuration, &known.update]
-            .into_iter()
-            .find(|facts| in_progress(facts, View::Now))?;
-        let started = facts.started.as_ref()?.at;
-        facts.percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
+        match status {
+            Status::Configuring => {
+                let started = known.configuration.started.filter(|fact| fact.value)?.at;
+                let percent = known.configuration.percent;
+                percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
+            }
+            Status::Updating => {
+                known.update.percent().filter(|_| known.update.in_progress(|_| true))
+            }
+            Status::Online
+            | Status::Offline
+            | Status::PostProvisioning
+            | Status::Inactive
+            | Status::Frozen => None,
+        }
+    }
+
+    /// The VPN instance of which something came in then.
+    pub fn vpn_instance_at(&self, at: Timestamp, cause: Cause) -> Option<u32> {
+        let of = |instance: u32| {
+            let held = self.scopes.instance(instance, self.before);
+            match cause {
+                Cause::VpnInstanceAlive => held.alive().map(|alive| alive.at) == Some(at),
+                Cause::VpnInstanceLost => {
+                    held.facts.lost == Some(at) || held.facts.started == Some(at)
+                }
+                Cause::VpnLeaseExpired => held.lease_end() == Some(at),
+                _ => false,
+            }
+        };
+        let sessions = &self.cold.facts.sessions;
+        let made_it = sessions.iter().find(|session| {
+            cause == Cause::VpnOpened && session.opened_at == at || of(session.instance)
+        });
+        made_it.or(sessions.last()).map(|session| session.instance)
     }
 
     fn frozen(&self, view: View) -> bool {
@@ -285,14 +328,18 @@ impl Facts<'_> {
         let held = |registers: &[&FrozenRegisters]| {
             (0..FrozenReason::ALL.len()).any(|reason| {
                 // What is known now of that time, else what was known of it before.
-                let registers = registers.iter().filter_map(|registers| registers[reason].as_ref());
-                let held = registers.clone().find(|register| view.sees(register.at));
-                held.or(registers.last()).is_some_and(|register| view.held(register))
+                let mut registers = registers.iter().map(|registers| registers[reason]);
+                let now = registers.next().flatten();
+                let before = registers.next().flatten();
+                let tells = |flag: &Flag| view.sees(flag.at);
+                is_set(now.filter(tells).or(before.filter(tells)).or(now), view)
             })
         };
         held(&[&self.cold.facts.frozen])
             || held(&self.fleets(fleet).map(|facts| &facts.frozen).collect::<Vec<_>>())
-            || held(&self.organizations(organization).map(|facts| &facts.frozen).collect::<Vec<_>>())
+            || held(
+                &self.organizations(organization).map(|facts| &facts.frozen).collect::<Vec<_>>(),
+            )
     }
 
     /// The times of all facts and passed deadlines after `after` and not later
@@ -303,7 +350,9 @@ impl Facts<'_> {
             moments.extend(at.map(|at| (at, cause)));
         };
         let known = &self.cold.facts;
-        add(self.hot.heartbeat.get(), Cause::Heartbeat);
+        let going_away = self.hot.has(flag::GOING_AWAY);
+        let heard = if going_away { Cause::HeartbeatEnded } else { Cause::Heartbeat };
+        add(self.hot.heartbeat.get(), heard);
         if let Some(heartbeat) = self.hot.heartbeat.get() {
             // And those that it had before the settings came.
             let inherited = self.settings(View::Now).map(|(_, settings)| settings.poll_interval_s);
@@ -325,21 +374,29 @@ impl Facts<'_> {
             add(Some(closed.closed_at), Cause::VpnClosed);
         }
         for register in known.frozen.iter().flatten() {
-            add(Some(register.at), cause_of_frozen(register.value));
+            for frozen in [true, false] {
+                add(register.last(frozen), cause_of_frozen(frozen));
+            }
         }
-        add(known.deactivated, Cause::Deactivated);
-        add(known.activated, Cause::Activated);
-        add(known.preregistered.map(|fact| fact.at), Cause::Registered);
+        if let Some(active) = known.active {
+            add(active.last(true), Cause::Activated);
+            add(active.last(false), Cause::Deactivated);
+        }
+        for preregistered in [true, false] {
+            let fact = known.preregistered.and_then(|fact| fact.last(preregistered));
+            add(fact, Cause::Registered);
+        }
         add(known.provisioned, Cause::Provisioned);
         add(known.registered, Cause::Registered);
         add(known.membership.as_ref().map(|fact| fact.at), Cause::Moved);
         add(known.settings.map(|fact| fact.at), Cause::SettingsChanged);
-        for (facts, started, finished) in [
-            (&known.configuration, Cause::ConfigurationStarted, Cause::ConfigurationFinished),
-            (&known.update, Cause::UpdateStarted, Cause::UpdateFinished),
-        ] {
-            add(facts.started.as_ref().map(|fact| fact.at), started);
-            add(facts.finished, finished);
+        if let Some(configuration) = known.configuration.started {
+            add(configuration.last(true), Cause::ConfigurationStarted);
+            add(configuration.last(false), Cause::ConfigurationFinished);
+        }
+        add(known.update.started.as_ref().map(|fact| fact.at), Cause::UpdateStarted);
+        for release in &known.update.releases {
+            add(release.finished.map(|fact| fact.at), Cause::UpdateFinished);
         }
         moments.retain(|(at, _)| after < *at && *at <= until);
         moments.sort_unstable();
@@ -356,7 +413,9 @@ impl Facts<'_> {
         let fleets = self.fleets(fleet).map(|facts| &facts.frozen);
         let frozen = fleets.chain(self.organizations(organization).map(|facts| &facts.frozen));
         for register in frozen.flatten().flatten() {
-            add(Some(register.at), cause_of_frozen(register.value));
+            for frozen in [true, false] {
+                add(register.last(frozen), cause_of_frozen(frozen));
+            }
         }
         for facts in self.fleets(fleet) {
             add(facts.settings.map(|fact| fact.at), Cause::SettingsChanged);
@@ -375,9 +434,16 @@ impl Facts<'_> {
     }
 }
 
-/// In progress while started is later than finished (rule J2).
-fn in_progress(facts: &ProgressFacts, view: View) -> bool {
-    let started = facts.started.as_ref().map(|fact| fact.at).filter(|at| view.sees(*at));
-    let finished = facts.finished.filter(|at| view.sees(*at));
-    started > finished
+/// Whether a register of two values is set, by what is seen.
+fn is_set(register: Option<Flag>, view: View) -> bool {
+    register.and_then(|flag| last_set(flag, view)).is_some_and(|(value, _)| value)
+}
+
+/// What a register of two values says by what is seen, and since when. What it said
+/// before its other value is not known (rule J9).
+fn last_set(flag: Flag, view: View) -> Option<(bool, Timestamp)> {
+    if view.sees(flag.at) {
+        return Some((flag.value, flag.at));
+    }
+    Some((!flag.value, flag.other.filter(|other| view.sees(*other))?))
 }

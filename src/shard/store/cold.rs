@@ -195,7 +195,7 @@ mod tests {
     fn cold(closed: u64, mark: i64) -> Cold {
         let closed = (0..closed)
             .map(|n| Closed { fingerprint: SessionFingerprint(n), closed_at: Timestamp(mark) });
-        let facts = DeviceFacts { activated: Some(Timestamp(mark)), ..DeviceFacts::default() };
+        let facts = DeviceFacts { provisioned: Some(Timestamp(mark)), ..DeviceFacts::default() };
         Cold { facts, closed: closed.collect(), ..Cold::default() }
     }
 
