@@ -14,7 +14,7 @@ use crate::shard::snapshot::{
 };
 use crate::shard::{
     Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
-    SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome,
+    SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome, UpdatePhase,
 };
 
 /// A clock that is further behind the time of day than this is told of: it
@@ -60,7 +60,9 @@ impl Subject<'_> {
             }
         }
         if let Some(why) = &self.why {
-            line("fleet", belongs_to(why));
+            let since = self.view.as_ref().map(|view| moment(view.membership_since.0));
+            let since = since.map(|since| format!(", since {since}")).unwrap_or_default();
+            line("fleet", belongs_to(why) + &since);
             line("heartbeat", heartbeat_in_short(why));
             line("vpn", vpn(why));
             for doubted in self.doubts() {
@@ -164,6 +166,12 @@ impl Subject<'_> {
             "since_ms": view.map(|view| view.since.0),
             "connectivity_since_ms": view.map(|view| view.connectivity_since.0),
             "progress": view.and_then(|view| view.progress),
+            "release": view.and_then(|view| view.release.as_deref()),
+            "update_phase": view.and_then(|view| view.update_phase.map(UpdatePhase::wire_name)),
+            "update_outcome":
+                view.and_then(|view| view.update_outcome.map(UpdateOutcome::wire_name)),
+            "update_since_ms": view.and_then(|view| view.update_since.map(|at| at.0)),
+            "membership_since_ms": view.map(|view| view.membership_since.0),
             "version": view.map(|view| view.version),
             "fleet": belongs_to.and_then(|held| if_any(&held.value.fleet)),
             "organization": belongs_to.and_then(|held| if_any(&held.value.organization)),
@@ -520,6 +528,7 @@ pub(in crate::cli) fn change_json(change: &StatusChange) -> Value {
         "since_ms": change.since.0,
         "connectivity_since_ms": change.connectivity_since.0,
         "cause": change.cause.name(),
+        "vpn_instance": change.vpn_instance.as_deref(),
     })
 }
 
