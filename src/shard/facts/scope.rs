@@ -476,6 +476,7 @@ mod tests {
         apply(&mut scopes, 100, &alive(Some(50), 1_000));
         scopes.start();
         let (end, index) = scopes.lease_due(Timestamp(1_100)).expect("it is filed");
+        scopes.dirty.clear();
         scopes.lapse(end, index);
         assert!(scopes.dirty.contains(&ScopeRef::Instance(index)), "that is written");
         scopes.start();
