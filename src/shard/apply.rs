@@ -228,7 +228,7 @@ impl Shard {
         // A later event is kept for a registration that may come yet; until then
         // it is suppressed as well, or a deleted device that goes on polling
         // would be back as a new one once its deletion is forgotten.
-        let before = !outlives(at, deleted) && !(lifecycle && at == deleted);
+        let before = !(outlives(at, deleted) || lifecycle && at == deleted);
         if !before && !row.cold.is_deleted() {
             return false;
         }

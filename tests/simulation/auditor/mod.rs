@@ -450,7 +450,7 @@ impl DeviceAudit<'_> {
                 return Err(format!("{here}: a move, and nothing else"));
             }
             let vpns = value.cause().as_str_name().starts_with("CAUSE_VPN_");
-            if vpns != !value.vpn_instance.is_empty() {
+            if vpns == value.vpn_instance.is_empty() {
                 return Err(format!("{here}: which VPN instance?"));
             }
             let next_membership_since = ms(value.membership_since.as_ref()).unwrap_or(i64::MIN);
