@@ -108,7 +108,7 @@ impl Calls {
             arguments.push(calls.pick(&STATUSES).to_owned());
             arguments.extend((0..8).map(|_| calls.number(9)));
             arguments.push(calls.pick(&FLEETS).to_owned());
-            arguments.push(calls.number(9));
+            arguments.extend((0..6).map(|_| calls.number(9)));
             let hint = calls.dice.roll(2) == 0;
             arguments.extend([if hint { "ds:changes" } else { "" }, "hint"].map(str::to_owned));
             if members {
