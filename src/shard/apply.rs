@@ -9,7 +9,7 @@ use super::facts::register::{outlives, takes_over};
 use super::hot::{Hot, Instant48, flag};
 use super::judge::Row;
 use super::scope::Applied;
-use super::settling::{HeldRecord, What};
+use super::settling::{HeldRecord, ScopeChange};
 use super::status::{Cause, Connectivity, Status};
 use super::{Shard, Turn};
 
@@ -285,8 +285,8 @@ impl Shard {
                 // A restart is told of later than it was: rows are judged when
                 // the event happened all the same (rule T5).
                 let judged = at.max(made_at);
-                let what = What::Scope { scope, judged, at: made_at, cause, record: Some(record) };
-                self.hold(what, Some(before));
+                let change = ScopeChange { scope, judged, at: made_at, cause };
+                self.hold(change, before, Some(record));
                 true
             }
         }

@@ -3,17 +3,20 @@
 //!
 //! # How `since` and `cause` are found
 //!
-//! Registers remember the latest event only, so what a row showed in the past
-//! cannot be computed; what it *emitted* is known. A change is noticed because
-//! of a trigger: an event, a deadline, or, in a restore, nothing in
-//! particular. Let `start` be the trigger's time, no earlier than the previous
-//! `since` (the change cannot be older). From `start` to the instant of judging
-//! the row is looked at as of each moment at which anything came in (a fact of
-//! the row or of its scopes, a deadline), with what is later left out.
-//! `since` is the last of these moments from which on the new status holds, and
-//! `cause` is what came in there; if it holds from `start`, the trigger did it.
-//! Where there is no trigger, the scope fact is looked for that made the
-//! difference, and is taken for it.
+//! What a row showed at a moment is asked of its facts and of those of its scopes,
+//! with what is later left out. A register holds its last value, so that the past
+//! is not wholly known; what the row *emitted* is. A change is noticed because of a
+//! trigger, an event or a deadline: until the trigger's time the row was what it is
+//! by the facts from before the trigger, which the table, and the scope that holds
+//! the shard, still have; from then on it is what it is by all facts.
+//!
+//! From the trigger on the row is looked at as of each moment at which anything
+//! came in, up to the instant of judging. `since` is the last of these moments from
+//! which on the new status holds, and `cause` is what came in there. If it holds
+//! from the trigger on, it is asked whether it did before already, as where
+//! something had come late and changed nothing then: back to the last emitted
+//! `since`, where what was emitted stands. If what is known does not tell how that
+//! became the new status, the trigger did it.
 //!
 //! So a heartbeat that arrives after its own deadline has passed makes the
 //! device Offline since that deadline, and a device that moves into a fleet
@@ -21,8 +24,7 @@
 //! is a change.
 
 use super::device::{ClosedChanges, Cold, Membership, Session};
-use super::event::{Settings, Timestamp};
-use super::facts::earlier::EARLIER_OF_DEVICE_MAX;
+use super::event::Timestamp;
 use super::facts::interval::IntervalCode;
 use super::facts::seen::{Facts, View};
 use super::hot::{Hot, Instant48, flag};
@@ -218,15 +220,14 @@ impl Shard {
         row.hot.interval = IntervalCode::new(interval).steady(steady);
     }
 
-    /// The same after a restore, which may have ended between two rows of a fleet
-    /// (rule J7): where all is kept that counts for the heartbeat.
-    pub(super) fn retell_restored(&self, row: &mut Row) {
-        let Some(heartbeat) = row.hot.heartbeat.get() else { return };
-        let known = &row.cold.facts;
-        let most = known.earlier_settings.len().max(known.earlier_fleets.len());
-        let from = heartbeat.plus_ms(-self.rules.slack_ms);
-        let all = from >= self.told_kept_from() && most < EARLIER_OF_DEVICE_MAX;
-        self.retell(row, if all { Timestamp::MIN } else { Timestamp(i64::MAX) });
+    /// The row as it was before the event that it is judged for: the table has it
+    /// until the row is put back.
+    fn before_trigger(&self, row: &Row) -> Option<Row> {
+        let mut earlier = self.load(row.index)?;
+        earlier.hot.show(row.hot.shown());
+        earlier.hot.changed_at = row.hot.changed_at;
+        earlier.cold.earlier = row.cold.earlier;
+        Some(earlier)
     }
 
     fn facts<'a>(&'a self, row: &'a Row, before: bool) -> Facts<'a> {
@@ -236,11 +237,6 @@ impl Shard {
     /// What the row shows at `at`, whatever it has emitted.
     pub(super) fn shows(&self, row: &Row, at: Timestamp) -> Shown {
         self.facts(row, false).shown(at)
-    }
-
-    /// Whether any session counted before the scope event that holds the shard.
-    pub(super) fn was_connected(&self, row: &Row) -> bool {
-        self.facts(row, true).vpn_connected(View::Now)
     }
 
     /// Emits what the row shows at `at`, if that is new.
@@ -259,14 +255,17 @@ impl Shard {
         if moved_only && (current.is_none() || membership == row.membership) {
             return false;
         }
-        // What is found may have happened ahead of the clock, as where it was
-        // noticed first (rule J9).
-        let trigger = trigger.unwrap_or_else(|| trigger_found(&facts, at, self.clock));
-        let seen = trigger.0.min(at.plus_ms(JUDGED_AHEAD_MS)).max(at);
+        let earlier = self.before_trigger(row);
+        let earlier = self.facts(earlier.as_ref().unwrap_or(row), true);
+        // An event may be further ahead of the clock than its row is judged (rule
+        // T5): it dates what it changes all the same.
+        let seen = trigger.map_or(at, |(at, _)| at).min(at.plus_ms(JUDGED_AHEAD_MS)).max(at);
         let since_held = row.cold.since(&row.hot).unwrap_or(Timestamp::MIN);
         let connectivity_since_held =
             row.cold.connectivity_since(&row.hot).unwrap_or(Timestamp::MIN);
-        let date = |floor, holds: &dyn Fn(Shown) -> bool| date(&facts, floor, seen, trigger, holds);
+        let date = |floor, holds: &dyn Fn(Shown) -> bool| {
+            Dating { earlier: &earlier, facts: &facts, judged: seen }.date(floor, trigger, holds)
+        };
         let (since, connectivity_since, cause) = match current {
             None => {
                 let deleted = row.cold.facts.deleted.unwrap_or(at);
@@ -294,7 +293,8 @@ impl Shard {
             }
         };
         let vpn_instance = cause.is_of_vpn().then(|| {
-            let of_event = row.vpn_instance.filter(|_| cause == trigger.1);
+            let of_event =
+                row.vpn_instance.filter(|_| trigger.is_some_and(|(_, made)| made == cause));
             of_event.or_else(|| facts.vpn_instance_at(since.max(connectivity_since), cause))
         });
         let vpn_instance = vpn_instance.flatten();
@@ -411,57 +411,68 @@ impl Shard {
     }
 }
 
-/// Since when the row shows what it shows at `judged`, and why (rule J9; see
-/// the top of this file).
-fn date(
-    facts: &Facts<'_>,
-    floor: Timestamp,
+/// What a row is dated by (rule J9; see the top of this file).
+struct Dating<'a> {
+    /// What was known before the trigger.
+    earlier: &'a Facts<'a>,
+    /// What is known.
+    facts: &'a Facts<'a>,
     judged: Timestamp,
-    trigger: (Timestamp, Cause),
-    holds: &dyn Fn(Shown) -> bool,
-) -> (Timestamp, Cause) {
-    let links_since = facts.hot.shown().and(facts.cold.connectivity_since(facts.hot));
-    let shown_at = |at: Timestamp| facts.ladder(at, View::AsOf { at, judged, links_since }).shown();
-    let (triggered_at, cause) = trigger;
-    let start = triggered_at.max(floor);
-    let mut held = holds(shown_at(start));
-    let mut found = None;
-    for (at, cause) in facts.moments(start, judged) {
-        let holds = holds(shown_at(at));
-        if holds && !held {
-            found = Some((at, cause));
-        }
-        held = holds;
-    }
-    found.unwrap_or((start, cause))
 }
 
-/// What a restore notices without a trigger: a row is written together with
-/// what it emitted, so only a scope event whose rows were not all settled can
-/// have made a difference. It is the one without which the row would show what
-/// it last emitted. While it held the shard, the clock stood (rule J7): so it is
-/// looked for among what was written at the restored clock, and elsewhere only
-/// if there is none.
-fn trigger_found(facts: &Facts<'_>, judged: Timestamp, clock: Timestamp) -> (Timestamp, Cause) {
-    let until = judged.plus_ms(JUDGED_AHEAD_MS);
-    let moments = facts.scope_moments(until, Timestamp::MIN);
-    let made_it = |(at, _): &&(Timestamp, Cause)| {
-        // Other possibilities matter where settings are left out only.
-        [None, Some(true), Some(false)].into_iter().any(|vpn_enabled| {
-            let settings = Settings { vpn_enabled, ..Settings::default() };
-            let view = View::Without { at: *at, settings };
-            facts.ladder(judged, view).shown() == facts.hot.shown()
-        })
-    };
-    // Where there are several, each enough by itself, the first of them did it.
-    let shown = facts.shown(judged);
-    let enough = |(at, _): &&(Timestamp, Cause)| {
-        facts.ladder(judged, View::ScopesUntil(*at)).shown() == shown
-    };
-    let found =
-        [facts.scope_moments(until, clock), moments.clone()].into_iter().find_map(|among| {
-            let found = among.iter().rev().find(made_it);
-            found.or_else(|| among.iter().find(enough)).copied()
-        });
-    found.or(moments.last().copied()).unwrap_or((facts.hot.floor(), Cause::RulesChanged))
+impl Dating<'_> {
+    /// Since when the row shows what it shows, and why.
+    fn date(
+        &self,
+        floor: Timestamp,
+        trigger: Trigger,
+        holds: &dyn Fn(Shown) -> bool,
+    ) -> (Timestamp, Cause) {
+        // In a restore nothing came in: what was emitted stands until a fact that
+        // makes the difference.
+        let Some((triggered_at, cause)) = trigger else {
+            let (found, _) = self.became(self.facts, floor, self.judged, false, holds);
+            return found.unwrap_or((floor, Cause::RulesChanged));
+        };
+        let start = triggered_at.max(floor);
+        let held = holds(self.shown_at(self.facts, start));
+        let (found, held_on) = self.became(self.facts, start, self.judged, held, holds);
+        if let Some(found) = found {
+            return found;
+        }
+        if held_on && start > floor && cause != Cause::RulesChanged {
+            let held = holds(self.shown_at(self.earlier, floor));
+            let until = start.plus_ms(-1);
+            let (found, held_on) = self.became(self.earlier, floor, until, held, holds);
+            if held_on && let Some(found) = found {
+                return found;
+            }
+        }
+        (start, cause)
+    }
+
+    /// The last moment after `after`, and not later than `until`, from which on it
+    /// held, and whether it held until then. `held`: whether it did at `after`.
+    fn became(
+        &self,
+        facts: &Facts<'_>,
+        after: Timestamp,
+        until: Timestamp,
+        mut held: bool,
+        holds: &dyn Fn(Shown) -> bool,
+    ) -> (Option<(Timestamp, Cause)>, bool) {
+        let mut found = None;
+        for (at, cause) in facts.moments(after, until) {
+            let holds = holds(self.shown_at(facts, at));
+            if holds && !held {
+                found = Some((at, cause));
+            }
+            held = holds;
+        }
+        (found, held)
+    }
+
+    fn shown_at(&self, facts: &Facts<'_>, at: Timestamp) -> Shown {
+        facts.ladder(at, View::AsOf { at, judged: self.judged }).shown()
+    }
 }

@@ -116,7 +116,7 @@ impl Shard {
     #[must_use]
     pub fn instance(&self, name: &str) -> Option<(InstanceFacts, bool)> {
         let instance = self.scopes.instances.get(self.scopes.instances.find(name)?);
-        Some((instance.facts.clone(), instance.lapsed))
+        Some((instance.facts.clone(), instance.facts.lapsed))
     }
 
     /// What is known of a fleet.

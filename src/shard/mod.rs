@@ -18,6 +18,7 @@ mod compare;
 pub mod event;
 mod facts;
 mod fnv;
+mod hold;
 mod judge;
 mod look;
 pub mod outbox;
@@ -59,6 +60,7 @@ pub use time::{clock, merge, timer};
 use ahead::Ahead;
 use clock::Clock;
 use facts::{device, scope};
+use hold::Held;
 use hot::Instant48;
 use merge::Merge;
 use pending::Pending;
@@ -93,6 +95,8 @@ pub struct Shard {
     buffered_bytes: [usize; 3],
     ahead: Ahead,
     phase: Phase,
+    /// What holds it, as the changelog has it (rule J7).
+    held: Held,
     /// The next offset to commit of each input.
     positions: [i64; 3],
     /// What the next outbox holds, other than facts.
@@ -203,6 +207,7 @@ impl Shard {
             buffered_bytes: [0; 3],
             ahead: Ahead::default(),
             phase: Phase::Restoring,
+            held: Held::default(),
             positions: [0; 3],
             pending: Pending::default(),
             epoch: 0,

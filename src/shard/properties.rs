@@ -155,6 +155,7 @@ impl Committed {
                 Entry::Fleet(name, _) => format!("fleet {name}"),
                 Entry::Organization(name, _) => format!("organization {name}"),
                 Entry::Epoch(_) => "epoch".to_string(),
+                Entry::Hold(_) => "hold".to_string(),
             };
             self.changelog.insert(key, entry);
         }

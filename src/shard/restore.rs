@@ -7,6 +7,7 @@ use super::device::{Cold, Joined};
 use super::event::{DeviceEvent, DeviceId, Input, Timestamp};
 use super::facts::interval::IntervalCode;
 use super::facts::register::outlives;
+use super::hold::change_of;
 use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
 use super::settling::{RulesBefore, What};
@@ -59,6 +60,12 @@ impl Shard {
                 *self.scopes.organizations.get_mut(index) = facts;
             }
             Entry::Epoch(epoch) => self.last_epoch = self.last_epoch.max(Some(epoch)),
+            Entry::Hold(hold) => {
+                if let Some(hold) = &hold {
+                    self.saw_clock(hold.clock);
+                }
+                self.held.restore(hold);
+            }
         }
     }
 
@@ -142,6 +149,12 @@ impl Shard {
         let tell =
             joined == Joined::Changed && poll_interval_s.is_none() && !hot.interval.is_steady();
         if tell && let Some(mut row) = self.load(index) {
+            // It came before what holds the shard, which is told to the rows later.
+            if self.scopes.before.is_none()
+                && let Some(hold) = self.held.get()
+            {
+                self.scopes.before = change_of(hold, &mut self.scopes).map(|(_, before)| before);
+            }
             self.tell(&mut row, at);
             self.table.put(index, row.hot);
         }
@@ -223,12 +236,14 @@ impl Shard {
         if start.rewrite_view {
             self.rewrite_view();
         }
-        self.scopes.start(clock);
+        self.scopes.start();
+        let held = self.held.get().and_then(|hold| change_of(hold, &mut self.scopes));
+        let (held, before) = held.unzip();
         let rules = if start.rules_changed {
             RulesBefore::Others { until: None }
         } else {
             RulesBefore::Same
         };
-        self.hold(What::Restored { rules }, None);
+        self.settle(What::Restored { rules, held }, before);
     }
 }

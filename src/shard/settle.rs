@@ -4,9 +4,11 @@
 
 use super::clock::Now;
 use super::event::{Input, Timestamp};
+use super::hold::hold_of;
 use super::hot::{Instant48, flag};
+use super::judge::Row;
 use super::scope::{Before, ScopeRef};
-use super::settling::{RulesBefore, Settling, What};
+use super::settling::{HeldRecord, RulesBefore, ScopeChange, Settling, What};
 use super::status::Cause;
 use super::{Phase, Shard, Turn};
 
@@ -15,10 +17,17 @@ use super::{Phase, Shard, Turn};
 const LOOKS_PER_UNIT: usize = 8;
 
 impl Shard {
-    /// Holds the shard: from now on only rows are settled, until all are.
-    pub(super) fn hold(&mut self, what: What, before: Option<Before>) {
+    /// From now on only rows are settled, until all are.
+    pub(super) fn settle(&mut self, what: What, before: Option<Before>) {
         self.scopes.before = before;
         self.phase = Phase::Settling(Settling { what, next: 0, end: self.table.end() });
+    }
+
+    /// Holds the shard, and has that written (rule J7).
+    pub(super) fn hold(&mut self, change: ScopeChange, before: Before, record: Option<HeldRecord>) {
+        let clock = self.progress().clock;
+        self.held.begin(hold_of(&change, &before, &self.scopes, clock));
+        self.settle(What::Scope { change, record }, Some(before));
     }
 
     /// The end of a lease, fired by the clock only (rule J7). All timers before
@@ -26,14 +35,9 @@ impl Shard {
     /// C2).
     pub(super) fn hold_for_lease(&mut self, end: Timestamp, instance: u32) {
         let before = self.scopes.lapse(end, instance);
-        let what = What::Scope {
-            scope: ScopeRef::Instance(instance),
-            judged: end,
-            at: end,
-            cause: Cause::VpnLeaseExpired,
-            record: None,
-        };
-        self.hold(what, Some(before));
+        let scope = ScopeRef::Instance(instance);
+        let change = ScopeChange { scope, judged: end, at: end, cause: Cause::VpnLeaseExpired };
+        self.hold(change, before, None);
     }
 
     /// Whether the record that holds the shard is one of this input.
@@ -61,14 +65,14 @@ impl Shard {
     #[must_use]
     pub fn is_settling_new_rules(&self) -> bool {
         let Phase::Settling(settling) = &self.phase else { return false };
-        matches!(settling.what, What::Restored { rules: RulesBefore::Others { .. } })
+        matches!(settling.what, What::Restored { rules: RulesBefore::Others { .. }, .. })
     }
 
     /// Whether what is being settled can be dated: where the rules are new, by
     /// the broker's time at which that begins (rules J9, T6).
     pub(super) fn dates_new_rules(&mut self, now: Now) -> bool {
         let Phase::Settling(settling) = &mut self.phase else { return true };
-        let What::Restored { rules: RulesBefore::Others { until } } = &mut settling.what else {
+        let What::Restored { rules: RulesBefore::Others { until }, .. } = &mut settling.what else {
             return true;
         };
         *until = until.or(now.broker);
@@ -94,10 +98,17 @@ impl Shard {
                 *budget -= 1;
             }
             let Some(hot) = self.table.get(index) else { continue };
-            if what.concerns(&self.table.cold, hot.cold) {
-                self.settle_row(index, what, turn);
-                *budget = budget.saturating_sub(1);
+            let concerns = |change: &ScopeChange| change.concerns(&self.table.cold, hot.cold);
+            match what {
+                What::Restored { rules, held } => {
+                    self.settle_restored_row(index, rules, held.filter(concerns), turn);
+                }
+                What::Scope { change, .. } if concerns(&change) => {
+                    self.settle_row(index, &change, turn);
+                }
+                What::Scope { .. } => continue,
             }
+            *budget = budget.saturating_sub(1);
         }
         if next < end {
             self.phase = Phase::Settling(Settling { what, next, end });
@@ -105,6 +116,7 @@ impl Shard {
         }
         self.phase = Phase::Running;
         self.scopes.before = None;
+        self.held.end();
         match what {
             What::Restored { .. } => self.replay_from_held = None,
             What::Scope { record, .. } => {
@@ -115,51 +127,67 @@ impl Shard {
         }
     }
 
-    fn settle_row(&mut self, index: u32, what: What, turn: &mut Turn) {
+    /// Settles a row of the scope that holds the shard.
+    fn settle_row(&mut self, index: u32, change: &ScopeChange, turn: &mut Turn) {
         let Some(mut row) = self.load(index) else { return };
-        let judged;
-        match what {
-            What::Scope { scope, judged: judged_at, at, cause, record } => {
-                // The end of a lease has its place among the row's own
-                // deadlines, and the clock stands just before it.
-                let clock = if record.is_some() { self.clock } else { at.max(self.clock) };
-                judged = Shard::judged_at(clock, judged_at, row.hot.floor());
-                if let ScopeRef::Instance(instance) = scope {
-                    row.vpn_instance = Some(instance);
-                }
-                let version = row.hot.version;
-                self.fire(&mut row, self.clock, judged, true);
-                turn.expired += u32::from(row.hot.version != version);
-                if cause == Cause::SettingsChanged {
-                    self.retell(&mut row, at);
-                }
-                // A restart ends sessions when it was; those that its
-                // announcement brings back come with the announcement.
-                let trigger = if cause == Cause::VpnInstanceLost && !self.was_connected(&row) {
-                    (judged_at, Cause::VpnInstanceAlive)
-                } else {
-                    (at, cause)
-                };
-                self.judge(&mut row, judged, Some(trigger), false);
+        if let ScopeRef::Instance(instance) = change.scope {
+            row.vpn_instance = Some(instance);
+        }
+        let judged = self.judged_for(change, &row);
+        let version = row.hot.version;
+        self.fire(&mut row, self.clock, judged, true);
+        turn.expired += u32::from(row.hot.version != version);
+        if change.cause == Cause::SettingsChanged {
+            self.retell(&mut row, change.at);
+        }
+        self.judge(&mut row, judged, Some((change.at, change.cause)), false);
+        self.prune_sessions(&mut row);
+        self.store(row, judged);
+    }
+
+    /// When a row of the scope that holds the shard is judged.
+    fn judged_for(&self, change: &ScopeChange, row: &Row) -> Timestamp {
+        let clock = if change.is_lease_end() { change.at.max(self.clock) } else { self.clock };
+        Shard::judged_at(clock, change.judged, row.hot.floor())
+    }
+
+    /// Settles a row after a restore. `held`: if it is of the scope that held the
+    /// shard (rule R3).
+    fn settle_restored_row(
+        &mut self,
+        index: u32,
+        rules: RulesBefore,
+        held: Option<ScopeChange>,
+        turn: &mut Turn,
+    ) {
+        let Some(mut row) = self.load(index) else { return };
+        let mut judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
+        // What was set when a heartbeat came may be forgotten since: its interval
+        // stands, but for what held the shard (rule J3).
+        let set = held.filter(|change| change.cause == Cause::SettingsChanged);
+        self.retell(&mut row, set.map_or(Timestamp(i64::MAX), |change| change.at));
+        if let Some(change) = held {
+            judged = self.judged_for(&change, &row);
+            let settled = self.shows(&row, judged) == row.hot.shown();
+            // What was settled by the last owner has had its deadlines, which
+            // would now be judged by what was known before.
+            if !settled && matches!(rules, RulesBefore::Same) {
+                self.settle_row(index, &change, turn);
+                return;
             }
-            What::Restored { rules } => {
-                judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
-                // Timers have fired through the committed clock, so deadlines
-                // that passed by then are no changes to be made up for: some
-                // were over before their heartbeat arrived. With other rules,
-                // what differs is no earlier than the start (rule J9).
-                let until = match rules {
-                    RulesBefore::Same => None,
-                    RulesBefore::Others { until } => until,
-                };
-                let trigger = until.map(|at| (at, Cause::RulesChanged));
-                self.retell_restored(&mut row);
-                self.judge(&mut row, judged, trigger, false);
-                if self.forget(&mut row, self.clock) {
-                    self.remove(row);
-                    return;
-                }
-            }
+        }
+        // Timers have fired through the committed clock, so deadlines that passed
+        // by then are no changes to be made up for: some were over before their
+        // heartbeat arrived. With other rules, what differs is no earlier than the
+        // start (rule J9).
+        let until = match rules {
+            RulesBefore::Same => None,
+            RulesBefore::Others { until } => until,
+        };
+        self.judge(&mut row, judged, until.map(|at| (at, Cause::RulesChanged)), false);
+        if self.forget(&mut row, self.clock) {
+            self.remove(row);
+            return;
         }
         self.prune_sessions(&mut row);
         self.store(row, judged);

@@ -38,35 +38,43 @@ pub(super) enum RulesBefore {
 /// Why rows are settled.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// The restore is complete (rule R3).
-    Restored { rules: RulesBefore },
+    /// The restore is complete (rule R3). `held`: what held the shard then.
+    Restored { rules: RulesBefore, held: Option<ScopeChange> },
     /// A fact of a scope changed (rule J7), or a lease ended: then there is no
-    /// record. Rows are judged at `judged`; `at` is what `since` may be.
-    Scope {
-        scope: ScopeRef,
-        judged: Timestamp,
-        at: Timestamp,
-        cause: Cause,
-        record: Option<HeldRecord>,
-    },
+    /// record.
+    Scope { change: ScopeChange, record: Option<HeldRecord> },
 }
 
-impl What {
-    /// Whether rows with these cold facts are to be looked at.
+/// What changed of a scope.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ScopeChange {
+    pub scope: ScopeRef,
+    /// Rows are judged at this instant.
+    pub judged: Timestamp,
+    /// The time of the fact or of the deadline.
+    pub at: Timestamp,
+    pub cause: Cause,
+}
+
+impl ScopeChange {
+    /// Whether rows with these cold facts are of the scope.
     pub fn concerns(&self, facts: &ColdFacts, number: u32) -> bool {
-        match self {
-            What::Restored { .. } => true,
-            // Of no scope: nothing that has a name.
-            What::Scope { .. } if number == NO_COLD => false,
-            What::Scope { scope, cause, .. } => match *scope {
+        // Of no scope: nothing that has a name.
+        number != NO_COLD
+            && match self.scope {
                 ScopeRef::Instance(index) => facts.has_session_of(number, index),
                 // What was set counts for heartbeats of before a move (rule J3).
-                ScopeRef::Fleet(index) if *cause == Cause::SettingsChanged => {
+                ScopeRef::Fleet(index) if self.cause == Cause::SettingsChanged => {
                     facts.was_in(number, index)
                 }
                 ScopeRef::Fleet(index) => facts.belongs_to(number).fleet == index,
                 ScopeRef::Organization(index) => facts.belongs_to(number).organization == index,
-            },
-        }
+            }
+    }
+
+    /// The end of a lease has its place among the row's own deadlines, and the
+    /// clock stands just before it.
+    pub fn is_lease_end(&self) -> bool {
+        self.cause == Cause::VpnLeaseExpired
     }
 }

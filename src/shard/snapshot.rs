@@ -8,7 +8,7 @@ pub use super::facts::interval::HeartbeatInterval;
 pub use super::facts::register::{Flag, FrozenRegisters, Register, Tie};
 use super::facts::register::{delete, outlives};
 pub use super::facts::update::{ReleaseFacts, UpdateFacts};
-use super::status::{Connectivity, Status};
+use super::status::{Cause, Connectivity, Status};
 
 /// One changelog entry: a key and what is known under it now.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub enum Entry {
     Organization(Arc<str>, OrganizationFacts),
     /// The owner's epoch (rule C7).
     Epoch(u64),
+    /// What holds the shard (rule J7); `None` once all rows are settled.
+    Hold(Option<Box<Hold>>),
 }
 
 /// A stable 64-bit hash of (instance, session): the same in every version.
@@ -248,6 +250,8 @@ pub struct InstanceFacts {
     /// The latest `instance_alive` that named no start: it belongs to the
     /// current one, whichever that is.
     pub alive_without_start: Option<Register<u32>>,
+    /// The end of its lease was fired: its sessions do not count.
+    pub lapsed: bool,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
 }
@@ -273,4 +277,30 @@ pub struct OrganizationFacts {
     pub frozen: FrozenRegisters,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
+}
+
+/// What holds the shard while rows are settled (rule J7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Whose rows are settled.
+    pub scope: HeldScope,
+    /// The time of the fact or of the deadline.
+    pub at: Timestamp,
+    /// Rows are judged at this instant.
+    pub judged: Timestamp,
+    /// What a change is due to.
+    pub cause: Cause,
+    /// The clock of the shard when this was written (rule R5).
+    pub clock: Timestamp,
+}
+
+/// A scope, and what was known of it before and since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeldScope {
+    /// A VPN instance.
+    Instance(Arc<str>, [InstanceFacts; 2]),
+    /// A fleet.
+    Fleet(Arc<str>, [FleetFacts; 2]),
+    /// An organization.
+    Organization(Arc<str>, [OrganizationFacts; 2]),
 }

@@ -18,6 +18,7 @@ impl Shard {
         let Pending { changes, dead_letters, rows, closed, forgotten, epoch, bytes: _ } =
             &self.pending;
         *epoch
+            || self.held.has_output()
             || !changes.is_empty()
             || !dead_letters.is_empty()
             || !rows.is_empty()
@@ -47,6 +48,7 @@ impl Shard {
         if pending.epoch {
             outbox.changelog.push(Entry::Epoch(self.epoch));
         }
+        outbox.changelog.extend(self.held.take_entry());
         // A device that was forgotten may be back already: its row comes later,
         // and the last entry of a key holds.
         let forgotten = pending.forgotten.into_iter();

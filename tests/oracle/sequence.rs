@@ -66,6 +66,8 @@ struct Told {
     connectivity_since: i64,
     changes: Vec<Expected>,
     emitted: Vec<Expected>,
+    /// The earliest fact that came in since the last change.
+    news: i64,
     /// What is looked at came late.
     late: bool,
     /// Deadlines up to here have passed.
@@ -92,6 +94,7 @@ pub fn sequences(
         connectivity_since: 0,
         changes: Vec::new(),
         emitted: emitted(&device),
+        news: i64::MAX,
         late: false,
         passed: 0,
     };
@@ -136,9 +139,18 @@ pub fn sequences(
                 }
             },
         };
+        let whose = match &fact.body {
+            EventBody::Heartbeat { device, .. } | EventBody::Device { device, .. } => {
+                Some(device.clone())
+            }
+            EventBody::Scope(_) => None,
+        };
         oracle.facts.push(fact);
         for device in devices() {
             let told = told.get_mut(&device).expect("all devices are told of");
+            if whose.as_ref().is_none_or(|whose| *whose == device) {
+                told.news = told.news.min(trigger.0);
+            }
             told.late = late;
             look(&oracle, &device, told, record.written, trigger);
             told.late = false;
@@ -198,13 +210,14 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
             .filter(|_| late)
             .map(|change| change.connectivity_since);
         (told.connectivity_since, causes) =
-            date(oracle, device, floor, now, trigger, emitted, &holds);
+            date(oracle, device, floor, now, trigger, told.news, emitted, &holds);
     }
     if status(current) != status(previous) || current.is_none() {
         let holds = |shown: Shown| status(shown) == status(current);
         let emitted =
             told.emitted.get(told.changes.len()).filter(|_| late).map(|change| change.since);
-        (told.since, causes) = date(oracle, device, told.since, now, trigger, emitted, &holds);
+        (told.since, causes) =
+            date(oracle, device, told.since, now, trigger, told.news, emitted, &holds);
     }
     // J8: in the first change of a life, since that; else since the event, never back.
     if previous.is_none() {
@@ -213,6 +226,7 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
         told.membership_since = told.membership_since.max((*at).min(now));
     }
     told.shown = current;
+    told.news = i64::MAX;
     told.changes.push(expected(told, previous, before, causes, &row, now));
 }
 
@@ -244,21 +258,25 @@ fn expected(
 }
 
 /// Since when what holds now has held, had everything been known in time, but
-/// not before `floor`; and what came in then (J9).
+/// not before `floor`; and what came in then (J9). `news`: the earliest fact that
+/// came in since `floor` was told.
+#[allow(clippy::too_many_arguments, reason = "each is a part of the rule")]
 fn date(
     oracle: &Oracle,
     device: &DeviceId,
     floor: i64,
     now: i64,
     trigger: (i64, Cause),
+    news: i64,
     emitted: Option<i64>,
     holds: &dyn Fn(Shown) -> bool,
 ) -> (i64, BTreeSet<Cause>) {
     let instants = oracle.instants(device);
-    // Until then what was told stands.
-    let start = trigger.0.max(floor);
+    // Until the earliest fact that was not known then, what was told stands.
+    let news = trigger.0.min(news);
+    let start = news.max(floor);
     // Floored, it may be the doing of anything that came in between.
-    let between = instants.iter().filter(|(at, _)| trigger.0 < *at && *at <= start);
+    let between = instants.iter().filter(|(at, _)| news <= *at && *at <= start);
     let causes = between.map(|(_, cause)| *cause).chain([trigger.1]);
     let mut found = (start, causes.collect::<BTreeSet<_>>());
     let holds_at = |at: i64| {

@@ -82,6 +82,14 @@
 10:25 a settings vpn=on at=10:02           | online heartbeat-only since=10:00 links=10:20 cause=vpn-closed
 11:00:15 * wait                            | offline none since=11:00:15
 
+== What came late and changed nothing is the date of what a later one shows
+10:00 a registered f
+10:00 a heartbeat interval=1d              | online heartbeat-only
+10:05 a frozen allowance                   | frozen heartbeat-only since=10:05
+10:11 * fleet-frozen f                     | frozen heartbeat-only changes=0
+10:14 a unfrozen allowance at=10:10        | frozen heartbeat-only changes=0
+10:15 a moved g at=10:10:30                | online heartbeat-only since=10:10 cause=unfrozen
+
 == Frozen and thawed, told late and in the wrong order, over a restart
 10:00 a heartbeat interval=1d
 10:05 a frozen                             | frozen heartbeat-only since=10:05

@@ -175,7 +175,7 @@
 10:00 a heartbeat interval=1d
 10:06 a update-finished r1 outcome=failed    | online heartbeat-only changes=0 release=- outcome=-
 10:07 a update-started r1 at=10:01           | online heartbeat-only changes=0 release=r1 outcome=failed update=10:06
-10:08 a update-started r2 at=10:05           | updating heartbeat-only since=10:05 release=r2 outcome=-
+10:08 a update-started r2 at=10:05           | updating heartbeat-only since=10:01 release=r2 outcome=-
 10:09 a update-finished                      | online heartbeat-only since=10:09
 
 == An update that is taken up again after it failed

@@ -104,7 +104,9 @@ impl Subject<'_> {
     fn is_concerned(&self, entry: &Entry) -> bool {
         match entry {
             Entry::Device(device, _) | Entry::ClosedSession(device, ..) => device == self.device,
-            Entry::Instance(..) | Entry::Fleet(..) | Entry::Organization(..) => true,
+            Entry::Instance(..) | Entry::Fleet(..) | Entry::Organization(..) | Entry::Hold(_) => {
+                true
+            }
             Entry::Epoch(_) => false,
         }
     }

@@ -86,11 +86,6 @@ fn hash_of(name: &str) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub(in crate::shard) struct Instance {
     pub facts: InstanceFacts,
-    /// The clock has passed the end of its lease: its sessions do not count.
-    pub lapsed: bool,
-    /// Restored with the clock just before the end of its lease: some rows may
-    /// have been settled for that already.
-    pub ending: bool,
 }
 
 impl Instance {
@@ -114,7 +109,7 @@ impl Instance {
 
     /// The same, and that the lease, if there is one, has not ended.
     pub fn counts(&self, opened_at: Timestamp) -> bool {
-        !self.lapsed && self.may_count(opened_at)
+        !self.facts.lapsed && self.may_count(opened_at)
     }
 }
 
@@ -383,7 +378,7 @@ impl Scopes {
         }
         self.renew_lease(index, before.lease_end(), clock);
         let instance = self.instances.get(index);
-        let resumed = before.lapsed && !instance.lapsed || before.ending && !instance.ending;
+        let resumed = before.facts.lapsed && !instance.facts.lapsed;
         // Sessions of an earlier start end when the new one began; those that
         // come back do so by this announcement.
         let (at, cause) = match restarted {
@@ -403,10 +398,9 @@ impl Scopes {
         let instance = self.instances.get_mut(index);
         let Some(end) = instance.lease_end() else { return };
         if end > clock {
-            instance.lapsed = false;
+            instance.facts.lapsed = false;
         }
-        instance.ending &= end.plus_ms(-1) <= clock;
-        if !instance.lapsed {
+        if !instance.facts.lapsed {
             self.leases.insert((end, index));
         }
     }
@@ -421,20 +415,20 @@ impl Scopes {
         self.leases.remove(&(end, index));
         let instance = self.instances.get_mut(index);
         let before = Before::Instance(index, instance.clone());
-        instance.lapsed = true;
-        instance.ending = false;
+        instance.facts.lapsed = true;
+        // Else a restore would take the sessions back: the clock may stand just
+        // before the end still (rule C2).
+        self.dirty.insert(ScopeRef::Instance(index));
         before
     }
 
-    /// After a restore: which leases are over at the committed clock.
-    pub fn start(&mut self, clock: Timestamp) {
+    /// After a restore: which leases have not ended.
+    pub fn start(&mut self) {
         self.leases.clear();
         for index in self.instances.indices() {
-            let instance = self.instances.get_mut(index);
+            let instance = self.instances.get(index);
             let Some(end) = instance.lease_end() else { continue };
-            instance.lapsed = end <= clock;
-            instance.ending = !instance.lapsed && end.plus_ms(-1) <= clock;
-            if !instance.lapsed {
+            if !instance.facts.lapsed {
                 self.leases.insert((end, index));
             }
         }
@@ -493,18 +487,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_renewed_while_some_rows_may_have_been_settled_for_its_end_is_settled() {
+    fn a_lease_that_was_fired_stays_so_in_a_restore_and_one_that_was_not_is_filed() {
         let mut scopes = Scopes::default();
         apply(&mut scopes, 100, &alive(Some(50), 1_000));
-        scopes.start(Timestamp(1_099));
-        assert!(instance(&scopes).ending);
-        let mut renew = |at| {
-            let clock = Timestamp(1_099);
-            let event = alive(Some(50), 1_000);
-            scopes.apply(Timestamp(at), Timestamp(at), clock, &event)
-        };
-        assert!(matches!(renew(1_100), Applied::Settle { .. }));
-        assert!(matches!(renew(1_200), Applied::Quiet), "there is nothing left to be settled");
+        scopes.start();
+        let (end, index) = scopes.lease_due(Timestamp(1_100)).expect("it is filed");
+        scopes.dirty.clear();
+        scopes.lapse(end, index);
+        assert!(scopes.dirty.contains(&ScopeRef::Instance(index)), "that is written");
+        scopes.start();
+        assert_eq!(scopes.lease_due(Timestamp(i64::MAX)), None);
+        assert!(instance(&scopes).facts.lapsed);
     }
 
     #[test]
@@ -519,11 +512,11 @@ mod tests {
         apply(&mut scopes, 100, &alive(Some(50), 1_000));
         let (end, index) = scopes.lease_due(Timestamp(1_100)).unwrap();
         scopes.lapse(end, index);
-        assert!(instance(&scopes).lapsed);
+        assert!(instance(&scopes).facts.lapsed);
         let event = alive(Some(50), 1_000);
         let applied = scopes.apply(Timestamp(1_500), Timestamp(1_500), Timestamp(1_400), &event);
         assert!(matches!(applied, Applied::Settle { cause: Cause::VpnInstanceAlive, .. }));
-        assert!(!instance(&scopes).lapsed);
+        assert!(!instance(&scopes).facts.lapsed);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //! when each fact or deadline came in.
 
 use super::device::{Cold, Membership, Session};
-use super::register::{Flag, FrozenRegisters, is_frozen};
-use super::scope::{Scopes, cause_of_frozen};
+use super::register::{Flag, FrozenRegisters, Register, is_frozen};
+use super::scope::{Instance, Scopes, cause_of_frozen};
 use super::status::{Cause, Connectivity, HeartbeatState, Ladder, Status, heartbeat_state};
-use crate::shard::event::{Settings, Timestamp};
+use crate::shard::event::{FrozenReason, Settings, Timestamp};
 use crate::shard::hot::{Hot, flag};
 use crate::shard::rules::Rules;
+use crate::shard::snapshot::{FleetFacts, OrganizationFacts};
 
 /// Which facts are seen.
 #[derive(Clone, Copy, Debug)]
@@ -22,44 +23,14 @@ pub(in crate::shard) enum View {
         /// The row is judged here. What is later still takes effect from here
         /// on, so it is seen at all instants alike.
         judged: Timestamp,
-        /// The links that stand are known to have stood from here on. Their
-        /// registers hold the last contact only; that of a device that kept
-        /// polling would hide all the earlier ones.
-        links_since: Option<Timestamp>,
     },
-    /// All but what a scope was told at this time: whether that made the
-    /// difference.
-    Without {
-        /// When.
-        at: Timestamp,
-        /// Of a fleet's settings nobody knows what they were before: this is
-        /// one possibility.
-        settings: Settings,
-    },
-    /// All but what a scope was told after this time.
-    ScopesUntil(Timestamp),
 }
 
 impl View {
     pub fn sees(self, fact: Timestamp) -> bool {
         match self {
-            View::Now | View::Without { .. } | View::ScopesUntil(_) => true,
-            View::AsOf { at, judged, .. } => fact <= at || fact > judged,
-        }
-    }
-
-    pub fn sees_scope(self, fact: Timestamp) -> bool {
-        match self {
-            View::Without { at, .. } => fact != at,
-            View::ScopesUntil(at) => fact <= at,
-            _ => self.sees(fact),
-        }
-    }
-
-    fn sees_contact(self, contact: Timestamp) -> bool {
-        match self {
-            View::AsOf { at, links_since: Some(since), .. } if since <= at => true,
-            _ => self.sees(contact),
+            View::Now => true,
+            View::AsOf { at, judged } => fact <= at || fact > judged,
         }
     }
 }
@@ -102,22 +73,50 @@ impl Facts<'_> {
 
     /// The device's settings, then those it inherits.
     fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
-        let fleet = self.scopes.fleet(self.belongs_to(view).fleet, self.before);
-        let own = self.cold.facts.settings.filter(|settings| view.sees(settings.at));
-        let fleets = fleet.settings.map(|settings| match view {
-            _ if view.sees_scope(settings.at) => settings.value,
-            View::Without { settings, .. } => settings,
-            _ => Settings::default(),
-        });
-        own.map(|settings| settings.value).into_iter().chain(fleets)
+        let fleet = self.belongs_to(view).fleet;
+        let seen = |settings: &Register<Settings>| view.sees(settings.at);
+        let own = self.cold.facts.settings.filter(seen);
+        let fleets = self.fleets(fleet).find_map(|facts| facts.settings.filter(seen));
+        own.into_iter().chain(fleets).map(|settings| settings.value)
+    }
+
+    /// What is known of a fleet, and what was known before the event that holds the
+    /// shard: what the one no longer tells of the past, the other may.
+    fn fleets(&self, fleet: u32) -> impl Iterator<Item = &FleetFacts> {
+        let before = self.scopes.fleet(fleet, true);
+        [(!self.before).then(|| self.scopes.fleet(fleet, false)), Some(before)]
+            .into_iter()
+            .flatten()
+    }
+
+    /// The same for an organization.
+    fn organizations(&self, organization: u32) -> impl Iterator<Item = &OrganizationFacts> {
+        let before = self.scopes.organization(organization, true);
+        let now = (!self.before).then(|| self.scopes.organization(organization, false));
+        [now, Some(before)].into_iter().flatten()
+    }
+
+    /// The same for a VPN instance.
+    fn instances(&self, instance: u32) -> impl Iterator<Item = &Instance> {
+        let before = self.scopes.instance(instance, true);
+        let now = (!self.before).then(|| self.scopes.instance(instance, false));
+        [now, Some(before)].into_iter().flatten()
+    }
+
+    /// Whether what was emitted last shows a link, and did so at that instant
+    /// already: the last heartbeat and the last opening hide those before them
+    /// (rule J9).
+    fn was_shown(&self, link: impl Fn(Connectivity) -> bool, view: View) -> bool {
+        let View::AsOf { at, .. } = view else { return false };
+        let since = self.cold.connectivity_since(self.hot);
+        self.hot.shown().is_some_and(|(_, shown)| link(shown)) && since <= Some(at)
     }
 
     /// When the last heartbeat times out, and when it expires. Never, if the device
     /// went down with it.
     pub fn deadlines(&self, view: View) -> Option<(Timestamp, Timestamp)> {
-        let heard =
-            matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::HeartbeatOnly)));
-        let sees = |at: &Timestamp| if heard { view.sees_contact(*at) } else { view.sees(*at) };
+        let heard = |link| matches!(link, Connectivity::Full | Connectivity::HeartbeatOnly);
+        let sees = |at: &Timestamp| view.sees(*at) || self.was_shown(heard, view);
         let heartbeat = self.hot.heartbeat.get().filter(sees)?;
         if self.went_away(view) {
             return None;
@@ -145,7 +144,7 @@ impl Facts<'_> {
     /// The same by the settings of that instant: a change whose deadline they
     /// made must not say otherwise.
     pub fn heartbeat_state_as_of(&self, at: Timestamp, judged: Timestamp) -> HeartbeatState {
-        let settings = View::AsOf { at, judged, links_since: None };
+        let settings = View::AsOf { at, judged };
         if self.went_away(settings) {
             return HeartbeatState::Offline;
         }
@@ -162,56 +161,54 @@ impl Facts<'_> {
 
     /// Whether one session counts.
     pub fn session_counts(&self, session: &Session, view: View) -> bool {
-        let up = matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::VpnOnly)));
+        let up = |link| matches!(link, Connectivity::Full | Connectivity::VpnOnly);
         let opened_at = session.opened_at;
-        let seen = if up { view.sees_contact(opened_at) } else { view.sees(opened_at) };
-        seen && !self
-            .cold
-            .closed
-            .iter()
-            .any(|closed| closed.fingerprint == session.fingerprint && view.sees(closed.closed_at))
+        (view.sees(opened_at) || self.was_shown(up, view))
+            && !self.cold.closed.iter().any(|closed| {
+                closed.fingerprint == session.fingerprint && view.sees(closed.closed_at)
+            })
             && self.instance_holds(session.instance, session.opened_at, view)
     }
 
     fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
-        let instance = self.scopes.instance(instance, self.before);
-        let facts = &instance.facts;
-        if facts.lost.is_some_and(|lost| opened_at <= lost && view.sees_scope(lost))
-            || facts.started.is_some_and(|started| opened_at < started && view.sees_scope(started))
-        {
-            return false;
+        let ended = |known: &Instance| {
+            let facts = &known.facts;
+            facts.lost.is_some_and(|lost| opened_at <= lost && view.sees(lost))
+                || facts.started.is_some_and(|started| opened_at < started && view.sees(started))
+        };
+        // The lease in force is taken to have been so all along, but where one was
+        // before: the announcement that brought sessions back dates them itself.
+        let in_force = |known: &&Instance| known.alive().is_some_and(|alive| view.sees(alive.at));
+        let lapsed = |known: &Instance| match (view, known.lease_end()) {
+            (View::Now, _) => known.facts.lapsed,
+            (View::AsOf { at, .. }, Some(end)) => known.facts.lapsed && end <= at,
+            (View::AsOf { .. }, None) => false,
+        };
+        if matches!(view, View::Now) {
+            let known = self.scopes.instance(instance, self.before);
+            return !ended(known) && !lapsed(known);
         }
-        let shown_down =
-            matches!(self.hot.shown(), Some((_, Connectivity::HeartbeatOnly | Connectivity::None)));
-        let Some(end) = instance.lease_end() else { return true };
-        match view {
-            // A row that was settled when the lease ended, in a chunk before a
-            // crash, is not taken back although the restored clock stands
-            // before the end (rules C2, T5). At other times only the clock ends
-            // a lease, however far ahead of it the row is.
-            View::Now => {
-                !(instance.lapsed || instance.ending && shown_down && end <= self.hot.floor())
-            }
-            View::Without { at, .. } if instance.lapsed => end == at,
-            View::AsOf { at, .. } | View::ScopesUntil(at) if instance.lapsed => end > at,
-            // A lease in force is taken to have been so all along: the
-            // announcement that brought sessions back dates them itself.
-            View::AsOf { .. } => true,
-            // The announcement in force brought the sessions back, if they were
-            // gone.
-            View::Without { .. } | View::ScopesUntil(_) => {
-                !shown_down || instance.alive().is_none_or(|alive| view.sees_scope(alive.at))
-            }
-        }
+        let lease = self.instances(instance).find(in_force);
+        let lease = lease.or(self.instances(instance).last());
+        !self.instances(instance).any(ended) && !lease.is_some_and(lapsed)
     }
 
-    /// The last heartbeat or opening of a VPN session.
+    /// The last heartbeat or opening of a VPN session. Of the past: as far as it is
+    /// known, or what was emitted shows that there was one.
     pub fn last_contact(&self, view: View) -> Option<Timestamp> {
-        [self.hot.heartbeat.get(), self.cold.facts.last_vpn_opening]
-            .into_iter()
-            .flatten()
-            .filter(|at| view.sees_contact(*at))
-            .max()
+        let contacts = [self.hot.heartbeat.get(), self.cold.facts.last_vpn_opening];
+        let seen = contacts.into_iter().flatten().filter(|at| view.sees(*at)).max();
+        let View::AsOf { at, .. } = view else { return seen };
+        let Some((status, connectivity)) = self.hot.shown() else { return seen };
+        let by_link = (connectivity != Connectivity::None)
+            .then(|| self.cold.connectivity_since(self.hot))
+            .flatten();
+        // A device that was never in contact shows none of these.
+        let by_status = matches!(status, Status::Online | Status::Updating | Status::Offline)
+            .then(|| self.cold.since(self.hot))
+            .flatten();
+        let shown = [by_link, by_status].into_iter().flatten().filter(|since| *since <= at);
+        seen.max(shown.max())
     }
 
     /// The ladder's answers. `at` is where the heartbeat's deadlines are looked
@@ -221,16 +218,14 @@ impl Facts<'_> {
         let seen = |time: Option<Timestamp>| time.filter(|time| view.sees(*time));
         let contact = self.last_contact(view);
         let activated = known.active.and_then(|active| seen(active.last(true)));
-        let deactivated = known.active.filter(|active| !active.value);
+        let deactivated = known.active.and_then(|active| last_set(active, view));
+        let deactivated = deactivated.filter(|(active, _)| !active).map(|(_, at)| at);
         let registered = seen(known.registered);
         let provisioned = seen(known.provisioned);
         let deleted = seen(known.deleted);
 
         let preregistered =
-            known.preregistered.is_some_and(|fact| fact.value && view.sees(fact.at))
-                && contact.is_none()
-                && activated.is_none();
-        let deactivated = seen(deactivated.map(|fact| fact.at));
+            is_set(known.preregistered, view) && contact.is_none() && activated.is_none();
         let inactive = preregistered || deactivated.is_some_and(|time| contact < Some(time));
 
         Ladder {
@@ -296,36 +291,34 @@ impl Facts<'_> {
         made_it.or(sessions.last()).map(|session| session.instance)
     }
 
-    fn frozen_scopes(&self, view: View) -> [&FrozenRegisters; 2] {
-        let membership = self.belongs_to(view);
-        [
-            &self.scopes.fleet(membership.fleet, self.before).frozen,
-            &self.scopes.organization(membership.organization, self.before).frozen,
-        ]
-    }
-
     fn frozen(&self, view: View) -> bool {
-        let scopes = self.frozen_scopes(view);
+        let Membership { fleet, organization } = self.belongs_to(view);
         if matches!(view, View::Now) {
-            return is_frozen(&self.cold.facts.frozen) || scopes.into_iter().any(is_frozen);
+            return is_frozen(&self.cold.facts.frozen)
+                || is_frozen(&self.scopes.fleet(fleet, self.before).frozen)
+                || is_frozen(&self.scopes.organization(organization, self.before).frozen);
         }
-        // Of a device that was frozen, what was lifted later held till then.
-        let was = matches!(self.hot.shown(), Some((Status::Frozen, _)));
-        let held = |register: &Flag, seen: bool| {
-            if seen { register.value } else { was && !register.value }
+        let held = |registers: &[&FrozenRegisters]| {
+            (0..FrozenReason::ALL.len()).any(|reason| {
+                // What is known now of that time, else what was known of it before.
+                let mut registers = registers.iter().map(|registers| registers[reason]);
+                let now = registers.next().flatten();
+                let before = registers.next().flatten();
+                let tells = |flag: &Flag| view.sees(flag.at);
+                is_set(now.filter(tells).or(before.filter(tells)).or(now), view)
+            })
         };
-        self.cold.facts.frozen.iter().flatten().any(|fact| held(fact, view.sees(fact.at)))
-            || scopes
-                .into_iter()
-                .flatten()
-                .flatten()
-                .any(|fact| held(fact, view.sees_scope(fact.at)))
+        held(&[&self.cold.facts.frozen])
+            || held(&self.fleets(fleet).map(|facts| &facts.frozen).collect::<Vec<_>>())
+            || held(
+                &self.organizations(organization).map(|facts| &facts.frozen).collect::<Vec<_>>(),
+            )
     }
 
     /// The times of all facts and passed deadlines after `after` and not later
     /// than `until`, in order; ties by the order of causes (rule J9).
     pub fn moments(&self, after: Timestamp, until: Timestamp) -> Vec<(Timestamp, Cause)> {
-        let mut moments = self.all_scope_moments(Timestamp::MIN);
+        let mut moments = self.scope_moments();
         let mut add = |at: Option<Timestamp>, cause: Cause| {
             moments.extend(at.map(|at| (at, cause)));
         };
@@ -348,13 +341,18 @@ impl Facts<'_> {
             add(Some(closed.closed_at), Cause::VpnClosed);
         }
         for register in known.frozen.iter().flatten() {
-            add(Some(register.at), cause_of_frozen(register.value));
+            for frozen in [true, false] {
+                add(register.last(frozen), cause_of_frozen(frozen));
+            }
         }
         if let Some(active) = known.active {
             add(active.last(true), Cause::Activated);
             add(active.last(false), Cause::Deactivated);
         }
-        add(known.preregistered.map(|fact| fact.at), Cause::Registered);
+        for preregistered in [true, false] {
+            let fact = known.preregistered.and_then(|fact| fact.last(preregistered));
+            add(fact, Cause::Registered);
+        }
         add(known.provisioned, Cause::Provisioned);
         add(known.registered, Cause::Registered);
         add(known.membership.as_ref().map(|fact| fact.at), Cause::Moved);
@@ -373,61 +371,46 @@ impl Facts<'_> {
         moments
     }
 
-    /// The same for what the row's scopes were told: what can change a row
-    /// behind its back. Of scopes that were written when the clock stood at
-    /// `written_from` or later.
-    pub fn scope_moments(
-        &self,
-        until: Timestamp,
-        written_from: Timestamp,
-    ) -> Vec<(Timestamp, Cause)> {
-        let mut moments = self.all_scope_moments(written_from);
-        moments.retain(|(at, _)| *at <= until);
-        moments.sort_unstable();
-        moments
-    }
-
-    fn all_scope_moments(&self, written_from: Timestamp) -> Vec<(Timestamp, Cause)> {
+    fn scope_moments(&self) -> Vec<(Timestamp, Cause)> {
         let mut moments = Vec::new();
         let mut add = |at: Option<Timestamp>, cause: Cause| {
             moments.extend(at.map(|at| (at, cause)));
         };
         let Membership { fleet, organization } = self.cold.belongs_to();
-        let fleet = self.scopes.fleet(fleet, self.before);
-        let organization = self.scopes.organization(organization, self.before);
-        let frozen = [(&fleet.frozen, fleet.clock), (&organization.frozen, organization.clock)];
-        for (registers, _) in frozen.into_iter().filter(|(_, clock)| *clock >= written_from) {
-            for register in registers.iter().flatten() {
-                add(Some(register.at), cause_of_frozen(register.value));
+        let fleets = self.fleets(fleet).map(|facts| &facts.frozen);
+        let frozen = fleets.chain(self.organizations(organization).map(|facts| &facts.frozen));
+        for register in frozen.flatten().flatten() {
+            for frozen in [true, false] {
+                add(register.last(frozen), cause_of_frozen(frozen));
             }
         }
-        if fleet.clock >= written_from {
-            add(fleet.settings.map(|fact| fact.at), Cause::SettingsChanged);
+        for facts in self.fleets(fleet) {
+            add(facts.settings.map(|fact| fact.at), Cause::SettingsChanged);
         }
         for session in &self.cold.facts.sessions {
-            let instance = self.scopes.instance(session.instance, self.before);
-            if instance.facts.clock < written_from {
-                continue;
-            }
-            add(instance.facts.lost, Cause::VpnInstanceLost);
-            add(instance.facts.started, Cause::VpnInstanceLost);
-            add(instance.alive().map(|fact| fact.at), Cause::VpnInstanceAlive);
-            if instance.lapsed {
-                add(instance.lease_end(), Cause::VpnLeaseExpired);
+            for instance in self.instances(session.instance) {
+                add(instance.facts.lost, Cause::VpnInstanceLost);
+                add(instance.facts.started, Cause::VpnInstanceLost);
+                add(instance.alive().map(|fact| fact.at), Cause::VpnInstanceAlive);
+                if instance.facts.lapsed {
+                    add(instance.lease_end(), Cause::VpnLeaseExpired);
+                }
             }
         }
         moments
     }
 }
 
-/// Whether a register of two values is set, by what is seen. What was set before
-/// its other value is not known.
+/// Whether a register of two values is set, by what is seen.
 fn is_set(register: Option<Flag>, view: View) -> bool {
-    register.is_some_and(|flag| {
-        if view.sees(flag.at) {
-            flag.value
-        } else {
-            !flag.value && flag.other.is_some_and(|other| view.sees(other))
-        }
-    })
+    register.and_then(|flag| last_set(flag, view)).is_some_and(|(value, _)| value)
+}
+
+/// What a register of two values says by what is seen, and since when. What it said
+/// before its other value is not known (rule J9).
+fn last_set(flag: Flag, view: View) -> Option<(bool, Timestamp)> {
+    if view.sees(flag.at) {
+        return Some((flag.value, flag.at));
+    }
+    Some((!flag.value, flag.other.filter(|other| view.sees(*other))?))
 }

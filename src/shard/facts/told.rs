@@ -70,7 +70,7 @@ impl Facts<'_> {
         let mut all = vec![self.hot.interval.get()];
         if all[0].carried().is_none() {
             all.push(HeartbeatInterval::Default);
-            let of_fleets = self.fleets().flat_map(|fleet| {
+            let of_fleets = self.known_fleets().flat_map(|fleet| {
                 let facts = self.scopes.fleet(fleet, self.before);
                 let last = facts.settings.and_then(|held| held.value.poll_interval_s);
                 facts.earlier_settings.iter().filter_map(|held| held.value).chain(last)
@@ -125,11 +125,11 @@ impl Facts<'_> {
         }
         let fleet = known.membership.map(|held| held.map(|membership| membership.fleet));
         let fleet = held_at(&known.earlier_fleets, fleet, moment, sees)?;
-        interval_at(self.scopes.fleet(fleet, self.before), moment, |at| view.sees_scope(at))
+        interval_at(self.scopes.fleet(fleet, self.before), moment, |at| view.sees(at))
     }
 
     /// All fleets that the device is known to have been in.
-    fn fleets(&self) -> impl Iterator<Item = u32> {
+    fn known_fleets(&self) -> impl Iterator<Item = u32> {
         let known = &self.cold.facts;
         let last = known.membership.map(|held| held.value.fleet);
         known.earlier_fleets.iter().map(|held| held.value).chain(last)
@@ -143,13 +143,13 @@ impl Facts<'_> {
         let own = own.chain(known.settings.map(|held| held.at));
         let moves = known.earlier_fleets.iter().map(|held| held.at);
         let moves = moves.chain(known.membership.map(|held| held.at));
-        let of_fleets = self.fleets().flat_map(|fleet| {
+        let of_fleets = self.known_fleets().flat_map(|fleet| {
             let facts = self.scopes.fleet(fleet, self.before);
             let earlier = facts.earlier_settings.iter().map(|held| held.at);
             earlier.chain(facts.settings.map(|held| held.at))
         });
         let own = own.chain(moves).filter(|at| view.sees(*at));
-        let all = own.chain(of_fleets.filter(|at| view.sees_scope(*at)));
+        let all = own.chain(of_fleets.filter(|at| view.sees(*at)));
         let mut all: Vec<_> = all.filter(|at| *at > moment).collect();
         all.sort_unstable();
         all.dedup();

@@ -113,6 +113,7 @@ fn golden_entries() -> Vec<Entry> {
                 started: Some(at(28)),
                 alive: fact(29, 60_000),
                 alive_without_start: fact(30, 1_000),
+                lapsed: true,
                 clock: at(31),
             },
         ),
@@ -127,6 +128,20 @@ fn golden_entries() -> Vec<Entry> {
         ),
         Entry::Organization("".into(), OrganizationFacts { frozen, clock: at(34) }),
         Entry::Epoch(1_760_000_000_000),
+        Entry::Hold(Some(Box::new(Hold {
+            scope: HeldScope::Fleet(
+                "fleet".into(),
+                [
+                    FleetFacts::default(),
+                    FleetFacts { settings: fact(35, settings), ..FleetFacts::default() },
+                ],
+            ),
+            at: at(35),
+            judged: at(36),
+            cause: Cause::SettingsChanged,
+            clock: at(37),
+        }))),
+        Entry::Hold(None),
     ]
 }
 
@@ -307,15 +322,38 @@ fn row() -> BoxedStrategy<RowSnapshot> {
 
 fn entry() -> BoxedStrategy<Entry> {
     let closed = (time(), time()).prop_map(|(closed_at, clock)| ClosedSession { closed_at, clock });
-    let instance = (of(time()), of(time()), register(any::<u32>()), register(any::<u32>()), time())
-        .prop_map(|(lost, started, alive, alive_without_start, clock)| InstanceFacts {
-            lost,
-            started,
-            alive,
-            alive_without_start,
+    let leases = (register(any::<u32>()), register(any::<u32>()), any::<bool>());
+    let instance =
+        (of(time()), of(time()), leases, time())
+            .prop_map(|(lost, started, (alive, alive_without_start, lapsed), clock)| {
+                InstanceFacts { lost, started, alive, alive_without_start, lapsed, clock }
+            })
+            .boxed();
+    let fleet = (register(settings()), earlier(any::<Option<u32>>()), frozen(), time())
+        .prop_map(|(settings, earlier_settings, frozen, clock)| FleetFacts {
+            settings,
+            earlier_settings,
+            frozen,
             clock,
+        })
+        .boxed();
+    let organization =
+        (frozen(), time()).prop_map(|(frozen, clock)| OrganizationFacts { frozen, clock }).boxed();
+    let scope = prop_oneof![
+        (name(), [instance.clone(), instance.clone()])
+            .prop_map(|(name, facts)| HeldScope::Instance(name, facts)),
+        (name(), [fleet.clone(), fleet.clone()])
+            .prop_map(|(name, facts)| HeldScope::Fleet(name, facts)),
+        (name(), [organization.clone(), organization.clone()])
+            .prop_map(|(name, facts)| HeldScope::Organization(name, facts)),
+    ];
+    let causes = prop::sample::select(Cause::ALL.to_vec());
+    let hold =
+        (scope, time(), time(), causes, time()).prop_map(|(scope, at, judged, cause, clock)| {
+            Box::new(Hold { scope, at, judged, cause, clock })
         });
     prop_oneof![
+        of(hold).prop_map(Entry::Hold),
         (device(), of(row().prop_map(Box::new)))
             .prop_map(|(device, row)| Entry::Device(device, row))
             .boxed(),
@@ -323,14 +361,8 @@ fn entry() -> BoxedStrategy<Entry> {
             Entry::ClosedSession(device, SessionFingerprint(hash), session)
         }),
         (name(), instance).prop_map(|(name, facts)| Entry::Instance(name, facts)),
-        (name(), register(settings()), earlier(any::<Option<u32>>()), frozen(), time()).prop_map(
-            |(name, settings, earlier_settings, frozen, clock)| {
-                Entry::Fleet(name, FleetFacts { settings, earlier_settings, frozen, clock })
-            }
-        ),
-        (name(), frozen(), time()).prop_map(|(name, frozen, clock)| {
-            Entry::Organization(name, OrganizationFacts { frozen, clock })
-        }),
+        (name(), fleet).prop_map(|(name, facts)| Entry::Fleet(name, facts)),
+        (name(), organization).prop_map(|(name, facts)| Entry::Organization(name, facts)),
         any::<u64>().prop_map(Entry::Epoch),
     ]
     .boxed()
