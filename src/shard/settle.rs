@@ -83,7 +83,7 @@ impl Shard {
         output_max_bytes: usize,
         turn: &mut Turn,
     ) {
-        let Phase::Settling(Settling { what, mut next, end }) = self.phase else { return };
+        let Phase::Settling(Settling { mut what, mut next, end }) = self.phase else { return };
         let mut looks = 0;
         while next < end && *budget > 0 && self.pending.bytes < output_max_bytes {
             let index = next;
@@ -94,9 +94,13 @@ impl Shard {
                 *budget -= 1;
             }
             let Some(hot) = self.table.get(index) else { continue };
-            if what.concerns(&self.table.cold, hot.cold) {
-                self.settle_row(index, what, turn);
-                *budget = budget.saturating_sub(1);
+            if !what.concerns(&self.table.cold, hot.cold) {
+                continue;
+            }
+            *budget = budget.saturating_sub(1);
+            match &mut what {
+                What::Look { instance, named } => *named |= self.still_names(index, *instance),
+                _ => self.settle_row(index, what, turn),
             }
         }
         if next < end {
@@ -107,12 +111,29 @@ impl Shard {
         self.scopes.before = None;
         match what {
             What::Restored { .. } => self.replay_from_held = None,
+            What::Look { instance, named } => {
+                let retention_ms = self.rules.tombstone_retention_ms;
+                self.scopes.looked_at(instance, named, self.clock, retention_ms);
+            }
             What::Scope { record, .. } => {
                 if let Some(record) = record {
                     self.finish(record);
                 }
             }
         }
+    }
+
+    /// Drops what can never count again of a row that names an instance, and says
+    /// whether it names it still (rule J4).
+    fn still_names(&mut self, index: u32, instance: u32) -> bool {
+        let Some(mut row) = self.load(index) else { return false };
+        self.prune_sessions(&mut row, self.clock);
+        let named = row.cold.names_instance(instance);
+        if row.cold_changed {
+            let judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
+            self.store(row, judged);
+        }
+        named
     }
 
     fn settle_row(&mut self, index: u32, what: What, turn: &mut Turn) {
@@ -153,8 +174,9 @@ impl Shard {
                     return;
                 }
             }
+            What::Look { .. } => return,
         }
-        self.prune_sessions(&mut row);
+        self.prune_sessions(&mut row, self.clock);
         self.store(row, judged);
     }
 
@@ -218,7 +240,7 @@ impl Shard {
         let Some(mut row) = self.load(index) else { return };
         let judged = Shard::judged_at(now, Timestamp::MIN, row.hot.floor());
         let version = row.hot.version;
-        self.fire(&mut row, filed_at.plus_ms(-1), judged, false);
+        self.fire_by_clock(&mut row, filed_at.plus_ms(-1), now, judged);
         turn.expired += u32::from(row.hot.version != version);
         if self.forget(&mut row, now) {
             self.remove(row);

@@ -49,6 +49,9 @@ pub(super) enum What {
         cause: Cause,
         record: Option<HeldRecord>,
     },
+    /// It is time to look whether rows name an instance still (rule J4): `named`, if
+    /// one does.
+    Look { instance: u32, named: bool },
 }
 
 impl What {
@@ -57,7 +60,8 @@ impl What {
         match self {
             What::Restored { .. } => true,
             // Of no scope: nothing that has a name.
-            What::Scope { .. } if number == NO_COLD => false,
+            What::Scope { .. } | What::Look { .. } if number == NO_COLD => false,
+            What::Look { instance, .. } => facts.names_instance(number, *instance),
             What::Scope { scope, .. } => match *scope {
                 ScopeRef::Instance(index) => facts.has_session_of(number, index),
                 ScopeRef::Fleet(index) => facts.belongs_to(number).fleet == index,

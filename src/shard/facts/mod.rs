@@ -5,4 +5,6 @@ pub mod device;
 pub mod register;
 pub mod scope;
 pub mod seen;
+pub mod session;
+pub mod sessions;
 pub mod status;

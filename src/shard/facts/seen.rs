@@ -87,6 +87,9 @@ pub(in crate::shard) struct Facts<'a> {
     pub rules: &'a Rules,
     /// Take the scope that holds the shard as it was before (rule J7).
     pub before: bool,
+    /// Leases of sessions that end by then are over: they are judged by the clock
+    /// alone (rule T5).
+    pub leases_at: Timestamp,
 }
 
 impl Facts<'_> {
@@ -165,20 +168,24 @@ impl Facts<'_> {
 
     /// Whether any session counts (rule J4).
     pub fn vpn_connected(&self, view: View) -> bool {
-        self.cold.facts.sessions.iter().any(|session| self.session_counts(session, view))
+        let sessions = self.cold.facts.sessions.iter().chain(&self.cold.closed);
+        sessions.into_iter().any(|session| self.session_counts(session, view))
     }
 
     /// Whether one session counts.
     pub fn session_counts(&self, session: &Session, view: View) -> bool {
         let up = matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::VpnOnly)));
-        let opened_at = session.opened_at;
-        let seen = if up { view.sees_contact(opened_at) } else { view.sees(opened_at) };
-        seen && !self
-            .cold
-            .closed
-            .iter()
-            .any(|closed| closed.fingerprint == session.fingerprint && view.sees(closed.closed_at))
-            && self.instance_holds(session.instance, session.opened_at, view)
+        let (Some(opened_at), Some(began_at)) = (session.opened_at(), session.began_at()) else {
+            return false;
+        };
+        let seen = if up { view.sees_contact(began_at) } else { view.sees(began_at) };
+        let over = |end: Timestamp| match view {
+            View::AsOf { at, .. } => end <= at && end <= self.leases_at,
+            _ => end <= self.leases_at,
+        };
+        seen && !session.ended_at().is_some_and(|at| view.sees(at))
+            && !session.lease_end().is_some_and(over)
+            && self.instance_holds(session.instance, opened_at, view)
     }
 
     fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
@@ -320,11 +327,12 @@ impl Facts<'_> {
             }
         }
         add(known.last_vpn_opening, Cause::VpnOpened);
-        for session in &known.sessions {
-            add(Some(session.opened_at), Cause::VpnOpened);
-        }
-        for closed in &self.cold.closed {
-            add(Some(closed.closed_at), Cause::VpnClosed);
+        for session in known.sessions.iter().chain(&self.cold.closed) {
+            add(session.began_at(), Cause::VpnOpened);
+            add(session.opened_at(), Cause::VpnOpened);
+            add(session.ended_at(), Cause::VpnClosed);
+            let ended = session.lease_end().filter(|end| *end <= self.leases_at);
+            add(ended, Cause::VpnLeaseExpired);
         }
         for register in known.frozen.iter().flatten() {
             add(Some(register.at), cause_of_frozen(register.value));

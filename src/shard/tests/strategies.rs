@@ -7,7 +7,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use crate::shard::snapshot::{
-    DeviceFacts, FrozenRegisters, Membership, ProgressFacts, Register, Session, SessionFingerprint,
+    DeviceFacts, Ended, FrozenRegisters, Lease, Membership, Opening, ProgressFacts, Register,
+    Session, SessionFingerprint,
 };
 use crate::shard::{Settings, Timestamp};
 
@@ -46,24 +47,53 @@ fn progress() -> BoxedStrategy<ProgressFacts> {
         .boxed()
 }
 
+pub(crate) fn lease() -> impl Strategy<Value = Lease> {
+    (time(), time(), any::<u32>()).prop_map(|(at, counted_at, lease_ms)| Lease {
+        at,
+        counted_at,
+        lease_ms,
+    })
+}
+
+fn opening() -> BoxedStrategy<Option<Opening>> {
+    let opening = (time(), of(time()), of(time()), any::<Option<u32>>());
+    of(opening.prop_map(|(at, connected_at, counted_at, lease_ms)| Opening {
+        at,
+        connected_at: connected_at.unwrap_or(at),
+        counted_at: counted_at.unwrap_or(at),
+        lease_ms,
+    }))
+    .boxed()
+}
+
+/// A session of which anything may be known.
+pub(crate) fn session<Name: Debug + 'static>(
+    instance: impl Strategy<Value = Name> + 'static,
+) -> BoxedStrategy<Session<Name>> {
+    let ended = of((time(), time()).prop_map(|(until, at)| Ended { until, at }));
+    let times = prop::array::uniform2(of(time()));
+    (instance, name(), opening(), opening(), times, any::<bool>(), ended)
+        .prop_map(|(instance, session, opening, leased, [began_at, closed_at], reopened, ended)| {
+            Session { instance, session, opening, leased, began_at, closed_at, reopened, ended }
+        })
+        .boxed()
+}
+
 /// All facts of a device but its heartbeat, of which names are as given.
 pub(crate) fn device_facts<Name: Debug + 'static>(
     name: impl Strategy<Value = Name> + Clone + 'static,
 ) -> BoxedStrategy<DeviceFacts<Name>> {
-    let session =
-        (name.clone(), fingerprint(), time()).prop_map(|(instance, fingerprint, opened_at)| {
-            Session { instance, fingerprint, opened_at }
-        });
+    let sessions = prop::collection::vec(session(name.clone()), 0..4);
     let membership =
         (name.clone(), name).prop_map(|(fleet, organization)| Membership { fleet, organization });
     let changes = (register(any::<bool>()), register(membership), register(settings()));
     let progress = (progress(), progress());
-    let sessions = prop::collection::vec(session, 0..4);
-    (prop::array::uniform7(of(time())), sessions, frozen(), changes, progress)
+    (prop::array::uniform8(of(time())), sessions, frozen(), changes, progress)
         .prop_map(|(times, sessions, frozen, (preregistered, membership, settings), progress)| {
             let (configuration, update) = progress;
             DeviceFacts {
                 last_vpn_opening: times[0],
+                last_vpn_opening_told: times[7],
                 sessions,
                 frozen,
                 deactivated: times[1],
