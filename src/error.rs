@@ -1,6 +1,8 @@
 //! Errors, named by their remedy. What follows each for the promises is in
 //! docs/guarantees.md.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use serde::Serialize;
 
 /// Something went wrong; the variant says what to do about it. That somebody
@@ -88,4 +90,9 @@ impl Fatal {
     pub fn internal(message: impl Into<String>) -> Fatal {
         Fatal { kind: FatalKind::Internal, message: message.into() }
     }
+}
+
+/// Locks: a panic elsewhere does not make what is known unknown.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,10 +2,12 @@
 //! [`Health`]; it judges when it is asked. Time comes from the caller's clock.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+
+use crate::error::lock;
 
 /// A loop that has not turned for longer than this is stuck.
 pub const MAX_TURN_MS: i64 = 30_000;
@@ -57,6 +59,8 @@ pub enum RedisHealth {
     Available,
     /// It does not, for this reason.
     Unavailable(String),
+    /// It answers, and refuses what we write, for this reason.
+    Refusing(String),
     /// The keys under our prefix are this other group's: nothing is written.
     OfAnotherGroup(String),
 }
@@ -67,6 +71,7 @@ impl RedisHealth {
             RedisHealth::Connecting => "connecting",
             RedisHealth::Available => "available",
             RedisHealth::Unavailable(_) => "unavailable",
+            RedisHealth::Refusing(_) => "refusing",
             RedisHealth::OfAnotherGroup(_) => "of-another-group",
         }
     }
@@ -185,6 +190,9 @@ impl Health {
             RedisHealth::Unavailable(reason) => {
                 reasons.push(format!("Redis is unavailable: {reason}"));
             }
+            RedisHealth::Refusing(reason) => {
+                reasons.push(format!("Redis takes no writes: {reason}"));
+            }
             RedisHealth::OfAnotherGroup(other) => reasons.push(format!(
                 "the keys under redis.prefix belong to group {other:?}, so nothing is written to \
                  Redis: set another redis.prefix, or start with --take-view-from {other}"
@@ -227,11 +235,6 @@ fn unready(number: usize, report: &ThreadReport) -> Vec<String> {
         ));
     }
     reasons
-}
-
-/// A panic elsewhere does not make what is known unknown.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -15,14 +15,6 @@ use crate::kafka::topics::{self, Check};
 use crate::view;
 use crate::view::read::Reader;
 
-/// `device-status config …`
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
 /// What to do with the configuration.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
@@ -34,14 +26,6 @@ pub enum Command {
     },
     /// Print what holds, without secrets, and where each value comes from
     Show,
-}
-
-impl Args {
-    /// Whether it is asked if the configuration is valid.
-    #[must_use]
-    pub fn is_check(&self) -> bool {
-        matches!(self.command, Command::Check { .. })
-    }
 }
 
 /// Tells a program all that is wrong with a configuration.
@@ -72,8 +56,8 @@ pub fn print_invalid(file: Option<&Path>, invalid: &Invalid) -> Result<(), Fatal
 ///
 /// # Errors
 /// When a check found a problem, or standard output cannot be written to.
-pub fn run(args: &Args, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
-    match args.command {
+pub fn run(command: Command, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
+    match command {
         Command::Check { connect } => {
             let checks = connect.then(|| connect_all(&loaded.config));
             if json {

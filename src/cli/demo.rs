@@ -17,7 +17,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use console::Term;
-use prost::Message as _;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -27,16 +26,16 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::run::run_service;
 use super::text::print;
-use super::traffic::{Sending, Traffic};
+use super::traffic::Traffic;
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::Fatal;
 use crate::kafka::log::Stamps;
-use crate::shard::{DeviceId, EventBody, Input};
+use crate::shard::{DeviceId, Input, StatusChange};
 use crate::simulate::{Fleet, Joining, Plan, Sent};
 use crate::stream_thread::ports::Clock;
-use crate::wire::proto::v1::StatusChanged;
-use picture::{Change, Picture};
+use crate::wire::status_changed;
+use picture::Picture;
 use redis_server::RedisServer;
 use story::{Act, Story};
 
@@ -171,8 +170,8 @@ fn show(
     stop: &AtomicBool,
     service: &Service,
 ) -> Result<(), Fatal> {
-    let mut traffic = Traffic::open(config, Sending::EachByItself)?;
-    let changes = Changes::open(config)?;
+    let mut traffic = Traffic::open(config, "0")?;
+    let changes = open_changes(config)?;
     let start = clock.wall();
     let started_ms = clock.monotonic_ms();
     let mut fleet = Fleet::new(Plan {
@@ -183,17 +182,10 @@ fn show(
     fleet.hold(WATCHED);
     let watched = fleet.device_id(WATCHED);
     let told_ms = i64::from(fleet.told_poll_interval_s()) * 1_000;
-    let mut story = Story::new(watched.to_string(), config.rules(), told_ms);
+    let mut story = Story::new(watched.clone(), config.rules(), told_ms);
 
-    let picture_wanted = args.fills_terminal();
-    let mut screen: Box<dyn Screen> = if picture_wanted {
-        Box::new(Live::open(Term::stdout()))
-    } else {
-        Box::new(Plain::default())
-    };
-    let mut picture = Picture::new(picture_wanted && console::colors_enabled());
-    let headline = Headline::new(args, config, &watched);
-    screen.begin(&headline);
+    let mut screen = Screen::open(args, config, &watched);
+    let mut picture = Picture::new(screen.term.is_some() && console::colors_enabled());
 
     let end_ms = args.duration.map(|duration| duration.as_millis() as i64);
     loop {
@@ -205,29 +197,25 @@ fn show(
         }
         let mut failure = None;
         fleet.advance(now, &mut |sent: Sent| {
-            if let EventBody::Heartbeat { device, .. } = &sent.event.body
-                && *device == watched
-            {
+            if sent.input == Input::Heartbeats && sent.device.as_ref() == Some(&watched) {
                 story.heartbeat(sent.at);
             }
-            failure = failure.take().or(traffic.send(&sent, stop).err());
+            failure = failure.take().or(traffic.send(sent, stop).err());
         });
         if let Some(failure) = failure {
             return Err(failure);
         }
         traffic.poll()?;
-        match story.act(now) {
+        let act = story.act(now);
+        match act {
             Act::Nothing => {}
-            Act::SwitchOff => {
-                fleet.switch_off(WATCHED);
-                screen.aloud(&story.tell(now));
-            }
-            Act::SwitchOn => {
-                fleet.switch_on(WATCHED);
-                screen.aloud(&story.tell(now));
-            }
+            Act::SwitchOff => fleet.switch_off(WATCHED),
+            Act::SwitchOn => fleet.switch_on(WATCHED),
         }
-        for change in changes.read(ROUND) {
+        if act != Act::Nothing {
+            screen.aloud(&story.tell(now));
+        }
+        for change in read_changes(&changes) {
             let said = story.change(&change, now);
             screen.change(&picture.line(&change), elapsed_ms);
             picture.apply(change);
@@ -235,10 +223,10 @@ fn show(
                 screen.aloud(&said);
             }
         }
-        let style = story.style().force_styling(picture_wanted);
+        let style = story.style().force_styling(screen.term.is_some());
         let told = [story.state(), story.countdown(now)];
         let told = told.map(|line| style.apply_to(line).to_string());
-        screen.draw(&headline, &picture, &told, elapsed_ms);
+        screen.draw(&picture, &told, elapsed_ms);
     }
     drop(screen);
     print(&format!("{}\n", last_words(picture.changes, &story)))
@@ -267,129 +255,127 @@ fn last_words(changes: u64, story: &Story) -> String {
     format!("The demo has ended, after {changes} changes.\n{of_the_device}")
 }
 
-/// Reads the topic of status changes, from its start.
-struct Changes {
-    consumer: BaseConsumer,
-}
-
-impl Changes {
-    fn open(config: &Config) -> Result<Changes, Fatal> {
-        let wrap = |error| Fatal::internal(format!("reading the status changes: {error}"));
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &config.kafka.brokers)
-            .set("group.id", "device-status-demo")
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_uncommitted")
-            .set("fetch.wait.max.ms", "50")
-            .create()
+/// A reader of the topic of status changes, from its start.
+fn open_changes(config: &Config) -> Result<BaseConsumer, Fatal> {
+    let wrap = |error| Fatal::internal(format!("reading the status changes: {error}"));
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &config.kafka.brokers)
+        .set("group.id", "device-status-demo")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_uncommitted")
+        .set("fetch.wait.max.ms", "50")
+        .create()
+        .map_err(wrap)?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        partitions
+            .add_partition_offset(&config.topics.status_changes, partition, Offset::Beginning)
             .map_err(wrap)?;
-        let mut partitions = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
-            partitions
-                .add_partition_offset(&config.topics.status_changes, partition, Offset::Beginning)
-                .map_err(wrap)?;
-        }
-        consumer.assign(&partitions).map_err(wrap)?;
-        Ok(Changes { consumer })
     }
-
-    /// What has come: waits for the first, takes what else is there.
-    fn read(&self, wait: Duration) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut wait = wait;
-        while let Some(message) = self.consumer.poll(wait) {
-            wait = Duration::ZERO;
-            // Errors of the connection pass by themselves.
-            let Ok(message) = message else { continue };
-            if let Some(change) = message.payload().and_then(|p| StatusChanged::decode(p).ok()) {
-                changes.push(Change::of(change));
-            }
-            if changes.len() >= 500 {
-                break;
-            }
-        }
-        changes
-    }
+    consumer.assign(&partitions).map_err(wrap)?;
+    Ok(consumer)
 }
 
-/// What is told once, at the top.
-struct Headline {
+/// What has come: waits for the first, takes what else is there.
+fn read_changes(consumer: &BaseConsumer) -> Vec<StatusChange> {
+    let mut changes = Vec::new();
+    let mut wait = ROUND;
+    while changes.len() < 500
+        && let Some(message) = consumer.poll(wait)
+    {
+        wait = Duration::ZERO;
+        // Errors of the connection pass by themselves.
+        let Ok(message) = message else { continue };
+        changes.extend(message.payload().and_then(|value| status_changed::decode(value).ok()));
+    }
+    changes
+}
+
+/// Where the demo is shown: a picture that is drawn over and over, or lines for a
+/// log or a pipe.
+struct Screen {
+    /// Where the picture is drawn; none: there are lines.
+    term: Option<Term>,
+    /// What is told once, at the top.
     title: String,
-    hints: Vec<String>,
+    hints: [String; 2],
+    told_ms: i64,
+    second: i64,
+    told_this_second: usize,
 }
 
-impl Headline {
-    fn new(args: &Args, config: &Config, watched: &DeviceId) -> Headline {
+impl Screen {
+    fn open(args: &Args, config: &Config, watched: &DeviceId) -> Screen {
         let interval_s = POLL_INTERVAL_MS / 1000;
         let port = config.redis.url.rsplit(':').next().unwrap_or_default();
-        Headline {
+        let screen = Screen {
+            term: args.fills_terminal().then(Term::stdout),
             title: format!(
                 "device-status demo: {} devices that poll every {interval_s} s, seed {}",
                 args.devices, args.seed
             ),
-            hints: vec![
+            hints: [
                 format!("redis-cli -p {port} hgetall {}device:{watched}", config.redis.prefix),
                 format!("curl http://{}/metrics", config.admin.listen),
             ],
+            told_ms: 0,
+            second: 0,
+            told_this_second: 0,
+        };
+        if let Some(term) = &screen.term {
+            // The alternate screen: what was there before comes back at the end.
+            let _ = term.write_str("\x1b[?1049h");
+            let _ = term.hide_cursor();
+        }
+        screen.line(&screen.title);
+        for hint in &screen.hints {
+            screen.line(&format!("  {hint}"));
+        }
+        screen
+    }
+
+    /// A line, unless there is a picture.
+    fn line(&self, text: &str) {
+        if self.term.is_none() {
+            // A reader that has gone away is no failure.
+            let _ = writeln!(std::io::stdout(), "{text}");
         }
     }
-}
 
-/// Where the demo is shown.
-trait Screen {
-    fn begin(&mut self, headline: &Headline);
     /// A change was read.
-    fn change(&mut self, line: &str, elapsed_ms: i64);
+    fn change(&mut self, line: &str, elapsed_ms: i64) {
+        if self.second != elapsed_ms / 1000 {
+            (self.second, self.told_this_second) = (elapsed_ms / 1000, 0);
+        }
+        self.told_this_second += 1;
+        if self.told_this_second <= PLAIN_LINES_PER_SECOND {
+            self.line(line.trim_end());
+        }
+    }
+
     /// Something worth a line of its own.
-    fn aloud(&mut self, line: &str);
-    fn draw(
-        &mut self,
-        headline: &Headline,
-        picture: &Picture,
-        story: &[String; 2],
-        elapsed_ms: i64,
-    );
-}
-
-/// A picture that is drawn over and over.
-struct Live {
-    term: Term,
-}
-
-impl Live {
-    fn open(term: Term) -> Live {
-        // The alternate screen: what was there before comes back at the end.
-        let _ = term.write_str("\x1b[?1049h");
-        let _ = term.hide_cursor();
-        Live { term }
+    fn aloud(&self, line: &str) {
+        self.line(&format!(">>> {line}"));
     }
-}
 
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.term.show_cursor();
-        let _ = self.term.write_str("\x1b[?1049l");
+    fn draw(&mut self, picture: &Picture, story: &[String; 2], elapsed_ms: i64) {
+        let (seconds, changes) = (elapsed_ms / 1000, picture.changes);
+        if let Some(term) = &self.term {
+            self.draw_picture(term, picture, story, seconds);
+        } else if elapsed_ms - self.told_ms >= PLAIN_SUMMARY_EVERY_MS {
+            self.told_ms = elapsed_ms;
+            self.line(&format!("--- {seconds} s, {changes} changes: {}", picture.summary()));
+            self.line(&format!("    {}. {}", story[0], story[1]));
+        }
     }
-}
 
-impl Screen for Live {
-    fn begin(&mut self, _: &Headline) {}
-    fn change(&mut self, _: &str, _: i64) {}
-    fn aloud(&mut self, _: &str) {}
-
-    fn draw(
-        &mut self,
-        headline: &Headline,
-        picture: &Picture,
-        story: &[String; 2],
-        elapsed_ms: i64,
-    ) {
-        let (rows, columns) = self.term.size();
+    fn draw_picture(&self, term: &Term, picture: &Picture, story: &[String; 2], seconds: i64) {
+        let (rows, columns) = term.size();
         let (rows, columns) = (usize::from(rows), usize::from(columns));
         let bold = console::Style::new().bold();
         let mut lines = vec![
-            bold.apply_to(&headline.title).to_string(),
-            format!("{} s, {} changes. Ctrl-C ends it.", elapsed_ms / 1000, picture.changes),
+            bold.apply_to(&self.title).to_string(),
+            format!("{seconds} s, {} changes. Ctrl-C ends it.", picture.changes),
             String::new(),
             picture.bar(columns),
         ];
@@ -397,10 +383,10 @@ impl Screen for Live {
         lines.push(String::new());
         lines.extend(story.iter().cloned());
         lines.push(String::new());
-        let room = rows.saturating_sub(lines.len() + headline.hints.len() + 2);
+        let room = rows.saturating_sub(lines.len() + self.hints.len() + 2);
         lines.extend(picture.latest(columns).take(room));
-        lines.resize(rows.saturating_sub(headline.hints.len() + 1), String::new());
-        lines.extend(headline.hints.iter().cloned());
+        lines.resize(rows.saturating_sub(self.hints.len() + 1), String::new());
+        lines.extend(self.hints.iter().cloned());
         let mut frame = String::from("\x1b[H");
         for (n, line) in lines.iter().enumerate() {
             let line = console::truncate_str(line, columns, "…");
@@ -409,58 +395,16 @@ impl Screen for Live {
             frame.push_str("\x1b[0m");
             frame.push_str(end);
         }
-        let _ = self.term.write_str(&frame);
-        let _ = self.term.flush();
+        let _ = term.write_str(&frame);
+        let _ = term.flush();
     }
 }
 
-/// Lines, for a log or a pipe.
-#[derive(Default)]
-struct Plain {
-    told_ms: i64,
-    second: i64,
-    told_this_second: usize,
-}
-
-impl Plain {
-    fn line(text: &str) {
-        // A reader that has gone away is no failure.
-        let _ = writeln!(std::io::stdout(), "{text}");
-    }
-}
-
-impl Screen for Plain {
-    fn begin(&mut self, headline: &Headline) {
-        Plain::line(&headline.title);
-        for hint in &headline.hints {
-            Plain::line(&format!("  {hint}"));
-        }
-    }
-
-    fn change(&mut self, line: &str, elapsed_ms: i64) {
-        if self.second != elapsed_ms / 1000 {
-            (self.second, self.told_this_second) = (elapsed_ms / 1000, 0);
-        }
-        self.told_this_second += 1;
-        if self.told_this_second <= PLAIN_LINES_PER_SECOND {
-            Plain::line(line.trim_end());
-        }
-    }
-
-    fn aloud(&mut self, line: &str) {
-        Plain::line(&format!(">>> {line}"));
-    }
-
-    fn draw(&mut self, _: &Headline, picture: &Picture, story: &[String; 2], elapsed_ms: i64) {
-        if elapsed_ms - self.told_ms >= PLAIN_SUMMARY_EVERY_MS {
-            self.told_ms = elapsed_ms;
-            let seconds = elapsed_ms / 1000;
-            Plain::line(&format!(
-                "--- {seconds} s, {} changes: {}",
-                picture.changes,
-                picture.summary()
-            ));
-            Plain::line(&format!("    {}. {}", story[0], story[1]));
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(term) = &self.term {
+            let _ = term.show_cursor();
+            let _ = term.write_str("\x1b[?1049l");
         }
     }
 }
@@ -471,7 +415,11 @@ mod tests {
 
     #[test]
     fn the_last_words_say_what_was_seen() {
-        let mut story = Story::new("d".repeat(32), crate::shard::Rules::default(), 6_000);
+        let mut story = Story::new(
+            DeviceId::from_key(&[b'd'; 32]).unwrap(),
+            crate::shard::Rules::default(),
+            6_000,
+        );
         assert!(last_words(7, &story).contains("before a device was Offline on purpose"));
         for (misses_ms, told) in [
             (vec![0], "switched off once. It was Offline since exactly its deadline."),

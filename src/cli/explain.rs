@@ -2,6 +2,7 @@
 //! restored from Kafka as the service would restore it, or a history of events
 //! in a file is run through the core that production runs.
 
+mod doubts;
 mod file;
 mod kafka;
 mod tell;
@@ -9,6 +10,7 @@ mod tell;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::since::Since;
 use super::text::{is_coloured, moment, print};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -17,6 +19,7 @@ use crate::shard::event::DEVICE_ID_MAX_BYTES;
 use crate::shard::{Content, DeviceView, Explanation};
 use crate::shard::{DeviceId, Input, Now, Queued, Rules, Shard, Start, StatusChange, Timestamp};
 use crate::stream_thread::ports::Clock as _;
+use doubts::Arrivals;
 use file::Record;
 pub(super) use tell::{change_json, change_line};
 
@@ -33,20 +36,11 @@ pub struct Args {
     /// With --events: how things stood at this instant (RFC 3339, milliseconds or
     /// `now`); otherwise at the last event
     #[arg(long, value_name = "TIME", requires = "events", value_parser = instant)]
-    pub at: Option<Instant>,
+    pub at: Option<Since>,
 }
 
-/// An instant on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Instant {
-    /// That at which the command runs.
-    Now,
-    /// Milliseconds since the epoch.
-    At(i64),
-}
-
-fn instant(text: &str) -> Result<Instant, String> {
-    if text == "now" { Ok(Instant::Now) } else { file::moment(text).map(Instant::At) }
+fn instant(text: &str) -> Result<Since, String> {
+    if text == "now" { Ok(Since::Ago(0)) } else { file::moment(text).map(Since::At) }
 }
 
 /// Does it.
@@ -85,6 +79,7 @@ fn explain_live(id: &str, config: &Config, json: bool, colour: bool) -> Result<S
         view: shard.view(&device),
         why: shard.explain(&device),
         origin: Origin::Kafka { restored: &restored, now },
+        arrivals: &restored.arrivals,
         shard,
         rules: &config.rules(),
     };
@@ -114,11 +109,7 @@ fn explain(
     let mut records = file::read(name, text)?;
     let last = records.iter().map(|record| record.at).max();
     let last = last.ok_or_else(|| Fatal::usage(format!("{name}: there are no events in it")))?;
-    let at = match args.at {
-        None => last,
-        Some(Instant::Now) => SystemClock::new().wall(),
-        Some(Instant::At(ms)) => Timestamp(ms),
-    };
+    let at = args.at.map_or(last, Since::instant);
     let devices = match &args.id {
         None => devices_of(&records),
         Some(id) => {
@@ -129,6 +120,11 @@ fn explain(
     let all = records.len();
     records.retain(|record| record.at <= at);
     let left_out = all - records.len();
+    records.sort_by_key(|record| record.at);
+    let mut arrivals = Arrivals::default();
+    for Record { event, at, .. } in &records {
+        arrivals.add(event.clone(), *at);
+    }
     let (shard, changes) = replay(records, rules, at);
     let mut told = String::new();
     for device in &devices {
@@ -140,6 +136,7 @@ fn explain(
             origin: Origin::History {
                 changes: changes.iter().filter(|change| change.device == *device).collect(),
             },
+            arrivals: &arrivals,
             shard: &shard,
             rules,
         };
@@ -167,6 +164,7 @@ struct Subject<'a> {
     view: Option<DeviceView>,
     why: Option<Explanation>,
     origin: Origin<'a>,
+    arrivals: &'a Arrivals,
     shard: &'a Shard,
     rules: &'a Rules,
 }
@@ -186,15 +184,14 @@ fn devices_of(records: &[Record]) -> Vec<DeviceId> {
     devices.filter(|device| seen.insert((*device).clone())).cloned().collect()
 }
 
-/// Tells it all to a shard, as to a service that reads a log which ends at `at`.
-fn replay(mut records: Vec<Record>, rules: &Rules, at: Timestamp) -> (Shard, Vec<StatusChange>) {
+/// Tells it all, in the order of its times, to a shard, as to a service that reads a log which ends at `at`.
+fn replay(records: Vec<Record>, rules: &Rules, at: Timestamp) -> (Shard, Vec<StatusChange>) {
     let mut shard = Shard::new(0, rules.clone());
     shard.start(Start { epoch: 1, ..Start::default() });
     // The clock keeps a slack: it is at the instant asked for when all has been
     // read until a little later.
     let read_at = at.plus_ms(rules.slack_ms);
     let now = Now { monotonic_ms: 0, broker: Some(read_at) };
-    records.sort_by_key(|record| record.at);
     let mut offsets = [0; 3];
     for record in records {
         let offset = &mut offsets[record.input.index()];

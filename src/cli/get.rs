@@ -1,14 +1,15 @@
 //! `device-status get ID…`: what the view in Redis says of devices, or of a
 //! fleet.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::text::{Style, as_of, is_coloured, none, printable, with_age, word, written};
-use crate::config::{Config, Redis};
+use crate::config::{Config, milliseconds};
 use crate::error::Fatal;
 use crate::shard::Status;
 use crate::view::read::{DeviceStatus, Freshness, OLD_MS, Reader};
@@ -27,23 +28,6 @@ pub struct Args {
     pub max_age: Option<Duration>,
 }
 
-/// Where to read.
-#[derive(Clone, Copy)]
-pub struct RedisTarget<'a> {
-    /// The keys of `redis`.
-    pub redis: &'a Redis,
-    /// `topics.partitions`: at least so many are looked at for a fleet.
-    pub partitions: i32,
-}
-
-impl<'a> RedisTarget<'a> {
-    /// As configured.
-    #[must_use]
-    pub fn of(config: &'a Config) -> RedisTarget<'a> {
-        RedisTarget { redis: &config.redis, partitions: config.topics.partitions }
-    }
-}
-
 /// Does it.
 ///
 /// # Errors
@@ -51,7 +35,7 @@ impl<'a> RedisTarget<'a> {
 pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let mut out = io::stdout().lock();
     let colour = is_coloured(&out);
-    get(args, RedisTarget::of(config), json, colour, &mut out)
+    get(args, config, json, colour, &mut out)
 }
 
 /// Does it, to any output.
@@ -60,17 +44,17 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
 /// As [`run`].
 pub fn get(
     args: &Args,
-    redis: RedisTarget<'_>,
+    config: &Config,
     json: bool,
     colour: bool,
     out: &mut dyn Write,
 ) -> Result<(), Fatal> {
-    let mut reader = Reader::connect(redis.redis)?;
+    let mut reader = Reader::connect(&config.redis)?;
     let style = Style { colour };
     match &args.fleet {
         Some(fleet) => {
-            let oldest = reader.oldest(redis.partitions)?;
-            let counts = reader.fleet(fleet, redis.partitions)?;
+            let oldest = reader.oldest(config.topics.partitions)?;
+            let counts = reader.fleet(fleet, config.topics.partitions)?;
             let counts = counts.ok_or_else(|| {
                 Fatal::not_found(format!("no fleet {fleet:?} is known at {}", reader.shown_url()))
             })?;
@@ -82,7 +66,7 @@ pub fn get(
             not_stale(args, oldest, || format!("fleet {fleet:?}"), &reader)
         }
         None => {
-            let seen = reader.devices(&args.ids, redis.partitions)?;
+            let seen = reader.devices(&args.ids, config.topics.partitions)?;
             for (device, freshness) in &seen {
                 let Some(device) = device else { continue };
                 let text = match json {
@@ -120,8 +104,7 @@ fn not_stale(
     reader: &Reader,
 ) -> Result<(), Fatal> {
     let Some(max_age) = args.max_age else { return Ok(()) };
-    let max_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
-    if !freshness.is_older_than(max_ms) {
+    if !freshness.is_older_than(milliseconds(max_age)) {
         return Ok(());
     }
     Err(Fatal::stale(format!(
@@ -134,17 +117,13 @@ fn not_stale(
 }
 
 fn fleet_json(fleet: &str, counts: [u64; Status::ALL.len()], oldest: Freshness) -> String {
-    let total: u64 = counts.iter().sum();
-    let mut by_status = Map::new();
-    for (status, count) in std::iter::zip(Status::ALL, counts) {
-        by_status.insert(status.wire_name().to_owned(), json!(count));
-    }
-    let mut object = Map::new();
-    object.insert("fleet".to_owned(), json!(fleet));
-    object.insert("devices".to_owned(), json!(total));
-    object.insert("statuses".to_owned(), by_status.into());
-    oldest.write_to(&mut object);
-    format!("{}\n", serde_json::Value::Object(object))
+    let statuses = std::iter::zip(Status::ALL.map(Status::wire_name), counts);
+    let told = oldest.beside(json!({
+        "fleet": fleet,
+        "devices": counts.iter().sum::<u64>(),
+        "statuses": statuses.collect::<BTreeMap<_, _>>(),
+    }));
+    format!("{told}\n")
 }
 
 fn fleet_text(fleet: &str, counts: [u64; Status::ALL.len()], oldest: Freshness) -> String {
@@ -164,21 +143,13 @@ fn device_text(device: &DeviceStatus, freshness: Freshness, style: Style) -> Str
         let _ = writeln!(text, "  {name:14}{}", printable(&value));
     };
     let moment = |field: &str| device.number(field).map(|ms| with_age(ms, now_ms));
+    let told = |name: &str, what: &str, at: &str| {
+        let at = moment(at).map_or_else(String::new, |at| format!(", {what} {at}"));
+        word(device, name) + &at
+    };
     line("since", moment("since_ms").unwrap_or_else(none));
-    line(
-        "connectivity",
-        match moment("connectivity_since_ms") {
-            Some(since) => format!("{}, since {since}", word(device, "connectivity")),
-            None => word(device, "connectivity"),
-        },
-    );
-    line(
-        "heartbeat",
-        match moment("heartbeat_ms") {
-            Some(last) => format!("{}, last {last}", word(device, "heartbeat")),
-            None => word(device, "heartbeat"),
-        },
-    );
+    line("connectivity", told("connectivity", "since", "connectivity_since_ms"));
+    line("heartbeat", told("heartbeat", "last", "heartbeat_ms"));
     line("vpn", word(device, "vpn"));
     if let Some(percent) = device.field("progress") {
         line("progress", format!("{percent} %"));

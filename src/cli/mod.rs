@@ -8,6 +8,7 @@ pub mod get;
 pub mod history;
 mod reading;
 pub mod run;
+mod sender;
 mod signals;
 pub mod simulate;
 mod since;
@@ -66,11 +67,14 @@ pub enum Command {
     /// Show the changes of a device, from Kafka
     History(history::Args),
     /// List, show and send again the records that could not be used
-    DeadLetters(dead_letters::Args),
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Create or check the Kafka topics
-    Topics(topics::Args),
+    #[command(subcommand)]
+    Topics(topics::Command),
     /// Check or show the configuration
-    Config(config::Args),
+    #[command(subcommand)]
+    Config(config::Command),
 }
 
 impl Command {
@@ -87,9 +91,9 @@ impl Command {
             Command::Watch(args) => watch::run(args, &loaded.config, json),
             Command::Explain(args) => explain::run(args, &loaded.config, json),
             Command::History(args) => history::run(args, &loaded.config, json),
-            Command::DeadLetters(args) => dead_letters::run(args, &loaded.config, json),
-            Command::Topics(args) => topics::run(args, &loaded.config, json),
-            Command::Config(args) => config::run(args, loaded, json),
+            Command::DeadLetters(what) => dead_letters::run(what, &loaded.config, json),
+            Command::Topics(what) => topics::run(*what, &loaded.config, json),
+            Command::Config(what) => config::run(*what, loaded, json),
         }
     }
 }
@@ -127,7 +131,7 @@ pub fn main() -> Result<(), Fatal> {
     let loaded = match crate::config::load_with(file, environment.into_iter(), &cli.set) {
         Ok(loaded) => loaded,
         Err(invalid) => match &cli.command {
-            Command::Config(args) if cli.json && args.is_check() => {
+            Command::Config(config::Command::Check { .. }) if cli.json => {
                 return config::print_invalid(file, &invalid);
             }
             _ => return Err(invalid.into()),

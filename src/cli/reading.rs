@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressDrawTarget;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::text::bar;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
@@ -46,7 +47,7 @@ impl<'a> Reader<'a> {
         // Asked for by librdkafka, and never joined.
         client.set("group.id", format!("{}-{name}", config.kafka.group));
         let made = client.create_with_context(ListeningContext::default());
-        let consumer = made.map_err(|error| client_config::refused(&error))?;
+        let consumer = made.map_err(client_config::refused)?;
         Ok(Reader { config, consumer })
     }
 
@@ -167,7 +168,11 @@ impl<'a> Reader<'a> {
         each: &mut dyn FnMut(&BorrowedMessage<'_>),
     ) -> Result<(), Fatal> {
         let clock = SystemClock::new();
-        let mut progress = Progress::new(topic, &ranges);
+        let all: i64 = ranges.values().map(|range| range.end - range.start).sum();
+        let template = "reading {msg} [{wide_bar}] {percent} %, {eta} left";
+        let progress = bar(u64::try_from(all).ok(), template, ProgressDrawTarget::hidden());
+        progress.set_message(topic.to_owned());
+        let mut shown = false;
         let mut heard_ms = clock.monotonic_ms();
         while !ranges.is_empty() {
             match self.consumer.poll(Duration::from_millis(100)) {
@@ -177,7 +182,11 @@ impl<'a> Reader<'a> {
                     let Some(range) = ranges.get_mut(&partition) else { continue };
                     if offset < range.end {
                         each(&message);
-                        progress.read(heard_ms, offset + 1 - range.start);
+                        if !shown && heard_ms >= PROGRESS_AFTER_MS {
+                            shown = true;
+                            progress.set_draw_target(ProgressDrawTarget::stderr());
+                        }
+                        progress.inc(u64::try_from(offset + 1 - range.start).unwrap_or_default());
                         range.start = offset + 1;
                     }
                     if offset + 1 >= range.end {
@@ -208,44 +217,5 @@ impl<'a> Reader<'a> {
         // Serves what librdkafka has logged meanwhile.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         self.consumer.context().complaints.explain(self.config, "read from", &error.to_string())
-    }
-}
-
-/// A bar on the terminal that standard error is; hidden if it is none.
-struct Progress {
-    bar: ProgressBar,
-    shown: bool,
-    started_ms: Option<i64>,
-}
-
-impl Progress {
-    fn new(topic: &str, ranges: &Ranges) -> Progress {
-        let all: i64 = ranges.values().map(|range| range.end - range.start).sum();
-        let bar = ProgressBar::with_draw_target(
-            Some(u64::try_from(all).unwrap_or_default()),
-            ProgressDrawTarget::hidden(),
-        );
-        let template = "reading {msg} [{wide_bar}] {percent} %, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_message(topic.to_owned());
-        Progress { bar, shown: false, started_ms: None }
-    }
-
-    /// So many offsets are behind us.
-    fn read(&mut self, now_ms: i64, offsets: i64) {
-        let started_ms = *self.started_ms.get_or_insert(now_ms);
-        if !self.shown && now_ms - started_ms >= PROGRESS_AFTER_MS {
-            self.shown = true;
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-        self.bar.inc(u64::try_from(offsets).unwrap_or_default());
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }

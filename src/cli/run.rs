@@ -1,6 +1,7 @@
 //! `device-status run`: the service.
 
 use std::backtrace::Backtrace;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,7 +13,7 @@ use tracing::{error, info};
 use super::signals;
 use crate::admin::{self, GroupHealth, Health, RedisHealth, ThreadReport};
 use crate::clock::SystemClock;
-use crate::config::{Config, GroupProtocol, Partitioner};
+use crate::config::{Config, GroupProtocol, Partitioner, milliseconds};
 use crate::error::Fatal;
 use crate::kafka::log::{KafkaLog, Stamps};
 use crate::kafka::topics::{Role, check_topics};
@@ -146,11 +147,7 @@ impl Service {
                 metrics: ThreadMetrics::new(thread),
                 kafka_error: None,
             };
-            let ended = Ending::new(thread, ended.clone());
-            std::thread::Builder::new()
-                .name(format!("stream-{thread}"))
-                .spawn(move || ended.tell(runner.run(stream_thread)))
-                .map_err(|e| Fatal::internal(format!("a stream thread cannot be started: {e}")))?;
+            start_thread(thread, ended.clone(), move || runner.run(stream_thread))?;
         }
         drop(ended);
         let watch = Watch::new(&self.config, members)?;
@@ -165,20 +162,14 @@ impl Service {
         let formats = &config.formats;
         Settings {
             rules: config.rules(),
-            formats: Input::ALL.map(|input| match input {
-                Input::Lifecycle => formats.lifecycle,
-                Input::VpnSessions => formats.vpn_sessions,
-                Input::Heartbeats => formats.heartbeats,
-            }),
+            formats: Input::ALL.map(|input| formats.input(input)),
             partitions: config.topics.partitions,
             check_partitioner: config.topics.partitioner == Partitioner::Murmur2,
-            commit_interval_ms: i64::try_from(config.processing.commit_interval.as_millis())
-                .unwrap_or(i64::MAX),
+            commit_interval_ms: milliseconds(config.processing.commit_interval),
             work_per_turn: WORK_PER_TURN,
             output_max_bytes: OUTPUT_MAX_BYTES,
             read_ahead_max_bytes: READ_AHEAD_MAX_BYTES,
-            refresh_interval_ms: i64::try_from(config.redis.refresh_interval.as_millis())
-                .unwrap_or(i64::MAX),
+            refresh_interval_ms: milliseconds(config.redis.refresh_interval),
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
             cloud_events_source: Some(formats.cloud_events_source.clone())
                 .filter(|source| !source.is_empty()),
@@ -264,38 +255,33 @@ fn redis_health(views: &[Arc<ViewStats>]) -> RedisHealth {
     if let Some(other) = views.iter().find_map(|view| view.advice().other_group.clone()) {
         return RedisHealth::OfAnotherGroup(other);
     }
-    if views.iter().all(|view| view.connected.load(Ordering::Relaxed)) {
-        return RedisHealth::Available;
-    }
     let backlog: usize = views.iter().map(|view| view.backlog.load(Ordering::Relaxed)).sum();
+    if views.iter().all(|view| view.connected.load(Ordering::Relaxed)) {
+        let refused = views.iter().find(|view| view.is_refused());
+        return match refused.and_then(|view| view.advice().trouble.clone()) {
+            Some(trouble) => RedisHealth::Refusing(format!("{backlog} writes wait; {trouble}")),
+            None => RedisHealth::Available,
+        };
+    }
     let trouble = views.iter().find_map(|view| view.advice().trouble.clone());
     let trouble = trouble.unwrap_or_else(|| "the log says why".to_owned());
     RedisHealth::Unavailable(format!("{backlog} writes wait; {trouble}"))
 }
 
-/// Tells of a thread's end, even of one by a panic.
-struct Ending {
+/// Starts a stream thread that tells of its end, even of one by a panic.
+fn start_thread(
     number: usize,
-    sender: Sender<Ended>,
-    result: Result<(), Fatal>,
-}
-
-impl Ending {
-    fn new(number: usize, sender: Sender<Ended>) -> Ending {
-        let bug = Fatal::internal("a stream thread panicked; the log says where");
-        Ending { number, sender, result: Err(bug) }
-    }
-
-    fn tell(mut self, result: Result<(), Fatal>) {
-        self.result = result;
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let result = std::mem::replace(&mut self.result, Ok(()));
-        let _ = self.sender.send((self.number, result));
-    }
+    ended: Sender<Ended>,
+    run: impl FnOnce() -> Result<(), Fatal> + Send + 'static,
+) -> Result<(), Fatal> {
+    let run = move || {
+        let bug = |_| Err(Fatal::internal("a stream thread panicked; the log says where"));
+        let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(bug);
+        let _ = ended.send((number, result));
+    };
+    let started = std::thread::Builder::new().name(format!("stream-{number}")).spawn(run);
+    let failed = |error| Fatal::internal(format!("a stream thread cannot be started: {error}"));
+    started.map(drop).map_err(failed)
 }
 
 /// Drives one stream thread's loop, and publishes what it tells.
@@ -386,15 +372,14 @@ mod tests {
         let service = Service { config, group, max_bytes: 0, stamps, shutdown: shutdown.clone() };
         let clock = SystemClock::new();
         let (sender, endings) = channel();
-        let worker = Ending::new(0, sender.clone());
-        std::thread::spawn(move || {
+        let worker = move || {
             while !shutdown.load(Ordering::Relaxed) {
                 std::thread::yield_now();
             }
-            worker.tell(Ok(()));
-        });
-        let failing = Ending::new(1, sender);
-        std::thread::spawn(move || failing.tell(other()));
+            Ok(())
+        };
+        start_thread(0, sender.clone(), worker).unwrap();
+        start_thread(1, sender, other).unwrap();
         let health = Health::new(2, clock.monotonic_ms());
         let result = service.supervise(&endings, &health, &[], watch, panicked, &clock);
         assert!(!health.live(clock.monotonic_ms()).ok);

@@ -2,21 +2,20 @@
 //! for load tests.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 
-use super::text::print;
-use super::traffic::{Sending, Traffic};
+use super::text::{bar, print};
+use super::traffic::Traffic;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::Timestamp;
-use crate::simulate::{Fleet, KINDS, Plan};
+use crate::simulate::{Fleet, Plan, kinds};
 use crate::stream_thread::ports::Clock;
 
 /// How long to wait for the next event, at most: signals and answers wait too.
@@ -115,8 +114,7 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     super::signals::set(&stop)?;
     let start = clock.wall();
     let plan = args.plan(config, start)?;
-    let sending = if args.bursts.is_some() { Sending::Batches } else { Sending::EachByItself };
-    let mut traffic = Traffic::open(config, sending)?;
+    let mut traffic = Traffic::open(config, if args.bursts.is_some() { "20" } else { "0" })?;
     let mut fleet = Fleet::new(plan.clone());
     let mut report = Report::new(args.duration);
     // The fleet's time is the time of day at the start, and goes on evenly
@@ -130,14 +128,14 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         let mut failure = None;
         fleet.advance(start.plus_ms(to_ms), &mut |sent| {
             if failure.is_none() && !stop.load(Ordering::Relaxed) {
-                failure = traffic.send(&sent, &stop).err();
+                failure = traffic.send(sent, &stop).err();
             }
         });
         if let Some(failure) = failure {
             return Err(failure);
         }
         traffic.poll()?;
-        report.tell(elapsed_ms, traffic.counts().iter().sum(), plan.devices);
+        report.tell(elapsed_ms, traffic.counts.values().sum(), plan.devices);
         if stop.load(Ordering::Relaxed) || over.is_some() {
             break;
         }
@@ -145,39 +143,42 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         let until_next_ms = next.map_or(ROUND_MS, |next| next.0 - start.0 - elapsed_ms);
         SystemClock::pause(Duration::from_millis(until_next_ms.clamp(1, ROUND_MS) as u64));
     }
-    traffic.finish(&clock)?;
+    traffic.finish()?;
     report.bar.finish_and_clear();
     let elapsed_ms = (clock.monotonic_ms() - started_ms).max(1);
     print_summary(&plan, &traffic, elapsed_ms, json)
 }
 
-fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) -> Result<(), Fatal> {
-    let events: u64 = traffic.counts().iter().sum();
+fn print_summary(
+    plan: &Plan,
+    traffic: &Traffic<'_>,
+    elapsed_ms: i64,
+    json: bool,
+) -> Result<(), Fatal> {
+    let events: u64 = traffic.counts.values().sum();
     let rate = events as f64 * 1000.0 / elapsed_ms as f64;
-    let kinds = KINDS.iter().zip(traffic.counts()).filter(|(_, count)| **count > 0);
     if json {
-        let kinds: serde_json::Map<_, _> =
-            kinds.map(|(kind, count)| ((*kind).to_owned(), json!(count))).collect();
         let summary = json!({
             "devices": plan.devices,
             "seed": plan.seed,
             "poll_interval_ms": plan.poll_interval_ms,
             "elapsed_ms": elapsed_ms,
             "events": events,
-            "records": traffic.records(),
+            "records": traffic.records,
             "events_per_second": rate.round(),
-            "events_by_kind": kinds,
+            "events_by_kind": traffic.counts,
         });
         return print(&format!("{summary}\n"));
     }
     let mut text = format!(
         "Sent {events} events ({} records) of {} devices in {:.1} s: {rate:.0} a second. Seed {}.\n",
-        traffic.records(),
+        traffic.records,
         plan.devices,
         elapsed_ms as f64 / 1000.0,
         plan.seed
     );
-    for (kind, count) in kinds {
+    let kinds = kinds().map_err(Fatal::internal)?;
+    for (kind, count) in kinds.iter().filter_map(|kind| traffic.counts.get_key_value(kind)) {
         let _ = writeln!(text, "{count:>12}  {kind}");
     }
     print(&text)
@@ -186,42 +187,33 @@ fn print_summary(plan: &Plan, traffic: &Traffic, elapsed_ms: i64, json: bool) ->
 /// Says how it goes: a bar on a terminal, else a log line now and then.
 struct Report {
     bar: ProgressBar,
-    terminal: bool,
     told_ms: i64,
     told_events: u64,
 }
 
 impl Report {
     fn new(duration: Option<Duration>) -> Report {
-        let terminal = std::io::stderr().is_terminal();
-        let (bar, template) = match duration {
-            _ if !terminal => (ProgressBar::hidden(), ""),
-            Some(duration) => (
-                ProgressBar::new(duration.as_millis() as u64),
-                "{elapsed} [{wide_bar}] {msg}, {eta} left",
-            ),
-            None => (ProgressBar::no_length(), "{elapsed} {spinner} {msg}"),
+        let length = duration.map(|duration| duration.as_millis() as u64);
+        let template = match length {
+            Some(_) => "{elapsed} [{wide_bar}] {msg}, {eta} left",
+            None => "{elapsed} {spinner} {msg}",
         };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        Report { bar, terminal, told_ms: 0, told_events: 0 }
+        let bar = bar(length, template, ProgressDrawTarget::stderr());
+        Report { bar, told_ms: 0, told_events: 0 }
     }
 
     fn tell(&mut self, elapsed_ms: i64, events: u64, devices: u32) {
-        let every_ms = if self.terminal { 500 } else { REPORT_EVERY_MS };
-        if self.terminal {
-            self.bar.set_position(elapsed_ms.unsigned_abs());
-        }
+        let every_ms = if self.bar.is_hidden() { REPORT_EVERY_MS } else { 500 };
+        self.bar.set_position(elapsed_ms.unsigned_abs());
         let since_ms = elapsed_ms - self.told_ms;
         if since_ms < every_ms {
             return;
         }
         let rate = (events - self.told_events) as f64 * 1000.0 / since_ms as f64;
-        if self.terminal {
-            self.bar.set_message(format!("{events} events, {rate:.0} a second"));
-        } else {
+        if self.bar.is_hidden() {
             tracing::info!(events, events_per_second = rate.round(), devices, "simulating");
+        } else {
+            self.bar.set_message(format!("{events} events, {rate:.0} a second"));
         }
         (self.told_ms, self.told_events) = (elapsed_ms, events);
     }

@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use serde_json::json;
 
 use crate::error::Fatal;
@@ -58,6 +59,15 @@ pub(super) fn written(result: io::Result<()>) -> Result<(), Fatal> {
             Err(Fatal::internal(format!("standard output: {error}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// A bar that is gone at its end.
+pub(super) fn bar(length: Option<u64>, template: &str, drawn: ProgressDrawTarget) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(length, drawn).with_finish(ProgressFinish::AndClear);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }
 

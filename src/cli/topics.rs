@@ -9,14 +9,6 @@ use crate::config::Config;
 use crate::error::Fatal;
 use crate::kafka::topics::{self, CreateReport, TopicReport};
 
-/// `device-status topics …`
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
 /// What to do with the topics.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
@@ -31,8 +23,8 @@ pub enum Command {
 /// # Errors
 /// When Kafka cannot be reached, a topic cannot be made, or one is not as it
 /// must be.
-pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
-    match args.command {
+pub fn run(command: Command, config: &Config, json: bool) -> Result<(), Fatal> {
+    match command {
         Command::Create => {
             let report = topics::create_topics(config)?;
             if json { print_json(&report) } else { print(&created(&report)) }

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::json;
 
-use super::get::RedisTarget;
 use super::text::{Style, as_of, is_coloured, moment, printable, say};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -28,28 +27,9 @@ pub struct Args {
     pub ids: Vec<String>,
 }
 
-/// Why watching stopped.
-enum Stop {
-    /// Nobody reads what we print.
-    Unread,
-    /// The connection is gone, or something else went wrong.
-    Failed(Fatal),
-}
-
-impl From<Fatal> for Stop {
-    fn from(fatal: Fatal) -> Stop {
-        Stop::Failed(fatal)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Stop {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Stop::Unread,
-            _ => Stop::Failed(Fatal::internal(format!("standard output: {error}"))),
-        }
-    }
-}
+/// Why watching stopped: the connection is gone, or something else went wrong;
+/// none: nobody reads what we print.
+type Stop = Option<Fatal>;
 
 /// Watches until it is interrupted, or nobody reads any more.
 ///
@@ -58,7 +38,7 @@ impl From<io::Error> for Stop {
 pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let mut out = io::stdout().lock();
     let colour = is_coloured(&out);
-    watch(args, RedisTarget::of(config), json, colour, &mut out)
+    watch(args, config, json, colour, &mut out)
 }
 
 /// Watches, to any output.
@@ -67,37 +47,34 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
 /// As [`run`].
 pub fn watch(
     args: &Args,
-    redis: RedisTarget<'_>,
+    config: &Config,
     json: bool,
     colour: bool,
     out: &mut dyn Write,
 ) -> Result<(), Fatal> {
-    let style = Style { colour };
     let mut watch = Watch {
         ids: &args.ids,
-        partitions: redis.partitions,
+        partitions: config.topics.partitions,
         shown: BTreeMap::new(),
         clock: SystemClock::new(),
         is_old: false,
-        style,
+        style: Style { colour },
         json,
         out,
     };
-    let mut reader = Reader::connect(redis.redis)?;
+    let mut reader = Reader::connect(&config.redis)?;
     let mut listener = reader.listener()?;
     let mut backoff = Backoff::default();
     loop {
-        let failure = match watch.follow(&mut reader, &mut listener) {
-            Stop::Unread => return Ok(()),
-            Stop::Failed(failure) => failure,
-        };
+        let stop = watch.follow(&mut reader, &mut listener).err();
+        let Some(failure) = stop.flatten() else { return Ok(()) };
         say(&format!("{failure}; trying again, changes in between may not be shown"));
         (reader, listener) = loop {
             backoff.failed(0);
             // Nothing can cut this short but the end of the process.
             let pause_ms = u64::try_from(backoff.remaining_ms(0)).unwrap_or(0);
             std::thread::park_timeout(Duration::from_millis(pause_ms));
-            let connected = Reader::connect(redis.redis)
+            let connected = Reader::connect(&config.redis)
                 .and_then(|reader| reader.listener().map(|listener| (reader, listener)));
             if let Ok(connected) = connected {
                 backoff.succeeded();
@@ -123,34 +100,28 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Shows what is, then what changes, until something goes wrong. It listens
     /// before it looks, so nothing is missed between the two.
-    fn follow(&mut self, reader: &mut Reader, listener: &mut Listener) -> Stop {
-        let mut run = || -> Result<(), Stop> {
-            let mut hints = listener.hints()?;
-            if !self.ids.is_empty() {
-                let seen = reader.devices(self.ids, self.partitions)?;
-                for (id, seen) in self.ids.iter().zip(seen) {
-                    self.show(id, seen)?;
+    fn follow(&mut self, reader: &mut Reader, listener: &mut Listener) -> Result<(), Stop> {
+        let mut hints = listener.hints()?;
+        if !self.ids.is_empty() {
+            let seen = reader.devices(self.ids, self.partitions)?;
+            for (id, seen) in self.ids.iter().zip(seen) {
+                self.show(id, seen)?;
+            }
+        }
+        let mut looked_ms = None;
+        loop {
+            let now_ms = self.clock.monotonic_ms();
+            if looked_ms.is_none_or(|looked_ms| now_ms - looked_ms >= LOOK_INTERVAL_MS) {
+                looked_ms = Some(now_ms);
+                self.look_at_age(reader)?;
+            }
+            let Some(Hint { device: id }) = hints.next_hint()? else { continue };
+            if self.ids.is_empty() || self.ids.contains(&id) {
+                let seen = reader.devices(std::slice::from_ref(&id), self.partitions)?;
+                for seen in seen {
+                    self.show(&id, seen)?;
                 }
             }
-            let mut looked_ms = None;
-            loop {
-                let now_ms = self.clock.monotonic_ms();
-                if looked_ms.is_none_or(|looked_ms| now_ms - looked_ms >= LOOK_INTERVAL_MS) {
-                    looked_ms = Some(now_ms);
-                    self.look_at_age(reader)?;
-                }
-                let Some(Hint { device: id }) = hints.next_hint()? else { continue };
-                if self.ids.is_empty() || self.ids.contains(&id) {
-                    let seen = reader.devices(std::slice::from_ref(&id), self.partitions)?;
-                    for seen in seen {
-                        self.show(&id, seen)?;
-                    }
-                }
-            }
-        };
-        match run() {
-            Err(stop) => stop,
-            Ok(()) => Stop::Unread,
         }
     }
 
@@ -179,7 +150,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn show(&mut self, id: &str, (device, freshness): Seen) -> io::Result<()> {
+    fn show(&mut self, id: &str, (device, freshness): Seen) -> Result<(), Stop> {
         if !self.ids.is_empty() {
             // Hints may come twice, and after a lost connection all is read again.
             if self.shown.get(id) == Some(&device) {
@@ -187,16 +158,12 @@ impl Watch<'_> {
             }
             self.shown.insert(id.to_owned(), device.clone());
         }
-        match (&device, self.json) {
-            (Some(device), true) => writeln!(self.out, "{}", device.to_json(freshness))?,
-            (None, true) => {
-                let mut object = Map::new();
-                object.insert("device".to_owned(), json!(id));
-                object.insert("status".to_owned(), Json::Null);
-                freshness.write_to(&mut object);
-                writeln!(self.out, "{}", Json::Object(object))?;
+        let line = match &device {
+            Some(device) if self.json => device.to_json(freshness).to_string(),
+            None if self.json => {
+                freshness.beside(json!({ "device": id, "status": null })).to_string()
             }
-            (Some(device), false) => {
+            Some(device) => {
                 // What changed last: the status, or the connectivity alone.
                 let since = device.number("since_ms").max(device.number("connectivity_since_ms"));
                 let since = since.map_or_else(String::new, moment);
@@ -204,16 +171,15 @@ impl Watch<'_> {
                 let progress = device
                     .field("progress")
                     .map_or_else(String::new, |percent| format!(" {} %", printable(percent)));
-                let id = printable(id);
-                writeln!(self.out, "{since}  {id}  {status}{progress}{}", self.old(freshness))?;
+                format!("{since}  {}  {status}{progress}{}", printable(id), self.old(freshness))
             }
-            (None, false) => {
-                let blank = " ".repeat(24);
-                let id = printable(id);
-                writeln!(self.out, "{blank}  {id}  not known{}", self.old(freshness))?;
-            }
-        }
-        self.out.flush()
+            None => format!("{:24}  {}  not known{}", "", printable(id), self.old(freshness)),
+        };
+        let written = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => None,
+            _ => Some(Fatal::internal(format!("standard output: {error}"))),
+        })
     }
 
     /// How old what is shown is; for people, who need not read it where it is not.

@@ -1,9 +1,10 @@
 //! A value that somebody wrote, before it is taken.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use super::errors::{Origin, Problem};
-use super::keys::{KEYS, Key, SECRET_KEYS};
+use super::keys::{KEYS, SECRET_KEYS};
 use super::properties::{self, property_name};
 use super::read::{self, Raw, Wrong};
 use super::{REDACTED, is_secret_property, redact_url};
@@ -72,7 +73,7 @@ impl Entry {
     fn sounds_secret(&self) -> bool {
         let sounds = ["pas", "psw", "pw", "tok", "tkn", "sec", "sct", "cred", "key"];
         sounds.iter().any(|sound| self.key.contains(sound))
-            || nearest(&self.key).is_some_and(|key| SECRET_KEYS.contains(&key.name))
+            || nearest_key(&self.key).is_some_and(|key| SECRET_KEYS.contains(&key))
     }
 }
 
@@ -88,7 +89,7 @@ fn named_by_file(key: &str) -> Option<&str> {
 }
 
 /// What a file holds, without the line's end that editors leave.
-fn contents(path: &str) -> Result<String, Wrong> {
+pub(super) fn contents(path: &Path) -> Result<String, Wrong> {
     let mut text = String::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(CONTENTS_MAX_BYTES + 1).read_to_string(&mut text))
@@ -108,10 +109,18 @@ fn contents(path: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
+/// The secret that a file holds now, as at the start.
+///
+/// # Errors
+/// What is wrong with the file, without its path.
+pub fn secret_in(path: &Path) -> Result<String, String> {
+    contents(path).map_err(|wrong| wrong.what)
+}
+
 /// An entry that names a file becomes one with what the file holds.
 pub(super) fn resolve(entry: Entry) -> Result<Entry, Box<Problem>> {
     let Some(key) = named_by_file(&entry.key).map(str::to_owned) else { return Ok(entry) };
-    match read::text(&entry.raw).and_then(|path| Ok((contents(&path)?, path))) {
+    match read::text(&entry.raw).and_then(|path| Ok((contents(path.as_ref())?, path))) {
         Ok((text, path)) => {
             let origin = Origin::Contents { path: path.into(), named: Box::new(entry.origin) };
             Ok(Entry { key, raw: Raw::Environment(text), origin })
@@ -121,10 +130,6 @@ pub(super) fn resolve(entry: Entry) -> Result<Entry, Box<Problem>> {
 }
 
 /// The key that a slip of the finger away is.
-pub(super) fn nearest(unknown: &str) -> Option<&'static Key> {
-    KEYS.iter()
-        .map(|key| (strsim::damerau_levenshtein(unknown, key.name), key))
-        .filter(|(distance, key)| *distance <= 2 + key.name.len() / 8)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, key)| key)
+pub(super) fn nearest_key(unknown: &str) -> Option<&'static str> {
+    properties::nearest(unknown, KEYS.iter().map(|key| key.name))
 }

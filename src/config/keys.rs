@@ -27,13 +27,6 @@ impl Key {
         self.name.split_once('.').map_or(self.name, |(_, field)| field)
     }
 
-    /// The environment variable that overrides it.
-    #[must_use]
-    pub fn variable(&self) -> String {
-        let (section, field) = (self.section(), self.field());
-        format!("{ENVIRONMENT_PREFIX}{section}__{field}").to_ascii_uppercase()
-    }
-
     /// The value in a configuration, as it is written in the file, secrets
     /// left out.
     #[must_use]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::entry::{Entry, FILE_SUFFIX, nearest, resolve};
+use super::entry::{Entry, FILE_SUFFIX, nearest_key, resolve};
 use super::errors::{Invalid, Origin, Problem};
 use super::keys::{BROKER_OWNED_PROPERTIES, FILE_PROPERTIES, KEYS, PROPERTIES, SECRET_KEYS};
 use super::properties::{self, property_name};
@@ -130,6 +130,12 @@ pub fn from_text(
     if !origins.contains_key("topics.changelog") {
         config.topics.changelog = changelog_of(&config.kafka.group);
     }
+    let file_of = |key: &str| match origins.get(key) {
+        Some(Origin::Contents { path, .. }) => Some(path.clone()),
+        _ => None,
+    };
+    config.redis.password_file = file_of("redis.password");
+    config.redis.sentinel_password_file = file_of("redis.sentinel_password");
     let loaded = Loaded { config, file: file.map(|(path, _)| path.to_owned()), origins };
     together(&loaded, &mut problems);
     if problems.is_empty() { Ok(loaded) } else { Err(Invalid::new(problems)) }
@@ -174,9 +180,9 @@ fn left_placeholder(entry: &Entry) -> Wrong {
 fn unknown_key(unknown: &str) -> Wrong {
     let field = unknown.rsplit('.').next().unwrap_or(unknown);
     // The right key in the wrong section is as likely as a slip of the finger.
-    let misplaced = KEYS.iter().find(|key| key.field() == field);
-    let remedy = match misplaced.or_else(|| nearest(unknown)) {
-        Some(key) => format!("did you mean {}?", key.name),
+    let misplaced = KEYS.iter().find(|key| key.field() == field).map(|key| key.name);
+    let remedy = match misplaced.or_else(|| nearest_key(unknown)) {
+        Some(key) => format!("did you mean {key}?"),
         None => "see `device-status config show` for the keys there are".to_owned(),
     };
     Wrong::new("is no key", remedy)

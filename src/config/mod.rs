@@ -19,10 +19,12 @@ pub mod variables;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::shard::{Input, Rules};
 pub use crate::wire::Format;
+pub use entry::secret_in;
 pub use load::{Loaded, load, load_with};
 pub use properties::known_property_names;
 pub use read::check_log_directives;
@@ -208,10 +210,15 @@ pub struct Redis {
     pub username: String,
     /// With which password; empty: as the URL says.
     pub password: String,
+    /// The file that the password was read from, if it was: it is read again
+    /// for each connection.
+    pub password_file: Option<PathBuf>,
     /// As whom to ask the Sentinels; empty: as nobody.
     pub sentinel_username: String,
     /// With which password to ask the Sentinels; empty: with none.
     pub sentinel_password: String,
+    /// As `password_file`.
+    pub sentinel_password_file: Option<PathBuf>,
     /// The authorities whose certificates are believed, as PEM; empty: the
     /// system's.
     pub ca_file: String,
@@ -317,8 +324,10 @@ impl Default for Redis {
             url: "redis://localhost:6379".to_owned(),
             username: String::new(),
             password: String::new(),
+            password_file: None,
             sentinel_username: String::new(),
             sentinel_password: String::new(),
+            sentinel_password_file: None,
             ca_file: String::new(),
             certificate_file: String::new(),
             key_file: String::new(),
@@ -354,6 +363,8 @@ impl Config {
     }
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+/// A length of time in milliseconds.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

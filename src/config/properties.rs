@@ -52,7 +52,10 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), Wrong> {
     let Some((result, what)) = refusal(name, value) else { return Ok(()) };
     let what = if is_secret_property(name) { "is not accepted".to_owned() } else { what };
     let nearest = match result {
-        RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => nearest(name),
+        RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => {
+            let plain = name.to_ascii_lowercase().replace(['_', '-'], ".");
+            nearest(&plain, known_property_names())
+        }
         _ => None,
     };
     let remedy = match nearest {
@@ -78,11 +81,13 @@ fn unknown_mechanism(value: &str) -> Wrong {
     Wrong::new("is no SASL mechanism that librdkafka has", remedy)
 }
 
-/// The setting whose name is most like this one, if any is.
-fn nearest(unknown: &str) -> Option<&'static str> {
-    let plain = unknown.to_ascii_lowercase().replace(['_', '-'], ".");
-    known_property_names()
-        .map(|name| (strsim::damerau_levenshtein(&plain, name), name))
+/// The name that is most like this one, if any is.
+pub(super) fn nearest(
+    unknown: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
+    names
+        .map(|name| (strsim::damerau_levenshtein(unknown, name), name))
         .filter(|(distance, name)| *distance <= 2 + name.len() / 8)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)

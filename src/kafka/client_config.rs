@@ -61,7 +61,7 @@ pub fn asking(config: &Config) -> Result<BaseConsumer<LoggingContext>, Fatal> {
     consumer(config)
         .set("socket.timeout.ms", SOCKET_TIMEOUT_MS.to_string())
         .create_with_context(LoggingContext)
-        .map_err(|error| refused(&error))
+        .map_err(refused)
 }
 
 /// Sets what the user has not.
@@ -77,7 +77,7 @@ pub fn set_defaults(client: &mut ClientConfig, config: &Config, defaults: &[(&st
 /// do. Most is found before, by [`crate::config`]: what is left needs the files
 /// that are named.
 #[must_use]
-pub fn refused(error: &KafkaError) -> Fatal {
+pub fn refused(error: KafkaError) -> Fatal {
     let said = error.to_string();
     let said = said.strip_prefix("Client creation error: ").unwrap_or(&said);
     Fatal::configuration(format!("a Kafka client cannot be made: {said}; check [kafka.properties]"))
@@ -183,7 +183,7 @@ mod tests {
         set("security.protocol", "ssl".to_owned());
         set("ssl.ca.location", path.display().to_string());
         let made: Result<rdkafka::producer::BaseProducer, _> = base(&config).create();
-        let message = refused(&made.err().unwrap()).message;
+        let message = refused(made.err().unwrap()).message;
         assert!(message.starts_with("a Kafka client cannot be made: ssl.ca.location"), "{message}");
         assert!(message.ends_with("; check [kafka.properties]"), "{message}");
     }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::client_config::{self, LoggingContext};
 use super::reaper::Reaped;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Topics;
-use crate::error::Fatal;
+use crate::error::{Fatal, lock};
 use crate::shard::{Input, Timestamp};
 use crate::stream_thread::ports::{Batch, Outcome, OutputRecord, OutputTopic, Receipt};
 
@@ -146,15 +146,11 @@ impl Deliveries {
         Deliveries { changelog, stamps, clock, state: Mutex::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, DeliveryState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn delivered(&self, message: &BorrowedMessage<'_>) {
         if message.topic() != self.changelog {
             return;
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let end = state.receipt.changelog_end.entry(message.partition()).or_default();
         *end = (*end).max(message.offset() + 1);
         if let Some(ms) = message.timestamp().to_millis() {
@@ -186,7 +182,7 @@ impl ProducerContext for ProducerSide {
         match result {
             Ok(message) => self.0.delivered(message),
             Err((error, message)) => {
-                let mut state = self.0.state();
+                let mut state = lock(&self.0.state);
                 if is_purge(error) {
                     state.purged = true;
                 } else if state.failure.is_none() {
@@ -237,7 +233,7 @@ impl Worker {
 
     fn commit(&mut self, command: &Command) -> Outcome {
         let started_ms = self.clock.monotonic_ms();
-        *self.deliveries.state() = DeliveryState::default();
+        *lock(&self.deliveries.state) = DeliveryState::default();
         let result = self.producer().and_then(|()| {
             if self.transactional {
                 self.transaction(command, started_ms)
@@ -384,7 +380,7 @@ impl Deliveries {
     /// failed, and their reports may be here before that of the one to blame.
     fn all_written(&self, producer: &BaseProducer<ProducerSide>) -> Result<(), Failure> {
         let (told, purged) = {
-            let mut state = self.state();
+            let mut state = lock(&self.state);
             (state.failure.take(), state.purged)
         };
         if told.is_none() && !purged {
@@ -402,7 +398,7 @@ impl Deliveries {
     }
 
     fn receipt(&self) -> Receipt {
-        std::mem::take(&mut *self.state()).receipt
+        std::mem::take(&mut *lock(&self.state)).receipt
     }
 }
 
@@ -557,7 +553,7 @@ mod tests {
             config.create_with_context(ProducerSide(deliveries.clone())).unwrap();
         producer.init_transactions(REQUEST_TIMEOUT).unwrap();
         let write = || {
-            *deliveries.state() = DeliveryState::default();
+            *lock(&deliveries.state) = DeliveryState::default();
             producer.begin_transaction().unwrap();
             producer.send(BaseRecord::<(), [u8]>::to("changelog").payload(b"row")).unwrap();
             assert!(drain(&producer, &*clock, clock.monotonic_ms()).is_ok());

@@ -6,7 +6,7 @@
 //! its partitions is not seen here: its process tells that itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, warn};
@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::client_config;
 use super::native::{Group, GroupQuestion, Member};
 use crate::config::{Config, GroupProtocol};
-use crate::error::Fatal;
+use crate::error::{Fatal, lock};
 
 /// How often the group is asked.
 const ASK_INTERVAL_MS: i64 = 5_000;
@@ -63,11 +63,6 @@ impl Identity {
     pub fn set_named(&self, asked_ms: i64, named: bool) {
         *lock(&self.named) = Some((asked_ms, named));
     }
-}
-
-/// A panic elsewhere does not make what is known unknown.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is known of the group.

@@ -95,7 +95,7 @@ impl KafkaLog {
         stamps: Stamps,
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Result<KafkaLog, Fatal> {
-        let refused = |error| client_config::refused(&error);
+        let refused = client_config::refused;
         let topics = config.topics.clone();
         let membership = Membership::new(config, thread);
         let reaper = Reaper::start();

@@ -39,13 +39,6 @@ const NOT_SENT: &str = "ConsumerGroupHeartbeatRequest not supported by broker";
 pub const REMEDY: &str = "set kafka.group_protocol = \"classic\" for all members of the group, or \
     upgrade the brokers to Kafka 4.0 and their feature group.version to 1";
 
-/// What the coordinator made of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Known,
-    NotKnown,
-}
-
 #[derive(Default)]
 struct Listening {
     not_sent: AtomicBool,
@@ -82,7 +75,7 @@ pub fn problem(config: &Config) -> Result<Option<String>, Fatal> {
         .set("group.remote.assignor", NO_ASSIGNOR)
         .set("debug", "cgrp")
         .set_log_level(RDKafkaLogLevel::Debug);
-    let refused = |error| client_config::refused(&error);
+    let refused = client_config::refused;
     let consumer: BaseConsumer<Listening> =
         client.create_with_context(Listening::default()).map_err(refused)?;
     let subscribed = consumer.subscribe(&[config.topics.heartbeats.as_str()]).map_err(refused);
@@ -100,9 +93,9 @@ fn ask(config: &Config, consumer: &BaseConsumer<Listening>) -> Result<Option<Str
         let told = polled.and_then(|error| error.rdkafka_error_code());
         let fatal = consumer.client().fatal_error().map(|(code, _)| code);
         let not_sent = consumer.context().not_sent.load(Ordering::Relaxed);
-        match fatal.or(told).and_then(verdict).or(not_sent.then_some(Verdict::NotKnown)) {
-            Some(Verdict::Known) => return Ok(None),
-            Some(Verdict::NotKnown) => {
+        match fatal.or(told).and_then(is_known).or(not_sent.then_some(false)) {
+            Some(true) => return Ok(None),
+            Some(false) => {
                 return Ok(Some(format!(
                     "the brokers do not know the group protocol \"consumer\" (KIP-848), or know \
                      only an early version of it; {REMEDY}"
@@ -118,18 +111,16 @@ fn ask(config: &Config, consumer: &BaseConsumer<Listening>) -> Result<Option<Str
     )))
 }
 
-/// What an error tells: whatever the coordinator refuses but the protocol itself,
-/// it has understood.
-fn verdict(code: RDKafkaErrorCode) -> Option<Verdict> {
+/// Whether the coordinator knows the protocol, if an error tells: whatever it
+/// refuses but the protocol itself, it has understood.
+fn is_known(code: RDKafkaErrorCode) -> Option<bool> {
     match code {
-        RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature => {
-            Some(Verdict::NotKnown)
-        }
+        RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature => Some(false),
         RDKafkaErrorCode::UnsupportedAssignor
         | RDKafkaErrorCode::InvalidRequest
         | RDKafkaErrorCode::GroupMaxSizeReached
         | RDKafkaErrorCode::GroupAuthorizationFailed
-        | RDKafkaErrorCode::TopicAuthorizationFailed => Some(Verdict::Known),
+        | RDKafkaErrorCode::TopicAuthorizationFailed => Some(true),
         _ => None,
     }
 }

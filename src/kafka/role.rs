@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::shard::Input;
 
 /// What a topic is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -33,16 +32,6 @@ impl Role {
         Role::StatusChanges,
         Role::DeadLetters,
     ];
-
-    /// The role of an input.
-    #[must_use]
-    pub const fn of_input(input: Input) -> Role {
-        match input {
-            Input::Lifecycle => Role::Lifecycle,
-            Input::VpnSessions => Role::VpnSessions,
-            Input::Heartbeats => Role::Heartbeats,
-        }
-    }
 
     /// The configured name of its topic.
     #[must_use]

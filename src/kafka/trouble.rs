@@ -1,6 +1,6 @@
 //! What librdkafka's words about a connection mean to those who configured it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::config::Config;
-use crate::error::{Fatal, FatalKind};
+use crate::error::{Fatal, FatalKind, lock};
 
 /// Words that tell a cause, what kind of failure it is, and what to do about
 /// it. The first that fits counts.
@@ -81,17 +81,13 @@ pub struct Complaints(Mutex<Vec<String>>);
 impl Complaints {
     const MAX: usize = 20;
 
-    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes a line of librdkafka's log: `[thrd:…]: localhost:9092/bootstrap: …
     /// refused (after 0ms in …)`.
     pub fn note(&self, level: RDKafkaLogLevel, line: &str) {
         let is_error = matches!(level, RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error);
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let tells = is_error || cause(line).is_some();
-        let mut lines = self.lines();
+        let mut lines = lock(&self.0);
         if tells && lines.len() < Complaints::MAX && !lines.iter().any(|known| known == line) {
             lines.push(line.to_owned());
         }
@@ -100,7 +96,7 @@ impl Complaints {
     /// The error of which this was the reason, with the remedy.
     #[must_use]
     pub fn explain(&self, config: &Config, doing: &str, error: &str) -> Fatal {
-        let lines = self.lines();
+        let lines = lock(&self.0);
         let known = lines.iter().find_map(|line| cause(line).map(|found| (line, found)));
         let (line, (kind, remedy)) = match known {
             Some((line, found)) => (line.as_str(), found),

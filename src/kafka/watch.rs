@@ -70,8 +70,7 @@ struct PartitionWatch {
 
 impl PartitionWatch {
     fn new(config: &Config, expected: i32) -> Result<PartitionWatch, Fatal> {
-        let client =
-            client_config::base(config).create().map_err(|error| client_config::refused(&error))?;
+        let client = client_config::base(config).create().map_err(client_config::refused)?;
         let mut topics = config.topics.inputs().map(str::to_owned).to_vec();
         topics.push(config.topics.changelog.clone());
         Ok(PartitionWatch { client, topics, expected: usize::try_from(expected).unwrap_or(0) })

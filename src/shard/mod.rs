@@ -14,6 +14,7 @@
 
 mod ahead;
 mod apply;
+mod compare;
 pub mod event;
 mod facts;
 mod fnv;
@@ -27,6 +28,7 @@ mod restore;
 pub mod rules;
 mod settle;
 mod settling;
+pub mod skew;
 pub mod snapshot;
 mod store;
 mod sweep;
@@ -48,6 +50,7 @@ pub use facts::status;
 pub use look::{Explanation, RuledOut, SessionExplained};
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
+pub use skew::{Ages, Doubt, Skew, Subject};
 pub use snapshot::Entry;
 pub use status::{Cause, Connectivity, HeartbeatState, Rung, Status};
 pub use sweep::SweepCursor;
@@ -165,6 +168,8 @@ pub struct Turn {
     pub open_sessions_fallen_out: u32,
     /// The first of these devices.
     pub most_sessions: Option<DeviceId>,
+    /// What was seen of the senders' clocks.
+    pub skew: Skew,
     /// There is work left that could be done now.
     pub more: bool,
 }

@@ -1,6 +1,7 @@
 //! A shard from outside: positions, outboxes, chunks, the view.
 
 mod bounds;
+mod skew;
 pub(crate) mod strategies;
 
 use super::*;

@@ -1,11 +1,11 @@
 //! One simulated device.
 
-use crate::shard::{DeviceId, FrozenReason};
+use crate::shard::DeviceId;
 
 use super::random::mix;
 
 /// What the simulation knows of a device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Device {
     /// Counts the devices that had this place: a deleted one is succeeded by
     /// another, with another id.
@@ -17,31 +17,13 @@ pub(super) struct Device {
     pub(super) polls: bool,
     /// Nothing happens to it but what the owner of the simulation does.
     pub(super) held: bool,
-    pub(super) vpn_enabled: bool,
+    pub(super) vpn_disabled: bool,
     /// The VPN instance that its open session is on.
     pub(super) instance: Option<u8>,
     /// Counts its sessions.
     pub(super) session: u32,
-    pub(super) frozen: Option<FrozenReason>,
     /// A poll that was planned under another number is void.
     pub(super) polling: u32,
-}
-
-impl Device {
-    pub(super) fn new(fleet: u16) -> Device {
-        Device {
-            generation: 0,
-            fleet,
-            exists: false,
-            polls: false,
-            held: false,
-            vpn_enabled: true,
-            instance: None,
-            session: 0,
-            frozen: None,
-            polling: 0,
-        }
-    }
 }
 
 /// The id of the `generation`th device at `place`: 32 hex digits from the seed.

@@ -2,11 +2,21 @@
 //! All durations are in polls, so that a fleet that polls every few seconds
 //! lives as much as one that polls every hour.
 
-use std::sync::Arc;
+use super::{Fleet, Lifecycle, Sent, Step, Vpn, duration, timestamp};
+use crate::wire::proto::v1::{
+    Activated, ConfigurationFinished, ConfigurationProgressed, ConfigurationStarted, Deactivated,
+    Deleted, FleetFrozen, FleetUnfrozen, Frozen, FrozenReason, InstanceAlive, InstanceLost, Moved,
+    OrganizationFrozen, OrganizationUnfrozen, Provisioned, Registered, SettingsChanged, Unfrozen,
+    UpdateFinished, UpdateProgressed, UpdateStarted,
+};
 
-use crate::shard::{DeviceEvent, EventBody, FrozenReason, Input, ScopeEvent, Settings};
-
-use super::{Close, Fleet, Scope, Step};
+/// Why a device may be frozen.
+const REASONS: [FrozenReason; 4] = [
+    FrozenReason::Allowance,
+    FrozenReason::PaidApplicationType,
+    FrozenReason::OverdueInvoices,
+    FrozenReason::Other,
+];
 
 impl Fleet {
     pub(super) fn take(&mut self, step: Step) {
@@ -20,20 +30,19 @@ impl Fleet {
                     self.disconnect(place, 0);
                 }
             }
-            Step::CloseHeardLate(close) => self.close_heard_late(*close),
+            Step::Hear(told) => self.out.push(Sent { at: self.now, ..*told }),
             Step::Configure { place, percent } => self.configure(place, percent),
             Step::Update { place, percent } => self.update(place, percent),
             Step::SwitchOn(place) => {
                 self.switch_on(place);
                 self.plan_episode(place);
             }
-            Step::Unfreeze(place) => {
-                let reason = self.devices[place as usize].frozen.take();
-                self.lifecycle(place, DeviceEvent::Unfrozen { reason });
+            Step::Unfreeze { place, reason } => {
+                self.lifecycle(place, Lifecycle::Unfrozen(Unfrozen { reason }));
                 self.plan_episode(place);
             }
             Step::Activate(place) => {
-                self.lifecycle(place, DeviceEvent::Activated);
+                self.lifecycle(place, Lifecycle::Activated(Activated {}));
                 self.switch_on(place);
                 self.plan_episode(place);
             }
@@ -41,7 +50,7 @@ impl Fleet {
             Step::InstanceFails => self.instance_fails(),
             Step::InstanceReturns(instance) => self.instance_returns(instance),
             Step::ScopeFreezes => self.scope_freezes(),
-            Step::ScopeThaws(scope) => self.scope_thaws(scope),
+            Step::ScopeThaws(event) => self.lifecycle(None, *event),
         }
     }
 
@@ -49,9 +58,9 @@ impl Fleet {
         self.devices[place as usize].exists = true;
         let (fleet, organization) = self.fleet_of(place);
         let preregistered = self.random.chance(0.1);
-        let registered = DeviceEvent::Registered { fleet, organization, preregistered };
-        self.lifecycle(place, registered);
-        self.lifecycle(place, DeviceEvent::Provisioned);
+        let registered = Registered { fleet, organization, preregistered };
+        self.lifecycle(place, Lifecycle::Registered(registered));
+        self.lifecycle(place, Lifecycle::Provisioned(Provisioned {}));
         let interval = self.plan.poll_interval_ms;
         // The first contact comes somewhat later, by either link first.
         let contact = self.random.times(interval, 0.05, 0.5);
@@ -86,12 +95,12 @@ impl Fleet {
             }
             42..56 => {
                 self.releases += 1;
-                let release = format!("release-{}", self.releases / 50 + 1).into();
-                self.lifecycle(place, DeviceEvent::UpdateStarted { release });
+                let release = format!("release-{}", self.releases / 50 + 1);
+                self.lifecycle(place, Lifecycle::UpdateStarted(UpdateStarted { release }));
                 self.plan_progress(|percent| Step::Update { place, percent }, 25);
             }
             56..64 => {
-                self.lifecycle(place, DeviceEvent::ConfigurationStarted);
+                self.lifecycle(place, Lifecycle::ConfigurationStarted(ConfigurationStarted {}));
                 self.plan_progress(|percent| Step::Configure { place, percent }, 50);
             }
             // Loses its power; the VPN's server notices a little later.
@@ -104,14 +113,14 @@ impl Fleet {
                 self.plan_in(back, Step::SwitchOn(place));
             }
             80..86 => {
-                let reason = self.reason();
-                self.devices[place as usize].frozen = Some(reason);
-                self.lifecycle(place, DeviceEvent::Frozen { reason });
+                let reason = REASONS[self.random.below(REASONS.len() as u32) as usize];
+                let reason = reason.into();
+                self.lifecycle(place, Lifecycle::Frozen(Frozen { reason }));
                 let lifted = self.random.times(interval, 2.0, 6.0);
-                self.plan_in(lifted, Step::Unfreeze(place));
+                self.plan_in(lifted, Step::Unfreeze { place, reason });
             }
             86..90 => {
-                self.lifecycle(place, DeviceEvent::Deactivated);
+                self.lifecycle(place, Lifecycle::Deactivated(Deactivated {}));
                 self.stop_polling(place);
                 self.disconnect(place, 0);
                 let back = self.random.times(interval, 3.0, 8.0);
@@ -121,19 +130,15 @@ impl Fleet {
                 let fleet = self.random.below(self.fleets.len() as u32) as u16;
                 self.devices[place as usize].fleet = fleet;
                 let (fleet, organization) = self.fleet_of(place);
-                self.lifecycle(place, DeviceEvent::Moved { fleet, organization });
+                self.lifecycle(place, Lifecycle::Moved(Moved { fleet, organization }));
                 self.plan_episode(place);
             }
             94..98 => {
-                let enabled = !self.devices[place as usize].vpn_enabled;
-                self.devices[place as usize].vpn_enabled = enabled;
-                self.lifecycle(
-                    place,
-                    DeviceEvent::SettingsChanged(Settings {
-                        poll_interval_s: Some(self.plan.told_poll_interval_s),
-                        vpn_enabled: Some(enabled),
-                    }),
-                );
+                let enabled = self.devices[place as usize].vpn_disabled;
+                self.devices[place as usize].vpn_disabled = !enabled;
+                let poll_interval = Some(self.poll_interval());
+                let settings = SettingsChanged { poll_interval, vpn_enabled: Some(enabled) };
+                self.lifecycle(place, Lifecycle::SettingsChanged(settings));
                 if enabled {
                     self.connect(place)
                 } else {
@@ -149,57 +154,53 @@ impl Fleet {
     fn delete(&mut self, place: u32) {
         self.stop_polling(place);
         self.disconnect(place, 0);
-        self.lifecycle(place, DeviceEvent::Deleted);
+        self.lifecycle(place, Lifecycle::Deleted(Deleted {}));
         // Half of the deletions are told by a key without a value.
-        let tombstone = self.random.chance(0.5);
-        if let Some(sent) = self.out.last_mut() {
-            sent.tombstone = tombstone;
+        if self.random.chance(0.5)
+            && let Some(sent) = self.out.last_mut()
+        {
+            sent.value = None;
         }
         let device = &mut self.devices[place as usize];
         device.exists = false;
-        device.vpn_enabled = true;
+        device.vpn_disabled = false;
         device.generation += 1;
         let after = self.random.times(self.plan.poll_interval_ms, 1.0, 4.0);
         self.plan_in(after, Step::Join(place));
     }
 
-    fn plan_progress(&mut self, step: impl Fn(u8) -> Step, percent: u8) {
+    fn plan_progress(&mut self, step: impl Fn(u32) -> Step, percent: u32) {
         let ms = self.random.times(self.plan.poll_interval_ms, 0.1, 0.6);
         self.plan_in(ms, step(percent));
     }
 
-    fn update(&mut self, place: u32, percent: u8) {
+    fn update(&mut self, place: u32, percent: u32) {
         if percent >= 100 {
-            self.lifecycle(
-                place,
-                DeviceEvent::UpdateFinished { release: "".into(), outcome: None },
-            );
+            self.lifecycle(place, Lifecycle::UpdateFinished(UpdateFinished::default()));
             self.plan_episode(place);
         } else {
             self.lifecycle(
                 place,
-                DeviceEvent::UpdateProgressed { percent, phase: None, release: "".into() },
+                Lifecycle::UpdateProgressed(UpdateProgressed { percent, ..Default::default() }),
             );
             self.plan_progress(|percent| Step::Update { place, percent }, percent + 25);
         }
     }
 
-    fn configure(&mut self, place: u32, percent: u8) {
+    fn configure(&mut self, place: u32, percent: u32) {
         if percent >= 100 {
-            self.lifecycle(place, DeviceEvent::ConfigurationFinished { outcome: None });
+            self.lifecycle(
+                place,
+                Lifecycle::ConfigurationFinished(ConfigurationFinished::default()),
+            );
             self.plan_episode(place);
         } else {
-            self.lifecycle(place, DeviceEvent::ConfigurationProgressed { percent });
+            self.lifecycle(
+                place,
+                Lifecycle::ConfigurationProgressed(ConfigurationProgressed { percent }),
+            );
             self.plan_progress(|percent| Step::Configure { place, percent }, percent + 50);
         }
-    }
-
-    fn close_heard_late(&mut self, close: Close) {
-        let instance = self.instance(close.instance);
-        let event =
-            DeviceEvent::SessionClosed { instance, session: close.session, opened_at: None };
-        let body = EventBody::Device { device: close.device, event };
-        self.push(Input::VpnSessions, close.occurred_at, body);
     }
 
     // ---- what concerns many
@@ -209,10 +210,10 @@ impl Fleet {
         if !state.up || state.run != run {
             return;
         }
-        let lease_ms = self.plan.lease_ms;
-        let started_at = Some(state.started_at);
-        let name = Arc::clone(&state.name);
-        self.broadcast(ScopeEvent::InstanceAlive { instance: name, started_at, lease_ms });
+        let started_at = Some(timestamp(state.started_at));
+        let (name, lease_ms) = (state.name.clone(), self.plan.lease_ms);
+        let alive = InstanceAlive { instance: name, started_at, lease: Some(duration(lease_ms)) };
+        self.vpn(None, Vpn::InstanceAlive(alive));
         self.plan_in(i64::from(lease_ms) / 3, Step::Alive { instance, run });
     }
 
@@ -226,7 +227,7 @@ impl Fleet {
         }
         self.instances[failing as usize].up = false;
         let instance = self.instance(failing);
-        self.broadcast(ScopeEvent::InstanceLost { instance });
+        self.vpn(None, Vpn::InstanceLost(InstanceLost { instance }));
         let interval = self.plan.poll_interval_ms;
         for place in 0..self.plan.devices {
             let device = &mut self.devices[place as usize];
@@ -252,33 +253,23 @@ impl Fleet {
 
     fn scope_freezes(&mut self) {
         self.plan_calamity(Step::ScopeFreezes);
-        let (scope, event) = if self.random.chance(0.5) {
-            let place = self.random.below(self.fleets.len() as u32) as u16;
-            let fleet = Arc::clone(&self.fleets[usize::from(place)]);
-            let reason = FrozenReason::Allowance;
-            (Scope::Fleet(place), ScopeEvent::FleetFrozen { fleet, reason })
+        let (frozen, thawed) = if self.random.chance(0.5) {
+            let place = self.random.below(self.fleets.len() as u32) as usize;
+            let fleet = self.fleets[place].clone();
+            let reason = FrozenReason::Allowance.into();
+            let thawed = FleetUnfrozen { fleet: fleet.clone(), reason };
+            let frozen = FleetFrozen { fleet, reason };
+            (Lifecycle::FleetFrozen(frozen), Lifecycle::FleetUnfrozen(thawed))
         } else {
-            let place = self.random.below(self.organizations.len() as u32) as u16;
-            let organization = Arc::clone(&self.organizations[usize::from(place)]);
-            let reason = FrozenReason::OverdueInvoices;
-            (Scope::Organization(place), ScopeEvent::OrganizationFrozen { organization, reason })
+            let place = self.random.below(self.organizations.len() as u32) as usize;
+            let organization = self.organizations[place].clone();
+            let reason = FrozenReason::OverdueInvoices.into();
+            let thawed = OrganizationUnfrozen { organization: organization.clone(), reason };
+            let frozen = OrganizationFrozen { organization, reason };
+            (Lifecycle::OrganizationFrozen(frozen), Lifecycle::OrganizationUnfrozen(thawed))
         };
-        self.broadcast(event);
+        self.lifecycle(None, frozen);
         let lifted = self.random.times(self.plan.poll_interval_ms, 1.0, 3.0);
-        self.plan_in(lifted, Step::ScopeThaws(scope));
-    }
-
-    fn scope_thaws(&mut self, scope: Scope) {
-        let event = match scope {
-            Scope::Fleet(place) => ScopeEvent::FleetUnfrozen {
-                fleet: Arc::clone(&self.fleets[usize::from(place)]),
-                reason: Some(FrozenReason::Allowance),
-            },
-            Scope::Organization(place) => ScopeEvent::OrganizationUnfrozen {
-                organization: Arc::clone(&self.organizations[usize::from(place)]),
-                reason: Some(FrozenReason::OverdueInvoices),
-            },
-        };
-        self.broadcast(event);
+        self.plan_in(lifted, Step::ScopeThaws(Box::new(thawed)));
     }
 }

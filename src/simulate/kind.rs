@@ -1,68 +1,43 @@
-//! The kinds of events, for counting.
+//! The kinds of events, by their names in `proto/`.
 
-use crate::shard::{DeviceEvent, EventBody, ScopeEvent};
+use prost_reflect::{DynamicMessage, FieldDescriptor};
 
-/// The names of all kinds of events, as in `proto/`.
-pub const KINDS: [&str; 25] = [
-    "heartbeat",
-    "session_opened",
-    "session_closed",
-    "instance_alive",
-    "instance_lost",
-    "registered",
-    "provisioned",
-    "activated",
-    "deactivated",
-    "frozen",
-    "unfrozen",
-    "configuration_started",
-    "configuration_progressed",
-    "configuration_finished",
-    "update_started",
-    "update_progressed",
-    "update_finished",
-    "settings_changed",
-    "moved",
-    "deleted",
-    "fleet_settings_changed",
-    "fleet_frozen",
-    "fleet_unfrozen",
-    "organization_frozen",
-    "organization_unfrozen",
-];
+use super::Sent;
+use crate::shard::Input;
+use crate::wire::json;
 
-/// The place of an event's kind in [`KINDS`].
-#[must_use]
-pub fn kind_of(body: &EventBody) -> usize {
-    match body {
-        EventBody::Heartbeat { .. } => 0,
-        EventBody::Device { event, .. } => match event {
-            DeviceEvent::SessionOpened { .. } => 1,
-            DeviceEvent::SessionClosed { .. } => 2,
-            DeviceEvent::Registered { .. } => 5,
-            DeviceEvent::Provisioned => 6,
-            DeviceEvent::Activated => 7,
-            DeviceEvent::Deactivated => 8,
-            DeviceEvent::Frozen { .. } => 9,
-            DeviceEvent::Unfrozen { .. } => 10,
-            DeviceEvent::ConfigurationStarted => 11,
-            DeviceEvent::ConfigurationProgressed { .. } => 12,
-            DeviceEvent::ConfigurationFinished { .. } => 13,
-            DeviceEvent::UpdateStarted { .. } => 14,
-            DeviceEvent::UpdateProgressed { .. } => 15,
-            DeviceEvent::UpdateFinished { .. } => 16,
-            DeviceEvent::SettingsChanged(_) => 17,
-            DeviceEvent::Moved { .. } => 18,
-            DeviceEvent::Deleted => 19,
-        },
-        EventBody::Scope(event) => match event {
-            ScopeEvent::InstanceAlive { .. } => 3,
-            ScopeEvent::InstanceLost { .. } => 4,
-            ScopeEvent::FleetSettingsChanged { .. } => 20,
-            ScopeEvent::FleetFrozen { .. } => 21,
-            ScopeEvent::FleetUnfrozen { .. } => 22,
-            ScopeEvent::OrganizationFrozen { .. } => 23,
-            ScopeEvent::OrganizationUnfrozen { .. } => 24,
-        },
+const HEARTBEAT: &str = "heartbeat";
+
+/// All kinds of events, in the order of `proto/`.
+///
+/// # Errors
+/// When the build described no such messages.
+pub fn kinds() -> Result<Vec<String>, String> {
+    let mut kinds = vec![HEARTBEAT.to_owned()];
+    for input in [Input::VpnSessions, Input::Lifecycle] {
+        let message = json::descriptor(json::message_of(input))?;
+        let events = message.fields().filter(is_event);
+        kinds.extend(events.map(|field| field.name().to_owned()));
     }
+    Ok(kinds)
+}
+
+/// The kind of what a record tells.
+///
+/// # Errors
+/// When its value is not its input's message.
+pub fn kind_of(sent: &Sent) -> Result<String, String> {
+    let Some(value) = &sent.value else { return Ok("deleted".to_owned()) };
+    if sent.input == Input::Heartbeats {
+        return Ok(HEARTBEAT.to_owned());
+    }
+    let descriptor = json::descriptor(json::message_of(sent.input))?;
+    let message = DynamicMessage::decode(descriptor, &value[..]).map_err(|e| e.to_string())?;
+    let event = message.fields().map(|(field, _)| field).find(is_event);
+    event.map(|field| field.name().to_owned()).ok_or_else(|| "it tells no event".to_owned())
+}
+
+/// Whether a field is one of a message's choice of events.
+fn is_event(field: &FieldDescriptor) -> bool {
+    field.containing_oneof().is_some_and(|choice| !choice.is_synthetic())
 }

@@ -9,23 +9,25 @@
 //! sometimes one fails and takes its sessions with it.
 
 mod device;
-mod encode;
 mod episodes;
 mod kind;
 mod random;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use crate::shard::{
-    DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, ScopeEvent, Settings, Timestamp,
+use prost::Message;
+use prost_types::Duration;
+
+use crate::shard::{DeviceId, Input, Timestamp};
+use crate::wire::proto::v1::{
+    FleetSettingsChanged, Heartbeat, LifecycleEvent, SessionClosed, SessionOpened, VpnEvent,
+    lifecycle_event::Event as Lifecycle, vpn_event::Event as Vpn,
 };
+use crate::wire::status_changed::timestamp;
 use device::{Device, device_id};
-pub use encode::encode;
-pub use kind::{KINDS, kind_of};
+pub use kind::{kind_of, kinds};
 use random::Random;
 
 /// Events of a device other than polls, for every poll, by and large: what
@@ -110,21 +112,21 @@ impl Plan {
     }
 }
 
-/// An event as it is sent: perhaps later than it happened.
+/// A record as it is sent: perhaps later than what it tells of happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// When it is sent.
     pub at: Timestamp,
-    /// Where to. A scope event is a broadcast.
+    /// Where to.
     pub input: Input,
-    /// What, and when it happened.
-    pub event: Event,
-    /// Whether a deletion is told by a key without a value.
-    pub tombstone: bool,
+    /// Whose it is, as its key says; none: a broadcast.
+    pub device: Option<DeviceId>,
+    /// The message; none: a deletion that is told by the key alone.
+    pub value: Option<Vec<u8>>,
 }
 
 /// What happens next, and to whom.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 enum Step {
     Join(u32),
     Poll {
@@ -139,17 +141,21 @@ enum Step {
         place: u32,
         session: u32,
     },
-    CloseHeardLate(Box<Close>),
+    /// What happened earlier is heard of.
+    Hear(Box<Sent>),
     Configure {
         place: u32,
-        percent: u8,
+        percent: u32,
     },
     Update {
         place: u32,
-        percent: u8,
+        percent: u32,
     },
     SwitchOn(u32),
-    Unfreeze(u32),
+    Unfreeze {
+        place: u32,
+        reason: i32,
+    },
     Activate(u32),
     Alive {
         instance: u8,
@@ -158,27 +164,11 @@ enum Step {
     InstanceFails,
     InstanceReturns(u8),
     ScopeFreezes,
-    ScopeThaws(Scope),
-}
-
-/// Whose devices are frozen together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
-    Fleet(u16),
-    Organization(u16),
-}
-
-/// The close of a session that was left some time ago.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Close {
-    device: DeviceId,
-    instance: u8,
-    session: Arc<str>,
-    occurred_at: Timestamp,
+    ScopeThaws(Box<Lifecycle>),
 }
 
 struct Instance {
-    name: Arc<str>,
+    name: String,
     up: bool,
     /// Counts its starts.
     run: u32,
@@ -191,11 +181,11 @@ pub struct Fleet {
     random: Random,
     devices: Vec<Device>,
     instances: Vec<Instance>,
-    fleets: Vec<Arc<str>>,
-    organizations: Vec<Arc<str>>,
+    fleets: Vec<String>,
+    organizations: Vec<String>,
     releases: u32,
-    /// What happens next: (when, order of planning, what).
-    agenda: BinaryHeap<Reverse<(i64, u64, Step)>>,
+    /// What happens next, by when and by the order of planning.
+    agenda: BTreeMap<(i64, u64), Step>,
     planned: u64,
     now: Timestamp,
     out: Vec<Sent>,
@@ -211,18 +201,16 @@ impl Fleet {
             devices: Vec::with_capacity(plan.devices as usize),
             instances: (1..=plan.instances)
                 .map(|n| Instance {
-                    name: format!("vpn-{n}").into(),
+                    name: format!("vpn-{n}"),
                     up: true,
                     run: 0,
                     started_at: plan.start,
                 })
                 .collect(),
-            fleets: (1..=fleets).map(|n| format!("fleet-{n}").into()).collect(),
-            organizations: (1..=fleets.div_ceil(2))
-                .map(|n| format!("organization-{n}").into())
-                .collect(),
+            fleets: (1..=fleets).map(|n| format!("fleet-{n}")).collect(),
+            organizations: (1..=fleets.div_ceil(2)).map(|n| format!("organization-{n}")).collect(),
             releases: 0,
-            agenda: BinaryHeap::with_capacity(plan.devices as usize * 2),
+            agenda: BTreeMap::new(),
             planned: 0,
             now: plan.start,
             out: Vec::new(),
@@ -237,11 +225,11 @@ impl Fleet {
         for sent in self.out.drain(..) {
             send(sent);
         }
-        while let Some(Reverse((at, _, _))) = self.agenda.peek()
-            && *at <= to.0
+        while let Some(next) = self.agenda.first_entry()
+            && next.key().0 <= to.0
         {
-            let Some(Reverse((at, _, step))) = self.agenda.pop() else { break };
-            self.now = Timestamp(at);
+            self.now = Timestamp(next.key().0);
+            let step = next.remove();
             self.take(step);
             for sent in self.out.drain(..) {
                 send(sent);
@@ -253,7 +241,7 @@ impl Fleet {
     /// When something happens next; it may send nothing.
     #[must_use]
     pub fn next_at(&self) -> Option<Timestamp> {
-        self.agenda.peek().map(|Reverse((at, _, _))| Timestamp(*at))
+        self.agenda.keys().next().map(|(at, _)| Timestamp(*at))
     }
 
     /// The id of the device at `place`, 0 to the number of devices less one.
@@ -285,27 +273,18 @@ impl Fleet {
         self.connect(place);
     }
 
-    /// How many devices there are now.
-    #[must_use]
-    pub fn existing(&self) -> usize {
-        self.devices.iter().filter(|device| device.exists).count()
-    }
-
     fn begin(&mut self) {
-        for fleet in 0..self.fleets.len() {
-            let settings = Settings {
-                poll_interval_s: Some(self.plan.told_poll_interval_s),
-                vpn_enabled: None,
-            };
-            let fleet = Arc::clone(&self.fleets[fleet]);
-            self.broadcast(ScopeEvent::FleetSettingsChanged { fleet, settings });
+        for fleet in self.fleets.clone() {
+            let poll_interval = Some(self.poll_interval());
+            let settings = FleetSettingsChanged { fleet, poll_interval, vpn_enabled: None };
+            self.lifecycle(None, Lifecycle::FleetSettingsChanged(settings));
         }
         for instance in 0..self.plan.instances {
             self.alive(instance, 0);
         }
         for place in 0..self.plan.devices {
             let fleet = self.random.below(self.fleets.len() as u32) as u16;
-            self.devices.push(Device::new(fleet));
+            self.devices.push(Device { fleet, ..Device::default() });
             let part = (f64::from(place) + 0.5) / f64::from(self.plan.devices);
             let after_ms = match self.plan.joining {
                 Joining::Within(ms) => part * ms as f64,
@@ -327,7 +306,7 @@ impl Fleet {
     fn plan_in(&mut self, ms: i64, step: Step) {
         self.planned += 1;
         let at = self.now.0.saturating_add(ms.max(0));
-        self.agenda.push(Reverse((at, self.planned, step)));
+        self.agenda.insert((at, self.planned), step);
     }
 
     fn plan_calamity(&mut self, step: Step) {
@@ -342,29 +321,26 @@ impl Fleet {
 
     // ---- sending
 
-    fn push(&mut self, input: Input, occurred_at: Timestamp, body: EventBody) {
-        let event = Event { occurred_at: Some(occurred_at), body };
-        self.out.push(Sent { at: self.now, input, event, tombstone: false });
+    /// Sends a message to a device's partition, or as a broadcast to all.
+    fn push(&mut self, input: Input, place: Option<u32>, message: &impl Message) {
+        let device = place.map(|place| self.device_id(place));
+        let value = Some(message.encode_to_vec());
+        self.out.push(Sent { at: self.now, input, device, value });
     }
 
-    fn lifecycle(&mut self, place: u32, event: DeviceEvent) {
-        let device = self.device_id(place);
-        self.push(Input::Lifecycle, self.now, EventBody::Device { device, event });
+    fn lifecycle(&mut self, place: impl Into<Option<u32>>, event: Lifecycle) {
+        let message = LifecycleEvent { occurred_at: Some(timestamp(self.now)), event: Some(event) };
+        self.push(Input::Lifecycle, place.into(), &message);
     }
 
-    fn vpn(&mut self, place: u32, event: DeviceEvent) {
-        let device = self.device_id(place);
-        self.push(Input::VpnSessions, self.now, EventBody::Device { device, event });
+    fn vpn(&mut self, place: impl Into<Option<u32>>, event: Vpn) {
+        let message = VpnEvent { occurred_at: Some(timestamp(self.now)), event: Some(event) };
+        self.push(Input::VpnSessions, place.into(), &message);
     }
 
-    fn broadcast(&mut self, event: ScopeEvent) {
-        let input = match event {
-            ScopeEvent::InstanceAlive { .. } | ScopeEvent::InstanceLost { .. } => {
-                Input::VpnSessions
-            }
-            _ => Input::Lifecycle,
-        };
-        self.push(input, self.now, EventBody::Scope(event));
+    /// What devices are told.
+    fn poll_interval(&self) -> Duration {
+        Duration { seconds: i64::from(self.plan.told_poll_interval_s), nanos: 0 }
     }
 
     // ---- what devices do by themselves
@@ -387,12 +363,13 @@ impl Fleet {
         if self.devices[place as usize].polling != polling {
             return;
         }
-        let body = EventBody::Heartbeat {
-            device: self.device_id(place),
-            poll_interval_s: Some(self.plan.told_poll_interval_s),
-            going_away: false,
+        let occurred_at = Some(timestamp(self.now));
+        let heartbeat = Heartbeat {
+            occurred_at,
+            poll_interval: Some(self.poll_interval()),
+            ..Default::default()
         };
-        self.push(Input::Heartbeats, self.now, body);
+        self.push(Input::Heartbeats, Some(place), &heartbeat);
         // Up to half an interval early or late.
         let ms = self.random.times(self.plan.poll_interval_ms, 0.5, 1.5);
         self.plan_in(ms.max(1), Step::Poll { place, polling });
@@ -401,7 +378,7 @@ impl Fleet {
     /// Opens a session on an instance that is up, if it has none and may.
     fn connect(&mut self, place: u32) {
         let device = &self.devices[place as usize];
-        let may = device.exists && device.polls && device.vpn_enabled;
+        let may = device.exists && device.polls && !device.vpn_disabled;
         if !may || device.instance.is_some() {
             return;
         }
@@ -419,40 +396,42 @@ impl Fleet {
         device.session += 1;
         let session = self.session(place);
         let instance = self.instance(instance);
-        let event =
-            DeviceEvent::SessionOpened { instance, session, opened_at: None, lease_ms: None };
-        self.vpn(place, event);
+        self.vpn(
+            place,
+            Vpn::SessionOpened(SessionOpened { instance, session, ..Default::default() }),
+        );
     }
 
     /// Its session ends now, and the close is sent `heard_in_ms` later.
     fn disconnect(&mut self, place: u32, heard_in_ms: i64) {
         let Some(instance) = self.devices[place as usize].instance.take() else { return };
-        let session = self.session(place);
-        if heard_in_ms == 0 {
-            let instance = self.instance(instance);
-            let event = DeviceEvent::SessionClosed { instance, session, opened_at: None };
-            self.vpn(place, event);
-        } else {
-            let device = self.device_id(place);
-            let close = Close { device, instance, session, occurred_at: self.now };
-            self.plan_in(heard_in_ms, Step::CloseHeardLate(Box::new(close)));
+        let (instance, session) = (self.instance(instance), self.session(place));
+        self.vpn(
+            place,
+            Vpn::SessionClosed(SessionClosed { instance, session, ..Default::default() }),
+        );
+        if heard_in_ms > 0
+            && let Some(close) = self.out.pop()
+        {
+            self.plan_in(heard_in_ms, Step::Hear(Box::new(close)));
         }
     }
 
-    fn session(&self, place: u32) -> Arc<str> {
-        format!("{place:x}-{}", self.devices[place as usize].session).into()
+    fn session(&self, place: u32) -> String {
+        format!("{place:x}-{}", self.devices[place as usize].session)
     }
 
-    fn instance(&self, instance: u8) -> Arc<str> {
-        Arc::clone(&self.instances[instance as usize].name)
+    fn instance(&self, instance: u8) -> String {
+        self.instances[instance as usize].name.clone()
     }
 
-    fn fleet_of(&self, place: u32) -> (Arc<str>, Arc<str>) {
+    /// The fleet that a device is in, and whose it is.
+    fn fleet_of(&self, place: u32) -> (String, String) {
         let fleet = usize::from(self.devices[place as usize].fleet);
-        (Arc::clone(&self.fleets[fleet]), Arc::clone(&self.organizations[fleet / 2]))
+        (self.fleets[fleet].clone(), self.organizations[fleet / 2].clone())
     }
+}
 
-    fn reason(&mut self) -> FrozenReason {
-        FrozenReason::ALL[self.random.below(FrozenReason::ALL.len() as u32) as usize]
-    }
+fn duration(ms: u32) -> Duration {
+    Duration { seconds: i64::from(ms / 1000), nanos: (ms % 1000 * 1_000_000) as i32 }
 }

@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::shard::{Event, EventBody};
+use crate::wire::{Format, decode};
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
 
@@ -15,12 +17,19 @@ fn run(plan: Plan, duration_ms: i64, step_ms: i64) -> Vec<Sent> {
     all
 }
 
-fn counts(events: &[Sent]) -> HashMap<&'static str, usize> {
+fn counts(all: &[Sent]) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
-    for sent in events {
-        *counts.entry(KINDS[kind_of(&sent.event.body)]).or_default() += 1;
+    for sent in all {
+        *counts.entry(kind_of(sent).unwrap()).or_default() += 1;
     }
     counts
+}
+
+/// What the service makes of it.
+fn event_of(sent: &Sent) -> Event {
+    let key = sent.device.as_ref().map(DeviceId::to_string);
+    let key = key.as_ref().map(String::as_bytes);
+    decode(sent.input, Format::Protobuf, key, sent.value.as_deref()).unwrap()
 }
 
 #[test]
@@ -47,23 +56,25 @@ fn the_rate_is_as_asked_from_the_start() {
 fn every_kind_of_event_happens_and_most_are_heartbeats() {
     let all = run(Plan::of_poll_interval(2_000, 3, START, 10_000), 2_000_000, 1_000);
     let counts = counts(&all);
-    for kind in KINDS {
-        assert!(counts.contains_key(kind), "no {kind}");
+    for kind in kinds().unwrap() {
+        assert!(counts.contains_key(&kind), "no {kind}");
     }
     let share = counts["heartbeat"] as f64 / all.len() as f64;
     assert!((0.85..0.97).contains(&share), "{share} of the events are heartbeats");
     assert!(counts["session_closed"] <= counts["session_opened"]);
     assert!(counts["update_finished"] <= counts["update_started"]);
-    assert!(all.iter().any(|sent| sent.tombstone));
+    assert!(all.iter().any(|sent| sent.value.is_none()));
 }
 
 #[test]
 fn time_goes_forward_and_nothing_is_sent_before_it_happened() {
     let all = run(Plan::of_poll_interval(500, 5, START, 5_000), 600_000, 50);
     assert!(all.windows(2).all(|pair| pair[0].at <= pair[1].at));
-    assert!(all.iter().all(|sent| sent.event.occurred_at.is_some_and(|at| at <= sent.at)));
+    let told = all.iter().filter(|sent| sent.value.is_some());
+    let times: Vec<_> = told.map(|sent| (event_of(sent).occurred_at.unwrap(), sent.at)).collect();
+    assert!(times.iter().all(|(occurred_at, at)| occurred_at <= at));
     // Closes that are heard of after the next session was opened are the point.
-    let late = all.iter().filter(|sent| sent.event.occurred_at != Some(sent.at)).count();
+    let late = times.iter().filter(|(occurred_at, at)| occurred_at != at).count();
     assert!(late > 100, "{late}");
 }
 
@@ -75,8 +86,8 @@ fn polls_are_at_most_half_an_interval_early_or_late() {
         fleet.hold(place);
     }
     fleet.advance(START.plus_ms(600_000), &mut |sent| {
-        if let EventBody::Heartbeat { device, .. } = sent.event.body
-            && let Some(before) = last.insert(device, sent.at)
+        if sent.input == Input::Heartbeats
+            && let Some(before) = last.insert(sent.device.unwrap(), sent.at)
         {
             let gap = sent.at.0 - before.0;
             assert!((5_000..=15_000).contains(&gap), "{gap} ms");
@@ -90,17 +101,12 @@ fn a_device_that_is_switched_off_says_nothing_until_it_is_switched_on() {
     let mut fleet = Fleet::new(Plan::of_poll_interval(20, 5, START, 1_000));
     fleet.hold(3);
     fleet.advance(START.plus_ms(60_000), &mut |_| {});
-    let watched = fleet.device_id(3);
-    let of_it = |sent: &Sent| match &sent.event.body {
-        EventBody::Heartbeat { device, .. } | EventBody::Device { device, .. } => {
-            *device == watched
-        }
-        EventBody::Scope(_) => false,
-    };
+    let watched = Some(fleet.device_id(3));
+    let of_it = |sent: &Sent| sent.device == watched;
     fleet.switch_off(3);
     let mut said = Vec::new();
     fleet.advance(START.plus_ms(120_000), &mut |sent| said.extend(of_it(&sent).then_some(sent)));
-    assert_eq!(counts(&said), HashMap::from([("session_closed", 1)]));
+    assert_eq!(counts(&said), HashMap::from([("session_closed".to_owned(), 1)]));
     fleet.switch_on(3);
     said.clear();
     fleet.advance(START.plus_ms(180_000), &mut |sent| said.extend(of_it(&sent).then_some(sent)));
@@ -109,24 +115,21 @@ fn a_device_that_is_switched_off_says_nothing_until_it_is_switched_on() {
 }
 
 #[test]
-fn what_is_encoded_decodes_to_the_same_event() {
-    use crate::wire::{Format, decode};
-
-    for sent in run(Plan::of_poll_interval(200, 9, START, 5_000), 300_000, 1_000) {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        let (has_key, has_value) = encode(&sent, &mut key, &mut value);
-        assert_eq!(has_value, !sent.tombstone);
-        let decoded = decode(
-            sent.input,
-            Format::Protobuf,
-            has_key.then_some(key.as_slice()),
-            has_value.then_some(value.as_slice()),
-        );
-        let mut event = sent.event.clone();
-        if sent.tombstone {
-            // Has no time of its own: it is the record's.
-            event.occurred_at = None;
-        }
-        assert_eq!(decoded.unwrap(), event);
+fn all_that_is_sent_is_taken_for_whom_and_when_it_was_sent() {
+    let plan = Plan::of_poll_interval(200, 9, START, 5_000);
+    let told_s = plan.told_poll_interval_s;
+    for sent in run(plan, 300_000, 1_000) {
+        let event = event_of(&sent);
+        // A key without a value has no time of its own: it is the record's.
+        assert_eq!(event.occurred_at.is_some(), sent.value.is_some());
+        let device = match event.body {
+            EventBody::Heartbeat { device, poll_interval_s, .. } => {
+                assert_eq!(poll_interval_s, Some(told_s));
+                Some(device)
+            }
+            EventBody::Device { device, .. } => Some(device),
+            EventBody::Scope(_) => None,
+        };
+        assert_eq!(device, sent.device);
     }
 }

@@ -16,6 +16,7 @@
 
 mod adoption;
 mod broker_time;
+mod clocks;
 mod commit;
 mod gaps;
 mod in_flight;
@@ -392,7 +393,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let now = self.now();
         let mut waiting = self.output_bytes();
         let from = self.turn_from;
-        let Self { slots, counts, busy, release, settings, turn_from, .. } = self;
+        let Self { slots, counts, clocks, busy, release, settings, turn_from, .. } = self;
         // Each shard in its turn, so that none fills every transaction alone.
         let (first, rest) = ((Included(from), Unbounded), (Unbounded, Excluded(from)));
         let partitions = slots.range(first).chain(slots.range(rest)).map(|(p, _)| *p);
@@ -413,7 +414,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             for input in Input::ALL {
                 counts.applied[input.index()] += u64::from(turn.applied[input.index()]);
                 counts.stale[input.index()] += u64::from(turn.stale[input.index()]);
-                applied |= turn.applied[input.index()] > 0;
+            }
+            if turn.applied != [0; Input::ALL.len()] {
+                applied = true;
+                counts.compare(&turn.skew);
+                clocks.tell(partition, &turn.skew, now.monotonic_ms);
             }
             counts.expired += u64::from(turn.expired);
             counts.sessions_forgotten += u64::from(turn.sessions_fallen_out);

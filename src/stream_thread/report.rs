@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::shard::{Connectivity, DeadLetterReason, Input, Status, Timestamp};
+use crate::shard::{Ages, Connectivity, DeadLetterReason, Input, Skew, Status, Timestamp};
 
 /// What happened since the last report, and how things stand.
 #[derive(Debug, Default)]
@@ -78,6 +78,12 @@ pub struct Counts {
     pub sessions_forgotten: u64,
     /// The same of open ones.
     pub open_sessions_forgotten: u64,
+    /// Ages of the events that tell their time, by input.
+    pub ages: [Ages; Input::ALL.len()],
+    /// Leases that were over when they came.
+    pub leases_over: u64,
+    /// Heartbeats that had expired when they came.
+    pub heartbeats_over: u64,
     /// Records read by restores: of the changelog, of the heartbeats.
     pub restored: [u64; 2],
     /// Views that were lost and are written again.
@@ -87,6 +93,15 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds what was seen of the senders' clocks.
+    pub(super) fn compare(&mut self, skew: &Skew) {
+        for (sum, ages) in self.ages.iter_mut().zip(&skew.ages) {
+            sum.add(ages);
+        }
+        self.leases_over += u64::from(skew.leases_over);
+        self.heartbeats_over += u64::from(skew.heartbeats_over);
+    }
+
     /// Adds what became true with a commit at `now`.
     pub(super) fn add(&mut self, committed: &Counts, now: Timestamp) {
         for (key, count) in &committed.changes {

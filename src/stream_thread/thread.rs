@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::adoption::Adoption;
 use super::broker_time::BrokerTime;
+use super::clocks::Clocks;
 use super::in_flight::InFlight;
 use super::pass::Sweep;
 use super::ports::{Log, LogEvent, QuestionId, View, ViewEvent};
@@ -54,6 +55,7 @@ pub struct StreamThread<L, V, C> {
     pub(super) ends: Option<(QuestionId, Option<Timestamp>)>,
     pub(super) ends_asked_ms: i64,
     pub(super) counts: Counts,
+    pub(super) clocks: Clocks,
     pub(super) events: Vec<LogEvent>,
     pub(super) view_events: Vec<ViewEvent>,
     /// There was work left at the end of the last turn.
@@ -89,6 +91,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             ends: None,
             ends_asked_ms: i64::MIN / 2,
             counts: Counts::default(),
+            clocks: Clocks::new(now_ms),
             events: Vec::new(),
             view_events: Vec::new(),
             busy: false,

@@ -7,13 +7,15 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::layer::{Context, Filter};
+
+use crate::error::lock;
 
 /// Lines of one kind that are written at once: enough for one a partition.
 const BURST: f64 = 20.0;
@@ -67,7 +69,7 @@ impl Limit {
 
     fn takes(&self, kind: Kind, place: impl FnOnce() -> String) -> bool {
         let now_ms = (self.clock)();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let bucket = state.kinds.entry(kind).or_insert_with(|| Bucket {
             room: BURST,
             filled_ms: now_ms,
@@ -90,7 +92,7 @@ impl Limit {
         let now_ms = (self.clock)();
         let mut left_out = Vec::new();
         {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&self.state);
             if now_ms - state.told_ms < TELL_MS {
                 return;
             }

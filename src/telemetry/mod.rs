@@ -1,5 +1,6 @@
 //! Logs, and every metric there is.
 
+mod ages;
 pub mod limit;
 mod logs;
 mod publish;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{counter, gauge, histogram};
 
+use super::ages;
 use super::table::*;
 use crate::shard::{Input, Status, Timestamp};
 use crate::stream_thread::report::{Counts, Report, StageName};
@@ -92,6 +93,10 @@ pub(super) fn publish_counts(counts: &Counts) {
         counter!(OFFSETS_LOST, "input" => input.name())
             .increment(counts.offsets_gone[input.index()]);
     }
+    ages::OF_EVENTS.add(&counts.ages);
+    for (what, count) in [("lease", counts.leases_over), ("heartbeat", counts.heartbeats_over)] {
+        counter!(OVER_ON_ARRIVAL, "what" => what).increment(count);
+    }
     for ((input, reason), count) in &counts.dead_letters {
         counter!(DEAD_LETTERS, "input" => input.name(), "reason" => reason.code())
             .increment(*count);
@@ -155,6 +160,10 @@ pub fn publish_views(views: &[Arc<ViewStats>]) {
     gauge!(REDIS_UP).set(if connected { 1 } else { 0 });
     let of_other_group = views.iter().any(|view| view.advice().other_group.is_some());
     gauge!(REDIS_OTHER_GROUP).set(if of_other_group { 1 } else { 0 });
+    let refused = views.iter().any(|view| view.is_refused());
+    gauge!(REDIS_REFUSING).set(if refused { 1 } else { 0 });
+    let evicts = views.iter().any(|view| view.advice().evicts.is_some());
+    gauge!(REDIS_EVICTS).set(if evicts { 1 } else { 0 });
     publish_view_counts(views);
 }
 

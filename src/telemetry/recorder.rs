@@ -3,6 +3,7 @@
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::ages;
 use super::publish::{publish_counts, publish_view_counts};
 use super::table::*;
 use crate::error::Fatal;
@@ -27,7 +28,7 @@ fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildErro
         Kind::Histogram(bounds) => {
             builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)
         }
-        Kind::Counter | Kind::Gauge => Ok(builder),
+        Kind::Counter | Kind::Gauge | Kind::Counted => Ok(builder),
     })
 }
 
@@ -40,6 +41,8 @@ pub fn describe_all() {
             Kind::Counter => metrics::describe_counter!(name, unit, help),
             Kind::Gauge => metrics::describe_gauge!(name, unit, help),
             Kind::Histogram(_) => metrics::describe_histogram!(name, unit, help),
+            // It describes itself.
+            Kind::Counted => {}
         }
     }
     metrics_process::Collector::default().describe();
@@ -68,7 +71,9 @@ fn zero_all() {
 #[must_use]
 pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();
-    handle.render()
+    let mut text = handle.render();
+    ages::OF_EVENTS.render(EVENT_AGE, &mut text);
+    text
 }
 
 #[cfg(test)]
@@ -101,6 +106,7 @@ mod tests {
                     Kind::Counter => counter!(metric.name, labels).increment(1),
                     Kind::Gauge => gauge!(metric.name, labels).set(1),
                     Kind::Histogram(_) => metrics::histogram!(metric.name, labels).record(0.004),
+                    Kind::Counted => {}
                 }
             }
             forget_partition(3);

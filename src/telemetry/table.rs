@@ -5,7 +5,7 @@
 //! there and the `metrics` macros:
 //! `counter!(RECORDS, "input" => "heartbeats", "result" => "applied").increment(1)`.
 
-use Kind::{Counter, Gauge, Histogram};
+use Kind::{Counted, Counter, Gauge, Histogram};
 use metrics::Unit;
 
 /// What a metric is to Prometheus.
@@ -17,6 +17,8 @@ pub enum Kind {
     Gauge,
     /// A distribution, with these upper bounds.
     Histogram(&'static [f64]),
+    /// A distribution that is counted before it is published (`ages.rs`).
+    Counted,
 }
 
 /// One metric.
@@ -68,6 +70,12 @@ metrics! {
     RECORDS: Counter, "device_status_records_total", ["input", "result"],
         "Records read from the inputs, by what became of them: applied, stale (the row knew \
          something later), dead_letter.";
+    EVENT_AGE: Counted, "device_status_event_age_seconds", ["input"],
+        "How old events were by their occurred_at when their records were written; below 0 for \
+         those of the future. Events without occurred_at are left out.";
+    OVER_ON_ARRIVAL: Counter, "device_status_over_on_arrival_total", ["what"],
+        "Leases of VPN instances that were over when they came, and heartbeats that had expired, \
+         by their occurred_at (what: lease, heartbeat).";
     DEAD_LETTERS: Counter, "device_status_dead_letters_total", ["input", "reason"],
         "Records that could not be used, by reason.";
     STATUS_CHANGES: Counter, "device_status_changes_total", ["from", "to"],
@@ -119,6 +127,11 @@ metrics! {
     REDIS_OTHER_GROUP: Gauge, "device_status_redis_other_group", [],
         "1 while the keys under redis.prefix belong to another group, so that nothing is written \
          to Redis, else 0.";
+    REDIS_REFUSING: Gauge, "device_status_redis_refusing", [],
+        "1 while Redis answers and refuses what is written (OOM, READONLY, NOPERM, MISCONF), else \
+         0.";
+    REDIS_EVICTS: Gauge, "device_status_redis_evicts", [],
+        "1 while maxmemory-policy lets Redis throw keys away when it is full, else 0.";
     REDIS_BACKLOG: Gauge, "device_status_redis_backlog_writes", [],
         "Writes that wait for Redis.";
     REDIS_WRITES: Counter, "device_status_redis_writes_total", ["result"],

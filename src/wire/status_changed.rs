@@ -148,7 +148,8 @@ pub(super) fn shown(
         .ok_or_else(|| format!("there is no status {status} with connectivity {connectivity}"))
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+/// An instant as messages have it.
+pub(crate) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let nanos = at.0.rem_euclid(1_000) as i32 * 1_000_000;
     prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }
 }

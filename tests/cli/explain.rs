@@ -137,3 +137,47 @@ fn what_is_not_there_is_said() {
     assert_eq!(code, Some(2));
     assert!(text.contains("\"noon\" is no time"), "{text}");
 }
+
+#[test]
+fn what_came_with_a_wrong_clock_is_doubted() {
+    let history = r#"
+{"at": "2026-03-02T08:00:00Z", "input": "vpn_sessions", "event": {"occurred_at": "2026-03-02T07:40:00Z", "instance_alive": {"instance": "vpn-1", "lease": "1m"}}}
+{"at": "2026-03-02T08:00:00Z", "input": "vpn_sessions", "event": {"occurred_at": "2026-03-02T07:00:00Z", "instance_alive": {"instance": "vpn-2", "lease": "1m"}}}
+{"at": "2026-03-02T08:00:30Z", "input": "vpn_sessions", "device": "oven", "event": {"session_opened": {"instance": "vpn-1", "session": "7f3a"}}}
+{"at": "2026-03-02T08:00:30Z", "input": "lifecycle", "device": "oven", "event": {"occurred_at": "2026-03-02T08:12:30Z", "registered": {"fleet": "kitchens"}}}
+{"at": "2026-03-02T08:00:40Z", "input": "lifecycle", "event": {"occurred_at": "2026-03-02T07:50:40.750Z", "fleet_settings_changed": {"fleet": "kitchens", "poll_interval": "30m"}}}
+{"at": "2026-03-02T08:01:00Z", "input": "heartbeats", "device": "oven", "event": {"occurred_at": "2026-03-02T08:00:01Z"}}
+{"at": "2026-03-02T08:01:01Z", "input": "heartbeats", "device": "oven", "event": {"occurred_at": "1970-01-01T00:00:05Z"}}
+{"at": "2026-03-02T08:01:00Z", "input": "heartbeats", "device": "lamp", "event": {"occurred_at": "1970-01-01T00:00:05Z"}}
+{"at": "2026-03-02T08:02:00Z", "input": "heartbeats", "device": "lamp", "event": {"occurred_at": "2026-03-02T08:01:59Z"}}
+"#;
+    let text = told(&["--events", "-", "oven"], history);
+    let doubts: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("  doubts        ")).collect();
+    assert_eq!(
+        doubts,
+        [
+            "heartbeat, of 1970-01-01T00:00:05.000Z, came 56years 1month 29days 21h 27m 20s later, \
+             when it had expired: its sender's clock is slow, or kept it back",
+            "registered, of 2026-03-02T08:12:30.000Z, came 12m before that: its sender's clock is \
+             fast",
+            "instance_alive of VPN instance vpn-1, of 2026-03-02T07:40:00.000Z, came 20m later, \
+             when its lease was over: its sender's clock is slow, or kept it back",
+            "fleet_settings_changed of fleet kitchens, of 2026-03-02T07:50:40.750Z, came 9m 59s \
+             later: its sender's clock is slow, or kept it back",
+        ]
+    );
+    let text = told(&["--events", "-", "oven", "--json"], history);
+    let device: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let kinds: Vec<_> =
+        device["doubts"].as_array().unwrap().iter().map(|doubt| &doubt["doubt"]).collect();
+    assert_eq!(kinds, ["over", "ahead", "over", "behind"]);
+    let doubt = &device["doubts"][2];
+    assert_eq!(doubt["event"], "instance_alive");
+    assert_eq!(doubt["of"], "VPN instance vpn-1");
+    assert_eq!(doubt["occurred_ms"], 1_772_437_200_000_i64);
+    assert_eq!(doubt["record_ms"], 1_772_438_400_000_i64);
+    // The last one of a kind counts: its sender's clock was set.
+    let text = told(&["--events", "-", "lamp"], history);
+    assert!(text.starts_with("lamp  Online") && !text.contains("doubts"), "{text}");
+}

@@ -6,10 +6,12 @@ mod support;
 
 mod metrics;
 mod outages;
+mod redis_refuses;
 mod restarts;
 mod security;
 mod two_installations;
 mod view_whole;
+mod wrong_clocks;
 
 use std::collections::HashMap;
 use std::time::Duration;

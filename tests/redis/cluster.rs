@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::log::{InProcess, REDIS_LOST, VIEW_FLUSHED};
 use crate::support::owner::{Dice, EPOCH, Owner, PARTITION, PASS, filled_with, run};
-use crate::support::redis::{PATIENCE, hash, wait_for, was_scanned};
+use crate::support::redis::{PATIENCE, hash, read_by, wait_for, was_scanned};
 use crate::support::redis_cluster::RedisCluster;
 use device_status::cli::{get, watch};
 use device_status::config::Redis;
@@ -104,19 +104,18 @@ fn a_cluster_holds_the_view_and_is_read_by_get_and_watch() {
     }
 
     // The readers.
-    let target = get::RedisTarget { redis: &redis, partitions: 4 };
+    let config = read_by(redis, 4);
     let mut out = Vec::new();
     let fleet = get::Args { ids: vec![], fleet: Some("blue".to_owned()), max_age: None };
-    get::get(&fleet, target, true, false, &mut out).unwrap();
+    get::get(&fleet, &config, true, false, &mut out).unwrap();
     let shown: serde_json::Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(shown["devices"], owner.counts()["blue"].iter().sum::<u64>());
     let id = owner.devices.keys().next().unwrap().clone();
     let (lines, received) = sync_channel(16);
     let watched = id.clone();
     std::thread::spawn(move || {
-        let target = get::RedisTarget { redis: &redis, partitions: 4 };
         let args = watch::Args { ids: vec![watched] };
-        watch::watch(&args, target, true, false, &mut Lines(lines, Vec::new()))
+        watch::watch(&args, &config, true, false, &mut Lines(lines, Vec::new()))
     });
     let next = || -> serde_json::Value {
         serde_json::from_str(&received.recv_timeout(PATIENCE).unwrap()).unwrap()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::log::{InProcess, REDIS_AWAY, REDIS_LOST, VIEW_FLUSHED};
 use crate::support::owner::{Dice, EPOCH, Owner, PASS, device, filled_with, run};
-use crate::support::redis::{HostClock, RedisServer, group, wait_for};
+use crate::support::redis::{HostClock, RedisServer, group, read_by, wait_for};
 use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_sentinel::RedisSentinel;
 use crate::support::redis_tls::{Authority, TlsServer};
@@ -20,9 +20,9 @@ use device_status::view::RedisView;
 /// What `get --json` prints of a device.
 fn got(redis: &Redis, id: &str) -> serde_json::Value {
     let args = get::Args { ids: vec![id.to_owned()], fleet: None, max_age: None };
-    let target = get::RedisTarget { redis, partitions: 4 };
+    let config = read_by(redis.clone(), 4);
     let mut out = Vec::new();
-    get::get(&args, target, true, false, &mut out).unwrap();
+    get::get(&args, &config, true, false, &mut out).unwrap();
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -53,8 +53,8 @@ fn complaint(redis: &Redis) -> String {
     assert!(!stats.connected.load(Ordering::Relaxed));
     let trouble = stats.advice().trouble.clone().unwrap();
     let args = get::Args { ids: vec!["a".to_owned()], fleet: None, max_age: None };
-    let target = get::RedisTarget { redis, partitions: 4 };
-    if let Err(fatal) = get::get(&args, target, true, false, &mut Vec::new())
+    let config = read_by(redis.clone(), 4);
+    if let Err(fatal) = get::get(&args, &config, true, false, &mut Vec::new())
         && fatal.kind != FatalKind::NotFound
     {
         assert_eq!(fatal.kind, FatalKind::Unavailable);

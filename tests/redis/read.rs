@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::support::process::Process;
-use crate::support::redis::{HostClock, PATIENCE, RedisServer, group, wait_for};
+use crate::support::redis::{HostClock, PATIENCE, RedisServer, group, read_by, wait_for};
 use crate::support::service::binary;
 use device_status::cli::{get, watch};
 use device_status::config::Redis;
@@ -66,10 +66,9 @@ fn put(view: &mut RedisView, partition: i32, write: ViewWrite) {
 }
 
 fn got(server: &RedisServer, args: &get::Args, json: bool) -> (String, Result<(), Fatal>) {
-    let redis = config(server);
-    let target = get::RedisTarget { redis: &redis, partitions: 12 };
+    let config = read_by(config(server), 12);
     let mut out = Vec::new();
-    let result = get::get(args, target, json, false, &mut out);
+    let result = get::get(args, &config, json, false, &mut out);
     (String::from_utf8(out).unwrap(), result)
 }
 
@@ -165,10 +164,9 @@ fn watching(
     ids: Vec<String>,
 ) -> (std::thread::JoinHandle<Result<(), Fatal>>, Receiver<String>) {
     let (lines, received) = sync_channel(16);
-    let redis = config(server);
+    let config = read_by(config(server), 12);
     let watcher = std::thread::spawn(move || {
-        let target = get::RedisTarget { redis: &redis, partitions: 12 };
-        watch::watch(&watch::Args { ids }, target, true, false, &mut Lines(lines, Vec::new()))
+        watch::watch(&watch::Args { ids }, &config, true, false, &mut Lines(lines, Vec::new()))
     });
     (watcher, received)
 }

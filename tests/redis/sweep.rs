@@ -363,7 +363,7 @@ fn a_server_that_evicts_is_warned_of_and_a_replica_is_no_server_to_write_to() {
     let mut redis = master.connection();
     run(&mut redis, "CONFIG SET maxmemory-policy allkeys-lru");
     let owner = filled(&master, 1, false, PASS);
-    let warning = owner.view.stats().advice().warning.clone().unwrap();
+    let warning = owner.view.stats().advice().evicts.clone().unwrap();
     assert!(warning.contains("allkeys-lru") && warning.contains("noeviction"), "{warning}");
 
     let replica = RedisServer::start();

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use device_status::config::Config;
 use device_status::shard::Timestamp;
 use device_status::stream_thread::ports::Clock;
 use device_status::view::claim::Group;
@@ -18,6 +19,13 @@ use super::process::{Process, free_port};
 
 /// How long a condition may take to come true, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A configuration to read this Redis by.
+pub fn read_by(redis: device_status::config::Redis, partitions: i32) -> Config {
+    let mut config = Config { redis, ..Config::default() };
+    config.topics.partitions = partitions;
+    config
+}
 
 /// A server that can be stopped and started again on its port.
 pub struct RedisServer {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use clap::Subcommand;
+use prost::bytes::Bytes;
 use serde_json::{Value, json};
 
 use self::topic::{Letter, Position, Topic};
@@ -22,14 +23,6 @@ use crate::wire::decode::to_json;
 const HEX_MAX_BYTES: usize = 4_096;
 /// How many bytes stand in a line of it.
 const HEX_LINE_BYTES: usize = 16;
-
-/// `device-status dead-letters …`
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
 
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
@@ -102,9 +95,9 @@ impl Filter {
 ///
 /// # Errors
 /// When Kafka cannot be reached, a letter is not there, or cannot go back.
-pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
+pub fn run(command: &Command, config: &Config, json: bool) -> Result<(), Fatal> {
     let topic = Topic::open(config)?;
-    match &args.command {
+    match command {
         Command::List { filter, limit } => list(&topic, filter, *limit, json),
         Command::Show { position } => {
             let letter = topic.letter(*position)?;
@@ -254,7 +247,8 @@ fn shown(letter: &Letter, config: &Config) -> String {
             .map(|byte| if (32..127).contains(byte) { char::from(*byte) } else { '.' })
             .collect();
         let offset = place * HEX_LINE_BYTES;
-        let _ = writeln!(text, "{offset:08x}    {:47}  {ascii}", spaced_hex(bytes));
+        let each: Vec<String> = bytes.iter().map(|byte| hex(&[*byte])).collect();
+        let _ = writeln!(text, "{offset:08x}    {:47}  {ascii}", each.join(" "));
     }
     if value.len() > HEX_MAX_BYTES {
         let _ = writeln!(text, "and {} bytes more: --json has them", value.len() - HEX_MAX_BYTES);
@@ -267,15 +261,7 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn spaced_hex(bytes: &[u8]) -> String {
-    let each: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    each.join(" ")
+    format!("{:x}", Bytes::copy_from_slice(bytes))
 }
 
 /// The letters to replay, in the order in which they were written.

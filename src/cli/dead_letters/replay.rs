@@ -1,26 +1,18 @@
 //! Sends dead letters back to the topics they were read from.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
 
 use super::topic::Letter;
-use crate::clock::SystemClock;
+use crate::cli::sender::Sender;
 use crate::config::{Config, Partitioner};
 use crate::error::Fatal;
-use crate::kafka::client_config;
 use crate::shard::Input;
-use crate::stream_thread::ports::Clock;
 use crate::wire::dead_letter;
-
-/// How long the brokers may take for all of it once it is sent.
-const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a letter cannot go back, if it cannot.
 pub fn obstacle(letter: &Letter, config: &Config) -> Option<String> {
@@ -57,26 +49,6 @@ pub fn confirm(count: usize) -> Result<bool, Fatal> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-#[derive(Default)]
-struct Deliveries(Mutex<Option<String>>);
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client_config::log(level, facility, message);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| error.to_string());
-        }
-    }
-}
-
 /// Sends letters back, keys and headers as they were, with a header that says
 /// so, and waits until the brokers have them.
 ///
@@ -84,29 +56,12 @@ impl ProducerContext for Deliveries {
 /// When Kafka does not take all of them; some may have arrived, and it does no
 /// harm to send those again.
 pub fn replay(letters: &[Letter], config: &Config, topic: &str) -> Result<(), Fatal> {
-    let mut client = client_config::base(config);
-    client.set("enable.idempotence", "true").set("partitioner", "murmur2_random");
-    client.set("message.timeout.ms", DELIVERED_WITHIN.as_millis().to_string());
     let max_bytes = dead_letter::DEFAULT_MAX_BYTES.to_string();
-    client_config::set_defaults(&mut client, config, &[("message.max.bytes", &max_bytes)]);
-    let producer: BaseProducer<Deliveries> = client
-        .create_with_context(Deliveries::default())
-        .map_err(|error| client_config::refused(&error))?;
+    let sender = Sender::new(config, &[("message.max.bytes", &max_bytes)])?;
     for letter in letters {
-        send(&producer, letter, config, topic)?;
+        send(&sender, letter, config, topic).map_err(|error| not_taken(&error.to_string()))?;
     }
-    let clock = SystemClock::new();
-    let started_ms = clock.monotonic_ms();
-    let within_ms = i64::try_from(DELIVERED_WITHIN.as_millis()).unwrap_or(i64::MAX) + 5_000;
-    while producer.in_flight_count() > 0 && clock.monotonic_ms() - started_ms < within_ms {
-        producer.poll(Duration::from_millis(5));
-    }
-    let failure = producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match failure {
-        Some(error) => Err(not_taken(&error)),
-        None if producer.in_flight_count() > 0 => Err(not_taken("no answer")),
-        None => Ok(()),
-    }
+    sender.finish().map_err(|lost| not_taken(&lost.why))
 }
 
 fn not_taken(why: &str) -> Fatal {
@@ -116,12 +71,7 @@ fn not_taken(why: &str) -> Fatal {
     ))
 }
 
-fn send(
-    producer: &BaseProducer<Deliveries>,
-    letter: &Letter,
-    config: &Config,
-    topic: &str,
-) -> Result<(), Fatal> {
+fn send(sender: &Sender, letter: &Letter, config: &Config, topic: &str) -> Result<(), KafkaError> {
     let place = format!("{topic}/{}/{}", letter.position.partition, letter.position.offset);
     let headers = dead_letter::replayed(&letter.headers, &place);
     let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
@@ -135,12 +85,5 @@ fn send(
     record.partition = letter.said.partition.filter(|_| !by_key);
     // An event without a time of its own has that of its record.
     record.timestamp = letter.said.timestamp_ms;
-    while let Err((error, refused)) = producer.send(record) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-            return Err(not_taken(&error.to_string()));
-        }
-        producer.poll(Duration::from_millis(10));
-        record = refused;
-    }
-    Ok(())
+    sender.send(record, &AtomicBool::new(false)).map(drop)
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use console::Style;
 
-use crate::shard::{Connectivity, Status, Timestamp};
-use crate::wire::proto::v1::{Cause, StatusChanged};
+use crate::cli::text::moment;
+use crate::shard::{Connectivity, DeviceId, Status, StatusChange, Timestamp};
 
 /// How many of the latest changes are kept.
 const KEPT: usize = 200;
@@ -18,52 +18,12 @@ const SHORT_HEAD: usize = 24;
 
 /// What has been seen of the fleet.
 pub(super) struct Picture {
-    devices: HashMap<String, Status>,
+    devices: HashMap<DeviceId, Status>,
     counts: [usize; Status::ALL.len()],
-    latest: VecDeque<Change>,
+    latest: VecDeque<StatusChange>,
     /// How many changes there were.
     pub(super) changes: u64,
     colours: bool,
-}
-
-/// One change, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) device: String,
-    pub(super) since: Timestamp,
-    /// Either the status's or the connectivity's, whichever moved last.
-    pub(super) at: Timestamp,
-    pub(super) from: Option<(Status, Connectivity)>,
-    /// Absent when the device was deleted.
-    pub(super) to: Option<(Status, Connectivity)>,
-    pub(super) cause: String,
-}
-
-impl Change {
-    pub(super) fn of(message: StatusChanged) -> Change {
-        let at = |time: Option<prost_types::Timestamp>| {
-            let time = time.unwrap_or_default();
-            Timestamp(time.seconds * 1000 + i64::from(time.nanos) / 1_000_000)
-        };
-        let since = at(message.since);
-        let cause = message.cause().as_str_name();
-        let cause = cause.strip_prefix("CAUSE_").unwrap_or(cause).to_lowercase().replace('_', " ");
-        Change {
-            since,
-            at: since.max(at(message.connectivity_since)),
-            from: pair(message.previous_status, message.previous_connectivity),
-            to: pair(message.status, message.connectivity),
-            cause: if message.cause() == Cause::Unspecified { String::new() } else { cause },
-            device: message.device_id,
-        }
-    }
-}
-
-fn pair(status: i32, connectivity: i32) -> Option<(Status, Connectivity)> {
-    // Unset is 0 in the message; the rest are in the same order.
-    let status = usize::try_from(status).ok()?.checked_sub(1)?;
-    let connectivity = usize::try_from(connectivity).ok()?.saturating_sub(1);
-    Some((*Status::ALL.get(status)?, *Connectivity::ALL.get(connectivity)?))
 }
 
 impl Picture {
@@ -77,9 +37,9 @@ impl Picture {
         }
     }
 
-    pub(super) fn apply(&mut self, change: Change) {
+    pub(super) fn apply(&mut self, change: StatusChange) {
         self.changes += 1;
-        let before = match change.to {
+        let before = match change.current {
             Some((status, _)) => {
                 self.counts[status.index()] += 1;
                 self.devices.insert(change.device.clone(), status)
@@ -148,7 +108,7 @@ impl Picture {
 
     /// One change as a line that fits where [`Picture::line`] does not: without
     /// what the device was before.
-    fn short_line(&self, change: &Change) -> String {
+    fn short_line(&self, change: &StatusChange) -> String {
         let line = self.line(change);
         let (head, tail) = line.split_once(" → ").unwrap_or((&line, ""));
         // Time and device come first, in neither of which there is any style.
@@ -157,7 +117,7 @@ impl Picture {
     }
 
     /// One change as a line.
-    pub(super) fn line(&self, change: &Change) -> String {
+    pub(super) fn line(&self, change: &StatusChange) -> String {
         let name = |state: Option<(Status, Connectivity)>, absent: &str, width: usize| {
             let (style, text) = match state {
                 None => (Style::new().dim(), absent),
@@ -167,11 +127,11 @@ impl Picture {
         };
         format!(
             "{}  {}  {} → {}  {}",
-            time_of_day(change.at),
+            time_of_day(change.since.max(change.connectivity_since)),
             short(&change.device),
-            name(change.from, "(new)", 23),
-            name(change.to, "(deleted)", 23),
-            change.cause
+            name(change.previous, "(new)", 23),
+            name(change.current, "(deleted)", 23),
+            change.cause.name().replace('-', " ")
         )
     }
 
@@ -190,40 +150,53 @@ impl Picture {
 }
 
 /// The first eight characters of a device's id.
-pub(super) fn short(device: &str) -> &str {
-    device.get(..8).unwrap_or(device)
+pub(super) fn short(device: &DeviceId) -> String {
+    format!("{:.8}", device.to_string())
 }
 
 /// The time of day in UTC, to the millisecond.
 pub(super) fn time_of_day(at: Timestamp) -> String {
-    let ms = at.0.rem_euclid(86_400_000);
-    let (seconds, ms) = (ms / 1000, ms % 1000);
-    format!("{:02}:{:02}:{:02}.{ms:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    moment(at.0).get(11..23).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use Status::{Frozen, Offline, Online};
 
-    fn message(device: &str, previous: i32, status: i32) -> StatusChanged {
-        let at = Some(prost_types::Timestamp { seconds: 3_661, nanos: 5_000_000 });
-        StatusChanged {
-            device_id: device.to_owned(),
-            previous_status: previous,
-            previous_connectivity: i32::from(previous != 0) * 3,
-            status,
-            connectivity: i32::from(status != 0) * 4,
+    use super::*;
+    use crate::shard::{Cause, HeartbeatState};
+
+    fn change(device: &str, previous: Option<Status>, current: Option<Status>) -> StatusChange {
+        let at = Timestamp(3_661_005);
+        StatusChange {
+            device: DeviceId::from_key(device.as_bytes()).unwrap(),
+            fleet: None,
+            organization: None,
+            version: 1,
+            previous: previous.map(|status| (status, Connectivity::HeartbeatOnly)),
+            current: current.map(|status| (status, Connectivity::None)),
             since: at,
             connectivity_since: at,
-            cause: Cause::HeartbeatExpired.into(),
-            ..StatusChanged::default()
+            cause: Cause::HeartbeatExpired,
+            heartbeat_state: HeartbeatState::Offline,
+            last_heartbeat: None,
+            vpn_connected: false,
+            progress: None,
+            membership_since: at,
+            previous_fleet: None,
+            previous_organization: None,
+            vpn_instance: None,
+            release: None,
+            update_phase: None,
+            update_outcome: None,
+            update_since: None,
         }
     }
 
     #[test]
     fn a_change_reads_as_a_line() {
         let picture = Picture::new(false);
-        let line = picture.line(&Change::of(message("0123456789abcdef", 1, 4)));
+        let line = picture.line(&change("0123456789abcdef", Some(Online), Some(Offline)));
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(
             words.join(" "),
@@ -235,7 +208,8 @@ mod tests {
     fn everything_fits_a_small_terminal() {
         let mut picture = Picture::new(false);
         for n in 0..5_000 {
-            picture.apply(Change::of(message(&format!("{n:032}"), 1, 1 + n % 7)));
+            let status = Status::ALL[n % 7];
+            picture.apply(change(&format!("{n:032}"), Some(Online), Some(status)));
         }
         let lines = picture.summary_within(80);
         assert!(lines.iter().all(|line| line.len() <= 80), "{lines:?}");
@@ -250,16 +224,20 @@ mod tests {
     #[test]
     fn devices_are_counted_where_they_are_now() {
         let mut picture = Picture::new(false);
-        for (device, previous, status) in
-            [("a", 0, 1), ("b", 0, 1), ("a", 1, 4), ("c", 0, 7), ("c", 7, 0)]
-        {
-            picture.apply(Change::of(message(device, previous, status)));
+        for (device, previous, status) in [
+            ("a", None, Some(Online)),
+            ("b", None, Some(Online)),
+            ("a", Some(Online), Some(Offline)),
+            ("c", None, Some(Frozen)),
+            ("c", Some(Frozen), None),
+        ] {
+            picture.apply(change(device, previous, status));
         }
         assert!(picture.summary().starts_with("Online 1  Configuring 0  Updating 0  Offline 1"));
         assert!(picture.summary().ends_with("Frozen 0"));
         assert_eq!(picture.bar(10).chars().count(), 10);
-        assert_eq!(picture.devices.get("a"), Some(&Status::Offline));
-        assert_eq!(picture.devices.get("c"), None);
+        let shown = |device: &[u8]| picture.devices.get(&DeviceId::from_key(device).unwrap());
+        assert_eq!((shown(b"a"), shown(b"c")), (Some(&Offline), None));
         assert_eq!(picture.latest(80).count(), 5);
     }
 }

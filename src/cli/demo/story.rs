@@ -2,8 +2,8 @@
 
 use console::Style;
 
-use super::picture::{Change, short, time_of_day};
-use crate::shard::{Rules, Status, Timestamp};
+use super::picture::{short, time_of_day};
+use crate::shard::{DeviceId, Rules, Status, StatusChange, Timestamp};
 
 /// How long the device is left Online before it is switched off.
 const LEAD_MS: i64 = 5_000;
@@ -38,7 +38,7 @@ enum Chapter {
 
 /// The story of one device.
 pub(super) struct Story {
-    pub(super) device: String,
+    pub(super) device: DeviceId,
     rules: Rules,
     poll_interval_ms: i64,
     chapter: Chapter,
@@ -48,7 +48,7 @@ pub(super) struct Story {
 }
 
 impl Story {
-    pub(super) fn new(device: String, rules: Rules, poll_interval_ms: i64) -> Story {
+    pub(super) fn new(device: DeviceId, rules: Rules, poll_interval_ms: i64) -> Story {
         let last_heartbeat = Timestamp::MIN;
         let misses_ms = Vec::new();
         let chapter = Chapter::Opening;
@@ -69,11 +69,11 @@ impl Story {
     }
 
     /// A change was read; returns what there is to say of it.
-    pub(super) fn change(&mut self, change: &Change, now: Timestamp) -> Option<String> {
+    pub(super) fn change(&mut self, change: &StatusChange, now: Timestamp) -> Option<String> {
         if change.device != self.device {
             return None;
         }
-        let (status, _) = change.to?;
+        let (status, _) = change.current?;
         match (self.chapter, status) {
             (Chapter::Off, Status::Offline) => {
                 self.chapter = Chapter::Offline { from: now, since: change.since };
@@ -173,23 +173,42 @@ impl Story {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::Connectivity;
+    use crate::shard::{Cause, Connectivity, HeartbeatState};
 
-    fn change(to: Status, since: i64) -> Change {
-        Change {
-            device: "d".repeat(32),
+    fn device() -> DeviceId {
+        DeviceId::from_key(&[b'd'; 32]).unwrap()
+    }
+
+    fn change(to: Status, since: i64) -> StatusChange {
+        StatusChange {
+            device: device(),
+            fleet: None,
+            organization: None,
+            version: 1,
+            previous: None,
+            current: Some((to, Connectivity::None)),
             since: Timestamp(since),
-            at: Timestamp(since),
-            from: None,
-            to: Some((to, Connectivity::None)),
-            cause: String::new(),
+            connectivity_since: Timestamp(since),
+            cause: Cause::HeartbeatExpired,
+            heartbeat_state: HeartbeatState::Offline,
+            last_heartbeat: None,
+            vpn_connected: false,
+            progress: None,
+            membership_since: Timestamp(since),
+            previous_fleet: None,
+            previous_organization: None,
+            vpn_instance: None,
+            release: None,
+            update_phase: None,
+            update_outcome: None,
+            update_since: None,
         }
     }
 
     #[test]
     fn every_line_fits_a_terminal_and_the_countdown_is_always_there() {
         let rules = Rules { minimum_ms: 1_000, grace_ms: 2_000, ..Rules::default() };
-        let mut story = Story::new("d".repeat(32), rules, 6_000);
+        let mut story = Story::new(device(), rules, 6_000);
         let fits = |story: &Story, now: i64, told: &str| {
             let (state, countdown) = (story.state(), story.countdown(Timestamp(now)));
             assert!(state.len() <= 80 && countdown.len() <= 80, "{state}\n{countdown}");
@@ -210,7 +229,7 @@ mod tests {
     #[test]
     fn the_deadline_is_what_the_contract_says() {
         let rules = Rules { minimum_ms: 1_000, grace_ms: 2_000, ..Rules::default() };
-        let mut story = Story::new("d".repeat(32), rules, 6_000);
+        let mut story = Story::new(device(), rules, 6_000);
         assert_eq!(story.act(Timestamp(50_000)), Act::Nothing);
         story.change(&change(Status::Online, 50_000), Timestamp(50_000));
         story.heartbeat(Timestamp(57_000));

@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message, Timestamp as RecordTimestamp};
 
+use super::doubts::Arrivals;
 use crate::cli::reading::{Ranges, Reader};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Partitioner};
 use crate::error::{Error, Fatal};
 use crate::kafka::positions::Positions;
-use crate::shard::{DeviceId, Entry, Header, Input, Now, Shard, Timestamp};
+use crate::shard::{DeviceId, Entry, EventBody, Header, Input, Now, Shard, Timestamp};
 use crate::stream_thread::past::{InputStart, Past};
 use crate::stream_thread::ports::{Headers, LogBounds, OffsetAt, RecordRef};
 use crate::stream_thread::replay::Replay;
 use crate::wire::changelog;
+use crate::wire::decode::decode;
 use crate::wire::murmur2::partition_of;
 
 /// How long a transaction that is open may stay so: longer than the service's.
@@ -30,6 +32,9 @@ pub(super) struct Restored {
     pub partition: i32,
     /// What is written and not yet read.
     pub unread: Unread,
+    /// The last of what it has read in the replay window, of the device and of all
+    /// scopes.
+    pub arrivals: Arrivals,
     /// The service runs with other `heartbeat.*` settings than we.
     pub other_rules: bool,
 }
@@ -177,21 +182,54 @@ impl Subject<'_> {
     /// What is replayed over the row, and the row judged.
     fn settled(&self, mut past: Past, unread: Unread) -> Result<Restored, Fatal> {
         let config = self.reader.config();
+        let key = self.device.to_string();
+        let mut arrivals = Arrivals::default();
+        let mut add = |input, record: &RecordRef<'_>| {
+            let format = config.formats.input(input);
+            let Ok(event) = decode(input, format, record.key, record.value) else { return };
+            let is_scope = matches!(event.body, EventBody::Scope(_));
+            if is_scope || record.key == Some(key.as_bytes()) {
+                arrivals.add(event, record.timestamp);
+            }
+        };
         for input in [Input::VpnSessions, Input::Heartbeats] {
             if let Some(replay) = past.replay(input, &config.rules()) {
-                self.replay(&mut past, replay)?;
+                self.replay(&mut past, replay, &mut |record| {
+                    if input == Input::Heartbeats {
+                        add(input, record);
+                    }
+                })?;
             }
         }
         let rules = config.rules();
+        let window = past.clock().map(|clock| clock.plus_ms(-rules.replay_window_ms));
+        for input in [Input::Lifecycle, Input::VpnSessions] {
+            let topic = config.topics.input(input);
+            let from = self.reader.offset_at(topic, self.partition, window.unwrap_or_default())?;
+            let until = past.starts[input.index()].offset;
+            let range = from.unwrap_or(until)..until;
+            self.reader.read(topic, self.ranges(range), &mut |message| {
+                let record = record(message);
+                if record.key.is_none_or(|its| its == key.as_bytes()) {
+                    add(input, &record);
+                }
+            })?;
+        }
         let start = past.start(1, &rules);
         let other_rules = past.has_other_rules(rules.fingerprint());
         let mut shard = past.shard;
         shard.start(start);
         while shard.turn(Now { monotonic_ms: 0, broker: None }, 1_000).more {}
-        Ok(Restored { shard, partition: self.partition, unread, other_rules })
+        Ok(Restored { shard, partition: self.partition, unread, arrivals, other_rules })
     }
 
-    fn replay(&self, past: &mut Past, replay: Replay) -> Result<(), Fatal> {
+    /// Replays what an input has of the device, and lets `look` see it.
+    fn replay(
+        &self,
+        past: &mut Past,
+        replay: Replay,
+        look: &mut dyn FnMut(&RecordRef<'_>),
+    ) -> Result<(), Fatal> {
         let config = self.reader.config();
         let topic = config.topics.input(replay.input);
         let bounds = self.reader.bounds(topic, self.partition)?;
@@ -207,6 +245,7 @@ impl Subject<'_> {
             let record = record(message);
             if record.key == Some(key.as_bytes()) {
                 replay.replay(&mut past.shard, &record, format);
+                look(&record);
             }
         })
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::doubts::Doubted;
 use super::kafka::Restored;
 use super::{Origin, Subject};
 use crate::cli::text::{Style, counted, length, moment, printable, with_age};
@@ -60,6 +61,9 @@ impl Subject<'_> {
             line("fleet", belongs_to(why));
             line("heartbeat", heartbeat_in_short(why));
             line("vpn", vpn(why));
+            for doubted in self.doubts() {
+                line("doubts", doubted.text());
+            }
         }
         match &self.origin {
             Origin::Kafka { restored, .. } => {
@@ -93,7 +97,7 @@ impl Subject<'_> {
                 (false, true) => "(yes)",
                 (false, false) => "no",
             };
-            let what = question(asked.rung);
+            let what = rung_words(asked.rung).1;
             let head =
                 format!("{verdict:<7}{number} {what} -> {}", asked.rung.status().wire_name());
             let head = if asked.decides { style.strong(&head) } else { head };
@@ -103,6 +107,12 @@ impl Subject<'_> {
                 let _ = writeln!(text, "             {fact}");
             }
         }
+    }
+
+    /// What of it came with a wrong clock.
+    fn doubts(&self) -> Vec<Doubted> {
+        let doubts = |why| self.arrivals.doubts(self.shard, self.device, why);
+        self.why.as_ref().map(doubts).unwrap_or_default()
     }
 
     /// What makes the service's knowledge less than it might be.
@@ -133,7 +143,7 @@ impl Subject<'_> {
             .into_iter()
             .map(|asked| {
                 json!({
-                    "rung": rung_name(asked.rung),
+                    "rung": rung_words(asked.rung).0,
                     "status": asked.rung.status().wire_name(),
                     "holds": asked.holds,
                     "decides": asked.decides,
@@ -161,6 +171,7 @@ impl Subject<'_> {
                 "disabled": why.ladder.vpn_disabled,
                 "sessions": why.sessions.iter().map(session_json).collect::<Vec<_>>(),
             })),
+            "doubts": self.doubts().iter().map(Doubted::json).collect::<Vec<_>>(),
             "not_shown": view.is_none().then(|| self.why_not_shown()),
             "rungs": rungs,
         });
@@ -283,7 +294,7 @@ impl Subject<'_> {
             state.wire_name(),
             moment(last.at.0),
             length(interval_ms),
-            interval_of(whose),
+            interval_of(whose).1,
             moment(timeout.0),
             moment(expiry.0),
         )
@@ -326,29 +337,19 @@ fn heartbeat_in_short(why: &Explanation) -> String {
     }
 }
 
-fn question(rung: Rung) -> &'static str {
+/// What a rung is called, and what it asks.
+fn rung_words(rung: Rung) -> (&'static str, &'static str) {
     match rung {
-        Rung::Frozen => "frozen: the device, its fleet or its organization",
-        Rung::Inactive => "preregistered or deactivated, no contact or activation since",
-        Rung::PostProvisioning => "provisioned, no contact since",
-        Rung::NeverSeen => "never any contact",
-        Rung::Offline => "no VPN session counts, and no heartbeat",
-        Rung::Configuring => "OS configuration in progress",
-        Rung::Updating => "update in progress, and a heartbeat",
-        Rung::Online => "otherwise",
-    }
-}
-
-fn rung_name(rung: Rung) -> &'static str {
-    match rung {
-        Rung::Frozen => "frozen",
-        Rung::Inactive => "inactive",
-        Rung::PostProvisioning => "post-provisioning",
-        Rung::NeverSeen => "never-seen",
-        Rung::Offline => "offline",
-        Rung::Configuring => "configuring",
-        Rung::Updating => "updating",
-        Rung::Online => "online",
+        Rung::Frozen => ("frozen", "frozen: the device, its fleet or its organization"),
+        Rung::Inactive => {
+            ("inactive", "preregistered or deactivated, no contact or activation since")
+        }
+        Rung::PostProvisioning => ("post-provisioning", "provisioned, no contact since"),
+        Rung::NeverSeen => ("never-seen", "never any contact"),
+        Rung::Offline => ("offline", "no VPN session counts, and no heartbeat"),
+        Rung::Configuring => ("configuring", "OS configuration in progress"),
+        Rung::Updating => ("updating", "update in progress, and a heartbeat"),
+        Rung::Online => ("online", "otherwise"),
     }
 }
 
@@ -453,12 +454,13 @@ fn session_line(explained: &SessionExplained) -> String {
     line + ", does not count: " + &why
 }
 
-fn interval_of(whose: IntervalOf) -> &'static str {
+/// Whose interval it is, for programs and for people.
+fn interval_of(whose: IntervalOf) -> (&'static str, &'static str) {
     match whose {
-        IntervalOf::Heartbeat => "as it said",
-        IntervalOf::Device => "the device's setting",
-        IntervalOf::Fleet => "the fleet's setting",
-        IntervalOf::Default => "the default",
+        IntervalOf::Heartbeat => ("heartbeat", "as it said"),
+        IntervalOf::Device => ("device", "the device's setting"),
+        IntervalOf::Fleet => ("fleet", "the fleet's setting"),
+        IntervalOf::Default => ("default", "the default"),
     }
 }
 
@@ -516,17 +518,11 @@ pub(in crate::cli) fn change_json(change: &StatusChange) -> Value {
 
 fn heartbeat_json(why: &Explanation) -> Value {
     let last = why.heartbeat.as_ref().map(|heartbeat| heartbeat.at.0);
-    let whose = match why.interval.1 {
-        IntervalOf::Heartbeat => "heartbeat",
-        IntervalOf::Device => "device",
-        IntervalOf::Fleet => "fleet",
-        IntervalOf::Default => "default",
-    };
     json!({
         "state": why.ladder.heartbeat.wire_name(),
         "last_ms": last,
-        "poll_interval_s": why.interval.0,
-        "poll_interval_of": whose,
+        "poll_interval_ms": why.interval.0,
+        "poll_interval_of": interval_of(why.interval.1).0,
         "timeout_ms": why.deadlines.map(|(timeout, _)| timeout.0),
         "offline_ms": why.deadlines.map(|(_, expiry)| expiry.0),
     })

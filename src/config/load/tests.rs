@@ -153,8 +153,9 @@ fn every_variable_of_the_table_is_understood() {
             toml::Value::String(text) => text,
             other => other.to_string(),
         };
-        let loaded = load(None, variables(&[(&key.variable(), &value)])).unwrap();
-        assert!(loaded.origins.contains_key(key.name), "{}", key.variable());
+        let variable = variable_of(key.name);
+        let loaded = load(None, variables(&[(&variable, &value)])).unwrap();
+        assert!(loaded.origins.contains_key(key.name), "{variable}");
         assert_eq!(loaded.config, Config::default());
     }
 }

@@ -168,7 +168,28 @@ pub(super) unsafe fn options(
     }
 }
 
-pub(super) struct Queue(pub(super) *mut sys::rd_kafka_queue_t);
+/// Types of what librdkafka gives out, each with what destroys it.
+macro_rules! guards {
+    ($($name:ident($native:ident) $destroy:ident;)*) => {
+        $(
+            pub(super) struct $name(pub(super) *mut sys::$native);
+
+            impl Drop for $name {
+                fn drop(&mut self) {
+                    // SAFETY: made by librdkafka for this module alone, and destroyed once.
+                    unsafe { sys::$destroy(self.0) }
+                }
+            }
+        )*
+    };
+}
+
+guards! {
+    Queue(rd_kafka_queue_t) rd_kafka_queue_destroy;
+    Event(rd_kafka_event_t) rd_kafka_event_destroy;
+    Options(rd_kafka_AdminOptions_t) rd_kafka_AdminOptions_destroy;
+    List(rd_kafka_topic_partition_list_t) rd_kafka_topic_partition_list_destroy;
+}
 
 // SAFETY: librdkafka's queues may be used from any thread.
 unsafe impl Send for Queue {}
@@ -179,9 +200,7 @@ impl Queue {
         let event = unsafe { sys::rd_kafka_queue_poll(self.0, timeout_ms) };
         (!event.is_null()).then_some(Event(event))
     }
-}
 
-impl Queue {
     /// Waits for the answer of this kind, which librdkafka gives in time, be it
     /// that there was none.
     pub(super) fn answer<C: ProducerContext>(
@@ -240,15 +259,6 @@ impl Asker {
         }
     }
 }
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // SAFETY: created by this module and destroyed once.
-        unsafe { sys::rd_kafka_queue_destroy(self.0) }
-    }
-}
-
-pub(super) struct Event(pub(super) *mut sys::rd_kafka_event_t);
 
 impl Event {
     pub(super) fn kind(&self) -> i32 {
@@ -323,24 +333,6 @@ fn answered(mut found: Found) -> Found {
     found
 }
 
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: returned by a queue, and destroyed once.
-        unsafe { sys::rd_kafka_event_destroy(self.0) }
-    }
-}
-
-pub(super) struct Options(pub(super) *mut sys::rd_kafka_AdminOptions_t);
-
-impl Drop for Options {
-    fn drop(&mut self) {
-        // SAFETY: created by this module and destroyed once.
-        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0) }
-    }
-}
-
-pub(super) struct List(pub(super) *mut sys::rd_kafka_topic_partition_list_t);
-
 impl List {
     pub(super) fn new(capacity: usize) -> List {
         let capacity = i32::try_from(capacity).unwrap_or(i32::MAX);
@@ -355,13 +347,6 @@ impl List {
             let added = sys::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition);
             (*added).offset = offset;
         }
-    }
-}
-
-impl Drop for List {
-    fn drop(&mut self) {
-        // SAFETY: created by this module and destroyed once.
-        unsafe { sys::rd_kafka_topic_partition_list_destroy(self.0) }
     }
 }
 

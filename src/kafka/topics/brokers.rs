@@ -60,7 +60,7 @@ impl<'a> Brokers<'a> {
     pub fn connect(config: &'a Config) -> Result<Brokers<'a>, Fatal> {
         let mut client = client_config::base(config);
         client.set_log_level(RDKafkaLogLevel::Info);
-        let failed = |error| client_config::refused(&error);
+        let failed = client_config::refused;
         let producer = client.create_with_context(ListeningContext::default()).map_err(failed)?;
         let admin = client.create_with_context(ListeningContext::default()).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::shard::snapshot::{
     DeviceFacts, Ended, FrozenRegisters, Lease, Membership, Opening, ProgressFacts, Register,
-    Session, SessionFingerprint,
+    Session,
 };
 use crate::shard::{Settings, Timestamp};
 
@@ -26,10 +26,6 @@ pub(crate) fn register<T: Debug + 'static>(
 
 pub(crate) fn name() -> impl Strategy<Value = Arc<str>> + Clone {
     "\\PC{0,40}".prop_map(Arc::from)
-}
-
-pub(crate) fn fingerprint() -> impl Strategy<Value = SessionFingerprint> {
-    any::<u64>().prop_map(SessionFingerprint)
 }
 
 pub(crate) fn settings() -> impl Strategy<Value = Settings> {

@@ -1,6 +1,6 @@
 //! How the view is doing, for metrics, readiness and people.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How the view is doing, for metrics and readiness.
@@ -48,13 +48,22 @@ pub struct SweepStats {
 pub struct Advice {
     /// Why nothing is written; absent while the server takes writes.
     pub trouble: Option<String>,
-    /// What is wrong with the server although it takes writes.
-    pub warning: Option<String>,
+    /// That the server evicts keys when it is full, with what is lost then.
+    pub evicts: Option<String>,
     /// The group that the keys belong to, if it is another: nothing is written.
     pub other_group: Option<String>,
 }
 
 impl ViewStats {
+    /// Whether the server answers, and refuses what we write.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let advice = self.advice();
+        self.connected.load(Ordering::Relaxed)
+            && advice.other_group.is_none()
+            && advice.trouble.is_some()
+    }
+
     /// What people should know.
     pub fn advice(&self) -> MutexGuard<'_, Advice> {
         self.advice.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
 
+use crate::config::milliseconds;
+use crate::error::lock;
 use crate::shard::Status;
 use crate::stream_thread::ports::{FoundKey, FoundSubject};
 use crate::view::core::answer::{Answer, pairs};
@@ -42,8 +44,7 @@ pub struct Peers {
 impl Peers {
     /// Adds a view.
     pub fn add(&self, view: &Arc<Shared>) {
-        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        views.push(Arc::downgrade(view));
+        lock(&self.views).push(Arc::downgrade(view));
     }
 
     /// A view was lost: the scan begins again.
@@ -54,8 +55,7 @@ impl Peers {
     }
 
     fn views(&self) -> Vec<Arc<Shared>> {
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        views.iter().filter_map(Weak::upgrade).collect()
+        lock(&self.views).iter().filter_map(Weak::upgrade).collect()
     }
 
     fn any_holds(&self) -> bool {
@@ -118,7 +118,7 @@ impl Scan {
     pub fn new(peers: Arc<Peers>, interval: Duration, group: &Group, encoder: &Encoder) -> Scan {
         Scan {
             peers,
-            interval_ms: i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1),
+            interval_ms: milliseconds(interval).max(1),
             pattern: encoder.keys().pattern(),
             partitions: group.partitions,
             cursor: None,

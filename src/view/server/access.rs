@@ -1,6 +1,7 @@
 //! The way to the servers: addresses, credentials and certificates, as
 //! configured, and what to say when it is barred.
 
+use std::path::Path;
 use std::time::Duration;
 
 use redis::{
@@ -9,7 +10,7 @@ use redis::{
 };
 
 use crate::config::redis_url::RedisServers;
-use crate::config::{Redis, redact_url};
+use crate::config::{Redis, redact_url, secret_in};
 use crate::error::Fatal;
 
 /// How long a connection may take to be made.
@@ -76,8 +77,9 @@ impl Access {
     /// # Errors
     /// When there is no server that answers, or it does not let us in.
     pub fn connect(&self, server: &ConnectionInfo) -> Result<Connection, String> {
-        let (username, password) = (&self.config.username, &self.config.password);
-        self.connect_as(server, username, password).map_err(|error| {
+        let username = &self.config.username;
+        let password = current(&self.config.password, self.config.password_file.as_deref())?;
+        self.connect_as(server, username, &password).map_err(|error| {
             let server = server.addr();
             let tls = self.servers.has_tls();
             explained(&error, &server.to_string(), tls, "redis.username and redis.password")
@@ -139,11 +141,13 @@ impl Access {
         sentinel: &ConnectionInfo,
         master: &str,
     ) -> Result<Option<(String, u16)>, String> {
-        let (username, password) = (&self.config.sentinel_username, &self.config.sentinel_password);
+        let username = &self.config.sentinel_username;
+        let file = self.config.sentinel_password_file.as_deref();
+        let password = current(&self.config.sentinel_password, file)?;
         let mut ask = redis::cmd("SENTINEL");
         ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
         let asked = self
-            .connect_as(sentinel, username, password)
+            .connect_as(sentinel, username, &password)
             .and_then(|mut connection| ask.query::<Option<(String, u16)>>(&mut connection));
         asked.map_err(|error| {
             let server = format!("the Sentinel {}", sentinel.addr());
@@ -151,6 +155,12 @@ impl Access {
             explained(&error, &server, tls, "redis.sentinel_username and redis.sentinel_password")
         })
     }
+}
+
+/// The password as it is now: secrets in files are rotated while we run.
+fn current(password: &str, file: Option<&Path>) -> Result<String, String> {
+    let Some(path) = file else { return Ok(password.to_owned()) };
+    secret_in(path).map_err(|what| format!("the password file {} {what}", path.display()))
 }
 
 /// The same with another address.

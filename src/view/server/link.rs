@@ -21,17 +21,23 @@ const LOADS_MAX: usize = 3;
 /// within the interval in which a marker is checked.
 const BACKOFF_MS: std::ops::RangeInclusive<i64> = 50..=2_000;
 
+/// How often the servers are asked whether they evict keys.
+const POLICY_MS: i64 = 60_000;
+
 /// The worker's connections.
 pub struct Link {
     access: Arc<Access>,
     nodes: Option<Nodes>,
+    /// When the servers are asked next whether they evict; `None` where they
+    /// have just told it.
+    policy_due_ms: Option<i64>,
 }
 
 impl Link {
     /// A link that is not connected yet.
     #[must_use]
     pub fn new(access: Access) -> Link {
-        Link { access: Arc::new(access), nodes: None }
+        Link { access: Arc::new(access), nodes: None, policy_due_ms: None }
     }
 
     /// Whether there is a connection, as far as we know.
@@ -43,25 +49,43 @@ impl Link {
     /// Connects to all servers and makes them know the scripts, which also shows
     /// that they answer: a server that is still loading does not.
     ///
-    /// Returns what people should know of a server although it takes writes.
+    /// Returns that a server evicts keys when it is full, if one does.
     ///
     /// # Errors
     /// When that fails, or a server is one that takes no writes.
     pub fn connect(&mut self) -> Result<Option<String>, String> {
         self.nodes = None;
         let mut nodes = Nodes::connect(&self.access)?;
-        let mut warning = None;
+        let mut evicting = None;
         for node in 0..nodes.len() {
             let info = info(&mut nodes, node)?;
             if let Some(complaint) = replica(&info) {
                 return Err(complaint);
             }
-            warning = warning.or_else(|| evicts(&info));
+            evicting = evicting.or_else(|| evicts(&info));
         }
         load_scripts(&mut nodes)?;
         nodes.take_changed();
         self.nodes = Some(nodes);
-        Ok(warning)
+        self.policy_due_ms = None;
+        Ok(evicting)
+    }
+
+    /// Whether a server evicts keys when it is full, asked again once a
+    /// minute: somebody may have changed it. `None` while it is not asked.
+    /// Where that fails the connection is given up.
+    pub fn policy_again(&mut self, now_ms: i64) -> Option<Option<String>> {
+        if now_ms < *self.policy_due_ms.get_or_insert(now_ms + POLICY_MS) {
+            return None;
+        }
+        let mut nodes = self.nodes.take()?;
+        let mut evicting = None;
+        for node in 0..nodes.len() {
+            evicting = evicting.or(evicts(&info(&mut nodes, node).ok()?));
+        }
+        self.nodes = Some(nodes);
+        self.policy_due_ms = None;
+        Some(evicting)
     }
 
     /// Who has which keys.

@@ -58,8 +58,7 @@ impl DeviceStatus {
             };
             object.insert(name.to_owned(), value);
         }
-        freshness.write_to(&mut object);
-        Json::Object(object)
+        freshness.beside(object.into())
     }
 }
 
@@ -89,10 +88,12 @@ impl Freshness {
         self.age_ms().is_none_or(|age_ms| age_ms > max_ms)
     }
 
-    /// As two members of a JSON object.
-    pub fn write_to(self, object: &mut Map<String, Json>) {
-        object.insert("view_time_ms".to_owned(), json!(self.up_to_ms));
-        object.insert("view_age_ms".to_owned(), json!(self.age_ms()));
+    /// A JSON object with this as two more members.
+    #[must_use]
+    pub fn beside(self, mut object: Json) -> Json {
+        object["view_time_ms"] = json!(self.up_to_ms);
+        object["view_age_ms"] = json!(self.age_ms());
+        object
     }
 }
 

@@ -17,9 +17,10 @@ use crate::view::repair::scan::{Peers, Scan};
 /// What became of a round that was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// There was nothing to send.
+    /// No write was sent, though perhaps markers were looked at: it is not
+    /// known whether the server takes writes.
     Idle,
-    /// The server did it all.
+    /// The server took the writes, or none wait.
     Done,
     /// The server refused some of it, and why.
     Refused(String),
@@ -86,13 +87,16 @@ impl Turns {
         if steps.is_empty() {
             return Ok(Round::Idle);
         }
+        let wrote = steps.iter().any(|step| matches!(step, Step::Write(_)));
         let commands: Vec<Cmd> =
             steps.iter().map(|step: &Step| step.command(&self.encoder)).collect();
         match server.round_trip(&commands).await {
             Ok(answers) => {
                 let now_ms = self.shared.clock.monotonic_ms();
                 let complaint = self.shared.lock().settle(steps, answers, now_ms);
-                Ok(complaint.map_or(Round::Done, Round::Refused))
+                let waits = self.shared.stats.backlog.load(Ordering::Relaxed) > 0;
+                let well = if waits && !wrote { Round::Idle } else { Round::Done };
+                Ok(complaint.map_or(well, Round::Refused))
             }
             Err(message) => {
                 self.lost(steps);

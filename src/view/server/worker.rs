@@ -34,7 +34,11 @@ impl Worker {
             if (self.link.is_connected() || self.connect()) && self.is_admitted() {
                 self.round();
                 self.repair();
-                self.link.look_again(self.shared.clock.monotonic_ms());
+                let now_ms = self.shared.clock.monotonic_ms();
+                self.link.look_again(now_ms);
+                if let Some(evicting) = self.link.policy_again(now_ms) {
+                    self.tell_policy(evicting);
+                }
                 if let Some(layout) = self.link.new_layout() {
                     tracing::info!("the keys of the Redis cluster have moved");
                     self.shared.lock().connected(layout);
@@ -84,15 +88,10 @@ impl Worker {
 
     fn connect(&mut self) -> bool {
         match self.link.connect() {
-            Ok(warning) => {
+            Ok(evicting) => {
                 self.gate.connected();
                 self.shared.lock().connected(self.link.layout());
-                if let Some(warning) = &warning
-                    && self.shared.stats.advice().warning.as_ref() != Some(warning)
-                {
-                    tracing::warn!("{warning}");
-                }
-                self.shared.stats.advice().warning = warning;
+                self.tell_policy(evicting);
                 self.shared.stats.connected.store(true, Ordering::Relaxed);
                 true
             }
@@ -102,6 +101,17 @@ impl Worker {
                 false
             }
         }
+    }
+
+    /// Warns of a policy once, and remembers it for readiness and metrics.
+    fn tell_policy(&self, evicting: Option<String>) {
+        let mut advice = self.shared.stats.advice();
+        match &evicting {
+            Some(warning) if advice.evicts != evicting => tracing::warn!("{warning}"),
+            None if advice.evicts.is_some() => tracing::info!("Redis evicts no keys any more"),
+            _ => {}
+        }
+        advice.evicts = evicting;
     }
 
     /// Whether the keys are ours to write (rule V4).

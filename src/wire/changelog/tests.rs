@@ -4,7 +4,9 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::shard::tests::strategies::{device_facts, frozen, name, register, settings, time};
+use crate::shard::tests::strategies::{
+    device_facts, frozen, lease, name, register, session, settings, time,
+};
 use crate::shard::{Connectivity, Status};
 
 /// What version 1 wrote. Never written anew: later versions must read it.
@@ -18,6 +20,10 @@ fn fact<T>(ms: i64, value: T) -> Option<Register<T>> {
     Some(Register { at: at(ms), value })
 }
 
+fn opening(ms: i64) -> Opening {
+    Opening { at: at(ms), connected_at: at(ms), counted_at: at(ms), lease_ms: None }
+}
+
 /// The entries of the golden file, in its order.
 #[allow(clippy::needless_update, reason = "version 1 knew no fact that came later")]
 fn golden_entries() -> Vec<Entry> {
@@ -28,16 +34,22 @@ fn golden_entries() -> Vec<Entry> {
         heartbeat: fact(4, Some(900_000)),
         facts: DeviceFacts {
             last_vpn_opening: Some(at(5)),
+            last_vpn_opening_told: Some(at(7)),
             sessions: vec![
+                Session { opening: Some(opening(6)), ..Session::new("vpn-1".into(), "".into()) },
                 Session {
-                    instance: "vpn-1".into(),
-                    fingerprint: SessionFingerprint(0xfedc_ba98_7654_3210),
-                    opened_at: at(6),
-                },
-                Session {
-                    instance: "vpn-2".into(),
-                    fingerprint: SessionFingerprint(1),
-                    opened_at: at(7),
+                    opening: Some(Opening {
+                        connected_at: at(5),
+                        counted_at: at(8),
+                        lease_ms: Some(60_000),
+                        ..opening(7)
+                    }),
+                    leased: Some(Opening { counted_at: at(9), ..opening(4) }),
+                    began_at: Some(at(3)),
+                    closed_at: Some(at(7)),
+                    reopened: true,
+                    ended: Some(Ended { until: at(1), at: at(2) }),
+                    ..Session::new("vpn-2".into(), "s2".into())
                 },
             ],
             frozen,
@@ -81,19 +93,31 @@ fn golden_entries() -> Vec<Entry> {
         Entry::ClosedSession(
             text.clone(),
             SessionFingerprint(0xabc),
-            Some(ClosedSession { closed_at: at(25), clock: at(26) }),
+            Some(ClosedSession {
+                session: Session {
+                    closed_at: Some(at(25)),
+                    ..Session::new("vpn-1".into(), "s3".into())
+                },
+                clock: at(26),
+            }),
         ),
         Entry::ClosedSession(hex, SessionFingerprint(u64::MAX), None),
         Entry::Instance(
             "vpn-1".into(),
-            InstanceFacts {
+            Some(InstanceFacts {
                 lost: Some(at(27)),
                 started: Some(at(28)),
-                alive: fact(29, 60_000),
-                alive_without_start: fact(30, 1_000),
+                alive: Some(Lease { at: at(29), counted_at: at(30), lease_ms: 60_000 }),
+                alive_without_start: Some(Lease {
+                    at: at(30),
+                    counted_at: at(30),
+                    lease_ms: 1_000,
+                }),
+                alive_is_later: true,
                 clock: at(31),
-            },
+            }),
         ),
+        Entry::Instance("vpn-2".into(), None),
         Entry::Fleet(
             "fleet".into(),
             FleetFacts { settings: fact(32, settings), frozen, clock: at(33) },
@@ -149,6 +173,7 @@ fn keys_can_be_read_by_people() {
         "c/gerät/7/0000000000000abc",
         "c/0123456789abcdef0123456789abcdef/ffffffffffffffff",
         "i/vpn-1",
+        "i/vpn-2",
         "f/fleet",
         "o/",
         "e",
@@ -225,7 +250,7 @@ fn numbers_that_mean_nothing_are_corrupted() {
 #[test]
 fn a_tombstone_written_by_hand_leaves_nothing_known() {
     let read = |key: &str| decode(Some(key.as_bytes()), None).unwrap();
-    assert_eq!(read("i/a"), Some(Entry::Instance("a".into(), InstanceFacts::default())));
+    assert_eq!(read("i/a"), Some(Entry::Instance("a".into(), None)));
     assert_eq!(read("f/a"), Some(Entry::Fleet("a".into(), FleetFacts::default())));
     assert_eq!(read("e"), None);
 }
@@ -262,15 +287,19 @@ fn row() -> BoxedStrategy<RowSnapshot> {
 }
 
 fn entry() -> BoxedStrategy<Entry> {
-    let closed = (time(), time()).prop_map(|(closed_at, clock)| ClosedSession { closed_at, clock });
-    let instance = (of(time()), of(time()), register(any::<u32>()), register(any::<u32>()), time())
-        .prop_map(|(lost, started, alive, alive_without_start, clock)| InstanceFacts {
+    let closed = (session(name()), time());
+    let closed = closed.prop_map(|(session, clock)| ClosedSession { session, clock });
+    let leases = (of(lease()), of(lease()), any::<bool>());
+    let instance = (of(time()), of(time()), leases, time()).prop_map(
+        |(lost, started, (alive, alive_without_start, alive_is_later), clock)| InstanceFacts {
             lost,
             started,
             alive,
             alive_without_start,
+            alive_is_later,
             clock,
-        });
+        },
+    );
     prop_oneof![
         (device(), of(row().prop_map(Box::new)))
             .prop_map(|(device, row)| Entry::Device(device, row))
@@ -278,7 +307,7 @@ fn entry() -> BoxedStrategy<Entry> {
         (device(), any::<u64>(), of(closed)).prop_map(|(device, hash, session)| {
             Entry::ClosedSession(device, SessionFingerprint(hash), session)
         }),
-        (name(), instance).prop_map(|(name, facts)| Entry::Instance(name, facts)),
+        (name(), of(instance)).prop_map(|(name, facts)| Entry::Instance(name, facts)),
         (name(), register(settings()), frozen(), time()).prop_map(
             |(name, settings, frozen, clock)| {
                 Entry::Fleet(name, FleetFacts { settings, frozen, clock })

@@ -1,0 +1,83 @@
+//! Comparing an event's own time with its record's: which are to be doubted.
+
+use super::Shard;
+use super::event::{DeviceEvent, DeviceId, Event, EventBody, Input, ScopeEvent, Timestamp};
+use super::facts::seen::{Facts, View};
+use super::skew::{Doubt, FAR_MS, Skew};
+
+impl Shard {
+    /// Counts how far an event is from its record.
+    pub(super) fn compare(
+        &self,
+        input: Input,
+        event: &Event,
+        stamp: Timestamp,
+        believed: Timestamp,
+        skew: &mut Skew,
+    ) {
+        /// Nothing is over sooner.
+        const OVER_MIN_MS: i64 = 1_000;
+        let Some(age_ms) = event.age_ms(stamp) else { return };
+        skew.ages[input.index()].count(age_ms);
+        if (-FAR_MS..OVER_MIN_MS).contains(&age_ms) {
+            return;
+        }
+        if let Some(doubt) = self.doubt(event, stamp, believed) {
+            skew.note(doubt, input, age_ms, &event.body);
+        }
+    }
+
+    /// Whether the time that an event tells is to be doubted, given its record's
+    /// timestamp and what that is believed to be (rule T3).
+    #[must_use]
+    pub fn doubt(&self, event: &Event, stamp: Timestamp, believed: Timestamp) -> Option<Doubt> {
+        let age_ms = event.age_ms(stamp)?;
+        let at = event.occurred_at?.min(believed);
+        let ahead = (age_ms < -FAR_MS).then_some(Doubt::Ahead);
+        let behind = (age_ms > FAR_MS).then_some(Doubt::Behind);
+        self.was_over(&event.body, at, believed).or(ahead).or(behind)
+    }
+
+    /// Whether that which an event of this time promises of itself was over when its
+    /// record came: a heartbeat had expired (rule J3), a lease had ended (rule J4).
+    fn was_over(&self, body: &EventBody, at: Timestamp, came: Timestamp) -> Option<Doubt> {
+        let (over, until) = match body {
+            // Most need no look at the row.
+            EventBody::Heartbeat { .. } if came.plus_ms(-self.rules.minimum_ms) < at => {
+                return None;
+            }
+            EventBody::Heartbeat { device, poll_interval_s, .. } => {
+                let interval_ms = match poll_interval_s {
+                    Some(carried_s) => i64::from(*carried_s) * 1_000,
+                    None => self.inherited_interval_ms(device),
+                };
+                (Doubt::HeartbeatOver, self.rules.deadlines(at, interval_ms).1)
+            }
+            EventBody::Scope(ScopeEvent::InstanceAlive { lease_ms, .. }) => {
+                (Doubt::LeaseOver, at.plus_ms(i64::from(*lease_ms)))
+            }
+            EventBody::Device {
+                event: DeviceEvent::SessionOpened { lease_ms: Some(lease_ms), .. },
+                ..
+            } => (Doubt::LeaseOver, at.plus_ms(i64::from(*lease_ms))),
+            EventBody::Device { .. } | EventBody::Scope(_) => return None,
+        };
+        (until <= came).then_some(over)
+    }
+
+    fn inherited_interval_ms(&self, device: &DeviceId) -> i64 {
+        let Some(hot) = self.table.find(device).and_then(|row| self.table.get(row)) else {
+            return self.rules.default_poll_interval_ms;
+        };
+        let cold = self.table.load_cold(hot);
+        let facts = Facts {
+            hot,
+            cold: &cold,
+            scopes: &self.scopes,
+            rules: &self.rules,
+            before: false,
+            leases_at: self.fired,
+        };
+        facts.inherited_interval_ms(View::Now)
+    }
+}

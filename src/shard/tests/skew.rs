@@ -1,0 +1,128 @@
+//! What a shard sees of its senders' clocks.
+
+use super::*;
+use crate::shard::skew::Example;
+
+const SECOND_MS: i64 = 1_000;
+
+/// What a turn sees of an event that happened so long before now, by its sender.
+fn seen(told: &mut Told, input: Input, age_ms: i64, body: EventBody) -> Skew {
+    let now_ms = told.now.broker.unwrap().0;
+    let occurred_at = Some(Timestamp(now_ms - age_ms));
+    told.offer_content(input, Content::Event(Event { occurred_at, body }));
+    told.shard.turn(told.now, 1_000).skew
+}
+
+fn heartbeat(poll_interval_s: Option<u32>) -> EventBody {
+    EventBody::Heartbeat { device: device(1), poll_interval_s, going_away: false }
+}
+
+fn alive(lease_ms: u32) -> EventBody {
+    let instance = "vpn-1".into();
+    EventBody::Scope(ScopeEvent::InstanceAlive { instance, started_at: None, lease_ms })
+}
+
+fn age_of(skew: &Skew, doubt: Doubt) -> Option<i64> {
+    skew.examples[doubt.index()].as_ref().map(|example| example.age_ms)
+}
+
+#[test]
+fn only_events_that_tell_their_time_have_an_age() {
+    let mut told = Told::new();
+    told.heartbeat(&device(1));
+    assert_eq!(told.shard.turn(told.now, 10).skew, Skew::default());
+    let skew = seen(&mut told, Input::Heartbeats, 500, heartbeat(None));
+    let mut ages = Ages::default();
+    ages.count(500);
+    assert_eq!(skew.ages[Input::Heartbeats.index()], ages);
+    assert_eq!(skew.ages[Input::Lifecycle.index()].total(), 0);
+    assert_eq!(skew.examples, [const { None }; 4]);
+}
+
+#[test]
+fn a_heartbeat_that_has_expired_when_it_comes_is_told_by_its_interval() {
+    let mut told = Told::new();
+    // A quarter of an hour counts for 22.5 minutes, and 15 seconds of grace.
+    let life_ms = 22 * MINUTE_MS + 45 * SECOND_MS;
+    for interval_s in [Some(900), None] {
+        let skew = seen(&mut told, Input::Heartbeats, life_ms - 1, heartbeat(interval_s));
+        assert_eq!(skew.heartbeats_over, 0, "{interval_s:?}");
+        assert_eq!(age_of(&skew, Doubt::Behind), Some(life_ms - 1));
+        let skew = seen(&mut told, Input::Heartbeats, life_ms, heartbeat(interval_s));
+        assert_eq!(skew.heartbeats_over, 1, "{interval_s:?}");
+        assert_eq!(age_of(&skew, Doubt::HeartbeatOver), Some(life_ms));
+        assert_eq!(age_of(&skew, Doubt::Behind), None);
+    }
+    let settings = Settings { poll_interval_s: Some(3_600), vpn_enabled: None };
+    told.lifecycle(&device(1), DeviceEvent::SettingsChanged(settings));
+    told.run();
+    let skew = seen(&mut told, Input::Heartbeats, life_ms, heartbeat(None));
+    assert_eq!(skew.heartbeats_over, 0, "the device may be silent for longer");
+}
+
+#[test]
+fn a_heartbeat_of_1970_is_told_also_where_the_row_knows_a_later_one() {
+    let mut told = Told::new();
+    told.heartbeat(&device(1));
+    told.run();
+    told.offer_content(
+        Input::Heartbeats,
+        Content::Event(Event { occurred_at: Some(Timestamp(5_000)), body: heartbeat(None) }),
+    );
+    let turn = told.shard.turn(told.now, 10);
+    assert_eq!(turn.stale[Input::Heartbeats.index()], 1);
+    assert_eq!(turn.skew.heartbeats_over, 1);
+    let example = Example { subject: Subject::Device(device(1)), age_ms: T0 - 5_000 };
+    assert_eq!(turn.skew.examples[Doubt::HeartbeatOver.index()], Some(example));
+}
+
+#[test]
+fn a_lease_that_is_over_when_it_comes_is_told() {
+    let mut told = Told::new();
+    let skew = seen(&mut told, Input::VpnSessions, 119_999, alive(120_000));
+    assert_eq!((skew.leases_over, age_of(&skew, Doubt::LeaseOver)), (0, None));
+    let skew = seen(&mut told, Input::VpnSessions, 120_000, alive(120_000));
+    let example = Example { subject: Subject::Instance("vpn-1".into()), age_ms: 120_000 };
+    assert_eq!(skew.leases_over, 1);
+    assert_eq!(skew.examples[Doubt::LeaseOver.index()], Some(example));
+    // It is counted, and nothing to be told of: any network may be as slow.
+    let skew = seen(&mut told, Input::VpnSessions, 5_000, alive(5_000));
+    assert_eq!((skew.leases_over, age_of(&skew, Doubt::LeaseOver)), (1, None));
+}
+
+#[test]
+fn an_event_of_the_future_is_told_and_a_life_told_again_is_not() {
+    let mut told = Told::new();
+    let body = |event| EventBody::Device { device: device(1), event };
+    let skew = seen(&mut told, Input::Lifecycle, -60_000, body(DeviceEvent::Provisioned));
+    assert_eq!(age_of(&skew, Doubt::Ahead), None);
+    let skew = seen(&mut told, Input::Lifecycle, -60_001, body(DeviceEvent::Provisioned));
+    assert_eq!(age_of(&skew, Doubt::Ahead), Some(-60_001));
+    let year_ms = 365 * 24 * 60 * MINUTE_MS;
+    let skew = seen(&mut told, Input::Lifecycle, year_ms, body(DeviceEvent::Activated));
+    assert_eq!(skew.examples, [const { None }; 4]);
+    assert_eq!(skew.ages[Input::Lifecycle.index()].total(), 1);
+}
+
+#[test]
+fn an_event_that_holds_its_shard_is_counted_once() {
+    let mut told = Told::new();
+    for number in 0..30 {
+        told.register(&device(number), "f");
+    }
+    told.run();
+    let frozen = ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Other };
+    let event = Event { occurred_at: Some(Timestamp(T0 - 5)), body: EventBody::Scope(frozen) };
+    told.offer_content(Input::Lifecycle, Content::Event(event));
+    let (mut turns, mut counted) = (0, 0);
+    loop {
+        let turn = told.shard.turn(told.now, 5);
+        counted += turn.skew.ages[Input::Lifecycle.index()].total();
+        turns += 1;
+        if !turn.more {
+            break;
+        }
+    }
+    assert!(turns > 3, "only {turns} turns");
+    assert_eq!(counted, 1);
+}

@@ -1,0 +1,165 @@
+//! Tells of senders with wrong clocks, in the log, and seldom.
+
+use tracing::warn;
+
+use crate::shard::skew::{Example, SLOW_MS};
+use crate::shard::{Doubt, Input, Skew};
+
+/// How often each doubt is told, in milliseconds.
+const TOLD_EVERY_MS: i64 = 3_600_000;
+/// So long events are counted before it begins anew, in milliseconds.
+const WINDOW_MS: i64 = 600_000;
+/// So many of them say something of their senders.
+const EVENTS_MIN: u64 = 20;
+/// One event in so many is late where a sender's clock is slow. Fewer are kept back
+/// now and then by senders that are honest.
+const ONE_IN: u64 = 5;
+
+/// What was seen of the senders' clocks, and told.
+#[derive(Debug)]
+pub(super) struct Clocks {
+    told_ms: [Option<i64>; Doubt::ALL.len()],
+    since_ms: i64,
+    events: u64,
+    slow: u64,
+}
+
+impl Clocks {
+    /// Nothing was seen yet.
+    pub fn new(now_ms: i64) -> Clocks {
+        Clocks { told_ms: [None; _], since_ms: now_ms, events: 0, slow: 0 }
+    }
+
+    /// Takes in what a turn of a shard has seen, and says what is to be said.
+    pub fn tell(&mut self, partition: i32, skew: &Skew, now_ms: i64) {
+        for doubt in self.due(skew, now_ms) {
+            let Some(Example { subject: of, age_ms }) = &skew.examples[doubt.index()] else {
+                continue;
+            };
+            match doubt {
+                Doubt::LeaseOver => warn!(
+                    partition,
+                    %of,
+                    age_ms,
+                    "a lease was over when its announcement came, so its sessions do not count. \
+                     The clock of who announces it is slow, or announcements are kept back. Set \
+                     the clock (NTP), or look what delays them"
+                ),
+                Doubt::HeartbeatOver => warn!(
+                    partition,
+                    %of,
+                    age_ms,
+                    "a heartbeat had expired when it came, so it does not count. The clock \
+                     that its occurred_at is of is slow, or heartbeats are kept back. Set the \
+                     clock (NTP), or look what delays them"
+                ),
+                Doubt::Ahead => warn!(
+                    partition,
+                    %of,
+                    ahead_ms = age_ms.saturating_neg(),
+                    "an event is of later than its record, for which it counts. The clock that \
+                     its occurred_at is of is fast: set it (NTP)"
+                ),
+                Doubt::Behind => warn!(
+                    partition,
+                    %of,
+                    age_ms,
+                    events = self.events,
+                    slow = self.slow,
+                    "many events come minutes after they happened, and devices may be called \
+                     Offline in between. The clock that their occurred_at is of is slow, or they \
+                     are kept back. Set the clock (NTP), or look what delays them"
+                ),
+            }
+        }
+    }
+
+    /// Which doubts are to be told now.
+    fn due(&mut self, skew: &Skew, now_ms: i64) -> impl Iterator<Item = Doubt> + use<> {
+        if now_ms - self.since_ms >= WINDOW_MS {
+            (self.since_ms, self.events, self.slow) = (now_ms, 0, 0);
+        }
+        for input in [Input::VpnSessions, Input::Heartbeats] {
+            let ages = &skew.ages[input.index()];
+            self.events += ages.total();
+            self.slow += ages.above(SLOW_MS);
+        }
+        let many_are_slow = self.events >= EVENTS_MIN && self.slow * ONE_IN >= self.events;
+        let is_due = Doubt::ALL.map(|doubt| {
+            let told_ms = &mut self.told_ms[doubt.index()];
+            let due = skew.examples[doubt.index()].is_some()
+                && (doubt != Doubt::Behind || many_are_slow)
+                && told_ms.is_none_or(|told_ms| now_ms - told_ms >= TOLD_EVERY_MS);
+            if due {
+                *told_ms = Some(now_ms);
+            }
+            due
+        });
+        Doubt::ALL.into_iter().zip(is_due).filter_map(|(doubt, is_due)| is_due.then_some(doubt))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{DeviceId, Subject};
+
+    const MINUTE_MS: i64 = 60_000;
+
+    /// So many heartbeats of each of these ages, and the doubts that they raise.
+    fn seen(ages: &[(u64, i64)], doubts: &[Doubt]) -> Skew {
+        let mut skew = Skew::default();
+        for (count, age_ms) in ages {
+            for _ in 0..*count {
+                skew.ages[Input::Heartbeats.index()].count(*age_ms);
+            }
+        }
+        for doubt in doubts {
+            let subject = Subject::Device(DeviceId::Hex([1; 16]));
+            skew.examples[doubt.index()] = Some(Example { subject, age_ms: 11 * MINUTE_MS });
+        }
+        skew
+    }
+
+    #[test]
+    fn each_doubt_is_told_at_once_and_then_once_an_hour() {
+        let mut clocks = Clocks::new(0);
+        let mut told = |doubts: &[Doubt], minute| {
+            clocks.due(&seen(&[(1, 11 * MINUTE_MS)], doubts), minute * MINUTE_MS).collect()
+        };
+        let told: [Vec<Doubt>; 5] = [
+            told(&[], 0),
+            told(&[Doubt::HeartbeatOver], 1),
+            told(&[Doubt::LeaseOver, Doubt::HeartbeatOver, Doubt::Ahead], 2),
+            told(&[Doubt::HeartbeatOver], 60),
+            told(&[Doubt::HeartbeatOver], 61),
+        ];
+        let expected = [
+            vec![],
+            vec![Doubt::HeartbeatOver],
+            vec![Doubt::LeaseOver, Doubt::Ahead],
+            vec![],
+            vec![Doubt::HeartbeatOver],
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn late_events_are_told_of_where_they_are_many() {
+        let (late, behind) = (11 * MINUTE_MS, [Doubt::Behind]);
+        let told = |rounds: &[(&[(u64, i64)], i64)]| {
+            let mut clocks = Clocks::new(0);
+            let mut told = rounds
+                .iter()
+                .map(|(ages, minute)| clocks.due(&seen(ages, &behind), minute * MINUTE_MS).count());
+            told.any(|count| count > 0)
+        };
+        // One sender of five.
+        assert!(told(&[(&[(80, 20), (20, late)], 0)]));
+        assert!(!told(&[(&[(81, 20), (19, late)], 0)]));
+        // Too few to tell.
+        assert!(!told(&[(&[(19, late)], 0)]));
+        assert!(told(&[(&[(19, late)], 0), (&[(1, late)], 9)]));
+        assert!(!told(&[(&[(19, late)], 0), (&[(1, late)], 10)]));
+    }
+}
