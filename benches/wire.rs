@@ -47,10 +47,12 @@ fn row() -> Entry {
         shown: Some((Status::Online, Connectivity::Full)),
         since: AT,
         connectivity_since: AT,
+        membership_since: AT,
     };
     let membership = Membership { fleet: "fleet".into(), organization: "org".into() };
     let row = RowSnapshot {
         heartbeat: Some(Register { at: AT, value: None }),
+        going_away: false,
         facts: DeviceFacts {
             registered: Some(AT),
             provisioned: Some(AT),

@@ -154,7 +154,12 @@ fn device_text(device: &DeviceStatus, freshness: Freshness, style: Style) -> Str
     if let Some(percent) = device.field("progress") {
         line("progress", format!("{percent} %"));
     }
-    line("fleet", word(device, "fleet"));
+    line("fleet", told("fleet", "since", "membership_since_ms"));
+    if let Some(since) = moment("update_since_ms") {
+        let told = ["release", "update_phase", "update_outcome"].map(|name| device.field(name));
+        let told: Vec<&str> = told.into_iter().flatten().collect();
+        line("update", [told.join(", "), format!("since {since}")].join(" ").trim().to_owned());
+    }
     line("version", word(device, "version"));
     line("as of", as_of(freshness));
     text

@@ -14,7 +14,7 @@ use super::since::{Since, parse_since};
 use super::text::{Style, is_coloured, moment, print, printable, say};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::shard::{DeviceId, StatusChange};
+use crate::shard::{DeviceId, StatusChange, UpdateOutcome, UpdatePhase};
 use crate::wire::murmur2::partition_of;
 use crate::wire::status_changed;
 
@@ -136,6 +136,13 @@ fn json_of(told: &Told, partition: i32) -> Value {
         "heartbeat_ms": change.last_heartbeat.map(|at| at.0),
         "vpn": if change.vpn_connected { "up" } else { "down" },
         "progress": change.progress,
+        "release": change.release.as_deref(),
+        "update_phase": change.update_phase.map(UpdatePhase::wire_name),
+        "update_outcome": change.update_outcome.map(UpdateOutcome::wire_name),
+        "update_since_ms": change.update_since.map(|at| at.0),
+        "membership_since_ms": change.membership_since.0,
+        "previous_fleet": change.previous_fleet.as_deref(),
+        "previous_organization": change.previous_organization.as_deref(),
         "deleted": change.current.is_none(),
         "written_ms": told.written_ms,
         "partition": partition,

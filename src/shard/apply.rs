@@ -16,6 +16,16 @@ use super::settling::{HeldRecord, What};
 use super::status::{Cause, Connectivity, Status};
 use super::{Shard, Turn};
 
+/// What a heartbeat says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heartbeat {
+    pub at: Timestamp,
+    /// The poll interval that it carries.
+    pub poll_interval_s: Option<u32>,
+    /// The device says that it goes down (rule J11).
+    pub going_away: bool,
+}
+
 impl Shard {
     /// `row`: where a heartbeat's device was when it was looked up ahead.
     pub(super) fn apply(
@@ -40,8 +50,9 @@ impl Shard {
                 let at = event.occurred_at.unwrap_or(record.timestamp);
                 let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));
                 match event.body {
-                    EventBody::Heartbeat { device, poll_interval_s, going_away: _ } => {
-                        let joined = self.heartbeat(&device, at, poll_interval_s, row);
+                    EventBody::Heartbeat { device, poll_interval_s, going_away } => {
+                        let said = Heartbeat { at, poll_interval_s, going_away };
+                        let joined = self.heartbeat(&device, said, row);
                         turn.stale[input.index()] += u32::from(joined == Joined::Stale);
                     }
                     EventBody::Device { device, event } => {
@@ -68,31 +79,27 @@ impl Shard {
         self.watermarks.head(input, self.merge.head(input));
     }
 
-    fn heartbeat(
-        &mut self,
-        device: &DeviceId,
-        at: Timestamp,
-        poll_interval_s: Option<u32>,
-        row: Option<u32>,
-    ) -> Joined {
+    fn heartbeat(&mut self, device: &DeviceId, said: Heartbeat, row: Option<u32>) -> Joined {
+        let at = said.at;
         let row = row.filter(|&row| self.table.is_at(row, device));
         let index = row.or_else(|| self.table.find(device));
         if let Some(index) = index
-            && let Some(joined) = self.heartbeat_of_quiet_row(index, at, poll_interval_s)
+            && let Some(joined) = self.heartbeat_of_quiet_row(index, said)
         {
             return joined;
         }
         let index = index.unwrap_or_else(|| self.table.find_or_insert(device));
         let Some(mut row) = self.load(index) else { return Joined::Stale };
-        if self.is_suppressed(&mut row, at) {
+        if self.is_suppressed(&mut row, at, said.poll_interval_s, false) {
             self.store(row, self.clock);
             return Joined::Stale;
         }
         let judged = Shard::judged_at(self.clock, at, row.hot.floor());
         self.fire(&mut row, self.clock, judged, false);
-        let joined = join_heartbeat(&mut row.hot, at, poll_interval_s);
+        let joined = join_heartbeat(&mut row.hot, said);
         if joined == Joined::Changed {
-            self.judge(&mut row, judged, Some((at, Cause::Heartbeat)), false);
+            let cause = if said.going_away { Cause::HeartbeatEnded } else { Cause::Heartbeat };
+            self.judge(&mut row, judged, Some((at, cause)), false);
         }
         self.store(row, judged);
         joined
@@ -102,16 +109,12 @@ impl Shard {
     /// only its deadline moves. Then no cold fact is looked at, nothing is
     /// allocated or written, and the wheel is touched only if the deadline came
     /// earlier (rule T7). `None` if it is not that simple.
-    fn heartbeat_of_quiet_row(
-        &mut self,
-        index: u32,
-        at: Timestamp,
-        poll_interval_s: Option<u32>,
-    ) -> Option<Joined> {
+    fn heartbeat_of_quiet_row(&mut self, index: u32, said: Heartbeat) -> Option<Joined> {
+        let Heartbeat { at, poll_interval_s, going_away } = said;
         let (clock, rules) = (self.clock, &self.rules);
         let hot = self.table.get_mut(index)?;
         let held = hot.heartbeat.get()?;
-        if hot.has(flag::DELETED) {
+        if going_away || hot.has(flag::DELETED | flag::GOING_AWAY) {
             return None;
         }
         if at < held {
@@ -172,9 +175,12 @@ impl Shard {
     ) -> Joined {
         let index = self.table.find_or_insert(device);
         let Some(mut row) = self.load(index) else { return Joined::Stale };
-        if *event != DeviceEvent::Deleted && self.is_suppressed(&mut row, at) {
-            self.store(row, self.clock);
-            return Joined::Stale;
+        if *event != DeviceEvent::Deleted {
+            let lifecycle = !event.is_of_vpn();
+            if self.is_suppressed(&mut row, at, event.poll_interval_s(), lifecycle) {
+                self.store(row, self.clock);
+                return Joined::Stale;
+            }
         }
         let judged = Shard::judged_at(self.clock, at, row.hot.floor());
         self.fire(&mut row, self.clock, judged, false);
@@ -190,12 +196,12 @@ impl Shard {
                 row.cold.close_session(instance, session, at, *opened_at, &mut row.closed)
             }
             DeviceEvent::Deleted => {
-                let joined = row.cold.delete(at, &mut row.closed);
+                let interval_s = self.longest_interval_s(&row);
+                let joined = row.cold.delete(at, interval_s, &mut row.closed);
                 let heartbeat = row.hot.heartbeat.get();
                 if joined == Joined::Changed && heartbeat.is_some_and(|held| !outlives(held, at)) {
                     row.hot.heartbeat = Instant48::NONE;
-                    row.hot.set(flag::CARRIED, false);
-                    row.hot.set(flag::UNWRITTEN, false);
+                    row.hot.set(flag::CARRIED | flag::GOING_AWAY | flag::UNWRITTEN, false);
                 }
                 joined
             }
@@ -205,6 +211,11 @@ impl Shard {
             let fallen_out = row.closed.iter().filter(|(_, remembered)| !remembered).count();
             if matches!(event, DeviceEvent::SessionClosed { .. }) {
                 turn.sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
+            }
+            if let DeviceEvent::SessionOpened { instance, .. }
+            | DeviceEvent::SessionClosed { instance, .. } = event
+            {
+                row.vpn_instance = self.scopes.instances.find(instance);
             }
             let trigger = Some((dated, device::cause_of(event)));
             let emitted = self.judge(&mut row, judged, trigger, false);
@@ -265,24 +276,41 @@ impl Shard {
     }
 
     /// Whether the deletion of the row suppresses an event (rule J5), which is
-    /// noted: the deletion is remembered the longer.
-    fn is_suppressed(&self, row: &mut Row, at: Timestamp) -> bool {
+    /// noted: the deletion is remembered the longer. `interval_s`: the poll interval
+    /// that the event carries. Of the lifecycle's, what comes later in the log than
+    /// the deletion counts in its very millisecond.
+    fn is_suppressed(
+        &self,
+        row: &mut Row,
+        at: Timestamp,
+        interval_s: Option<u32>,
+        lifecycle: bool,
+    ) -> bool {
         let Some(deleted) = row.cold.facts.deleted else { return false };
         // A later event is kept for a registration that may come yet; until then
         // it is suppressed as well, or a deleted device that goes on polling
         // would be back as a new one once its deletion is forgotten.
-        let before = !outlives(at, deleted);
+        let before = !outlives(at, deleted) && !(lifecycle && at == deleted);
         if !before && !row.cold.is_deleted() {
             return false;
         }
         let touched = row.cold.facts.deletion_touched;
-        let write = row.cold.touch_deletion(self.clock);
+        let write = row.cold.touch_deletion(self.clock, interval_s);
         if write {
             row.cold_changed = true;
         } else if row.cold.facts.deletion_touched != touched {
             row.remembered_only = true;
         }
         before
+    }
+
+    /// The longest poll interval that is known of a device, but the default (rule
+    /// J5).
+    fn longest_interval_s(&self, row: &Row) -> Option<u32> {
+        let fleet = &self.scopes.fleets.get(row.cold.belongs_to().fleet).facts;
+        let settings = [row.cold.facts.settings, fleet.settings].into_iter().flatten();
+        let set = settings.filter_map(|settings| settings.value.poll_interval_s);
+        set.chain(row.hot.heartbeat.get().map(|_| row.hot.interval_s)).max()
     }
 
     /// Applies a scope event. Says whether it holds the shard (rule J7).
@@ -313,15 +341,17 @@ impl Shard {
     }
 }
 
-/// Joins a heartbeat: the later one wins; of two at the same instant, that with
-/// the longer interval (rule J2).
-pub(super) fn join_heartbeat(hot: &mut Hot, at: Timestamp, poll_interval_s: Option<u32>) -> Joined {
-    let held = hot.heartbeat.get().map(|held| (held, hot.carried_s()));
-    if !takes_over((at, poll_interval_s), held) {
+/// Joins a heartbeat: the later one wins; of two at the same instant, the later
+/// in the log (rule J2).
+pub(super) fn join_heartbeat(hot: &mut Hot, said: Heartbeat) -> Joined {
+    let Heartbeat { at, poll_interval_s, going_away } = said;
+    let held = hot.heartbeat.get().map(|held| (held, (hot.carried_s(), hot.has(flag::GOING_AWAY))));
+    if !takes_over((at, (poll_interval_s, going_away)), held) {
         return Joined::Stale;
     }
     hot.heartbeat = Instant48::some(at);
     hot.set(flag::CARRIED, poll_interval_s.is_some());
+    hot.set(flag::GOING_AWAY, going_away);
     if let Some(carried_s) = poll_interval_s {
         hot.interval_s = carried_s;
     }

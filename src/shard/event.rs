@@ -359,6 +359,23 @@ pub enum DeviceEvent {
     Deleted,
 }
 
+impl DeviceEvent {
+    /// Whether it comes by the input of the VPN's events.
+    #[must_use]
+    pub fn is_of_vpn(&self) -> bool {
+        matches!(self, DeviceEvent::SessionOpened { .. } | DeviceEvent::SessionClosed { .. })
+    }
+
+    /// The poll interval that it carries, in seconds.
+    #[must_use]
+    pub fn poll_interval_s(&self) -> Option<u32> {
+        match self {
+            DeviceEvent::SettingsChanged(settings) => settings.poll_interval_s,
+            _ => None,
+        }
+    }
+}
+
 /// An event that concerns every device of a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is described in proto/ and docs/events.md")]

@@ -20,7 +20,7 @@
 //! frozen after the move is Frozen since the freeze. It costs only where there
 //! is a change.
 
-use super::device::{ClosedChanges, Cold, Session};
+use super::device::{ClosedChanges, Cold, Membership, Session};
 use super::event::{Settings, Timestamp};
 use super::facts::seen::{Facts, View};
 use super::hot::{Hot, Instant48, flag};
@@ -45,6 +45,11 @@ pub(super) struct Row {
     pub leases_at: Timestamp,
     /// The row's place in the counts when it was taken out.
     counted: Option<(u32, Status)>,
+    /// Where the device belongs by what was last emitted; only there since when.
+    membership: Membership,
+    membership_since: Timestamp,
+    /// The VPN instance that the event is about.
+    pub vpn_instance: Option<u32>,
     pub closed: ClosedChanges,
 }
 
@@ -60,10 +65,16 @@ impl Shard {
         let cold = self.table.load_cold(&hot);
         let counted = hot.has(flag::COUNTED).then(|| hot.shown()).flatten();
         let counted = counted.map(|(status, _)| (cold.belongs_to().fleet, status));
+        // All that sets them is judged at once, and so emitted.
+        let membership = cold.belongs_to();
+        let membership_since = cold.membership_since(&hot);
         Some(Row {
             index,
             hot,
             cold,
+            membership,
+            membership_since,
+            vpn_instance: None,
             cold_changed: false,
             remembered_only: false,
             written: false,
@@ -118,6 +129,9 @@ impl Shard {
             let device = self.table.device(hot);
             self.pending.closed(&device, row.closed.drain(..));
         }
+        let since_held = row.cold.membership_since;
+        row.cold.set_membership_since(&row.hot, row.membership_since);
+        row.remembered_only |= row.cold.membership_since != since_held;
         self.file(&mut row, judged);
         if row.cold_changed || row.remembered_only {
             self.table.put_cold(row.index, &row.cold);
@@ -134,7 +148,7 @@ impl Shard {
     /// then the wheel re-files it when it fires (rule T7).
     fn file(&mut self, row: &mut Row, judged: Timestamp) {
         let hot = &mut row.hot;
-        let deadlines = hot.heartbeat.get().map(|at| self.rules.deadlines(at, hot.interval_ms()));
+        let deadlines = hot.deadlines(&self.rules);
         let mut next = next_deadline(deadlines, judged);
         let mut sooner = |at: Option<Timestamp>| {
             next = next.into_iter().chain(at).min();
@@ -153,7 +167,7 @@ impl Shard {
             // Not forgotten before the view knows (rule V3): its
             // acknowledgement files the row again.
             if !row.cold.is_deleted() || !self.waits_for_view(row.index, hot) {
-                sooner(row.cold.deletion_forgotten_at(retention_ms));
+                sooner(row.cold.deletion_forgotten_at(&self.rules));
             }
         }
         if let Some(next) = next {
@@ -247,7 +261,9 @@ impl Shard {
         let facts = self.facts(row, before);
         let current = facts.shown(at);
         let previous = row.hot.shown();
-        if current == previous {
+        let membership = row.cold.belongs_to();
+        let moved_only = current == previous;
+        if moved_only && (current.is_none() || membership == row.membership) {
             return false;
         }
         // What is found may have happened ahead of the clock, as where it was
@@ -280,10 +296,28 @@ impl Shard {
                     since = status_since;
                     moved = Some(cause);
                 }
-                (since, connectivity_since, moved.unwrap_or(Cause::RulesChanged))
+                // What moved neither is a move of the device.
+                (since, connectivity_since, moved.unwrap_or(Cause::Moved))
             }
         };
-        let membership = row.cold.belongs_to();
+        let vpn_instance = cause.is_of_vpn().then(|| {
+            let of_event = row.vpn_instance.filter(|_| cause == trigger.1);
+            of_event.or_else(|| facts.vpn_instance_at(since.max(connectivity_since), cause))
+        });
+        let vpn_instance = vpn_instance.flatten();
+        let before = if previous.is_some() { row.membership } else { Membership::default() };
+        let mut membership_since = row.membership_since;
+        if previous.is_none() {
+            membership_since = membership_since.max(since);
+        } else if current.is_some() && membership != before {
+            let set_at = row.cold.facts.membership.as_ref().map(|held| held.at.min(seen));
+            membership_since = membership_since.max(set_at.unwrap_or(membership_since));
+        }
+        // A deletion names what it ends.
+        let membership = if current.is_some() { membership } else { before };
+        let update = &row.cold.facts.update;
+        let told_at = since.max(connectivity_since);
+        let told_at = if moved_only { told_at.max(membership_since) } else { told_at };
         let change = StatusChange {
             device: self.table.device(&row.hot),
             fleet: self.scopes.fleets.name_if_any(membership.fleet),
@@ -294,18 +328,18 @@ impl Shard {
             since,
             connectivity_since,
             cause,
-            heartbeat_state: facts.heartbeat_state_as_of(since.max(connectivity_since), seen),
+            heartbeat_state: facts.heartbeat_state_as_of(told_at, seen),
             last_heartbeat: row.hot.heartbeat.get(),
             vpn_connected: facts.vpn_connected(View::Now),
-            progress: facts.progress(),
-            membership_since: Timestamp::MIN,
-            previous_fleet: None,
-            previous_organization: None,
-            vpn_instance: None,
-            release: None,
-            update_phase: None,
-            update_outcome: None,
-            update_since: None,
+            progress: current.and_then(|(status, _)| facts.progress(status)),
+            membership_since,
+            previous_fleet: self.scopes.fleets.name_if_any(before.fleet),
+            previous_organization: self.scopes.organizations.name_if_any(before.organization),
+            vpn_instance: vpn_instance.map(|index| self.scopes.instances.name(index).clone()),
+            release: update.release(),
+            update_phase: update.phase(),
+            update_outcome: update.outcome(),
+            update_since: update.since(),
         };
         self.pending.change(change);
         let hot = &mut row.hot;
@@ -315,6 +349,8 @@ impl Shard {
         row.cold.set_since(hot, since, connectivity_since);
         row.remembered_only |= row.cold.earlier != earlier_held;
         hot.set(flag::CHANGED, true);
+        row.membership = membership;
+        row.membership_since = membership_since;
         row.written = true;
         true
     }
@@ -367,7 +403,7 @@ impl Shard {
             row.cold.forget_oldest_closed(&mut row.closed);
             row.cold_changed = true;
         }
-        if row.cold.deletion_forgotten_at(retention_ms).is_none_or(|at| at > clock) {
+        if row.cold.deletion_forgotten_at(&self.rules).is_none_or(|at| at > clock) {
             return false;
         }
         if row.cold.is_deleted() {
@@ -375,9 +411,7 @@ impl Shard {
             let waits = self.waits_for_view(row.index, &row.hot);
             return !waits && !row.written && !row.cold_changed;
         }
-        row.cold.facts.deleted = None;
-        row.cold.facts.deletion_touched = None;
-        row.cold.deletion_touched_written = None;
+        row.cold.forget_deletion();
         row.cold_changed = true;
         false
     }

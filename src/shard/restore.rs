@@ -1,7 +1,7 @@
 //! Taking a shard over from its changelog (rules R): entries in any order, then
 //! the heartbeats of the replay window, then [`Shard::start`].
 
-use super::apply::join_heartbeat;
+use super::apply::{Heartbeat, join_heartbeat};
 use super::clock::Clock;
 use super::device::{Cold, Joined, Session};
 use super::event::{DeviceEvent, DeviceId, Input, Timestamp};
@@ -88,6 +88,7 @@ impl Shard {
             deletion_touched_written: facts.deletion_touched,
             facts,
             earlier: None,
+            membership_since: None,
             closed: row.cold.closed,
             unwritten_openings: None,
         };
@@ -97,6 +98,7 @@ impl Shard {
         hot.heartbeat = Instant48::of(snapshot.heartbeat.map(|heartbeat| heartbeat.at));
         let carried_s = snapshot.heartbeat.and_then(|heartbeat| heartbeat.value);
         hot.set(flag::CARRIED, carried_s.is_some());
+        hot.set(flag::GOING_AWAY, snapshot.going_away);
         hot.interval_s = carried_s.unwrap_or(0);
         hot.set(flag::UNWRITTEN, false);
         let emitted = snapshot.emitted;
@@ -105,6 +107,7 @@ impl Shard {
         hot.changed_at = Instant48::NONE;
         if let Some(held) = emitted {
             row.cold.set_since(hot, held.since, held.connectivity_since);
+            row.cold.set_membership_since(hot, held.membership_since);
         }
         if view_dirty && !hot.has(flag::VIEW_DIRTY) {
             hot.set(flag::VIEW_DIRTY, true);
@@ -140,7 +143,7 @@ impl Shard {
         device: &DeviceId,
         at: Timestamp,
         poll_interval_s: Option<u32>,
-        _going_away: bool,
+        going_away: bool,
     ) {
         let at = at.max(Timestamp::MIN);
         let Some(index) = self.table.find(device) else { return };
@@ -151,7 +154,7 @@ impl Shard {
             return;
         }
         if let Some(hot) = self.table.get_mut(index) {
-            join_heartbeat(hot, at, poll_interval_s);
+            join_heartbeat(hot, Heartbeat { at, poll_interval_s, going_away });
         }
     }
 

@@ -89,6 +89,16 @@ impl Rules {
         if (0..=self.max_lease_delay_ms).contains(&late_by_ms) { lived_at } else { at }
     }
 
+    /// For how long a deletion is remembered that has to outlive polls at this
+    /// interval, in milliseconds (rule J5).
+    #[must_use]
+    pub fn deletion_span_ms(&self, interval_s: Option<u32>) -> i64 {
+        let interval_ms = interval_s.map_or(0, |seconds| i64::from(seconds) * 1_000);
+        let longest_ms = interval_ms.max(self.default_poll_interval_ms);
+        let span = (2.0 * self.tolerance * longest_ms as f64).ceil();
+        (span as i64).max(self.tombstone_retention_ms).max(0)
+    }
+
     /// A stable hash of what statuses depend on: kept beside the committed
     /// offsets, so that a start with other rules is known for one (rule C2).
     #[must_use]

@@ -140,11 +140,14 @@ impl Shard {
         let Some(mut row) = self.load(index) else { return };
         let judged;
         match what {
-            What::Scope { judged: judged_at, at, cause, record, .. } => {
+            What::Scope { scope, judged: judged_at, at, cause, record } => {
                 // The end of a lease has its place among the row's own
                 // deadlines, and the clock stands just before it.
                 let clock = if record.is_some() { self.clock } else { at.max(self.clock) };
                 judged = Shard::judged_at(clock, judged_at, row.hot.floor());
+                if let ScopeRef::Instance(instance) = scope {
+                    row.vpn_instance = Some(instance);
+                }
                 let version = row.hot.version;
                 self.fire(&mut row, self.clock, judged, true);
                 turn.expired += u32::from(row.hot.version != version);
@@ -255,12 +258,10 @@ impl Shard {
         let Some(hot) = self.table.get(index) else { return true };
         let Some(heartbeat) = hot.heartbeat.get() else { return false };
         let judged = Shard::judged_at(now, Timestamp::MIN, hot.floor());
-        let (timeout, _) = self.rules.deadlines(heartbeat, hot.interval_ms());
-        let leaves_window = heartbeat.plus_ms(self.rules.replay_window_ms.max(0));
-        let mut deadline = timeout;
-        if hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY) {
-            deadline = deadline.min(leaves_window);
-        }
+        let timeout = hot.deadlines(&self.rules).map(|(timeout, _)| timeout);
+        let leaves_window = (hot.has(flag::UNWRITTEN) && !hot.has(flag::DIRTY))
+            .then(|| heartbeat.plus_ms(self.rules.replay_window_ms.max(0)));
+        let Some(deadline) = timeout.into_iter().chain(leaves_window).min() else { return true };
         if deadline <= judged {
             return false;
         }

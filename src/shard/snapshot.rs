@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::event::{DeviceId, Settings, Timestamp};
+use super::event::{DeviceId, Settings, Timestamp, UpdateOutcome};
 use super::facts::register::delete;
-pub use super::facts::register::{FrozenRegisters, Register};
+pub use super::facts::register::{Flag, FrozenRegisters, Register, Tie};
 pub use super::facts::session::{Ended, Opening, Session, SessionFingerprint};
+pub use super::facts::update::{ReleaseFacts, UpdateFacts};
 use super::status::{Connectivity, Status};
 
 /// One changelog entry: a key and what is known under it now.
@@ -63,15 +64,23 @@ pub struct Membership<Name> {
     pub organization: Name,
 }
 
-/// What is in progress, and how far (rule J2: three registers).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProgressFacts {
-    /// The last start, with the release where there is one.
-    pub started: Option<Register<Arc<str>>>,
-    /// The last finish.
-    pub finished: Option<Timestamp>,
+/// OS configuration, and how far it is (rule J2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConfigurationFacts {
+    /// Whether it was started, or finished.
+    pub started: Option<Flag>,
+    /// What the last finish said of how it ended.
+    pub outcome: Option<UpdateOutcome>,
     /// The last percentage.
     pub percent: Option<Register<u8>>,
+}
+
+impl ConfigurationFacts {
+    /// The last finish.
+    #[must_use]
+    pub fn finished(&self) -> Option<Timestamp> {
+        self.started?.last(false)
+    }
 }
 
 /// What a row last emitted (rule J8).
@@ -85,6 +94,8 @@ pub struct Emitted {
     pub since: Timestamp,
     /// What made the connectivity true.
     pub connectivity_since: Timestamp,
+    /// Since when fleet and organization are as they are.
+    pub membership_since: Timestamp,
 }
 
 /// All facts of a device but its heartbeat. Memory holds names as numbers, all
@@ -97,19 +108,17 @@ pub struct DeviceFacts<Name> {
     /// The latest contact by an opening, whatever became of the session: since
     /// when its connection is.
     pub last_vpn_opening: Option<Timestamp>,
-    /// The latest own time of any opening (rule J4).
+    /// The latest own time of any opening, where it is another (rule J4).
     pub last_vpn_opening_told: Option<Timestamp>,
     /// Sessions that are open: in memory by (opening, name), in text by (instance,
     /// name).
     pub sessions: Vec<Session<Name>>,
     /// Whether it is frozen.
     pub frozen: FrozenRegisters,
-    /// The last deactivation.
-    pub deactivated: Option<Timestamp>,
-    /// The last activation.
-    pub activated: Option<Timestamp>,
+    /// Activated or deactivated.
+    pub active: Option<Flag>,
     /// Set or cleared by `registered`.
-    pub preregistered: Option<Register<bool>>,
+    pub preregistered: Option<Flag>,
     /// The last provisioning.
     pub provisioned: Option<Timestamp>,
     /// The last registration.
@@ -119,11 +128,16 @@ pub struct DeviceFacts<Name> {
     /// The device's settings.
     pub settings: Option<Register<Settings>>,
     /// OS configuration.
-    pub configuration: ProgressFacts,
+    pub configuration: ConfigurationFacts,
     /// Application update.
-    pub update: ProgressFacts,
+    pub update: UpdateFacts,
     /// The last deletion.
     pub deleted: Option<Timestamp>,
+    /// Whether it was registered in the very millisecond of the deletion (rule
+    /// J5).
+    pub deletion_tie: Tie,
+    /// The longest poll interval that the deletion has to outlive, in seconds.
+    pub deletion_interval_s: Option<u32>,
     /// The greatest clock at an event that the deletion suppressed: it is
     /// remembered until this plus the tombstone retention (rule J5).
     pub deletion_touched: Option<Timestamp>,
@@ -152,8 +166,7 @@ impl<Name> DeviceFacts<Name> {
             last_vpn_opening_told: self.last_vpn_opening_told,
             sessions: sessions.collect(),
             frozen: self.frozen,
-            deactivated: self.deactivated,
-            activated: self.activated,
+            active: self.active,
             preregistered: self.preregistered,
             provisioned: self.provisioned,
             registered: self.registered,
@@ -165,34 +178,56 @@ impl<Name> DeviceFacts<Name> {
                 },
             }),
             settings: self.settings,
-            configuration: self.configuration.clone(),
+            configuration: self.configuration,
             update: self.update.clone(),
             deleted: self.deleted,
+            deletion_tie: self.deletion_tie,
+            deletion_interval_s: self.deletion_interval_s,
             deletion_touched: self.deletion_touched,
         }
     }
 
+    /// Whether it was registered in the very millisecond of its deletion, which
+    /// that goes before (rule J5).
+    pub(super) fn is_registered_anew(&self) -> bool {
+        self.deletion_tie == Tie::Began && self.registered == self.deleted
+    }
+
+    /// Takes in that a session was opened: when it was told, and the contact that it
+    /// is. Says whether anything is new.
+    pub(super) fn told_of_opening(&mut self, told: Timestamp, contact: Timestamp) -> bool {
+        let held = (self.last_vpn_opening, self.last_vpn_opening_told);
+        let told = held.1.or(held.0).max(Some(told));
+        let contact = held.0.max(Some(contact));
+        self.last_vpn_opening = contact;
+        self.last_vpn_opening_told = told.filter(|_| told != contact);
+        (self.last_vpn_opening, self.last_vpn_opening_told) != held
+    }
+
     /// Clears what a deletion does not leave (rule J5).
     pub(super) fn delete(&mut self, at: Timestamp) {
-        delete(&mut self.last_vpn_opening_told, at);
-        // What is told after the deletion is contact, however old the connection.
-        let contact = self.last_vpn_opening.max(Some(at.plus_ms(1)));
-        self.last_vpn_opening = contact.filter(|_| self.last_vpn_opening_told.is_some());
+        let contact = self.last_vpn_opening;
+        let told = self.last_vpn_opening_told.or(self.last_vpn_opening);
+        (self.last_vpn_opening, self.last_vpn_opening_told) = (None, None);
+        if let (Some(contact), Some(told)) = (contact, told.filter(|told| *told > at)) {
+            // What is told after the deletion is contact, however old the connection.
+            self.told_of_opening(told, contact.max(at.plus_ms(1)));
+        }
         for register in &mut self.frozen {
             delete(register, at);
         }
-        delete(&mut self.deactivated, at);
-        delete(&mut self.activated, at);
+        delete(&mut self.active, at);
         delete(&mut self.preregistered, at);
         delete(&mut self.provisioned, at);
         delete(&mut self.registered, at);
         delete(&mut self.membership, at);
         delete(&mut self.settings, at);
-        for progress in [&mut self.configuration, &mut self.update] {
-            delete(&mut progress.started, at);
-            delete(&mut progress.finished, at);
-            delete(&mut progress.percent, at);
+        delete(&mut self.configuration.started, at);
+        if self.configuration.finished().is_none() {
+            self.configuration.outcome = None;
         }
+        delete(&mut self.configuration.percent, at);
+        self.update.delete(at);
     }
 }
 
@@ -201,6 +236,8 @@ impl<Name> DeviceFacts<Name> {
 pub struct RowSnapshot {
     /// The last heartbeat: its time and the interval it carried, in seconds.
     pub heartbeat: Option<Register<Option<u32>>>,
+    /// It said that the device goes down (rule J11).
+    pub going_away: bool,
     /// All other facts.
     pub facts: DeviceFacts<Arc<str>>,
     /// What was last emitted.

@@ -221,12 +221,12 @@ impl Shard {
             heartbeat: facts.heartbeat_state(judged),
             last_heartbeat: hot.heartbeat.get(),
             vpn_connected: facts.vpn_connected(super::facts::seen::View::Now),
-            progress: facts.progress(),
-            release: None,
-            update_phase: None,
-            update_outcome: None,
-            update_since: None,
-            membership_since: Timestamp::MIN,
+            progress: facts.progress(status),
+            release: cold.facts.update.release(),
+            update_phase: cold.facts.update.phase(),
+            update_outcome: cold.facts.update.outcome(),
+            update_since: cold.facts.update.since(),
+            membership_since: cold.membership_since(hot),
             fleet: self.scopes.fleets.name_if_any(fleet),
             previous_fleet: previous_fleet
                 .filter(|previous| *previous != fleet)
@@ -286,12 +286,14 @@ impl Shard {
         });
         RowSnapshot {
             heartbeat: hot.heartbeat.get().map(|at| Register { at, value: hot.carried_s() }),
+            going_away: hot.has(flag::GOING_AWAY),
             facts,
             emitted: (hot.version > 0).then(|| Emitted {
                 version: u64::from(hot.version),
                 shown: hot.shown(),
                 since: cold.since(hot).unwrap_or(Timestamp::MIN),
                 connectivity_since: cold.connectivity_since(hot).unwrap_or(Timestamp::MIN),
+                membership_since: cold.membership_since(hot),
             }),
             clock,
         }

@@ -21,14 +21,14 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::proto::changelog as proto;
-use super::status_changed::shown;
+use super::status_changed::{of_number, shown};
 use crate::error::Error;
 use crate::shard::snapshot::{
-    ClosedSession, DeviceFacts, Emitted, Ended, Entry, FleetFacts, FrozenRegisters, InstanceFacts,
-    Lease, Membership, Opening, OrganizationFacts, ProgressFacts, Register, RowSnapshot, Session,
-    SessionFingerprint,
+    ClosedSession, ConfigurationFacts, DeviceFacts, Emitted, Ended, Entry, Flag, FleetFacts,
+    FrozenRegisters, InstanceFacts, Lease, Membership, Opening, OrganizationFacts, Register,
+    ReleaseFacts, RowSnapshot, Session, SessionFingerprint, Tie, UpdateFacts,
 };
-use crate::shard::{DeviceId, Settings, Timestamp};
+use crate::shard::{DeviceId, Settings, Timestamp, UpdateOutcome, UpdatePhase};
 
 /// Key and value of an entry. Without a value it is a tombstone.
 #[must_use]
@@ -230,14 +230,15 @@ fields! {
         membership: membership,
         registered: registered_ms,
         provisioned: provisioned_ms,
-        activated: activated_ms,
-        deactivated: deactivated_ms,
+        active: active,
         preregistered: preregistered,
         frozen: frozen,
         settings: settings,
         configuration: configuration,
         update: update,
         deleted: deleted_ms,
+        deletion_tie: deletion_tie,
+        deletion_interval_s: deletion_interval_s,
         deletion_touched: deletion_touched_ms,
     }
     ..proto::Row::default()
@@ -266,6 +267,7 @@ same! {
     bool, bool: (value) = (value);
     proto::Ended, Ended: (proto::Ended { until_ms, at_ms }) =
         (Ended { until: Timestamp(until_ms), at: Timestamp(at_ms) });
+    u32, u32: (number) = (number);
 }
 
 /// The same for messages of which some fields are not read.
@@ -286,7 +288,6 @@ macro_rules! partly {
 }
 
 partly! {
-    Flag, Register<bool>: (at_ms, value) = (Register { at: Timestamp(at_ms), value });
     Settings, Register<Settings>: (at_ms, poll_interval_s, vpn_enabled) = (Register {
         at: Timestamp(at_ms),
         value: Settings { poll_interval_s, vpn_enabled },
@@ -356,6 +357,7 @@ impl Wire<proto::Row> for RowSnapshot {
             clock_ms: self.clock.message(),
             emitted: self.emitted.message(),
             heartbeat_ms: self.heartbeat.map(|heartbeat| heartbeat.at.0),
+            heartbeat_going_away: self.going_away,
             heartbeat_poll_interval_s: self.heartbeat.and_then(|heartbeat| heartbeat.value),
             complete: true,
             ..self.facts.message()
@@ -368,6 +370,7 @@ impl Wire<proto::Row> for RowSnapshot {
             |at_ms| Register { at: Timestamp(at_ms), value: row.heartbeat_poll_interval_s };
         Ok(RowSnapshot {
             heartbeat: row.heartbeat_ms.map(heartbeat),
+            going_away: row.heartbeat_going_away,
             facts: Wire::read(row)?,
             emitted: Wire::read(&row.emitted)?,
             clock: Wire::read(&row.clock_ms)?,
@@ -429,8 +432,8 @@ impl Wire<Vec<proto::Frozen>> for FrozenRegisters {
         let registers = (1..).zip(self);
         registers
             .filter_map(|(reason, register)| {
-                let Register { at, value } = (*register)?;
-                Some(proto::Frozen { reason, at_ms: at.0, value, ..proto::Frozen::default() })
+                let proto::Flag { at_ms, value, both_seen, other_ms } = (*register)?.message();
+                Some(proto::Frozen { reason, at_ms, value, both_seen, other_ms })
             })
             .collect()
     }
@@ -441,38 +444,159 @@ impl Wire<Vec<proto::Frozen>> for FrozenRegisters {
         for message in messages {
             let index = (message.reason as usize).wrapping_sub(1);
             if let Some(register) = frozen.get_mut(index) {
-                *register = Some(Register { at: Timestamp(message.at_ms), value: message.value });
+                let proto::Frozen { reason: _, at_ms, value, both_seen, other_ms } = *message;
+                *register = Some(Wire::read(&proto::Flag { at_ms, value, both_seen, other_ms })?);
             }
         }
         Ok(frozen)
     }
 }
 
-impl Wire<Option<proto::Progress>> for ProgressFacts {
+impl Wire<proto::Flag> for Flag {
+    fn message(&self) -> proto::Flag {
+        proto::Flag {
+            at_ms: self.at.0,
+            value: self.value,
+            both_seen: self.both_seen,
+            other_ms: self.other.message(),
+        }
+    }
+
+    fn read(message: &proto::Flag) -> Result<Flag, String> {
+        Ok(Flag {
+            at: Timestamp(message.at_ms),
+            value: message.value,
+            both_seen: message.both_seen,
+            other: Wire::read(&message.other_ms)?,
+        })
+    }
+}
+
+impl Wire<i32> for Tie {
+    fn message(&self) -> i32 {
+        let tie = match self {
+            Tie::None => proto::Tie::Unspecified,
+            Tie::Began => proto::Tie::Began,
+            Tie::Ended => proto::Tie::Ended,
+        };
+        tie.into()
+    }
+
+    fn read(message: &i32) -> Result<Tie, String> {
+        match proto::Tie::try_from(*message) {
+            Ok(proto::Tie::Unspecified) => Ok(Tie::None),
+            Ok(proto::Tie::Began) => Ok(Tie::Began),
+            Ok(proto::Tie::Ended) => Ok(Tie::Ended),
+            Err(_) => Err(format!("there is no tie {message}")),
+        }
+    }
+}
+
+fn percentage(percent: u32) -> Result<u8, String> {
+    u8::try_from(percent).map_err(|_| format!("{percent} is no percentage"))
+}
+
+fn number<T: Copy + PartialEq>(all: &[T], value: Option<T>) -> u32 {
+    let place = value.and_then(|value| all.iter().position(|one| *one == value));
+    place.map_or(0, |place| place as u32 + 1)
+}
+
+fn one_of<T: Copy>(all: &[T], number: u32) -> Result<Option<T>, String> {
+    let known = of_number(all, number.cast_signed());
+    if number != 0 && known.is_none() { Err(format!("{number} means nothing")) } else { Ok(known) }
+}
+
+/// Whether it was started or finished later, the two times say.
+impl Wire<Option<proto::Progress>> for ConfigurationFacts {
     fn message(&self) -> Option<proto::Progress> {
-        let ProgressFacts { started, finished, percent } = self;
-        (*self != ProgressFacts::default()).then(|| proto::Progress {
-            started_ms: started.as_ref().map(|started| started.at.0),
-            release: started.as_ref().map_or_else(String::new, |started| started.value.message()),
-            finished_ms: finished.message(),
+        let ConfigurationFacts { started: state, outcome, percent } = *self;
+        let last = |started: bool| {
+            let time = |flag: Flag| if flag.value == started { Some(flag.at) } else { flag.other };
+            state.and_then(time).message()
+        };
+        (*self != ConfigurationFacts::default()).then(|| proto::Progress {
+            started_ms: last(true),
+            finished_ms: last(false),
+            both_seen: state.is_some_and(|flag| flag.both_seen),
+            outcome: number(&UpdateOutcome::ALL, outcome),
             percent_ms: percent.map(|percent| percent.at.0),
             percent: percent.map_or(0, |percent| u32::from(percent.value)),
             ..proto::Progress::default()
         })
     }
 
-    fn read(message: &Option<proto::Progress>) -> Result<ProgressFacts, String> {
-        let Some(message) = message else { return Ok(ProgressFacts::default()) };
-        let started =
-            |at_ms| Register { at: Timestamp(at_ms), value: message.release.as_str().into() };
-        let percent = u8::try_from(message.percent)
-            .map_err(|_| format!("{} is no percentage", message.percent))?;
-        Ok(ProgressFacts {
-            started: message.started_ms.map(started),
-            finished: Wire::read(&message.finished_ms)?,
+    fn read(message: &Option<proto::Progress>) -> Result<ConfigurationFacts, String> {
+        let Some(message) = message else { return Ok(ConfigurationFacts::default()) };
+        let value = message.started_ms > message.finished_ms;
+        let (at, other) = match value {
+            true => (message.started_ms, message.finished_ms),
+            false => (message.finished_ms, message.started_ms),
+        };
+        let percent = percentage(message.percent)?;
+        Ok(ConfigurationFacts {
+            started: at.map(|at_ms| Flag {
+                at: Timestamp(at_ms),
+                value,
+                both_seen: message.both_seen,
+                other: other.map(Timestamp),
+            }),
+            outcome: one_of(&UpdateOutcome::ALL, message.outcome)?,
             percent: message
                 .percent_ms
                 .map(|at_ms| Register { at: Timestamp(at_ms), value: percent }),
+        })
+    }
+}
+
+impl Wire<Option<proto::Progress>> for UpdateFacts {
+    fn message(&self) -> Option<proto::Progress> {
+        let UpdateFacts { started, releases } = self;
+        (*self != UpdateFacts::default()).then(|| proto::Progress {
+            started_ms: started.as_ref().map(|started| started.at.0),
+            release: started.as_ref().map_or_else(String::new, |started| started.value.message()),
+            releases: releases.message(),
+            ..proto::Progress::default()
+        })
+    }
+
+    fn read(message: &Option<proto::Progress>) -> Result<UpdateFacts, String> {
+        let Some(message) = message else { return Ok(UpdateFacts::default()) };
+        let started =
+            |at_ms| Register { at: Timestamp(at_ms), value: message.release.as_str().into() };
+        Ok(UpdateFacts {
+            started: message.started_ms.map(started),
+            releases: Wire::read(&message.releases)?,
+        })
+    }
+}
+
+impl Wire<proto::Release> for ReleaseFacts {
+    fn message(&self) -> proto::Release {
+        let ReleaseFacts { release, finished, tie, percent, phase } = self;
+        let outcome = finished.and_then(|finished| finished.value);
+        proto::Release {
+            release: release.message(),
+            finished_ms: finished.map(|finished| finished.at.0),
+            outcome: number(&UpdateOutcome::ALL, outcome),
+            tie: tie.message(),
+            percent_ms: percent.map(|percent| percent.at.0),
+            percent: percent.map_or(0, |percent| u32::from(percent.value)),
+            phase_ms: phase.map(|phase| phase.at.0),
+            phase: number(&UpdatePhase::ALL, phase.map(|phase| phase.value)),
+        }
+    }
+
+    fn read(message: &proto::Release) -> Result<ReleaseFacts, String> {
+        let outcome = one_of(&UpdateOutcome::ALL, message.outcome)?;
+        let percent = percentage(message.percent)?;
+        let phase = one_of(&UpdatePhase::ALL, message.phase)?;
+        let at = |ms: Option<i64>| ms.map(Timestamp);
+        Ok(ReleaseFacts {
+            release: Wire::read(&message.release)?,
+            finished: at(message.finished_ms).map(|at| Register { at, value: outcome }),
+            tie: Wire::read(&message.tie)?,
+            percent: at(message.percent_ms).map(|at| Register { at, value: percent }),
+            phase: at(message.phase_ms).zip(phase).map(|(at, value)| Register { at, value }),
         })
     }
 }
@@ -485,7 +609,7 @@ impl Wire<proto::Emitted> for Emitted {
             connectivity: self.shown.map_or(0, |(_, connectivity)| connectivity as u32 + 1),
             since_ms: self.since.0,
             connectivity_since_ms: self.connectivity_since.0,
-            ..proto::Emitted::default()
+            membership_since_ms: self.membership_since.0,
         }
     }
 
@@ -495,6 +619,7 @@ impl Wire<proto::Emitted> for Emitted {
             shown: shown(message.status, message.connectivity)?,
             since: Timestamp(message.since_ms),
             connectivity_since: Timestamp(message.connectivity_since_ms),
+            membership_since: Timestamp(message.membership_since_ms),
         })
     }
 }

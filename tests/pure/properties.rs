@@ -53,27 +53,20 @@ fn check_facts(driver: &Driver<'_>) {
             assert!(!heard_of, "{device} is not known");
             continue;
         };
-        let (heartbeat, row) = (row.heartbeat, row.facts);
+        let (heartbeat, going_away, row) = (row.heartbeat, row.going_away, row.facts);
         let ms = |at: Option<device_status::shard::Timestamp>| at.map(|at| at.0);
         assert_eq!(ms(row.deleted), told.deleted);
         if told.registered.is_some() {
             assert_eq!(ms(row.registered), told.registered);
         }
         assert_eq!(ms(row.provisioned), told.provisioned);
-        match told.active {
-            Some(held) if held.value => assert_eq!(ms(row.activated), Some(held.at)),
-            Some(held) => assert_eq!(ms(row.deactivated), Some(held.at)),
-            None => assert_eq!((row.activated, row.deactivated), (None, None)),
-        }
-        assert_eq!(
-            row.preregistered.map(|held| (held.at.0, held.value)),
-            told.preregistered.map(|held| (held.at, held.value))
-        );
+        let flag = |held: Option<device_status::shard::snapshot::Flag>| {
+            held.map(|held| (held.at.0, held.value))
+        };
+        assert_eq!(flag(row.active), told.active.map(|held| (held.at, held.value)));
+        assert_eq!(flag(row.preregistered), told.preregistered.map(|held| (held.at, held.value)));
         assert_eq!(row.settings.map(|held| (held.at.0, held.value)), told.settings);
-        assert_eq!(
-            heartbeat.map(|held| (held.at.0, held.value)),
-            told.heartbeat.map(|(at, (carried, _))| (at, carried))
-        );
+        assert_eq!(heartbeat.map(|held| (held.at.0, (held.value, going_away))), told.heartbeat);
         assert_eq!(ms(row.last_vpn_opening), told.last_opening);
         let membership =
             row.membership.map(|held| (held.at.0, (held.value.fleet, held.value.organization)));
@@ -89,13 +82,12 @@ fn check_facts(driver: &Driver<'_>) {
             .filter_map(|(reason, held)| Some((*reason, ((*held)?.at, (*held)?.value))))
             .collect();
         assert_eq!(frozen, told_frozen);
-        for (held, told) in [(&row.configuration, &told.configuration), (&row.update, &told.update)]
-        {
-            if told.in_progress() {
-                let started = held.started.as_ref().map(|held| (held.at.0, held.value.clone()));
-                assert_eq!(started, told.started);
-            }
-        }
+        assert_eq!(
+            row.configuration.started.is_some_and(|held| held.value),
+            told.configuration.in_progress()
+        );
+        let started = row.update.started.as_ref().map(|held| (held.at.0, held.value.clone()));
+        assert_eq!(started, told.update.started);
         let closed: BTreeMap<_, _> = driver
             .shard
             .closed_sessions(&device)

@@ -9,7 +9,8 @@ use crate::support::redis::{
 };
 use device_status::config::Redis;
 use device_status::shard::{
-    Connectivity, DeviceId, DeviceView, HeartbeatState, Status, Timestamp, ViewBody, ViewWrite,
+    Connectivity, DeviceId, DeviceView, HeartbeatState, Status, Timestamp, UpdateOutcome,
+    UpdatePhase, ViewBody, ViewWrite,
 };
 use device_status::stream_thread::ports::{FoundSubject, Marker, View, ViewEvent};
 use device_status::view::RedisView;
@@ -76,11 +77,11 @@ fn device(name: &str) -> DeviceView {
         last_heartbeat: Some(Timestamp(3_000)),
         vpn_connected: false,
         progress: None,
-        release: None,
-        update_phase: None,
-        update_outcome: None,
-        update_since: None,
-        membership_since: Timestamp(0),
+        release: Some("v42".into()),
+        update_phase: Some(UpdatePhase::Applying),
+        update_outcome: Some(UpdateOutcome::Failed),
+        update_since: Some(Timestamp(600)),
+        membership_since: Timestamp(500),
         fleet: Some("blue".into()),
         previous_fleet: None,
         version: 7,
@@ -128,10 +129,15 @@ fn a_device_is_written_with_all_its_fields() {
         ("fleet", "blue"),
         ("heartbeat", "online"),
         ("heartbeat_ms", "3000"),
+        ("membership_since_ms", "500"),
         ("progress", ""),
+        ("release", "v42"),
         ("since_ms", "1000"),
         ("status", "online"),
         ("token", "3:1700000000000:1"),
+        ("update_outcome", "failed"),
+        ("update_phase", "applying"),
+        ("update_since_ms", "600"),
         ("version", "7"),
         ("vpn", "down"),
     ];

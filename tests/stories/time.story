@@ -100,7 +100,7 @@
 10:30 a heartbeat
 10:31 a registered f
 10:45 a heartbeat
-10:50 * resumed          | online heartbeat-only since=10:00 links=10:25 emits=online/heartbeat-only
+10:50 * resumed          | online heartbeat-only since=10:00 links=10:25 emits=online/heartbeat-only,online/heartbeat-only cause=moved
 
 == Killed, and started hours later
 10:00 a registered f

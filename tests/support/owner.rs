@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use device_status::config::Redis;
 use device_status::shard::{
-    Connectivity, DeviceId, DeviceView, HeartbeatState, Status, Timestamp, ViewBody, ViewWrite,
+    Connectivity, DeviceId, DeviceView, HeartbeatState, Status, Timestamp, UpdateOutcome,
+    UpdatePhase, ViewBody, ViewWrite,
 };
 use device_status::stream_thread::ports::{FoundSubject, View, ViewEvent};
 use device_status::view::RedisView;
@@ -359,9 +360,14 @@ fn fields_of(view: &DeviceView) -> Vec<(String, String)> {
         ("fleet", view.fleet.as_deref().unwrap_or_default().to_owned()),
         ("heartbeat", view.heartbeat.wire_name().to_owned()),
         ("heartbeat_ms", view.last_heartbeat.map_or(String::new(), |at| at.0.to_string())),
+        ("membership_since_ms", view.membership_since.0.to_string()),
         ("progress", view.progress.map_or(String::new(), |percent| percent.to_string())),
+        ("release", view.release.as_deref().unwrap_or_default().to_owned()),
         ("since_ms", view.since.0.to_string()),
         ("status", view.status.wire_name().to_owned()),
+        ("update_outcome", view.update_outcome.map_or("", |it| it.wire_name()).to_owned()),
+        ("update_phase", view.update_phase.map_or("", |it| it.wire_name()).to_owned()),
+        ("update_since_ms", view.update_since.map_or(String::new(), |at| at.0.to_string())),
         ("version", view.version.to_string()),
         ("vpn", if view.vpn_connected { "up" } else { "down" }.to_owned()),
     ];
@@ -388,11 +394,11 @@ pub fn device(name: &str, dice: &mut Dice, version: u64) -> DeviceView {
         last_heartbeat: (dice.roll(3) > 0).then(|| at(dice)),
         vpn_connected: dice.roll(2) == 0,
         progress: (dice.roll(2) == 0).then_some(40),
-        release: None,
-        update_phase: None,
-        update_outcome: None,
-        update_since: None,
-        membership_since: Timestamp(0),
+        release: (dice.roll(2) == 0).then(|| "v1".into()),
+        update_phase: UpdatePhase::ALL.get(dice.roll(4)).copied(),
+        update_outcome: UpdateOutcome::ALL.get(dice.roll(5)).copied(),
+        update_since: (dice.roll(2) == 0).then(|| at(dice)),
+        membership_since: at(dice),
         fleet: [None, Some("blue".into()), Some("a:b".into())][dice.roll(3)].clone(),
         previous_fleet: None,
         version,

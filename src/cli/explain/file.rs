@@ -320,8 +320,8 @@ mod tests {
                 "event: \"soon\" is no length of time: write \"15m\"",
             ),
             (
-                r#"{"at": 0, "input": "heartbeats", "device": "a", "event": {"poll_interval": "8d"}}"#,
-                "event: poll_interval is 691200 s and 0 ns; it must be from 1 s to 7 days",
+                r#"{"at": 0, "input": "heartbeats", "device": "a", "event": {"poll_interval": "367d"}}"#,
+                "event: poll_interval is 31708800 s and 0 ns; it must be from 1 s to 366 days",
             ),
             (
                 r#"{"at": 0, "input": "lifecycle", "device": "a", "event": {}}"#,

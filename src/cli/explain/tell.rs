@@ -9,10 +9,12 @@ use super::doubts::Doubted;
 use super::kafka::Restored;
 use super::{Origin, Subject};
 use crate::cli::text::{Style, counted, length, moment, printable, with_age};
-use crate::shard::snapshot::{Membership, ProgressFacts, Register};
+use crate::shard::snapshot::{
+    ConfigurationFacts, Flag, FrozenRegisters, Membership, Register, UpdateFacts,
+};
 use crate::shard::{
     Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, RuledOut, Rung,
-    SessionExplained, Status, StatusChange, Timestamp,
+    SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome, UpdatePhase,
 };
 
 /// A clock that is further behind the time of day than this is told of: it
@@ -58,7 +60,9 @@ impl Subject<'_> {
             }
         }
         if let Some(why) = &self.why {
-            line("fleet", belongs_to(why));
+            let since = self.view.as_ref().map(|view| moment(view.membership_since.0));
+            let since = since.map(|since| format!(", since {since}")).unwrap_or_default();
+            line("fleet", belongs_to(why) + &since);
             line("heartbeat", heartbeat_in_short(why));
             line("vpn", vpn(why));
             for doubted in self.doubts() {
@@ -162,6 +166,12 @@ impl Subject<'_> {
             "since_ms": view.map(|view| view.since.0),
             "connectivity_since_ms": view.map(|view| view.connectivity_since.0),
             "progress": view.and_then(|view| view.progress),
+            "release": view.and_then(|view| view.release.as_deref()),
+            "update_phase": view.and_then(|view| view.update_phase.map(UpdatePhase::wire_name)),
+            "update_outcome":
+                view.and_then(|view| view.update_outcome.map(UpdateOutcome::wire_name)),
+            "update_since_ms": view.and_then(|view| view.update_since.map(|at| at.0)),
+            "membership_since_ms": view.map(|view| view.membership_since.0),
             "version": view.map(|view| view.version),
             "fleet": belongs_to.and_then(|held| if_any(&held.value.fleet)),
             "organization": belongs_to.and_then(|held| if_any(&held.value.organization)),
@@ -218,11 +228,14 @@ impl Subject<'_> {
                     let done = if fact.value { "preregistered" } else { "registered" };
                     because.push(format!("{done} {}", moment(fact.at.0)));
                 }
-                because.extend(facts.deactivated.map(|at| format!("deactivated {}", moment(at.0))));
+                let active = facts.active;
+                let deactivated = active.and_then(|active| active.last(false));
+                because.extend(deactivated.map(|at| format!("deactivated {}", moment(at.0))));
                 if because.is_empty() {
                     return vec!["never preregistered or deactivated".to_owned()];
                 }
-                because.extend(facts.activated.map(|at| format!("activated {}", moment(at.0))));
+                let activated = active.and_then(|active| active.last(true));
+                because.extend(activated.map(|at| format!("activated {}", moment(at.0))));
                 because.push(last_contact(why));
                 because
             }
@@ -239,9 +252,9 @@ impl Subject<'_> {
                 because.extend(why.sessions.iter().map(session_line));
                 because
             }
-            Rung::Configuring => progress(&facts.configuration),
+            Rung::Configuring => configuration(&facts.configuration),
             Rung::Updating => {
-                let mut because = progress(&facts.update);
+                let mut because = update(&facts.update);
                 if facts.update.started.is_some() {
                     because.push(format!("heartbeat {}", why.ladder.heartbeat.wire_name()));
                 }
@@ -353,13 +366,10 @@ fn rung_words(rung: Rung) -> (&'static str, &'static str) {
     }
 }
 
-fn freezes(
-    scope: &str,
-    registers: &[Option<Register<bool>>; FrozenReason::ALL.len()],
-) -> Vec<String> {
+fn freezes(scope: &str, registers: &FrozenRegisters) -> Vec<String> {
     let all = std::iter::zip(FrozenReason::ALL, registers);
     let known = all.filter_map(|(reason, fact)| Some((reason, (*fact)?)));
-    let line = |(reason, fact): (FrozenReason, Register<bool>)| {
+    let line = |(reason, fact): (FrozenReason, Flag)| {
         let reason = match reason {
             FrozenReason::Allowance => "allowance",
             FrozenReason::PaidApplicationType => "paid application type",
@@ -379,21 +389,43 @@ fn last_contact(why: &Explanation) -> String {
     }
 }
 
-fn progress(facts: &ProgressFacts) -> Vec<String> {
-    let Some(started) = &facts.started else {
-        let finished = facts.finished.map(|at| format!("finished {}, ", moment(at.0)));
-        return vec![format!("{}never started", finished.unwrap_or_default())];
+fn configuration(facts: &ConfigurationFacts) -> Vec<String> {
+    let started = facts.started.and_then(|state| state.last(true));
+    let finished = facts.finished().map(|at| finished(at, facts.outcome, ""));
+    let Some(started) = started else {
+        let finished = finished.map(|finished| finished + ", ").unwrap_or_default();
+        return vec![format!("{finished}never started")];
     };
-    let release = match &*started.value {
-        "" => String::new(),
-        release => format!(" to {release}"),
-    };
-    let mut because = vec![format!("started{release} {}", moment(started.at.0))];
-    because.push(match facts.finished {
-        Some(at) => format!("finished {}", moment(at.0)),
-        None => "not finished".to_owned(),
+    let finished = finished.unwrap_or_else(|| "not finished".to_owned());
+    vec![format!("started {}", moment(started.0)), finished]
+}
+
+/// What was started last, and each finish that is remembered: also those of other
+/// releases, which end nothing.
+fn update(facts: &UpdateFacts) -> Vec<String> {
+    let mut because = vec![match &facts.started {
+        Some(started) => {
+            let release = if_any(&started.value).map(|release| format!(" to {release}"));
+            format!("started{} {}", release.unwrap_or_default(), moment(started.at.0))
+        }
+        None => "never started".to_owned(),
+    }];
+    let ends = facts.releases.iter().filter_map(|held| {
+        let Register { at, value } = held.finished?;
+        Some(finished(at, value, &held.release))
     });
+    because.extend(ends);
+    if facts.started.is_some() && because.len() == 1 {
+        because.push("not finished".to_owned());
+    }
+    because.extend(facts.phase().map(|phase| format!("phase {}", phase.wire_name())));
     because
+}
+
+fn finished(at: Timestamp, outcome: Option<UpdateOutcome>, release: &str) -> String {
+    let release = if_any(release).map(|release| format!(" {release}")).unwrap_or_default();
+    let outcome = outcome.map(|outcome| format!(", {}", outcome.wire_name())).unwrap_or_default();
+    format!("finished{release} {}{outcome}", moment(at.0))
 }
 
 fn belongs_to(why: &Explanation) -> String {
@@ -513,6 +545,7 @@ pub(in crate::cli) fn change_json(change: &StatusChange) -> Value {
         "since_ms": change.since.0,
         "connectivity_since_ms": change.connectivity_since.0,
         "cause": change.cause.name(),
+        "vpn_instance": change.vpn_instance.as_deref(),
     })
 }
 

@@ -64,11 +64,14 @@ fn every_key_is_read_from_the_file() {
             slack = 0
             tombstone_retention = "2days"
             max_input_idle = "15s"
+            max_lease_delay = "0s"
             [heartbeat]
             tolerance = 2
             minimum = "1m"
             grace = "1s"
             default_poll_interval = "5m"
+            [vpn]
+            enabled_by_default = false
             [redis]
             url = "rediss://user:hunter2@redis:6380/1"
             username = "u"
@@ -112,6 +115,8 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.admin.listen.port(), 80);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.rules().grace_ms, 1_000);
+    assert!(!config.rules().vpn_enabled_by_default);
+    assert_eq!(config.rules().max_lease_delay_ms, 0);
     assert!(!format!("{config:?}").contains("hunter2"));
     let set = KEYS.iter().filter(|key| loaded.origins.contains_key(key.name)).count();
     assert_eq!(set, KEYS.len() - 4, "all but the changelog, two formats and CloudEvents");

@@ -5,11 +5,12 @@
 
 use std::cmp::Ordering;
 
-use super::register::{join, join_frozen, join_time, outlives, takes_over};
+use super::register::{Tie, join, join_flag, join_frozen, join_time, outlives, takes_over};
 use super::scope::{Interned, Scopes};
 use super::status::Cause;
-use crate::shard::event::{DeviceEvent, Timestamp};
+use crate::shard::event::{DeviceEvent, Timestamp, UpdateOutcome};
 use crate::shard::hot::{Hot, Instant48};
+use crate::shard::rules::Rules;
 use crate::shard::snapshot::{self, DeviceFacts, Register};
 
 pub(in crate::shard) type Session = snapshot::Session<Interned>;
@@ -34,6 +35,9 @@ pub(in crate::shard) struct Cold {
     /// No fact, but what the hot row has no room for: of a device that is known
     /// by heartbeats alone, the two instants are the same.
     pub earlier: Option<Earlier>,
+    /// Since when fleet and organization are as they were last emitted, where it
+    /// is another instant than [`Cold::membership_since`] takes it for.
+    pub membership_since: Option<Timestamp>,
     /// Sessions that are closed, oldest first.
     pub closed: Vec<Session>,
     /// Openings from this time on may be newer than what the changelog holds (rule
@@ -90,6 +94,22 @@ impl Cold {
         };
     }
 
+    /// Since when fleet and organization are as they were last emitted (rule J8):
+    /// mostly since the event that set them, or since what else was emitted.
+    pub fn membership_since(&self, hot: &Hot) -> Timestamp {
+        self.membership_since.unwrap_or_else(|| self.usual_membership_since(hot))
+    }
+
+    pub fn set_membership_since(&mut self, hot: &Hot, since: Timestamp) {
+        let since = Instant48::some(since).or_min();
+        self.membership_since = Some(since).filter(|at| *at != self.usual_membership_since(hot));
+    }
+
+    fn usual_membership_since(&self, hot: &Hot) -> Timestamp {
+        let set_at = self.facts.membership.as_ref().map(|membership| membership.at);
+        set_at.or_else(|| self.since(hot)).unwrap_or(Timestamp::MIN)
+    }
+
     /// The fleet and organization, whether or not the device exists.
     pub fn belongs_to(&self) -> Membership {
         self.facts.membership.as_ref().map_or_else(Membership::default, |register| register.value)
@@ -99,31 +119,33 @@ impl Cold {
     /// (rule J5).
     pub fn is_deleted(&self) -> bool {
         self.facts.deleted.is_some_and(|deleted| {
-            self.facts.registered.is_none_or(|registered| !outlives(registered, deleted))
+            let comes_later =
+                |registered| outlives(registered, deleted) || self.facts.is_registered_anew();
+            !self.facts.registered.is_some_and(comes_later)
         })
     }
 
-    /// When the deletion is forgotten, given the retention.
-    pub fn deletion_forgotten_at(&self, retention_ms: i64) -> Option<Timestamp> {
+    /// When the deletion is forgotten.
+    pub fn deletion_forgotten_at(&self, rules: &Rules) -> Option<Timestamp> {
         let deleted = self.facts.deleted?;
         let touched = self.facts.deletion_touched.map_or(deleted, |touched| touched.max(deleted));
-        Some(touched.plus_ms(retention_ms.max(0)))
+        Some(touched.plus_ms(rules.deletion_span_ms(self.facts.deletion_interval_s)))
     }
 
     /// Joins an event other than a deletion, at its event time.
     pub fn join(&mut self, at: Timestamp, event: &DeviceEvent, scopes: &mut Scopes) -> Joined {
         let changed = match event {
             DeviceEvent::Registered { fleet, organization, preregistered } => {
-                let registered = join_time(&mut self.facts.registered, at);
-                let preregistered = join(&mut self.facts.preregistered, at, *preregistered);
+                let registered = self.join_registered(at);
+                let preregistered = join_flag(&mut self.facts.preregistered, at, *preregistered);
                 self.join_membership(at, fleet, organization, scopes) | registered | preregistered
             }
             DeviceEvent::Moved { fleet, organization } => {
                 self.join_membership(at, fleet, organization, scopes)
             }
             DeviceEvent::Provisioned => join_time(&mut self.facts.provisioned, at),
-            DeviceEvent::Activated => join_time(&mut self.facts.activated, at),
-            DeviceEvent::Deactivated => join_time(&mut self.facts.deactivated, at),
+            DeviceEvent::Activated => join_flag(&mut self.facts.active, at, true),
+            DeviceEvent::Deactivated => join_flag(&mut self.facts.active, at, false),
             DeviceEvent::Frozen { reason } => {
                 join_frozen(&mut self.facts.frozen, at, Some(*reason), true)
             }
@@ -131,21 +153,21 @@ impl Cold {
                 join_frozen(&mut self.facts.frozen, at, *reason, false)
             }
             DeviceEvent::ConfigurationStarted => {
-                join(&mut self.facts.configuration.started, at, "".into())
+                join_flag(&mut self.facts.configuration.started, at, true)
             }
             DeviceEvent::ConfigurationProgressed { percent } => {
                 join(&mut self.facts.configuration.percent, at, *percent)
             }
-            DeviceEvent::ConfigurationFinished { .. } => {
-                join_time(&mut self.facts.configuration.finished, at)
+            DeviceEvent::ConfigurationFinished { outcome } => {
+                self.finish_configuration(at, *outcome)
             }
-            DeviceEvent::UpdateStarted { release } => {
-                join(&mut self.facts.update.started, at, release.clone())
+            DeviceEvent::UpdateStarted { release } => self.facts.update.start(at, release),
+            DeviceEvent::UpdateProgressed { percent, phase, release } => {
+                self.facts.update.progress(at, release, *percent, *phase)
             }
-            DeviceEvent::UpdateProgressed { percent, .. } => {
-                join(&mut self.facts.update.percent, at, *percent)
+            DeviceEvent::UpdateFinished { release, outcome } => {
+                self.facts.update.finish(at, release, *outcome)
             }
-            DeviceEvent::UpdateFinished { .. } => join_time(&mut self.facts.update.finished, at),
             DeviceEvent::SettingsChanged(settings) => join(&mut self.facts.settings, at, *settings),
             // Joined by `delete`, which the heartbeat in the hot row needs too, and by
             // `open_session` and `close_session`.
@@ -156,8 +178,30 @@ impl Cold {
         Joined::from(changed)
     }
 
-    /// Ties are decided by name, as interned numbers depend on the order of
-    /// arrival (rule J2).
+    fn finish_configuration(&mut self, at: Timestamp, outcome: Option<UpdateOutcome>) -> bool {
+        let configuration = &mut self.facts.configuration;
+        let says_more = configuration.finished() <= Some(at) && configuration.outcome != outcome;
+        if says_more {
+            configuration.outcome = outcome;
+        }
+        join_flag(&mut configuration.started, at, false) | says_more
+    }
+
+    /// Registered and deleted are one register: in the millisecond of the deletion,
+    /// what was not yet seen wins (rules J2, J5).
+    fn join_registered(&mut self, at: Timestamp) -> bool {
+        let facts = &mut self.facts;
+        if facts.deleted != Some(at) {
+            return join_time(&mut facts.registered, at);
+        }
+        let news = facts.deletion_tie == Tie::None;
+        if news {
+            facts.deletion_tie = Tie::Began;
+            join_time(&mut facts.registered, at);
+        }
+        news
+    }
+
     fn join_membership(
         &mut self,
         at: Timestamp,
@@ -181,27 +225,61 @@ impl Cold {
     }
 
     /// Joins a deletion: facts at or before it do not exist (rule J5). The
-    /// heartbeat, in the hot row, is the caller's.
-    pub fn delete(&mut self, at: Timestamp, changes: &mut ClosedChanges) -> Joined {
-        if !join_time(&mut self.facts.deleted, at) {
+    /// heartbeat, in the hot row, is the caller's. `interval_s`: the longest poll
+    /// interval that is known.
+    pub fn delete(
+        &mut self,
+        at: Timestamp,
+        interval_s: Option<u32>,
+        changes: &mut ClosedChanges,
+    ) -> Joined {
+        let facts = &mut self.facts;
+        if Some(at) < facts.deleted {
             return Joined::Stale;
         }
-        self.facts.delete(at);
+        if Some(at) == facts.deleted {
+            // Read again: it decides nothing anew, and takes away what was said of
+            // its very millisecond once more.
+            let held = facts.clone();
+            facts.delete(at);
+            facts.registered = held.registered;
+            return Joined::from(self.facts != held);
+        }
+        let registered_then = facts.registered == Some(at);
+        facts.deleted = Some(at);
+        facts.deletion_tie = if registered_then { Tie::Ended } else { Tie::None };
+        facts.deletion_interval_s = facts.deletion_interval_s.max(interval_s);
+        facts.delete(at);
         self.delete_sessions(at, changes);
         Joined::Changed
     }
 
-    /// Notes that the deletion suppressed an event; says whether that must be
-    /// written (rule J5: only when it moved by more than an hour).
-    pub fn touch_deletion(&mut self, clock: Timestamp) -> bool {
+    /// Forgets the deletion of a device that was registered since.
+    pub fn forget_deletion(&mut self) {
+        let facts = &mut self.facts;
+        facts.deleted = None;
+        facts.deletion_tie = Tie::None;
+        facts.deletion_interval_s = None;
+        facts.deletion_touched = None;
+        self.deletion_touched_written = None;
+    }
+
+    /// Notes that the deletion suppressed an event, which carried this poll
+    /// interval. Says whether that must be written (rule J5: only when it moved by
+    /// more than an hour, or the interval is longer than all before).
+    pub fn touch_deletion(&mut self, clock: Timestamp, interval_s: Option<u32>) -> bool {
         const WRITTEN_EVERY_MS: i64 = 3_600_000;
         let Some(deleted) = self.facts.deleted else { return false };
+        let longer = interval_s > self.facts.deletion_interval_s;
+        if longer {
+            self.facts.deletion_interval_s = interval_s;
+        }
         if clock <= self.facts.deletion_touched.unwrap_or(deleted).max(deleted) {
-            return false;
+            return longer;
         }
         self.facts.deletion_touched = Some(clock);
         let written = self.deletion_touched_written.unwrap_or(deleted).max(deleted);
-        clock > written.plus_ms(WRITTEN_EVERY_MS)
+        longer || clock > written.plus_ms(WRITTEN_EVERY_MS)
     }
 }
 
@@ -245,8 +323,8 @@ mod tests {
         for (at, event) in events {
             let at = Timestamp(*at);
             if *event == DeviceEvent::Deleted {
-                cold.delete(at, &mut changes);
-            } else if cold.facts.deleted.is_none_or(|deleted| deleted < at) {
+                cold.delete(at, None, &mut changes);
+            } else if cold.facts.deleted.is_none_or(|deleted| deleted <= at) {
                 cold.join(at, event, &mut scopes);
             }
         }
@@ -254,14 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn of_two_events_of_the_same_instant_the_greater_wins() {
+    fn of_two_events_of_the_same_instant_the_later_in_the_log_wins() {
         let frozen = DeviceEvent::Frozen { reason: FrozenReason::Other };
         let unfrozen = DeviceEvent::Unfrozen { reason: None };
-        let one = joined(&[(5, frozen.clone()), (5, unfrozen.clone())]);
-        let other = joined(&[(5, unfrozen), (5, frozen)]);
-        assert_eq!(one, other);
-        let register = one.facts.frozen[FrozenReason::Other.index()].unwrap();
-        assert!(register.value);
+        let register = |events: &[(i64, DeviceEvent)]| {
+            joined(events).facts.frozen[FrozenReason::Other.index()].unwrap().value
+        };
+        assert!(!register(&[(5, frozen.clone()), (5, unfrozen.clone())]));
+        assert!(register(&[(5, unfrozen), (5, frozen)]));
         let moved = |fleet: &str| DeviceEvent::Moved {
             fleet: Arc::from(fleet),
             organization: Arc::from("o"),
@@ -272,16 +350,40 @@ mod tests {
             for fleet in order {
                 cold.join(Timestamp(1), &moved(fleet), &mut scopes);
             }
-            assert_eq!(&**scopes.fleets.name(cold.belongs_to().fleet), "b");
+            assert_eq!(&**scopes.fleets.name(cold.belongs_to().fleet), order[1]);
         }
+    }
+
+    #[test]
+    fn registered_and_deleted_in_one_millisecond_are_one_register() {
+        let registered = DeviceEvent::Registered {
+            fleet: "f".into(),
+            organization: "".into(),
+            preregistered: false,
+        };
+        let deleted = DeviceEvent::Deleted;
+        let is_deleted = |events: &[&DeviceEvent]| {
+            let events: Vec<_> = events.iter().map(|event| (5, (*event).clone())).collect();
+            joined(&events).is_deleted()
+        };
+        assert!(is_deleted(&[&registered, &deleted]));
+        assert!(is_deleted(&[&registered, &deleted, &registered, &deleted]));
+        assert!(!is_deleted(&[&deleted, &registered]));
+        assert!(!is_deleted(&[&deleted, &registered, &deleted, &registered]));
     }
 
     #[test]
     fn a_deletion_is_written_again_only_an_hour_later() {
         let mut cold = Cold::default();
         cold.facts.deleted = Some(Timestamp(0));
-        assert!(!cold.touch_deletion(Timestamp(3_600_000)));
-        assert!(cold.touch_deletion(Timestamp(3_600_001)));
-        assert_eq!(cold.deletion_forgotten_at(10), Some(Timestamp(3_600_011)));
+        assert!(!cold.touch_deletion(Timestamp(3_600_000), None));
+        assert!(cold.touch_deletion(Timestamp(3_600_001), None));
+        let rules = Rules { tombstone_retention_ms: 10, tolerance: 1.0, ..Rules::default() };
+        // Twice the default poll interval, which is longer.
+        let span_ms = 30 * 60_000;
+        assert_eq!(cold.deletion_forgotten_at(&rules), Some(Timestamp(3_600_001 + span_ms)));
+        assert!(cold.touch_deletion(Timestamp(3_600_001), Some(3_600)));
+        let span_ms = 2 * 3_600_000;
+        assert_eq!(cold.deletion_forgotten_at(&rules), Some(Timestamp(3_600_001 + span_ms)));
     }
 }

@@ -8,3 +8,4 @@ pub mod seen;
 pub mod session;
 pub mod sessions;
 pub mod status;
+pub mod update;

@@ -3,7 +3,8 @@
 //! A register remembers the event time that set it, and the later event time
 //! wins. So a row is the same whatever the order of arrival, and however often
 //! an event comes. What wins of two events of the same instant is decided in
-//! [`takes_over`], for all registers; what a deletion leaves, in [`outlives`].
+//! [`takes_over`] and [`join_flag`], for all registers; what a deletion leaves,
+//! in [`outlives`].
 
 use crate::shard::event::{FrozenReason, Timestamp};
 
@@ -16,13 +17,60 @@ pub struct Register<T> {
     pub value: T,
 }
 
+/// A register of two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// When it was set.
+    pub at: Timestamp,
+    /// To what.
+    pub value: bool,
+    /// The other value was seen at that time too, so that neither wins again.
+    pub both_seen: bool,
+    /// The last time of the other value before that (rule J9).
+    pub other: Option<Timestamp>,
+}
+
+impl Flag {
+    /// A value that is the only one known.
+    #[must_use]
+    pub fn new(at: Timestamp, value: bool) -> Flag {
+        Flag { at, value, both_seen: false, other: None }
+    }
+
+    /// The last time known of a value.
+    #[must_use]
+    pub fn last(&self, value: bool) -> Option<Timestamp> {
+        if value == self.value { Some(self.at) } else { self.other.max(self.tied()) }
+    }
+
+    fn tied(&self) -> Option<Timestamp> {
+        self.both_seen.then_some(self.at)
+    }
+}
+
+/// What is known of the millisecond of an end, where the beginning is a register
+/// of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tie {
+    /// Nothing began then.
+    #[default]
+    None,
+    /// Something began then too, and goes before the end.
+    Began,
+    /// Something began then too, and the end goes before it.
+    Ended,
+}
+
 /// One register a reason, in the order of [`FrozenReason::ALL`].
-pub type FrozenRegisters = [Option<Register<bool>>; FrozenReason::ALL.len()];
+pub type FrozenRegisters = [Option<Flag>; FrozenReason::ALL.len()];
 
 /// What remembers the event time that set it: a register, or the time alone
 /// where there is no value to remember.
 pub(in crate::shard) trait Dated {
     fn at(&self) -> Timestamp;
+
+    /// Forgets what it knows of before a deletion.
+    fn forget_until(&mut self, _deleted: Timestamp) {}
 }
 
 impl Dated for Timestamp {
@@ -37,17 +85,28 @@ impl<T> Dated for Register<T> {
     }
 }
 
+impl Dated for Flag {
+    fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    fn forget_until(&mut self, deleted: Timestamp) {
+        self.other.take_if(|other| !outlives(*other, deleted));
+    }
+}
+
 /// Whether an event takes the place of what is held, both given as (time,
-/// value): the later one does, and of two of the same instant the greater value.
-pub(in crate::shard) fn takes_over<T: Ord>(
+/// value): the later one does, and of two of the same instant the later in the
+/// log, unless it says what is held.
+pub(in crate::shard) fn takes_over<T: PartialEq>(
     event: (Timestamp, T),
     held: Option<(Timestamp, T)>,
 ) -> bool {
-    held.is_none_or(|held| held < event)
+    held.is_none_or(|held| held.0 < event.0 || held.0 == event.0 && held.1 != event.1)
 }
 
 /// Sets a register. Says whether the event took over.
-pub(in crate::shard) fn join<T: Ord>(
+pub(in crate::shard) fn join<T: PartialEq>(
     register: &mut Option<Register<T>>,
     at: Timestamp,
     value: T,
@@ -58,6 +117,32 @@ pub(in crate::shard) fn join<T: Ord>(
         *register = Some(Register { at, value });
     }
     later
+}
+
+/// Sets a register of two values: of one instant, a value that was not yet seen
+/// wins. Says whether anything is known now that was not.
+pub(in crate::shard) fn join_flag(register: &mut Option<Flag>, at: Timestamp, value: bool) -> bool {
+    let Some(held) = register else {
+        *register = Some(Flag::new(at, value));
+        return true;
+    };
+    if at < held.at {
+        let news = value != held.value && held.other < Some(at);
+        if news {
+            held.other = Some(at);
+        }
+        return news;
+    }
+    if at > held.at {
+        *held = Flag { at, value, both_seen: false, other: held.last(!value) };
+        return true;
+    }
+    if value == held.value || held.both_seen {
+        return false;
+    }
+    // Since when it was what it is now no longer, nobody knows.
+    *held = Flag { at, value, both_seen: true, other: None };
+    true
 }
 
 /// Sets a register that only remembers when.
@@ -77,8 +162,10 @@ pub(in crate::shard) fn join_frozen(
     frozen: bool,
 ) -> bool {
     match reason {
-        Some(reason) => join(&mut registers[reason.index()], at, frozen),
-        None => registers.iter_mut().fold(false, |any, register| join(register, at, frozen) | any),
+        Some(reason) => join_flag(&mut registers[reason.index()], at, frozen),
+        None => {
+            registers.iter_mut().fold(false, |any, register| join_flag(register, at, frozen) | any)
+        }
     }
 }
 
@@ -96,4 +183,64 @@ pub(in crate::shard) fn outlives(fact: Timestamp, deleted: Timestamp) -> bool {
 /// Clears a register that a deletion does not leave (rule J5).
 pub(in crate::shard) fn delete<R: Dated>(register: &mut Option<R>, deleted: Timestamp) {
     register.take_if(|held| !outlives(held.at(), deleted));
+    if let Some(held) = register {
+        held.forget_until(deleted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(events: &[(i64, bool)]) -> Flag {
+        let mut flag = None;
+        for (at, value) in events {
+            join_flag(&mut flag, Timestamp(*at), *value);
+        }
+        flag.unwrap()
+    }
+
+    #[test]
+    fn of_one_instant_a_value_not_yet_seen_wins_and_one_seen_is_a_duplicate() {
+        assert!(!told(&[(5, true), (5, false)]).value);
+        assert!(told(&[(5, false), (5, true)]).value);
+        let thrice = [(5, true), (5, false), (5, true)];
+        assert!(!told(&thrice).value);
+        let mut flag = Some(told(&thrice));
+        for (at, value) in thrice {
+            assert!(!join_flag(&mut flag, Timestamp(at), value));
+        }
+    }
+
+    #[test]
+    fn of_one_instant_the_later_name_wins_unless_it_is_held() {
+        let mut name = None;
+        let told = ["a", "b", "b", "a"].map(|value| join(&mut name, Timestamp(5), value));
+        assert_eq!(told, [true, true, false, true]);
+        assert!(!join(&mut name, Timestamp(4), "b"));
+    }
+
+    #[test]
+    fn a_flag_knows_the_last_time_of_its_other_value_in_every_order() {
+        let events = [(3, true), (5, false), (7, true), (9, true)];
+        for first in 0..events.len() {
+            let mut order = events.to_vec();
+            order.rotate_left(first);
+            assert_eq!(told(&order).other, Some(Timestamp(5)), "{order:?}");
+            order.reverse();
+            assert_eq!(told(&order).other, Some(Timestamp(5)), "{order:?}");
+        }
+        // In one millisecond with what is held no longer.
+        let tied = told(&[(5, true), (5, false), (9, false)]);
+        assert_eq!((tied.last(true), tied.last(false)), (Some(Timestamp(5)), Some(Timestamp(9))));
+    }
+
+    #[test]
+    fn a_deletion_leaves_nothing_of_before_it() {
+        let mut flag = Some(told(&[(3, true), (9, false)]));
+        delete(&mut flag, Timestamp(3));
+        assert_eq!(flag, Some(Flag::new(Timestamp(9), false)));
+        delete(&mut flag, Timestamp(9));
+        assert_eq!(flag, None);
+    }
 }

@@ -2,13 +2,12 @@
 //! when each fact or deadline came in.
 
 use super::device::{Cold, Membership, Session};
-use super::register::{FrozenRegisters, Register, is_frozen};
+use super::register::{Flag, FrozenRegisters, is_frozen};
 use super::scope::{Scopes, cause_of_frozen};
 use super::status::{Cause, Connectivity, HeartbeatState, Ladder, Status, heartbeat_state};
 use crate::shard::event::{Settings, Timestamp};
-use crate::shard::hot::Hot;
+use crate::shard::hot::{Hot, flag};
 use crate::shard::rules::Rules;
-use crate::shard::snapshot::ProgressFacts;
 
 /// Which facts are seen.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +119,8 @@ impl Facts<'_> {
     }
 
     fn vpn_disabled(&self, view: View) -> bool {
-        self.settings(view).find_map(|(_, settings)| settings.vpn_enabled) == Some(false)
+        let set = self.settings(view).find_map(|(_, settings)| settings.vpn_enabled);
+        !set.unwrap_or(self.rules.vpn_enabled_by_default)
     }
 
     /// Where the device belongs. Where it did before is not remembered.
@@ -143,24 +143,43 @@ impl Facts<'_> {
             .chain(fleets.map(|settings| (IntervalOf::Fleet, settings)))
     }
 
-    /// When the last heartbeat times out, and when it expires.
+    /// When the last heartbeat times out, and when it expires. Never, if the device
+    /// went down with it.
     pub fn deadlines(&self, view: View) -> Option<(Timestamp, Timestamp)> {
         let heard =
             matches!(self.hot.shown(), Some((_, Connectivity::Full | Connectivity::HeartbeatOnly)));
         let sees = |at: &Timestamp| if heard { view.sees_contact(*at) } else { view.sees(*at) };
         let heartbeat = self.hot.heartbeat.get().filter(sees)?;
+        if self.went_away(view) {
+            return None;
+        }
         Some(self.rules.deadlines(heartbeat, self.interval_ms(view)))
+    }
+
+    /// Whether the last heartbeat said that its device goes down (rule J11).
+    fn went_away(&self, view: View) -> bool {
+        self.hot.has(flag::GOING_AWAY) && self.hot.heartbeat.get().is_some_and(|at| view.sees(at))
     }
 
     /// How the last heartbeat stands at an instant.
     pub fn heartbeat_state(&self, at: Timestamp) -> HeartbeatState {
-        heartbeat_state(self.deadlines(View::Now), at)
+        self.heartbeat_state_in(View::Now, at)
+    }
+
+    fn heartbeat_state_in(&self, view: View, at: Timestamp) -> HeartbeatState {
+        match self.went_away(view) {
+            true => HeartbeatState::Offline,
+            false => heartbeat_state(self.deadlines(view), at),
+        }
     }
 
     /// The same by the settings of that instant: a change whose deadline they
     /// made must not say otherwise.
     pub fn heartbeat_state_as_of(&self, at: Timestamp, judged: Timestamp) -> HeartbeatState {
         let settings = View::AsOf { at, judged, links_since: None };
+        if self.went_away(settings) {
+            return HeartbeatState::Offline;
+        }
         let heartbeat = self.hot.heartbeat.get();
         let deadlines = heartbeat.map(|at| self.rules.deadlines(at, self.interval_ms(settings)));
         heartbeat_state(deadlines, at)
@@ -235,31 +254,33 @@ impl Facts<'_> {
         let known = &self.cold.facts;
         let seen = |time: Option<Timestamp>| time.filter(|time| view.sees(*time));
         let contact = self.last_contact(view);
-        let activated = seen(known.activated);
+        let activated = known.active.and_then(|active| seen(active.last(true)));
+        let deactivated = known.active.filter(|active| !active.value);
         let registered = seen(known.registered);
         let provisioned = seen(known.provisioned);
         let deleted = seen(known.deleted);
 
-        let active_since = |time: Timestamp| contact >= Some(time) || activated >= Some(time);
         let preregistered =
-            known.preregistered.filter(|fact| fact.value && view.sees(fact.at)).map(|fact| fact.at);
-        let inactive = [preregistered, seen(known.deactivated)]
-            .into_iter()
-            .flatten()
-            .any(|time| !active_since(time));
+            known.preregistered.is_some_and(|fact| fact.value && view.sees(fact.at))
+                && contact.is_none()
+                && activated.is_none();
+        let deactivated = seen(deactivated.map(|fact| fact.at));
+        let inactive = preregistered || deactivated.is_some_and(|time| contact < Some(time));
 
         Ladder {
-            exists: (deleted.is_none() || registered > deleted)
+            exists: (deleted.is_none()
+                || registered > deleted
+                || registered == deleted && known.is_registered_anew())
                 && (contact.is_some() || registered.is_some() || provisioned.is_some()),
             frozen: self.frozen(view),
             inactive,
             unseen_since_provisioning: provisioned.is_some_and(|time| contact < Some(time)),
             contacted: contact.is_some(),
-            heartbeat: heartbeat_state(self.deadlines(view), at),
+            heartbeat: self.heartbeat_state_in(view, at),
             vpn_connected: self.vpn_connected(view),
             vpn_disabled: self.vpn_disabled(view),
-            configuring: in_progress(&known.configuration, view),
-            updating: in_progress(&known.update, view),
+            configuring: is_set(known.configuration.started, view),
+            updating: known.update.in_progress(|at| view.sees(at)),
         }
     }
 
@@ -268,14 +289,49 @@ impl Facts<'_> {
         self.ladder(at, View::Now).shown()
     }
 
-    /// Percent of what is in progress.
-    pub fn progress(&self) -> Option<u8> {
+    /// Percent of what is in progress, where that is what the device shows (rule
+    /// J12).
+    pub fn progress(&self, status: Status) -> Option<u8> {
         let known = &self.cold.facts;
-        let facts = [&known.configuration, &known.update]
-            .into_iter()
-            .find(|facts| in_progress(facts, View::Now))?;
-        let started = facts.started.as_ref()?.at;
-        facts.percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
+        match status {
+            Status::Configuring => {
+                let started = known.configuration.started.filter(|fact| fact.value)?.at;
+                let percent = known.configuration.percent;
+                percent.filter(|percent| percent.at >= started).map(|percent| percent.value)
+            }
+            Status::Updating => {
+                known.update.percent().filter(|_| known.update.in_progress(|_| true))
+            }
+            Status::Online
+            | Status::Offline
+            | Status::PostProvisioning
+            | Status::Inactive
+            | Status::Frozen => None,
+        }
+    }
+
+    /// The VPN instance of which something came in then.
+    pub fn vpn_instance_at(&self, at: Timestamp, cause: Cause) -> Option<u32> {
+        let of = |instance: u32| {
+            let held = self.scopes.instance(instance, self.before);
+            match cause {
+                Cause::VpnInstanceAlive => held.alive().map(|alive| alive.at) == Some(at),
+                Cause::VpnInstanceLost => {
+                    held.facts.lost == Some(at) || held.facts.started == Some(at)
+                }
+                Cause::VpnLeaseExpired => held.lease_end() == Some(at),
+                _ => false,
+            }
+        };
+        let own = |session: &Session| match cause {
+            Cause::VpnOpened => [session.began_at(), session.opened_at()].contains(&Some(at)),
+            Cause::VpnClosed => session.ended_at() == Some(at),
+            Cause::VpnLeaseExpired => session.lease_end() == Some(at),
+            _ => false,
+        };
+        let mut sessions = self.cold.facts.sessions.iter().chain(&self.cold.closed);
+        let made_it = sessions.find(|session| own(session) || of(session.instance));
+        made_it.or(self.cold.facts.sessions.last()).map(|session| session.instance)
     }
 
     fn frozen_scopes(&self, view: View) -> [&FrozenRegisters; 2] {
@@ -293,7 +349,7 @@ impl Facts<'_> {
         }
         // Of a device that was frozen, what was lifted later held till then.
         let was = matches!(self.hot.shown(), Some((Status::Frozen, _)));
-        let held = |register: &Register<bool>, seen: bool| {
+        let held = |register: &Flag, seen: bool| {
             if seen { register.value } else { was && !register.value }
         };
         self.cold.facts.frozen.iter().flatten().any(|fact| held(fact, view.sees(fact.at)))
@@ -312,7 +368,9 @@ impl Facts<'_> {
             moments.extend(at.map(|at| (at, cause)));
         };
         let known = &self.cold.facts;
-        add(self.hot.heartbeat.get(), Cause::Heartbeat);
+        let going_away = self.hot.has(flag::GOING_AWAY);
+        let heard = if going_away { Cause::HeartbeatEnded } else { Cause::Heartbeat };
+        add(self.hot.heartbeat.get(), heard);
         if let Some(heartbeat) = self.hot.heartbeat.get() {
             // And those that it had before the settings came.
             let inherited = self.settings(View::Now).map(|(_, settings)| settings.poll_interval_s);
@@ -337,19 +395,22 @@ impl Facts<'_> {
         for register in known.frozen.iter().flatten() {
             add(Some(register.at), cause_of_frozen(register.value));
         }
-        add(known.deactivated, Cause::Deactivated);
-        add(known.activated, Cause::Activated);
+        if let Some(active) = known.active {
+            add(active.last(true), Cause::Activated);
+            add(active.last(false), Cause::Deactivated);
+        }
         add(known.preregistered.map(|fact| fact.at), Cause::Registered);
         add(known.provisioned, Cause::Provisioned);
         add(known.registered, Cause::Registered);
         add(known.membership.as_ref().map(|fact| fact.at), Cause::Moved);
         add(known.settings.map(|fact| fact.at), Cause::SettingsChanged);
-        for (facts, started, finished) in [
-            (&known.configuration, Cause::ConfigurationStarted, Cause::ConfigurationFinished),
-            (&known.update, Cause::UpdateStarted, Cause::UpdateFinished),
-        ] {
-            add(facts.started.as_ref().map(|fact| fact.at), started);
-            add(facts.finished, finished);
+        if let Some(configuration) = known.configuration.started {
+            add(configuration.last(true), Cause::ConfigurationStarted);
+            add(configuration.last(false), Cause::ConfigurationFinished);
+        }
+        add(known.update.started.as_ref().map(|fact| fact.at), Cause::UpdateStarted);
+        for release in &known.update.releases {
+            add(release.finished.map(|fact| fact.at), Cause::UpdateFinished);
         }
         moments.retain(|(at, _)| after < *at && *at <= until);
         moments.sort_unstable();
@@ -404,9 +465,14 @@ impl Facts<'_> {
     }
 }
 
-/// In progress while started is later than finished (rule J2).
-fn in_progress(facts: &ProgressFacts, view: View) -> bool {
-    let started = facts.started.as_ref().map(|fact| fact.at).filter(|at| view.sees(*at));
-    let finished = facts.finished.filter(|at| view.sees(*at));
-    started > finished
+/// Whether a register of two values is set, by what is seen. What was set before
+/// its other value is not known.
+fn is_set(register: Option<Flag>, view: View) -> bool {
+    register.is_some_and(|flag| {
+        if view.sees(flag.at) {
+            flag.value
+        } else {
+            !flag.value && flag.other.is_some_and(|other| view.sees(other))
+        }
+    })
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::device::{ClosedChanges, Cold, Joined, Session};
-use super::register::join_time;
 use super::scope::Interned;
 use super::session::{Began, Opening, SessionFingerprint};
 use crate::shard::event::Timestamp;
@@ -36,8 +35,7 @@ impl Cold {
             .facts
             .deleted
             .map_or(opening.connected_at, |deleted| opening.connected_at.max(deleted.plus_ms(1)));
-        let told = join_time(&mut self.facts.last_vpn_opening_told, opening.at)
-            | join_time(&mut self.facts.last_vpn_opening, contact);
+        let told = self.facts.told_of_opening(opening.at, contact);
         let held = self.session(instance, name).filter(|held| held.is_open());
         let renews = held.is_some_and(|held| held.is_renewed_by(&opening));
         let joined = self.join_session(instance, name, changes, |held| held.open(opening, began));

@@ -1,5 +1,7 @@
 //! The words for what a device is, and the ladder that decides among them.
 
+use std::cmp::Ordering;
+
 use crate::shard::event::Timestamp;
 
 /// A device's status (docs/statuses.md).
@@ -133,7 +135,7 @@ impl HeartbeatState {
 
 /// The fact or deadline that made a change, in the order in which ties are
 /// decided (rule J9). The numbers are those of the message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "each is named in proto/ and docs/statuses.md")]
 pub enum Cause {
@@ -190,6 +192,27 @@ impl Cause {
         Cause::HeartbeatEnded,
     ];
 
+    /// Whether it is a fact or a deadline of the VPN, so that an instance made it.
+    #[must_use]
+    pub const fn is_of_vpn(self) -> bool {
+        matches!(
+            self,
+            Cause::VpnOpened
+                | Cause::VpnClosed
+                | Cause::VpnInstanceAlive
+                | Cause::VpnInstanceLost
+                | Cause::VpnLeaseExpired
+        )
+    }
+
+    /// Its place among those of the same instant, of which the first is named.
+    const fn rank(self) -> (u8, bool) {
+        match self {
+            Cause::HeartbeatEnded => (Cause::HeartbeatExpired as u8, true),
+            other => (other as u8, false),
+        }
+    }
+
     /// The name that people are shown.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -218,6 +241,18 @@ impl Cause {
             Cause::RulesChanged => "rules-changed",
             Cause::HeartbeatEnded => "heartbeat-ended",
         }
+    }
+}
+
+impl Ord for Cause {
+    fn cmp(&self, other: &Cause) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Cause {
+    fn partial_cmp(&self, other: &Cause) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -202,7 +202,7 @@ mod tests {
             closed_at: Some(Timestamp(mark)),
             ..Session::new(1, n.to_string().into())
         });
-        let facts = DeviceFacts { activated: Some(Timestamp(mark)), ..DeviceFacts::default() };
+        let facts = DeviceFacts { provisioned: Some(Timestamp(mark)), ..DeviceFacts::default() };
         Cold { facts, closed: closed.collect(), ..Cold::default() }
     }
 

@@ -1,7 +1,7 @@
 //! The part of a row that a heartbeat needs.
 
 use crate::shard::event::Timestamp;
-use crate::shard::rules::INTERVAL_MAX_S;
+use crate::shard::rules::{INTERVAL_MAX_S, Rules};
 use crate::shard::status::{Connectivity, Status};
 
 /// Says that a row has no cold facts.
@@ -63,6 +63,8 @@ pub(in crate::shard) mod flag {
     pub const REMEMBERS: u16 = 1 << 6;
     /// There is a deletion, so facts are suppressed (rule J5).
     pub const DELETED: u16 = 1 << 7;
+    /// The last heartbeat said that its device goes down (rule J11).
+    pub const GOING_AWAY: u16 = 1 << 8;
     /// The view must be told at the takeover (rule V5).
     pub const VIEW_DIRTY: u16 = 1 << 9;
     /// The row is in its fleet's counts.
@@ -155,6 +157,13 @@ impl Hot {
     pub fn set_interval(&mut self, interval_ms: i64) {
         let seconds = interval_ms.clamp(0, i64::from(INTERVAL_MAX_S) * 1_000).saturating_add(999);
         self.interval_s = u32::try_from(seconds / 1_000).unwrap_or(INTERVAL_MAX_S);
+    }
+
+    /// When the last heartbeat times out, and when it expires. Never, if the
+    /// device went down with it.
+    pub fn deadlines(&self, rules: &Rules) -> Option<(Timestamp, Timestamp)> {
+        let heartbeat = self.heartbeat.get().filter(|_| !self.has(flag::GOING_AWAY))?;
+        Some(rules.deadlines(heartbeat, self.interval_ms()))
     }
 
     /// The floor of rule T5: the row is not judged back in time.

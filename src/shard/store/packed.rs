@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use crate::shard::device::{Cold, Earlier, Membership, Session};
-use crate::shard::event::{FrozenReason, Settings, Timestamp};
+use crate::shard::event::{FrozenReason, Settings, Timestamp, UpdateOutcome, UpdatePhase};
 use crate::shard::scope::Interned;
-use crate::shard::snapshot::{Ended, FrozenRegisters, Opening, Register};
+use crate::shard::snapshot::{Ended, Flag, FrozenRegisters, Opening, Register, ReleaseFacts, Tie};
 
 /// From here the first time of a record is counted: 2026.
 const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -17,13 +17,13 @@ const EPOCH_MS: i64 = 1_767_225_600_000;
 /// number that say whether it is there. The usual ones have those of one byte.
 macro_rules! packed {
     ($($bits:ident = $value:expr => $($path:ident).+,)*) => {
-        $(const $bits: u32 = $value;)*
+        $(const $bits: u64 = $value;)*
 
         /// Writes a record behind what `out` holds.
         pub(super) fn encode(cold: &Cold, out: &mut Vec<u8>) {
             let held = 0 $(| cold.$($path).+.held($bits))*;
             let mut writer = Writer { out, last_ms: EPOCH_MS };
-            writer.number(u64::from(held));
+            writer.number(held);
             $(cold.$($path).+.write(&mut writer);)*
         }
 
@@ -41,27 +41,28 @@ packed! {
     // What scans look for comes first.
     MEMBERSHIP = 1 => facts.membership,
     REGISTERED = 1 << 1 => facts.registered,
-    PREREGISTERED = 1 << 2 | 1 << 9 => facts.preregistered,
+    PREREGISTERED = 1 << 2 | 1 << 9 | 1 << 23 => facts.preregistered,
     PROVISIONED = 1 << 3 => facts.provisioned,
     SESSIONS = 1 << 4 => facts.sessions,
     OPENING = 1 << 5 => facts.last_vpn_opening,
     EARLIER = 1 << 6 | 1 << 7 => earlier,
     CLOSED = 1 << 8 => closed,
     FROZEN = 1 << 10 => facts.frozen,
-    ACTIVATED = 1 << 11 => facts.activated,
-    DEACTIVATED = 1 << 12 => facts.deactivated,
+    ACTIVE = 1 << 11 | 1 << 12 | 1 << 24 => facts.active,
     SETTINGS = 1 << 13 => facts.settings,
-    CONFIGURATION_STARTED = 1 << 14 => facts.configuration.started,
-    CONFIGURATION_FINISHED = 1 << 15 => facts.configuration.finished,
+    CONFIGURATION = 1 << 14 | 1 << 15 | 1 << 25 => facts.configuration.started,
     CONFIGURATION_PERCENT = 1 << 16 => facts.configuration.percent,
+    CONFIGURATION_OUTCOME = 1 << 26 => facts.configuration.outcome,
     UPDATE_STARTED = 1 << 17 => facts.update.started,
-    UPDATE_FINISHED = 1 << 18 => facts.update.finished,
-    UPDATE_PERCENT = 1 << 19 => facts.update.percent,
+    UPDATES = 1 << 18 => facts.update.releases,
+    MEMBERSHIP_SINCE = 1 << 19 => membership_since,
     DELETED = 1 << 20 => facts.deleted,
     TOUCHED = 1 << 21 => facts.deletion_touched,
     TOUCHED_WRITTEN = 1 << 22 => deletion_touched_written,
-    OPENING_TOLD = 1 << 23 => facts.last_vpn_opening_told,
-    UNWRITTEN_OPENINGS = 1 << 24 => unwritten_openings,
+    DELETION_TIE = 1 << 27 | 1 << 28 => facts.deletion_tie,
+    DELETION_INTERVAL = 1 << 29 => facts.deletion_interval_s,
+    OPENING_TOLD = 1 << 30 => facts.last_vpn_opening_told,
+    UNWRITTEN_OPENINGS = 1 << 31 => unwritten_openings,
 }
 
 /// Where the device belongs, by a record of which no more is read.
@@ -78,7 +79,7 @@ pub(super) fn has_session_of(bytes: &[u8], instance: Interned) -> bool {
     }
     let _: Option<Register<Membership>> = reader.fact(MEMBERSHIP);
     let _: Option<Timestamp> = reader.fact(REGISTERED);
-    let _: Option<Register<bool>> = reader.fact(PREREGISTERED);
+    let _: Option<Flag> = reader.fact(PREREGISTERED);
     let _: Option<Timestamp> = reader.fact(PROVISIONED);
     (0..u32::read(&mut reader)).any(|_| Session::read(&mut reader).instance == instance)
 }
@@ -94,13 +95,13 @@ pub(super) fn names_instance(bytes: &[u8], instance: Interned) -> bool {
 /// A fact that may be absent. `bits` are its own.
 trait Fact: Default + PartialEq {
     /// The bits that say what there is.
-    fn held(&self, bits: u32) -> u32 {
+    fn held(&self, bits: u64) -> u64 {
         if *self == Self::default() { 0 } else { bits }
     }
     /// Writes what there is.
     fn write(&self, writer: &mut Writer<'_>);
     /// Reads a fact that is there.
-    fn read(reader: &mut Reader<'_>, bits: u32) -> Self;
+    fn read(reader: &mut Reader<'_>, bits: u64) -> Self;
 }
 
 /// What a fact is made of.
@@ -116,29 +117,82 @@ impl<T: Value> Fact for Option<T> {
         }
     }
 
-    fn read(reader: &mut Reader<'_>, _bits: u32) -> Option<T> {
+    fn read(reader: &mut Reader<'_>, _bits: u64) -> Option<T> {
         Some(T::read(reader))
     }
 }
 
-/// The upper of two bits is the value.
-impl Fact for Option<Register<bool>> {
-    fn held(&self, bits: u32) -> u32 {
-        self.map_or(0, |fact| if fact.value { bits } else { lower(bits) })
+/// Of three bits the second is the value, and the third says that there is more
+/// than that and a time.
+impl Fact for Option<Flag> {
+    fn held(&self, bits: u64) -> u64 {
+        let [is, value, more] = each(bits);
+        self.map_or(0, |flag| {
+            is | if flag.value { value } else { 0 } | if has_more(flag) { more } else { 0 }
+        })
     }
 
     fn write(&self, writer: &mut Writer<'_>) {
-        self.map(|fact| fact.at).write(writer);
+        if let Some(flag) = self {
+            writer.time(flag.at);
+            if has_more(*flag) {
+                write_more(*flag, writer);
+            }
+        }
     }
 
-    fn read(reader: &mut Reader<'_>, bits: u32) -> Option<Register<bool>> {
-        Some(Register { at: reader.time(), value: reader.held & bits == bits })
+    fn read(reader: &mut Reader<'_>, bits: u64) -> Option<Flag> {
+        let [_, value, more] = each(bits).map(|bit| reader.held & bit != 0);
+        let mut flag = Flag::new(reader.time(), value);
+        if more {
+            read_more(&mut flag, reader);
+        }
+        Some(flag)
+    }
+}
+
+fn each(bits: u64) -> [u64; 3] {
+    let first = lower(bits);
+    let second = lower(bits & !first);
+    [first, second, bits & !first & !second]
+}
+
+fn has_more(flag: Flag) -> bool {
+    flag.both_seen || flag.other.is_some()
+}
+
+/// A byte, and the time of the other value if there is one.
+fn write_more(flag: Flag, writer: &mut Writer<'_>) {
+    writer.out.push(u8::from(flag.both_seen) | u8::from(flag.other.is_some()) << 1);
+    flag.other.write(writer);
+}
+
+fn read_more(flag: &mut Flag, reader: &mut Reader<'_>) {
+    let bits = reader.byte();
+    flag.both_seen = bits & 1 != 0;
+    flag.other = (bits & 2 != 0).then(|| reader.time());
+}
+
+/// Each of two bits is one of the two that there are.
+impl Fact for Tie {
+    fn held(&self, bits: u64) -> u64 {
+        match self {
+            Tie::None => 0,
+            Tie::Began => lower(bits),
+            Tie::Ended => bits & !lower(bits),
+        }
+    }
+
+    fn write(&self, _writer: &mut Writer<'_>) {}
+
+    fn read(reader: &mut Reader<'_>, bits: u64) -> Tie {
+        if reader.held & lower(bits) != 0 { Tie::Began } else { Tie::Ended }
     }
 }
 
 /// The lower of two bits is for the status, the upper for the connectivity.
 impl Fact for Option<Earlier> {
-    fn held(&self, bits: u32) -> u32 {
+    fn held(&self, bits: u64) -> u64 {
         self.map_or(0, |earlier| match earlier {
             Earlier::Status(_) => lower(bits),
             Earlier::Connectivity(_) => bits & !lower(bits),
@@ -151,14 +205,14 @@ impl Fact for Option<Earlier> {
         }
     }
 
-    fn read(reader: &mut Reader<'_>, bits: u32) -> Option<Earlier> {
+    fn read(reader: &mut Reader<'_>, bits: u64) -> Option<Earlier> {
         let status = reader.held & lower(bits) != 0;
         let earlier = if status { Earlier::Status } else { Earlier::Connectivity };
         Some(earlier(reader.time()))
     }
 }
 
-fn lower(bits: u32) -> u32 {
+fn lower(bits: u64) -> u64 {
     bits & bits.wrapping_neg()
 }
 
@@ -170,31 +224,44 @@ impl<T: Value> Fact for Vec<T> {
         }
     }
 
-    fn read(reader: &mut Reader<'_>, _bits: u32) -> Vec<T> {
+    fn read(reader: &mut Reader<'_>, _bits: u64) -> Vec<T> {
         (0..u32::read(reader)).map(|_| T::read(reader)).collect()
     }
 }
 
-/// A byte says which registers there are, and in its upper half their values.
+/// A byte says which registers there are, and in its upper half their values; the
+/// next one, of which there is more than that.
 impl Fact for FrozenRegisters {
     fn write(&self, writer: &mut Writer<'_>) {
-        let bits = |test: fn(&Register<bool>) -> bool| {
-            let set = |fact: &Option<Register<bool>>| u8::from(fact.as_ref().is_some_and(test));
+        let bits = |test: fn(&Flag) -> bool| {
+            let set = |fact: &Option<Flag>| u8::from(fact.as_ref().is_some_and(test));
             self.iter().rev().fold(0, |bits, fact| bits << 1 | set(fact))
         };
         let held = bits(|_| true);
         if held != 0 {
             writer.out.push(held | bits(|fact| fact.value) << self.len());
-            self.iter().for_each(|fact| fact.map(|fact| fact.at).write(writer));
+            writer.out.push(bits(|fact| has_more(*fact)));
+            for flag in self.iter().flatten() {
+                writer.time(flag.at);
+                if has_more(*flag) {
+                    write_more(*flag, writer);
+                }
+            }
         }
     }
 
-    fn read(reader: &mut Reader<'_>, _bits: u32) -> Self {
-        let bits = reader.byte();
+    fn read(reader: &mut Reader<'_>, _bits: u64) -> Self {
+        let (bits, more) = (reader.byte(), reader.byte());
         FrozenReason::ALL.map(|reason| {
             let value = bits >> (FrozenReason::ALL.len() + reason.index()) & 1 == 1;
             let held = bits >> reason.index() & 1 == 1;
-            held.then(|| Register { at: reader.time(), value })
+            held.then(|| {
+                let mut flag = Flag::new(reader.time(), value);
+                if more >> reason.index() & 1 == 1 {
+                    read_more(&mut flag, reader);
+                }
+                flag
+            })
         })
     }
 }
@@ -263,6 +330,63 @@ impl Value for Settings {
         Settings {
             poll_interval_s: reader.number().checked_sub(1).map(|seconds| seconds as u32),
             vpn_enabled: reader.number().checked_sub(1).map(|enabled| enabled == 1),
+        }
+    }
+}
+
+/// One of a few, by its place among all.
+macro_rules! one_of {
+    ($($type:ty)+) => {$(
+        impl Value for $type {
+            fn write(&self, writer: &mut Writer<'_>) {
+                writer.out.push(*self as u8);
+            }
+
+            fn read(reader: &mut Reader<'_>) -> $type {
+                let place = usize::from(reader.byte());
+                <$type>::ALL[place.min(<$type>::ALL.len() - 1)]
+            }
+        }
+    )+};
+}
+
+one_of!(UpdateOutcome UpdatePhase);
+
+/// A byte says what there is of a release.
+impl Value for ReleaseFacts {
+    fn write(&self, writer: &mut Writer<'_>) {
+        let outcome = self.finished.and_then(|finished| finished.value);
+        writer.out.push(
+            u8::from(self.finished.is_some())
+                | u8::from(outcome.is_some()) << 1
+                | u8::from(self.percent.is_some()) << 2
+                | u8::from(self.phase.is_some()) << 3
+                | u8::from(self.tie == Tie::Began) << 4
+                | u8::from(self.tie == Tie::Ended) << 5,
+        );
+        self.release.write(writer);
+        self.finished.map(|finished| finished.at).write(writer);
+        outcome.write(writer);
+        self.percent.write(writer);
+        self.phase.write(writer);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> ReleaseFacts {
+        let bits = reader.byte();
+        let has = |bit: u8| bits >> bit & 1 == 1;
+        let release = Value::read(reader);
+        let finished_at = has(0).then(|| reader.time());
+        let outcome = has(1).then(|| Value::read(reader));
+        ReleaseFacts {
+            release,
+            finished: finished_at.map(|at| Register { at, value: outcome }),
+            tie: match (has(4), has(5)) {
+                (true, _) => Tie::Began,
+                (_, true) => Tie::Ended,
+                _ => Tie::None,
+            },
+            percent: has(2).then(|| Value::read(reader)),
+            phase: has(3).then(|| Value::read(reader)),
         }
     }
 }
@@ -379,17 +503,17 @@ impl Writer<'_> {
 struct Reader<'a> {
     rest: &'a [u8],
     last_ms: i64,
-    held: u32,
+    held: u64,
 }
 
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8]) -> Reader<'a> {
         let mut reader = Reader { rest: bytes, last_ms: EPOCH_MS, held: 0 };
-        reader.held = u32::read(&mut reader);
+        reader.held = reader.number();
         reader
     }
 
-    fn fact<T: Fact>(&mut self, bits: u32) -> T {
+    fn fact<T: Fact>(&mut self, bits: u64) -> T {
         if self.held & bits == 0 { T::default() } else { T::read(self, bits) }
     }
 
@@ -430,20 +554,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::shard::snapshot::{DeviceFacts, ProgressFacts};
+    use crate::shard::snapshot::{ConfigurationFacts, DeviceFacts, UpdateFacts};
     use crate::shard::tests::strategies::{device_facts, session, time};
 
     fn cold() -> impl Strategy<Value = Cold> {
         let closed = prop::collection::vec(session(any::<u32>()), 0..4);
         let earlier =
             prop_oneof![time().prop_map(Earlier::Status), time().prop_map(Earlier::Connectivity)];
-        (device_facts(any::<u32>()), closed, of(earlier), of(time()), of(time())).prop_map(
-            |(facts, closed, earlier, deletion_touched_written, unwritten_openings)| Cold {
+        let times = (of(time()), of(time()), of(time()));
+        (device_facts(any::<u32>()), closed, of(earlier), times).prop_map(
+            |(facts, closed, earlier, times)| Cold {
                 facts,
                 earlier,
                 closed,
-                deletion_touched_written,
-                unwritten_openings,
+                membership_since: times.0,
+                deletion_touched_written: times.1,
+                unwritten_openings: times.2,
             },
         )
     }
@@ -479,7 +605,7 @@ mod tests {
         let session = opened(300, "1869f-0", at(390));
         let facts = DeviceFacts {
             registered: Some(at(0)),
-            preregistered: Some(Register { at: at(0), value: false }),
+            preregistered: Some(Flag::new(at(0), false)),
             membership: Some(Register {
                 at: at(0),
                 value: Membership { fleet: 5_000, organization: 700 },
@@ -506,6 +632,12 @@ mod tests {
         fn register<T>(ms: i64, value: T) -> Option<Register<T>> {
             Some(Register { at: at(ms), value })
         }
+        fn flag(ms: i64, value: bool) -> Option<Flag> {
+            Some(Flag::new(at(ms), value))
+        }
+        let with_more = |ms, value, other| {
+            Some(Flag { both_seen: true, other: Some(at(other)), ..Flag::new(at(ms), value) })
+        };
         let leased = Session {
             opening: Some(Opening {
                 at: at(500),
@@ -533,38 +665,51 @@ mod tests {
                 last_vpn_opening: Some(at(500)),
                 last_vpn_opening_told: Some(at(510)),
                 sessions: vec![opened(300, "s", at(400)), leased],
-                frozen: [register(5, true), None, register(6, false), register(7, true)],
-                deactivated: Some(at(80)),
-                activated: Some(at(70)),
-                preregistered: register(10, true),
+                frozen: [flag(5, true), None, with_more(6, false, 4), flag(7, true)],
+                active: with_more(80, false, 70),
+                preregistered: flag(10, true),
                 provisioned: Some(at(30)),
                 registered: Some(at(20)),
                 membership: register(10, Membership { fleet: 5_000, organization: 7 }),
                 settings: register(40, settings(Some(900), Some(false))),
-                configuration: ProgressFacts {
-                    started: register(50, "".into()),
-                    finished: Some(at(60)),
+                configuration: ConfigurationFacts {
+                    started: with_more(60, false, 50),
                     percent: register(55, 100),
+                    outcome: Some(UpdateOutcome::Failed),
                 },
-                update: ProgressFacts {
+                update: UpdateFacts {
                     started: register(100, "release-2".into()),
-                    finished: Some(at(120)),
-                    percent: register(110, 7),
+                    releases: vec![
+                        ReleaseFacts { percent: register(110, 7), ..ReleaseFacts::default() },
+                        ReleaseFacts {
+                            release: "release-2".into(),
+                            finished: register(120, Some(UpdateOutcome::Succeeded)),
+                            tie: Tie::Ended,
+                            percent: None,
+                            phase: register(105, UpdatePhase::Applying),
+                        },
+                    ],
                 },
                 deleted: Some(at(-3)),
+                deletion_tie: Tie::Began,
+                deletion_interval_s: Some(900),
                 deletion_touched: Some(at(600)),
                 ..DeviceFacts::default()
             },
             earlier: Some(Earlier::Status(at(90))),
+            membership_since: Some(at(8)),
             closed: vec![closed("", 1), closed("u", 300)],
             deletion_touched_written: Some(at(550)),
             unwritten_openings: Some(at(505)),
         };
         let other = Cold {
             facts: DeviceFacts {
-                preregistered: register(1, false),
+                preregistered: flag(1, false),
                 settings: register(2, settings(None, Some(true))),
-                update: ProgressFacts { percent: register(3, 0), ..ProgressFacts::default() },
+                configuration: ConfigurationFacts {
+                    percent: register(3, 0),
+                    ..ConfigurationFacts::default()
+                },
                 ..DeviceFacts::default()
             },
             earlier: Some(Earlier::Connectivity(Timestamp(0))),
@@ -577,11 +722,11 @@ mod tests {
         };
         assert_eq!(
             hex(&full),
-            "fffeff0f1488270714132802ac02017301e405ad020174ff03c80113e0d4031665648b01145013400003b30602\
-             ae020020b101ae02017520d6049dcd0402027e144f85070114001409645a0972656c656173652d32281307e101\
-             b609634f09"
+            "ffdefdfb021488270714132802ac02efcdab8967452301e405ad02f0cdab8967452301c80100b30602010000\
+             0000000000b101ffffffffffffffffd6049d04cd0402030306920103133b8507012803130a64015a0972656c\
+             656173652d3202040014072b0972656c656173652d3214001d02c10115b609638407"
         );
-        assert_eq!(hex(&other), "84c1200281a0d5edee6684a0d5edee6600020200");
+        assert_eq!(hex(&other), "84c1040281a0d5edee6684a0d5edee6600020200");
     }
 
     #[test]

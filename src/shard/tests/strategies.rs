@@ -7,10 +7,10 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use crate::shard::snapshot::{
-    DeviceFacts, Ended, FrozenRegisters, Lease, Membership, Opening, ProgressFacts, Register,
-    Session,
+    ConfigurationFacts, DeviceFacts, Ended, Flag, FrozenRegisters, Lease, Membership, Opening,
+    Register, ReleaseFacts, Session, Tie, UpdateFacts,
 };
-use crate::shard::{Settings, Timestamp};
+use crate::shard::{Settings, Timestamp, UpdateOutcome, UpdatePhase};
 
 /// Times as they are, and as nobody expects them.
 pub(crate) fn time() -> BoxedStrategy<Timestamp> {
@@ -34,13 +34,46 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
 }
 
 pub(crate) fn frozen() -> impl Strategy<Value = FrozenRegisters> {
-    prop::array::uniform4(register(any::<bool>()))
+    prop::array::uniform4(flag())
 }
 
-fn progress() -> BoxedStrategy<ProgressFacts> {
-    (register(name()), of(time()), register(any::<u8>()))
-        .prop_map(|(started, finished, percent)| ProgressFacts { started, finished, percent })
-        .boxed()
+/// The other value was held at another time.
+pub(crate) fn flag() -> BoxedStrategy<Option<Flag>> {
+    let before = of(1..100_000_i64);
+    of((time(), any::<bool>(), any::<bool>(), before).prop_map(|(at, value, both_seen, before)| {
+        let other = before.map(|before| Timestamp(at.0.saturating_sub(before)));
+        Flag { at, value, both_seen, other: other.filter(|other| *other < at) }
+    }))
+    .boxed()
+}
+
+fn tie() -> impl Strategy<Value = Tie> {
+    prop_oneof![Just(Tie::None), Just(Tie::Began), Just(Tie::Ended)]
+}
+
+fn outcome() -> impl Strategy<Value = Option<UpdateOutcome>> {
+    of(prop::sample::select(UpdateOutcome::ALL.to_vec()))
+}
+
+fn release() -> impl Strategy<Value = ReleaseFacts> {
+    let phase = register(prop::sample::select(UpdatePhase::ALL.to_vec()));
+    (name(), register(outcome()), tie(), register(any::<u8>()), phase).prop_map(
+        |(release, finished, tie, percent, phase)| ReleaseFacts {
+            release,
+            finished,
+            tie,
+            percent,
+            phase,
+        },
+    )
+}
+
+fn progress() -> BoxedStrategy<(ConfigurationFacts, UpdateFacts)> {
+    let configuration = (flag(), outcome(), register(any::<u8>()))
+        .prop_map(|(started, outcome, percent)| ConfigurationFacts { started, outcome, percent });
+    let update = (register(name()), prop::collection::vec(release(), 0..4))
+        .prop_map(|(started, releases)| UpdateFacts { started, releases });
+    (configuration, update).boxed()
 }
 
 pub(crate) fn lease() -> impl Strategy<Value = Lease> {
@@ -82,27 +115,30 @@ pub(crate) fn device_facts<Name: Debug + 'static>(
     let sessions = prop::collection::vec(session(name.clone()), 0..4);
     let membership =
         (name.clone(), name).prop_map(|(fleet, organization)| Membership { fleet, organization });
-    let changes = (register(any::<bool>()), register(membership), register(settings()));
-    let progress = (progress(), progress());
-    (prop::array::uniform8(of(time())), sessions, frozen(), changes, progress)
-        .prop_map(|(times, sessions, frozen, (preregistered, membership, settings), progress)| {
-            let (configuration, update) = progress;
+    let changes = (flag(), flag(), register(membership), register(settings()));
+    let deletion = (tie(), of(any::<u32>()));
+    let progress = (progress(), deletion);
+    (prop::array::uniform6(of(time())), sessions, frozen(), changes, progress)
+        .prop_map(|(times, sessions, frozen, changes, progress)| {
+            let (active, preregistered, membership, settings) = changes;
+            let ((configuration, update), (deletion_tie, deletion_interval_s)) = progress;
             DeviceFacts {
                 last_vpn_opening: times[0],
-                last_vpn_opening_told: times[7],
+                last_vpn_opening_told: times[5],
                 sessions,
                 frozen,
-                deactivated: times[1],
-                activated: times[2],
+                active,
                 preregistered,
-                provisioned: times[3],
-                registered: times[4],
+                provisioned: times[1],
+                registered: times[2],
                 membership,
                 settings,
                 configuration,
                 update,
-                deleted: times[5],
-                deletion_touched: times[6],
+                deleted: times[3],
+                deletion_tie,
+                deletion_interval_s,
+                deletion_touched: times[4],
             }
         })
         .boxed()

@@ -11,7 +11,7 @@ use super::backlog::Waiting;
 use super::keys::{DEVICE_FIELDS, Keys, MARKER_FIELDS, MarkerValue, Token};
 use super::partition::Place;
 use super::scripts::{DELETED_TTL_SECONDS, Script};
-use crate::shard::{DeviceId, DeviceView, Status, ViewBody, ViewWrite};
+use crate::shard::{DeviceId, DeviceView, Status, UpdateOutcome, UpdatePhase, ViewBody, ViewWrite};
 use crate::stream_thread::ports::{FoundKey, FoundSubject};
 
 /// Turns writes into commands for one prefix.
@@ -285,6 +285,11 @@ fn device_values(view: &DeviceView) -> [Cow<'_, str>; DEVICE_FIELDS.len()] {
         view.progress.map_or(Cow::Borrowed(""), number),
         Cow::Borrowed(view.fleet.as_deref().unwrap_or_default()),
         number(view.version),
+        number(view.membership_since.0),
+        Cow::Borrowed(view.release.as_deref().unwrap_or_default()),
+        Cow::Borrowed(view.update_phase.map_or("", UpdatePhase::wire_name)),
+        Cow::Borrowed(view.update_outcome.map_or("", UpdateOutcome::wire_name)),
+        view.update_since.map_or(Cow::Borrowed(""), |at| number(at.0)),
     ]
 }
 

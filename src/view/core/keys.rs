@@ -155,7 +155,7 @@ impl Keys {
 
 /// Fields of a device's hash, besides `token`, in the order in which the
 /// scripts take their values.
-pub const DEVICE_FIELDS: [&str; 11] = [
+pub const DEVICE_FIELDS: [&str; 16] = [
     "status",
     "connectivity",
     "display",
@@ -167,6 +167,11 @@ pub const DEVICE_FIELDS: [&str; 11] = [
     "progress",
     "fleet",
     "version",
+    "membership_since_ms",
+    "release",
+    "update_phase",
+    "update_outcome",
+    "update_since_ms",
 ];
 
 /// Fields of a partition's marker.

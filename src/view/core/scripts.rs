@@ -61,28 +61,30 @@ local function leave(id, head, fleet, tail, except)
 end
 ";
 
-/// `ARGV` 4–14 the fields, 15 channel or empty, 16 hint; with member sets also
-/// 17 id, 18 and 19 what stands around the fleet in their keys, 20… other
+/// `ARGV` 4–19 the fields, 20 channel or empty, 21 hint; with member sets also
+/// 22 id, 23 and 24 what stands around the fleet in their keys, 25… other
 /// fleets to leave.
 const DEVICE: &str = r"
-if #ARGV > 16 then
+if #ARGV > 21 then
   --MEMBERS--
-  leave(ARGV[17], ARGV[18], ARGV[13], ARGV[19], ARGV[4])
+  leave(ARGV[22], ARGV[23], ARGV[13], ARGV[24], ARGV[4])
   local was = redis.call('HGET', KEYS[1], 'fleet')
-  if was and was ~= ARGV[13] then leave(ARGV[17], ARGV[18], was, ARGV[19]) end
-  for i = 20, #ARGV do
-    if ARGV[i] ~= ARGV[13] then leave(ARGV[17], ARGV[18], ARGV[i], ARGV[19]) end
+  if was and was ~= ARGV[13] then leave(ARGV[22], ARGV[23], was, ARGV[24]) end
+  for i = 25, #ARGV do
+    if ARGV[i] ~= ARGV[13] then leave(ARGV[22], ARGV[23], ARGV[i], ARGV[24]) end
   end
-  set('SADD', ARGV[18] .. ARGV[13] .. ARGV[19] .. ARGV[4], ARGV[17])
+  set('SADD', ARGV[23] .. ARGV[13] .. ARGV[24] .. ARGV[4], ARGV[22])
 end
 --WIPE--
 redis.call('HSET', KEYS[1], 'token', ARGV[1],
   'status', ARGV[4], 'connectivity', ARGV[5], 'display', ARGV[6],
   'since_ms', ARGV[7], 'connectivity_since_ms', ARGV[8],
   'heartbeat', ARGV[9], 'heartbeat_ms', ARGV[10], 'vpn', ARGV[11],
-  'progress', ARGV[12], 'fleet', ARGV[13], 'version', ARGV[14])
+  'progress', ARGV[12], 'fleet', ARGV[13], 'version', ARGV[14],
+  'membership_since_ms', ARGV[15], 'release', ARGV[16], 'update_phase', ARGV[17],
+  'update_outcome', ARGV[18], 'update_since_ms', ARGV[19])
 redis.call('PERSIST', KEYS[1])
-if ARGV[15] ~= '' then redis.call('PUBLISH', ARGV[15], ARGV[16]) end
+if ARGV[20] ~= '' then redis.call('PUBLISH', ARGV[20], ARGV[21]) end
 return 1
 ";
 

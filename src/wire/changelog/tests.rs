@@ -9,11 +9,20 @@ use crate::shard::tests::strategies::{
 };
 use crate::shard::{Connectivity, Status};
 
-/// What version 1 wrote. Never written anew: later versions must read it.
-const GOLDEN: &str = include_str!("../../../tests/golden/changelog-v1.txt");
+/// What version 2 wrote. Once it is released, it is never written anew: later
+/// versions must read it.
+const GOLDEN: &str = include_str!("../../../tests/golden/changelog-v2.txt");
 
 fn at(ms: i64) -> Timestamp {
     Timestamp(1_760_000_000_000 + ms)
+}
+
+fn flag(ms: i64, value: bool) -> Option<Flag> {
+    Some(Flag::new(at(ms), value))
+}
+
+fn with_more(ms: i64, value: bool, other: i64) -> Option<Flag> {
+    Some(Flag { both_seen: true, other: Some(at(other)), ..Flag::new(at(ms), value) })
 }
 
 fn fact<T>(ms: i64, value: T) -> Option<Register<T>> {
@@ -25,13 +34,14 @@ fn opening(ms: i64) -> Opening {
 }
 
 /// The entries of the golden file, in its order.
-#[allow(clippy::needless_update, reason = "version 1 knew no fact that came later")]
+#[allow(clippy::needless_update, reason = "version 2 knew no fact that came later")]
 fn golden_entries() -> Vec<Entry> {
     let hex = DeviceId::from_key(b"0123456789abcdef0123456789abcdef").unwrap();
     let text = DeviceId::from_key("gerät/7".as_bytes()).unwrap();
-    let frozen = [fact(1, true), None, fact(2, false), fact(3, true)];
+    let frozen = [flag(1, true), None, with_more(2, false, -2), flag(3, true)];
     let full = RowSnapshot {
-        heartbeat: fact(4, Some(900_000)),
+        heartbeat: fact(4, Some(900)),
+        going_away: true,
         facts: DeviceFacts {
             last_vpn_opening: Some(at(5)),
             last_vpn_opening_told: Some(at(7)),
@@ -53,9 +63,8 @@ fn golden_entries() -> Vec<Entry> {
                 },
             ],
             frozen,
-            deactivated: Some(at(8)),
-            activated: Some(at(9)),
-            preregistered: fact(10, true),
+            active: with_more(9, true, 8),
+            preregistered: flag(10, true),
             provisioned: Some(at(11)),
             registered: Some(at(12)),
             membership: fact(
@@ -63,17 +72,27 @@ fn golden_entries() -> Vec<Entry> {
                 Membership { fleet: "fleet".into(), organization: "organization".into() },
             ),
             settings: fact(14, Settings { poll_interval_s: Some(60), vpn_enabled: Some(false) }),
-            configuration: ProgressFacts {
-                started: fact(15, "".into()),
-                finished: Some(at(16)),
+            configuration: ConfigurationFacts {
+                started: with_more(16, false, 15),
+                outcome: Some(UpdateOutcome::Rejected),
                 percent: fact(17, 100),
             },
-            update: ProgressFacts {
+            update: UpdateFacts {
                 started: fact(18, "release-2".into()),
-                finished: None,
-                percent: fact(19, 0),
+                releases: vec![
+                    ReleaseFacts { percent: fact(19, 0), ..ReleaseFacts::default() },
+                    ReleaseFacts {
+                        release: "release-2".into(),
+                        finished: fact(18, Some(UpdateOutcome::Failed)),
+                        tie: Tie::Ended,
+                        percent: None,
+                        phase: fact(18, UpdatePhase::Downloading),
+                    },
+                ],
             },
             deleted: Some(at(20)),
+            deletion_tie: Tie::Began,
+            deletion_interval_s: Some(3_600),
             deletion_touched: Some(at(21)),
             ..DeviceFacts::default()
         },
@@ -82,6 +101,7 @@ fn golden_entries() -> Vec<Entry> {
             shown: Some((Status::Frozen, Connectivity::None)),
             since: at(22),
             connectivity_since: at(23),
+            membership_since: at(13),
         }),
         clock: at(24),
     };
@@ -146,7 +166,7 @@ fn golden_text() -> String {
 }
 
 #[test]
-fn what_version_1_wrote_stays_readable() {
+fn what_version_2_wrote_stays_readable() {
     let lines: Vec<&str> = GOLDEN.lines().collect();
     let entries = golden_entries();
     assert_eq!(lines.len(), entries.len());
@@ -159,7 +179,11 @@ fn what_version_1_wrote_stays_readable() {
 }
 
 #[test]
-fn this_version_still_writes_what_version_1_reads() {
+fn this_version_still_writes_what_version_2_reads() {
+    if std::env::var_os("UPDATE").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/changelog-v2.txt");
+        std::fs::write(path, golden_text()).unwrap();
+    }
     assert_eq!(golden_text(), GOLDEN, "a field changed its number, type or place");
 }
 
@@ -207,8 +231,7 @@ fn what_a_later_version_adds_is_passed_over() {
         assert_eq!(decode(Some(key.as_bytes()), None).unwrap(), None, "{key}");
     }
     let frozen = proto::Frozen { reason: 9, at_ms: 1, value: true, ..Default::default() };
-    let read: [Option<Register<bool>>; 4] =
-        Wire::read(&vec![frozen, proto::Frozen::default()]).unwrap();
+    let read: FrozenRegisters = Wire::read(&vec![frozen, proto::Frozen::default()]).unwrap();
     assert_eq!(read, [None; 4]);
 }
 
@@ -236,7 +259,7 @@ fn a_key_that_is_none_is_corrupted() {
 fn numbers_that_mean_nothing_are_corrupted() {
     let row = |status, connectivity, percent| proto::Row {
         emitted: Some(proto::Emitted { status, connectivity, ..Default::default() }),
-        update: Some(proto::Progress { percent, ..Default::default() }),
+        configuration: Some(proto::Progress { percent, ..Default::default() }),
         complete: true,
         ..Default::default()
     };
@@ -265,20 +288,23 @@ fn emitted() -> BoxedStrategy<Emitted> {
         prop::sample::select(Status::ALL.to_vec()),
         prop::sample::select(Connectivity::ALL.to_vec()),
     ));
-    (any::<u64>(), shown, time(), time())
-        .prop_map(|(version, shown, since, connectivity_since)| Emitted {
+    (any::<u64>(), shown, time(), time(), time())
+        .prop_map(|(version, shown, since, connectivity_since, membership_since)| Emitted {
             version,
             shown,
             since,
             connectivity_since,
+            membership_since,
         })
         .boxed()
 }
 
 fn row() -> BoxedStrategy<RowSnapshot> {
-    (register(any::<Option<u32>>()), device_facts(name()), of(emitted()), time())
-        .prop_map(|(heartbeat, facts, emitted, clock)| RowSnapshot {
+    let heartbeat = (register(any::<Option<u32>>()), any::<bool>());
+    (heartbeat, device_facts(name()), of(emitted()), time())
+        .prop_map(|((heartbeat, going_away), facts, emitted, clock)| RowSnapshot {
             heartbeat,
+            going_away,
             facts,
             emitted,
             clock,

@@ -76,7 +76,7 @@ fn place(key: &str) -> u64 {
 
 const STATUSES: [&str; 7] =
     ["online", "configuring", "updating", "offline", "post-provisioning", "inactive", "frozen"];
-const DEVICE: [&str; 11] = [
+const DEVICE: [&str; 16] = [
     "status",
     "connectivity",
     "display",
@@ -88,6 +88,11 @@ const DEVICE: [&str; 11] = [
     "progress",
     "fleet",
     "version",
+    "membership_since_ms",
+    "release",
+    "update_phase",
+    "update_outcome",
+    "update_since_ms",
 ];
 
 impl Server {
@@ -262,14 +267,14 @@ impl Server {
         };
         match script {
             Script::Device | Script::DeviceRepair | Script::DeviceRepairExact => {
-                if a.len() > 16 {
-                    let (id, around, fleet) = (a[16], [a[17], a[18]], a[12]);
+                if a.len() > 21 {
+                    let (id, around, fleet) = (a[21], [a[22], a[23]], a[12]);
                     self.leave(id, around, fleet, Some(a[3]));
-                    let others = was.as_deref().into_iter().chain(a[19..].iter().copied());
+                    let others = was.as_deref().into_iter().chain(a[24..].iter().copied());
                     for other in others.filter(|other| *other != fleet) {
                         self.leave(id, around, other, None);
                     }
-                    self.add_member(&format!("{}{fleet}{}{}", a[17], a[18], a[3]), id);
+                    self.add_member(&format!("{}{fleet}{}{}", a[22], a[23], a[3]), id);
                 }
                 if script != Script::Device {
                     self.keys.remove(key);

@@ -1,0 +1,294 @@
+//! Updates: what was started last, and what is known of each release (rule J12).
+
+use std::sync::Arc;
+
+use super::register::{Register, Tie, delete, join};
+use crate::shard::event::{Timestamp, UpdateOutcome, UpdatePhase};
+
+/// Of so many releases finishes are remembered, and as many percentages and
+/// phases.
+pub(in crate::shard) const RELEASES_MAX: usize = 4;
+
+/// What is known of updates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpdateFacts {
+    /// The last start, with its release.
+    pub started: Option<Register<Arc<str>>>,
+    /// What is known of each release, by its name.
+    pub releases: Vec<ReleaseFacts>,
+}
+
+/// What is known of the updates to one release; without a name: what names none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReleaseFacts {
+    /// Its name.
+    pub release: Arc<str>,
+    /// The last finish, and how it ended.
+    pub finished: Option<Register<Option<UpdateOutcome>>>,
+    /// Whether it was started in the very millisecond of the finish.
+    pub tie: Tie,
+    /// The last percentage.
+    pub percent: Option<Register<u8>>,
+    /// The last phase that was told.
+    pub phase: Option<Register<UpdatePhase>>,
+}
+
+/// One of the registers of a release.
+type Told<T> = fn(&mut ReleaseFacts) -> &mut Option<Register<T>>;
+
+impl ReleaseFacts {
+    /// Whether it is about the updates to a release.
+    fn concerns(&self, release: &str) -> bool {
+        self.release.is_empty() || *self.release == *release
+    }
+}
+
+impl UpdateFacts {
+    /// What is about the update that was started last.
+    fn concerned(&self) -> impl Iterator<Item = &ReleaseFacts> {
+        let started = self.started.iter();
+        started
+            .flat_map(|started| self.releases.iter().filter(|held| held.concerns(&started.value)))
+    }
+
+    /// Whether an update is in progress, by what is seen.
+    pub(in crate::shard) fn in_progress(&self, sees: impl Fn(Timestamp) -> bool) -> bool {
+        let Some(started) = self.started.as_ref().filter(|started| sees(started.at)) else {
+            return false;
+        };
+        !self.concerned().any(|held| {
+            held.finished.is_some_and(|Register { at, .. }| {
+                sees(at) && (at > started.at || at == started.at && held.tie == Tie::Ended)
+            })
+        })
+    }
+
+    /// The latest that was told since the start. Of the same millisecond, that
+    /// which names the release: what names none has taken its place if it came
+    /// later.
+    fn latest<T: Copy>(
+        &self,
+        told: impl Fn(&ReleaseFacts) -> Option<Register<T>>,
+    ) -> Option<Register<T>> {
+        let started = self.started.as_ref()?.at;
+        self.concerned()
+            .filter_map(|held| Some((told(held)?, !held.release.is_empty())))
+            .filter(|(told, _)| told.at >= started)
+            .max_by_key(|(told, named)| (told.at, *named))
+            .map(|(told, _)| told)
+    }
+
+    /// How far it is, in percent.
+    pub(in crate::shard) fn percent(&self) -> Option<u8> {
+        self.latest(|held| held.percent).map(|told| told.value)
+    }
+
+    /// What it is about, while it is in progress.
+    #[must_use]
+    pub fn phase(&self) -> Option<UpdatePhase> {
+        let told = self.latest(|held| held.phase);
+        told.filter(|_| self.in_progress(|_| true)).map(|told| told.value)
+    }
+
+    /// The finish that ended it.
+    fn end(&self) -> Option<Register<Option<UpdateOutcome>>> {
+        self.latest(|held| held.finished).filter(|_| !self.in_progress(|_| true))
+    }
+
+    /// How it ended, if that was told.
+    #[must_use]
+    pub fn outcome(&self) -> Option<UpdateOutcome> {
+        self.end()?.value
+    }
+
+    /// Since when it is in progress, or finished.
+    #[must_use]
+    pub fn since(&self) -> Option<Timestamp> {
+        let started = self.started.as_ref()?.at;
+        Some(self.end().map_or(started, |end| end.at))
+    }
+
+    /// Its release, if it has a name.
+    #[must_use]
+    pub fn release(&self) -> Option<Arc<str>> {
+        let release = &self.started.as_ref()?.value;
+        (!release.is_empty()).then(|| release.clone())
+    }
+
+    pub(in crate::shard) fn start(&mut self, at: Timestamp, release: &Arc<str>) -> bool {
+        if !join(&mut self.started, at, release.clone()) {
+            return false;
+        }
+        for held in self.releases.iter_mut().filter(|held| held.concerns(release)) {
+            let ended_then = held.finished.is_some_and(|finished| finished.at == at);
+            if ended_then && held.tie == Tie::None {
+                held.tie = Tie::Began;
+            }
+        }
+        true
+    }
+
+    pub(in crate::shard) fn finish(
+        &mut self,
+        at: Timestamp,
+        release: &Arc<str>,
+        outcome: Option<UpdateOutcome>,
+    ) -> bool {
+        let place = self.place_of(release);
+        let held_at = self.releases[place].finished.map(|finished| finished.at);
+        let mut changed = self.tell(place, |held| &mut held.finished, at, outcome);
+        let finished_at = self.releases[place].finished.map(|finished| finished.at);
+        if finished_at != held_at {
+            self.releases[place].tie = Tie::None;
+        }
+        let begun = self.started.as_ref().is_some_and(|started| {
+            started.at == at && self.releases[place].concerns(&started.value)
+        });
+        if begun && finished_at == Some(at) && self.releases[place].tie == Tie::None {
+            // Whoever says once more that it ended says nothing that was not seen.
+            let seen = self.concerned().any(|held| {
+                held.tie != Tie::None && held.finished.is_some_and(|finished| finished.at == at)
+            });
+            let goes_on = seen && self.in_progress(|_| true);
+            self.releases[place].tie = if goes_on { Tie::Began } else { Tie::Ended };
+            changed = true;
+        }
+        self.limit(|held| &mut held.finished);
+        self.tidy();
+        changed
+    }
+
+    pub(in crate::shard) fn progress(
+        &mut self,
+        at: Timestamp,
+        release: &Arc<str>,
+        percent: u8,
+        phase: Option<UpdatePhase>,
+    ) -> bool {
+        let place = self.place_of(release);
+        let mut changed = self.tell(place, |held| &mut held.percent, at, percent);
+        self.limit(|held| &mut held.percent);
+        if let Some(phase) = phase {
+            let place = self.place_of(release);
+            changed |= self.tell(place, |held| &mut held.phase, at, phase);
+            self.limit(|held| &mut held.phase);
+        }
+        self.tidy();
+        changed
+    }
+
+    fn place_of(&mut self, release: &Arc<str>) -> usize {
+        let known = self.releases.iter().position(|held| held.release == *release);
+        known.unwrap_or_else(|| {
+            self.releases.push(ReleaseFacts { release: release.clone(), ..Default::default() });
+            self.releases.len() - 1
+        })
+    }
+
+    /// Sets a register of a release. What names none is about each, and takes the
+    /// place of what was told of the same millisecond before it.
+    fn tell<T: Copy + PartialEq>(
+        &mut self,
+        place: usize,
+        told: Told<T>,
+        at: Timestamp,
+        value: T,
+    ) -> bool {
+        let mut changed = join(told(&mut self.releases[place]), at, value);
+        if self.releases[place].release.is_empty() {
+            for held in self.releases.iter_mut().filter_map(|held| told(held).as_mut()) {
+                if held.at == at && held.value != value {
+                    held.value = value;
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Lets go of the oldest where there are too many, but not of what is about
+    /// the update that was started last.
+    fn limit<T>(&mut self, told: Told<T>) {
+        let count = self.releases.iter_mut().filter_map(|held| told(held).as_ref()).count();
+        let started = self.started.as_ref().map(|started| started.value.clone());
+        for _ in RELEASES_MAX..count {
+            let oldest = self
+                .releases
+                .iter_mut()
+                .filter(|held| started.as_ref().is_none_or(|started| !held.concerns(started)))
+                .map(told)
+                .filter(|told| told.is_some())
+                .min_by_key(|told| told.as_ref().map(|told| told.at));
+            if let Some(oldest) = oldest {
+                *oldest = None;
+            }
+        }
+    }
+
+    /// Clears what a deletion does not leave (rule J5).
+    pub(in crate::shard) fn delete(&mut self, at: Timestamp) {
+        delete(&mut self.started, at);
+        for held in &mut self.releases {
+            delete(&mut held.finished, at);
+            delete(&mut held.percent, at);
+            delete(&mut held.phase, at);
+        }
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        for held in &mut self.releases {
+            if held.finished.is_none() {
+                held.tie = Tie::None;
+            }
+        }
+        self.releases.retain(|held| {
+            held.finished.is_some() || held.percent.is_some() || held.phase.is_some()
+        });
+        self.releases.sort_by(|one, other| one.release.cmp(&other.release));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_releases_the_oldest_are_forgotten_and_never_what_ended_the_last() {
+        let mut facts = UpdateFacts::default();
+        facts.start(Timestamp(1), &"r0".into());
+        facts.finish(Timestamp(2), &"r0".into(), Some(UpdateOutcome::Failed));
+        for number in 1..=5 {
+            let release = format!("r{number}").into();
+            facts.finish(Timestamp(2 + number), &release, None);
+            facts.progress(Timestamp(20 - number), &release, 50, None);
+        }
+        let finished = |held: &&ReleaseFacts| held.finished.is_some();
+        let names = |of: &dyn Fn(&&ReleaseFacts) -> bool| -> Vec<String> {
+            facts.releases.iter().filter(of).map(|held| held.release.to_string()).collect()
+        };
+        assert_eq!(names(&finished), ["r0", "r3", "r4", "r5"]);
+        assert_eq!(names(&|held| held.percent.is_some()), ["r1", "r2", "r3", "r4"]);
+        assert_eq!(facts.outcome(), Some(UpdateOutcome::Failed));
+        assert!(!facts.in_progress(|_| true));
+    }
+
+    #[test]
+    fn of_one_millisecond_a_finish_that_names_none_and_one_that_does_are_one_fact() {
+        let release: Arc<str> = "r".into();
+        let none: Arc<str> = "".into();
+        let at = Timestamp(5);
+        let mut facts = UpdateFacts::default();
+        facts.finish(at, &none, None);
+        facts.start(at, &release);
+        assert!(facts.in_progress(|_| true), "not seen before");
+        facts.finish(at, &release, None);
+        assert!(facts.in_progress(|_| true), "that it ended was seen before");
+        let mut facts = UpdateFacts::default();
+        facts.start(at, &release);
+        facts.finish(at, &release, Some(UpdateOutcome::Failed));
+        facts.finish(at, &none, Some(UpdateOutcome::Aborted));
+        assert!(!facts.in_progress(|_| true));
+        assert_eq!(facts.outcome(), Some(UpdateOutcome::Aborted), "the later in the log");
+    }
+}
