@@ -154,7 +154,13 @@ fn device_text(device: &DeviceStatus, freshness: Freshness, style: Style) -> Str
     if let Some(percent) = device.field("progress") {
         line("progress", format!("{percent} %"));
     }
-    line("fleet", told("fleet", "since", "membership_since_ms"));
+    line(
+        "fleet",
+        match device.field("fleet") {
+            Some(_) => told("fleet", "since", "membership_since_ms"),
+            None => none(),
+        },
+    );
     if let Some(since) = moment("update_since_ms") {
         let told = ["release", "update_phase", "update_outcome"].map(|name| device.field(name));
         let told: Vec<&str> = told.into_iter().flatten().collect();

@@ -14,7 +14,7 @@ use super::judge::Row;
 use super::scope::Applied;
 use super::settling::{HeldRecord, What};
 use super::status::{Cause, Connectivity, Status};
-use super::{Shard, Turn};
+use super::{Phase, Shard, Turn};
 
 /// What a heartbeat says.
 #[derive(Clone, Copy, Debug)]
@@ -268,10 +268,20 @@ impl Shard {
             Some(held) => held.dates(&opening, ends),
             None => Session::new(index, session.clone()).dates(&opening, ends),
         };
-        let counted =
-            held.is_some_and(|held| self.facts(row, false).session_counts(held, View::Now));
-        let began = if counted { Began::Before } else { Began::At(dated) };
-        let joined = row.cold.open_session(index, session, opening, began, &mut row.closed);
+        let open = held.filter(|held| held.is_open());
+        let counts = |held: &Session| self.facts(row, false).session_counts(held, View::Now);
+        let counted = open.is_some_and(counts);
+        let renews = open.is_some();
+        let began = if renews { Began::Before } else { Began::At(dated) };
+        let mut joined = row.cold.open_session(index, session, opening, began, &mut row.closed);
+        // What is replayed renewed a session that counted, or made no difference.
+        if renews && !counted && !matches!(self.phase, Phase::Restoring) {
+            let held = row.cold.session(index, session);
+            if held.is_some_and(|held| self.facts(row, false).session_counts(held, View::Now)) {
+                row.cold.begin_session(index, session, dated);
+                joined = Joined::Changed;
+            }
+        }
         (joined, dated)
     }
 
@@ -290,7 +300,7 @@ impl Shard {
         // A later event is kept for a registration that may come yet; until then
         // it is suppressed as well, or a deleted device that goes on polling
         // would be back as a new one once its deletion is forgotten.
-        let before = !outlives(at, deleted) && !(lifecycle && at == deleted);
+        let before = !(outlives(at, deleted) || lifecycle && at == deleted);
         if !before && !row.cold.is_deleted() {
             return false;
         }

@@ -331,7 +331,11 @@ fn facts(shard: &Shard, number: u8, emitted: bool) -> Option<(RowSnapshot, Vec<S
     }
     let mut closed = shard.closed_sessions(&device);
     if !emitted {
-        closed.iter_mut().for_each(|closed| closed.began_at = None);
+        // A session that can never count again is dropped, with its openings.
+        closed.iter_mut().for_each(|closed| {
+            (closed.opening, closed.leased, closed.began_at) = (None, None, None);
+            closed.reopened = false;
+        });
     }
     Some((row, closed.iter().map(|closed| format!("{closed:?}")).collect()))
 }

@@ -22,13 +22,16 @@ use prost::Message;
 
 use super::proto::changelog as proto;
 use super::status_changed::{of_number, shown};
-use crate::error::Error;
+use crate::error::{Error, Fatal};
 use crate::shard::snapshot::{
     ClosedSession, ConfigurationFacts, DeviceFacts, Emitted, Ended, Entry, Flag, FleetFacts,
     FrozenRegisters, InstanceFacts, Lease, Membership, Opening, OrganizationFacts, Register,
     ReleaseFacts, RowSnapshot, Session, SessionFingerprint, Tie, UpdateFacts,
 };
 use crate::shard::{DeviceId, Settings, Timestamp, UpdateOutcome, UpdatePhase};
+
+/// How this build writes the changelog. A later one may add to it.
+const VERSION: u32 = 2;
 
 /// Key and value of an entry. Without a value it is a tombstone.
 #[must_use]
@@ -50,7 +53,12 @@ pub fn encode(entry: &Entry) -> (Vec<u8>, Option<Vec<u8>>) {
         Entry::Fleet(fleet, facts) => (named("f/", fleet), Some(bytes(facts))),
         Entry::Organization(organization, facts) => (named("o/", organization), Some(bytes(facts))),
         Entry::Epoch(epoch) => {
-            let message = proto::Epoch { epoch: *epoch, complete: true, ..proto::Epoch::default() };
+            let message = proto::Epoch {
+                epoch: *epoch,
+                version: VERSION,
+                complete: true,
+                ..proto::Epoch::default()
+            };
             (b"e".to_vec(), Some(message.encode_to_vec()))
         }
     }
@@ -61,11 +69,23 @@ pub fn encode(entry: &Entry) -> (Vec<u8>, Option<Vec<u8>>) {
 /// # Errors
 /// [`Error::Corrupted`] if this is not what any version wrote: a value that was
 /// cut off, a device id that is none, a number that means nothing.
+/// [`Error::Fatal`] if a version wrote it that is not read any more.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Entry>, Error> {
     let read = match key {
         None => Err("a record without a key".to_owned()),
         Some(key) => read_entry(key, value),
     };
+    if let Ok(Some(Entry::Epoch(_))) = read
+        && version(value) < VERSION
+    {
+        return Err(Fatal::unavailable(format!(
+            "the changelog was written by an early build, in version {} of its format; this build \
+             reads version {VERSION}, and none before it. Start anew: docs/operations.md, \"The \
+             changelog is lost\"",
+            version(value).max(1)
+        ))
+        .into());
+    }
     read.map_err(|what| {
         let key = String::from_utf8_lossy(key.unwrap_or_default());
         Error::Corrupted(format!(
@@ -81,6 +101,11 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Entry>,
 #[must_use]
 pub fn row_of(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(b"d/")
+}
+
+/// In which version the owner writes that an epoch is of.
+fn version(value: Option<&[u8]>) -> u32 {
+    value.and_then(|value| proto::Epoch::decode(value).ok()).map_or(0, |epoch| epoch.version)
 }
 
 fn read_entry(key: &[u8], value: Option<&[u8]>) -> Result<Option<Entry>, String> {

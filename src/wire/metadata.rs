@@ -1,7 +1,7 @@
 //! The text beside the committed offsets (rule C2): where a shard's clock
 //! stands, and which commit this was.
 //!
-//! `ds1;clock;lifecycle,vpn,heartbeats;epoch;batch;replay-from;fingerprint`,
+//! `ds2;clock;lifecycle,vpn,heartbeats;epoch;batch;replay-from;fingerprint`,
 //! times in milliseconds, `-` for an unknown watermark, the fingerprint in 16
 //! hex digits. Text that goes on after another `;` is of a later version that
 //! this one understands.
@@ -25,7 +25,7 @@ pub struct ShardMetadata {
     pub rules_fingerprint: u64,
 }
 
-const FORMAT: &str = "ds1";
+const FORMAT: &str = "ds2";
 
 impl ShardMetadata {
     /// The text to commit: ASCII, at most about 200 bytes.
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_the_first_version_committed_stays_readable() {
-        let text = "ds1;1760000000000;1760000002000,-,1760000001999;7;42;1759998200000;\
+        let text = "ds2;1760000000000;1760000002000,-,1760000001999;7;42;1759998200000;\
                     00000000deadbeef";
         let metadata = ShardMetadata {
             clock: Timestamp(1_760_000_000_000),
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn foreign_text_is_none() {
         for text in
-            ["", ";", "ds1", "ds2;1;1,1,1;1;1;1;0000000000000000", "NULL", "{\"a\":1}", "é;"]
+            ["", ";", "ds2", "ds1;1;1,1,1;1;1;1;0000000000000000", "NULL", "{\"a\":1}", "é;"]
         {
             assert_eq!(ShardMetadata::decode(text), None, "{text}");
         }
@@ -139,7 +139,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_harm(text in "\\PC*|ds1[;,0-9a-f-]*") {
+        fn any_text_is_read_without_harm(text in "\\PC*|ds2[;,0-9a-f-]*") {
             let _ = ShardMetadata::decode(&text);
         }
     }

@@ -388,7 +388,7 @@ impl Workload {
         let value = v1::Heartbeat {
             occurred_at: proto(occurred),
             poll_interval: carried.and_then(duration),
-            going_away: false,
+            going_away: !device.plain && sim.random.chance(0.02),
         };
         self.say(sim, index, at, Input::Heartbeats, Some(value.encode_to_vec()));
     }

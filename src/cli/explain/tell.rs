@@ -58,9 +58,20 @@ impl Subject<'_> {
             if let Some(percent) = view.progress {
                 line("progress", format!("{percent} %"));
             }
+            if let Some(since) = view.update_since {
+                let told = [
+                    view.release.as_deref(),
+                    view.update_phase.map(UpdatePhase::wire_name),
+                    view.update_outcome.map(UpdateOutcome::wire_name),
+                ];
+                let told: Vec<&str> = told.into_iter().flatten().collect();
+                let since = format!("since {}", moment(since.0));
+                line("update", [told.join(", "), since].join(" ").trim().to_owned());
+            }
         }
         if let Some(why) = &self.why {
-            let since = self.view.as_ref().map(|view| moment(view.membership_since.0));
+            let since = self.view.as_ref().filter(|view| view.fleet.is_some());
+            let since = since.map(|view| moment(view.membership_since.0));
             let since = since.map(|since| format!(", since {since}")).unwrap_or_default();
             line("fleet", belongs_to(why) + &since);
             line("heartbeat", heartbeat_in_short(why));
@@ -355,7 +366,7 @@ fn rung_words(rung: Rung) -> (&'static str, &'static str) {
     match rung {
         Rung::Frozen => ("frozen", "frozen: the device, its fleet or its organization"),
         Rung::Inactive => {
-            ("inactive", "preregistered or deactivated, no contact or activation since")
+            ("inactive", "deactivated and no contact since, or preregistered and never in contact")
         }
         Rung::PostProvisioning => ("post-provisioning", "provisioned, no contact since"),
         Rung::NeverSeen => ("never-seen", "never any contact"),

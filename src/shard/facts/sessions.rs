@@ -45,6 +45,15 @@ impl Cold {
         }
     }
 
+    /// An open session counts again, since `began_at`.
+    pub fn begin_session(&mut self, instance: Interned, name: &str, began_at: Timestamp) {
+        let mut sessions = self.facts.sessions.iter_mut();
+        let held = sessions.find(|held| held.instance == instance && *held.session == *name);
+        if let Some(held) = held {
+            held.began_at = Some(began_at).filter(|at| Some(*at) != held.opened_at());
+        }
+    }
+
     /// Joins a close, which may name the opening that it ends.
     pub fn close_session(
         &mut self,

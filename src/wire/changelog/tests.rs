@@ -188,6 +188,17 @@ fn this_version_still_writes_what_version_2_reads() {
 }
 
 #[test]
+fn what_an_early_build_wrote_is_refused_by_its_version() {
+    let early = proto::Epoch { epoch: 7, complete: true, ..Default::default() }.encode_to_vec();
+    let Err(Error::Fatal(fatal)) = decode(Some(b"e"), Some(&early)) else { panic!("it is read") };
+    assert_eq!(fatal.kind.exit_code(), 69);
+    assert!(fatal.message.contains("version 1") && fatal.message.contains("operations.md"));
+    let later = proto::Epoch { version: 3, epoch: 7, complete: true, ..Default::default() };
+    let read = decode(Some(b"e"), Some(&later.encode_to_vec())).unwrap();
+    assert_eq!(read, Some(Entry::Epoch(7)));
+}
+
+#[test]
 fn keys_can_be_read_by_people() {
     let keys: Vec<&str> = GOLDEN.lines().filter_map(|line| line.split('\t').next()).collect();
     let expected = [

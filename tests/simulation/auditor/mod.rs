@@ -68,6 +68,8 @@ struct Said<T> {
 struct Device {
     partition: i32,
     heartbeats: Vec<Said<Option<i64>>>,
+    /// Offsets of heartbeats by which it said that it goes down.
+    going_away: BTreeSet<i64>,
     vpn: Vec<Said<vpn::Event>>,
     lifecycle: Vec<Said<lifecycle::Event>>,
     changes: Vec<Change>,
@@ -87,6 +89,11 @@ fn ms(timestamp: Option<&prost_types::Timestamp>) -> Option<i64> {
 
 fn duration_ms(duration: &prost_types::Duration) -> i64 {
     duration.seconds * 1_000 + i64::from(duration.nanos) / 1_000_000
+}
+
+/// Poll intervals are in whole seconds.
+fn poll_interval_ms(duration: &prost_types::Duration) -> i64 {
+    (duration.seconds + i64::from(duration.nanos > 0)) * 1_000
 }
 
 fn is_bad(record: &Record) -> bool {
@@ -165,7 +172,7 @@ fn strays(devices: &BTreeMap<String, Device>, observed: &Observed<'_>) -> Result
         if !lives && held.contains_key("status") {
             return Err(format!("{key} ({token}) is nobody's, and is still there: {held:?}"));
         }
-        if lives && (held.len() != 12 || held.contains_key("extra")) {
+        if lives && (held.len() != 17 || held.contains_key("extra")) {
             return Err(format!("{key} holds what it should not: {held:?}"));
         }
     }
@@ -229,9 +236,13 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                 match input {
                     Input::Heartbeats => {
                         let message = v1::Heartbeat::decode(value.unwrap()).unwrap();
-                        let event = message.poll_interval.as_ref().map(duration_ms);
+                        let event = message.poll_interval.as_ref().map(poll_interval_ms);
                         let at = when(ms(message.occurred_at.as_ref()));
-                        device.unwrap().heartbeats.push(Said {
+                        let device = device.unwrap();
+                        if message.going_away {
+                            device.going_away.insert(offset);
+                        }
+                        device.heartbeats.push(Said {
                             offset,
                             at,
                             written_at,
@@ -408,7 +419,7 @@ fn settings_of(device: &Device, scopes: &Scopes, rules: &Rules) -> Vec<i64> {
             lifecycle::Event::FleetSettingsChanged(settings) => settings.poll_interval.as_ref(),
             _ => None,
         };
-        all.extend(interval.map(duration_ms));
+        all.extend(interval.map(poll_interval_ms));
     }
     all
 }
@@ -426,7 +437,9 @@ impl DeviceAudit<'_> {
     /// nothing goes back.
     fn sequence(&self) -> Result<(), String> {
         let mut shown: Option<(i32, i32)> = None;
+        let mut membership = ("", "");
         let (mut since, mut connectivity_since) = (i64::MIN, i64::MIN);
+        let mut membership_since = i64::MIN;
         for (index, change) in self.device.changes.iter().enumerate() {
             let value = &change.value;
             let here = format!("change {} of {} ({value:?})", index + 1, self.id);
@@ -441,9 +454,32 @@ impl DeviceAudit<'_> {
             if value.deleted != (current == (0, 0)) {
                 return Err(format!("{here}: deleted, or not"));
             }
-            if Some(current) == shown || value.deleted && shown.is_none() {
+            // Where it belongs is part of what is told (rule J8).
+            let before = if shown.is_some() { membership } else { ("", "") };
+            if (value.previous_fleet.as_str(), value.previous_organization.as_str()) != before {
+                return Err(format!("{here}: the one before left it in {before:?}"));
+            }
+            let belongs = (value.fleet.as_str(), value.organization.as_str());
+            let moved_only = Some(current) == shown;
+            if moved_only && belongs == before || value.deleted && shown.is_none() {
                 return Err(format!("{here}: nothing changed"));
             }
+            if value.deleted && belongs != before {
+                return Err(format!("{here}: ended elsewhere than in {before:?}"));
+            }
+            if moved_only && value.cause() != Cause::Moved {
+                return Err(format!("{here}: a move, and nothing else"));
+            }
+            let vpns = value.cause().as_str_name().starts_with("CAUSE_VPN_");
+            if vpns == value.vpn_instance.is_empty() {
+                return Err(format!("{here}: which VPN instance?"));
+            }
+            let next_membership_since = ms(value.membership_since.as_ref()).unwrap_or(i64::MIN);
+            if next_membership_since < membership_since {
+                return Err(format!("{here}: belongs there since before {membership_since}"));
+            }
+            membership_since = next_membership_since;
+            membership = belongs;
             shown = (!value.deleted).then_some(current);
             let dates = (ms(value.since.as_ref()), ms(value.connectivity_since.as_ref()));
             let (Some(next_since), Some(next_connectivity_since)) = dates else {
@@ -665,6 +701,13 @@ impl DeviceAudit<'_> {
                 self.id
             ));
         }
+        let whole = Model::whole(&self.plan.rules, self.device, self.scopes);
+        if let Some(last) = last.filter(|last| !last.deleted)
+            && (last.fleet.as_str(), last.organization.as_str()) != whole.belongs_to()
+        {
+            let belongs_to = whole.belongs_to();
+            return Err(format!("{} belongs to {belongs_to:?}; last change {last:?}", self.id));
+        }
         Ok(())
     }
 
@@ -692,6 +735,8 @@ impl DeviceAudit<'_> {
                 ms(last.connectivity_since.as_ref()).unwrap_or(0).to_string(),
             ),
             ("version", last.version.to_string()),
+            ("fleet", last.fleet.clone()),
+            ("membership_since_ms", ms(last.membership_since.as_ref()).unwrap_or(0).to_string()),
         ];
         for (field, value) in expected {
             if held.and_then(|held| held.get(field)) != Some(&value) {

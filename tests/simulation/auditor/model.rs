@@ -1,13 +1,15 @@
 //! The auditor's own model of a device: what it shows at an instant, from the
 //! text of the rules.
 
+use std::collections::BTreeSet;
+
 use device_status::shard::Rules;
 use device_status::wire::proto::v1::{
     self, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
 
 use super::sessions::{Lease, Sessions, counted};
-use super::{Device, Said, Scopes, duration_ms, ms};
+use super::{Device, Said, Scopes, duration_ms, ms, poll_interval_ms};
 
 pub type Shown = Option<(Status, Connectivity)>;
 
@@ -17,11 +19,32 @@ pub fn span_ms(rules: &Rules, interval_ms: i64) -> i64 {
     (rules.tolerance * counted as f64).ceil() as i64
 }
 
+/// A register of two values: of one instant, the value that was not yet seen wins.
+type Two = Option<(i64, bool, bool)>;
+
+/// Tells it something, in the order of the log.
+fn see(register: &mut Two, at: i64, value: bool) {
+    match register {
+        Some((held, ..)) if at < *held => {}
+        Some((held, is, both)) if at == *held => {
+            if *is != value && !*both {
+                (*is, *both) = (value, true);
+            }
+        }
+        _ => *register = Some((at, value, false)),
+    }
+}
+
+fn is_set(register: Two) -> bool {
+    register.is_some_and(|(_, value, _)| value)
+}
+
 /// What was said of a device and of its scopes, as far as it was read.
 #[derive(Clone, Copy)]
 pub struct Model<'a> {
     rules: &'a Rules,
     heartbeats: &'a [Said<Option<i64>>],
+    going_away: &'a BTreeSet<i64>,
     vpn: &'a [Said<vpn::Event>],
     lifecycle: &'a [Said<lifecycle::Event>],
     scope_vpn: &'a [Said<vpn::Event>],
@@ -51,6 +74,7 @@ impl<'a> Model<'a> {
         Model {
             rules,
             heartbeats: until(&device.heartbeats, heartbeats),
+            going_away: &device.going_away,
             vpn: until(&device.vpn, vpn),
             lifecycle: until(&device.lifecycle, lifecycle),
             scope_vpn: until(&scopes.vpn, scope_vpn),
@@ -76,19 +100,20 @@ impl<'a> Model<'a> {
                 }
                 _ => return None,
             };
-            Some((said.at, poll.as_ref().map(duration_ms), vpn))
+            Some((said.at, poll.as_ref().map(poll_interval_ms), vpn))
         });
-        settings.max().map(|(_, poll, vpn)| (poll, vpn))
+        // Of one instant the later in the log.
+        settings.max_by_key(|(at, ..)| *at).map(|(_, poll, vpn)| (poll, vpn))
     }
 
     fn is_frozen<'b>(
         said: impl Iterator<Item = &'b Said<lifecycle::Event>>,
-        deleted: i64,
+        exists: impl Fn(&Said<lifecycle::Event>) -> bool,
         what: impl Fn(&lifecycle::Event) -> Option<(i32, bool)>,
     ) -> bool {
-        // By reason, 4 is other: the latest, frozen over unfrozen.
-        let mut registers = [(i64::MIN, false); 5];
-        for said in said.filter(|said| said.at > deleted) {
+        // By reason, 4 is other.
+        let mut registers = [None; 5];
+        for said in said.filter(|said| exists(said)) {
             let Some((reason, frozen)) = what(&said.event) else { continue };
             let reasons = match (reason, frozen) {
                 (0, true) => 4..=4,
@@ -96,10 +121,10 @@ impl<'a> Model<'a> {
                 (reason, _) => reason as usize..=reason as usize,
             };
             for register in &mut registers[reasons] {
-                *register = (*register).max((said.at, frozen));
+                see(register, said.at, frozen);
             }
         }
-        registers.iter().any(|(_, frozen)| *frozen)
+        registers.into_iter().any(is_set)
     }
 
     fn session_counts(&self, instance: &str, opened: i64, clock: i64) -> bool {
@@ -132,65 +157,109 @@ impl<'a> Model<'a> {
         opened > lost && opened >= started && clock < end
     }
 
+    /// The last deletion: its time, and where it was read last. And whether the
+    /// device was registered since.
+    fn deletion(&self) -> (i64, i64, bool) {
+        use lifecycle::Event as E;
+        let (mut floor, mut read_at, mut registered) = (i64::MIN, i64::MIN, None);
+        for said in self.lifecycle {
+            match &said.event {
+                E::Deleted(_) => {
+                    if said.at >= floor {
+                        (floor, read_at) = (said.at, said.offset);
+                    }
+                    see(&mut registered, said.at, false);
+                }
+                E::Registered(_) => see(&mut registered, said.at, true),
+                _ => {}
+            }
+        }
+        (floor, read_at, is_set(registered))
+    }
+
+    /// What the lifecycle says of the device, without what its deletion took away.
+    fn said(&self) -> impl Iterator<Item = &'a Said<lifecycle::Event>> + Clone {
+        let (deleted, read_at, _) = self.deletion();
+        self.lifecycle
+            .iter()
+            .filter(move |said| said.at > deleted || said.at == deleted && said.offset > read_at)
+    }
+
+    /// Fleet and organization.
+    pub fn belongs_to(&self) -> (&'a str, &'a str) {
+        use lifecycle::Event as E;
+        let membership = self.said().filter_map(|said| match &said.event {
+            E::Registered(v1::Registered { fleet, organization, .. })
+            | E::Moved(v1::Moved { fleet, organization }) => {
+                Some((said.at, (fleet.as_str(), organization.as_str())))
+            }
+            _ => None,
+        });
+        // Of one instant the later in the log.
+        membership.max_by_key(|(at, _)| *at).unwrap_or_default().1
+    }
+
     /// Status and connectivity at an instant; leases as they stand at another.
     pub fn shown(&self, clock: i64, lease_clock: i64) -> Shown {
         use lifecycle::Event as E;
-        let Model { heartbeats, vpn, lifecycle, .. } = *self;
-        let latest = |is: fn(&E) -> bool| {
-            lifecycle.iter().filter(|said| is(&said.event)).map(|said| said.at).max()
-        };
-        let deleted = latest(|event| matches!(event, E::Deleted(_))).unwrap_or(i64::MIN);
-        let after = |at: Option<i64>| at.filter(|at| *at > deleted);
-        let registered = after(latest(|event| matches!(event, E::Registered(_))));
-        if deleted > i64::MIN && registered.is_none() {
+        let Model { heartbeats, vpn, .. } = *self;
+        let (deleted, _, registered) = self.deletion();
+        if deleted > i64::MIN && !registered {
             return None;
         }
-        let provisioned = after(latest(|event| matches!(event, E::Provisioned(_))));
-        let activated = after(latest(|event| matches!(event, E::Activated(_))));
-        let deactivated = after(latest(|event| matches!(event, E::Deactivated(_))));
+        let latest = |is: fn(&E) -> bool| {
+            self.said().filter(|said| is(&said.event)).map(|said| said.at).max()
+        };
+        let two = |what: &dyn Fn(&E) -> Option<bool>| {
+            let mut register = None;
+            for said in self.said() {
+                if let Some(value) = what(&said.event) {
+                    see(&mut register, said.at, value);
+                }
+            }
+            register
+        };
+        let provisioned = latest(|event| matches!(event, E::Provisioned(_)));
+        let activated = latest(|event| matches!(event, E::Activated(_)));
+        let active = two(&|event| match event {
+            E::Activated(_) => Some(true),
+            E::Deactivated(_) => Some(false),
+            _ => None,
+        });
 
         let sessions = Sessions::of(self.rules, vpn, deleted);
-        let heartbeat =
-            heartbeats.iter().filter(|s| s.at > deleted).map(|said| (said.at, said.event)).max();
+        let heartbeat = heartbeats.iter().filter(|said| said.at > deleted).max_by_key(|s| s.at);
+        let went_away = heartbeat.is_some_and(|said| self.going_away.contains(&said.offset));
+        let heartbeat = heartbeat.map(|said| (said.at, said.event));
         let contact = heartbeat.map(|(at, _)| at).max(sessions.contact);
-        if contact.is_none() && registered.is_none() && provisioned.is_none() {
+        if contact.is_none() && !registered && provisioned.is_none() {
             return None;
         }
 
-        let membership = lifecycle
-            .iter()
-            .filter(|said| said.at > deleted)
-            .filter_map(|said| match &said.event {
-                E::Registered(v1::Registered { fleet, organization, .. })
-                | E::Moved(v1::Moved { fleet, organization }) => {
-                    Some((said.at, fleet.as_str(), organization.as_str()))
-                }
-                _ => None,
-            })
-            .max();
-        let (_, fleet, organization) = membership.unwrap_or_default();
+        let (fleet, organization) = self.belongs_to();
 
-        let own = Self::settings(lifecycle.iter(), deleted, None).unwrap_or_default();
+        let own = Self::settings(self.said(), i64::MIN, None).unwrap_or_default();
         let mut of_fleet = (None, None);
         if !fleet.is_empty() {
             let settings = Self::settings(self.scope_lifecycle.iter(), i64::MIN, Some(fleet));
             of_fleet = settings.unwrap_or_default();
         }
         let inherited = own.0.or(of_fleet.0).unwrap_or(self.rules.default_poll_interval_ms);
-        let vpn_disabled = own.1.or(of_fleet.1) == Some(false);
+        let vpn_disabled = !own.1.or(of_fleet.1).unwrap_or(self.rules.vpn_enabled_by_default);
 
-        let frozen = Self::is_frozen(lifecycle.iter(), deleted, |event| match event {
+        let all = |_: &Said<E>| true;
+        let frozen = Self::is_frozen(self.said(), all, |event| match event {
             E::Frozen(event) => Some((event.reason, true)),
             E::Unfrozen(event) => Some((event.reason, false)),
             _ => None,
         }) || !fleet.is_empty()
-            && Self::is_frozen(self.scope_lifecycle.iter(), i64::MIN, |event| match event {
+            && Self::is_frozen(self.scope_lifecycle.iter(), all, |event| match event {
                 E::FleetFrozen(event) if event.fleet == fleet => Some((event.reason, true)),
                 E::FleetUnfrozen(event) if event.fleet == fleet => Some((event.reason, false)),
                 _ => None,
             })
             || !organization.is_empty()
-                && Self::is_frozen(self.scope_lifecycle.iter(), i64::MIN, |event| match event {
+                && Self::is_frozen(self.scope_lifecycle.iter(), all, |event| match event {
                     E::OrganizationFrozen(event) if event.organization == organization => {
                         Some((event.reason, true))
                     }
@@ -206,36 +275,37 @@ impl<'a> Model<'a> {
                 && self.session_counts(&session.instance, session.opened_at, lease_clock)
         });
         let (mut beats, mut beats_or_grace) = (false, false);
-        if let Some((at, carried)) = heartbeat {
+        if let Some((at, carried)) = heartbeat.filter(|_| !went_away) {
             let timeout = at + span_ms(self.rules, carried.unwrap_or(inherited));
             beats = clock < timeout;
             beats_or_grace = clock < timeout + self.rules.grace_ms;
         }
-        let preregistered = lifecycle
-            .iter()
-            .filter(|said| said.at > deleted)
-            .filter_map(|said| match &said.event {
-                E::Registered(event) => Some((said.at, event.preregistered)),
-                _ => None,
-            })
-            .max()
-            .filter(|(_, preregistered)| *preregistered)
-            .map(|(at, _)| at);
-        let inactive = [preregistered, deactivated]
-            .into_iter()
-            .flatten()
-            .any(|at| contact < Some(at) && activated < Some(at));
-        let in_progress = |started: fn(&E) -> bool, finished: fn(&E) -> bool| {
-            after(latest(started)) > after(latest(finished))
-        };
-        let configuring = in_progress(
-            |event| matches!(event, E::ConfigurationStarted(_)),
-            |event| matches!(event, E::ConfigurationFinished(_)),
-        );
-        let updating = in_progress(
-            |event| matches!(event, E::UpdateStarted(_)),
-            |event| matches!(event, E::UpdateFinished(_)),
-        );
+        let preregistered = two(&|event| match event {
+            E::Registered(event) => Some(event.preregistered),
+            _ => None,
+        });
+        // Until the first contact or activation, whatever its time.
+        let inactive = is_set(preregistered) && contact.is_none() && activated.is_none()
+            || active.is_some_and(|(at, active, _)| !active && contact < Some(at));
+        let configuring = is_set(two(&|event| match event {
+            E::ConfigurationStarted(_) => Some(true),
+            E::ConfigurationFinished(_) => Some(false),
+            _ => None,
+        }));
+        // The last start, until a finish that names its release or none.
+        let started = self.said().filter_map(|said| match &said.event {
+            E::UpdateStarted(event) => Some((said.at, event.release.as_str())),
+            _ => None,
+        });
+        let started = started.max_by_key(|(at, _)| *at).map(|(_, release)| release);
+        let updating = is_set(two(&|event| match event {
+            E::UpdateStarted(event) => (Some(&*event.release) == started).then_some(true),
+            E::UpdateFinished(event) => {
+                let named = event.release.as_deref().unwrap_or_default();
+                (named.is_empty() || Some(named) == started).then_some(false)
+            }
+            _ => None,
+        }));
         let status = if frozen {
             Status::Frozen
         } else if inactive {

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use device_status::shard::Input;
+use device_status::shard::{Input, Rules};
 use device_status::wire::proto::changelog;
 use device_status::wire::proto::v1::{Cause, lifecycle_event as lifecycle, vpn_event as vpn};
 use prost::Message as _;
 
 use super::model::{Model, span_ms};
+use super::sessions::counted;
 use super::{Device, Scopes, duration_ms, ms};
 use crate::kafka::{Kafka, Topic};
 use crate::world::Plan;
