@@ -1,17 +1,21 @@
 //! Applying one record: to its row (rules J1 to J6) or to its scope (J7).
 
-use super::device::{self, Joined};
+use std::sync::Arc;
+
+use super::device::{self, Joined, Session};
 use super::event::{
     Content, DeviceEvent, DeviceId, EventBody, Input, Queued, ScopeEvent, Timestamp,
 };
 use super::facts::interval::IntervalCode;
 use super::facts::register::{outlives, takes_over};
+use super::facts::seen::View;
+use super::facts::session::{Began, Opening};
 use super::hot::{Hot, Instant48, flag};
 use super::judge::Row;
 use super::scope::Applied;
 use super::settling::{HeldRecord, ScopeChange};
 use super::status::{Cause, Connectivity, Status};
-use super::{Shard, Turn};
+use super::{Phase, Shard, Turn};
 
 /// What a heartbeat says.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +38,7 @@ impl Shard {
         turn: &mut Turn,
     ) {
         let held = HeldRecord { input, believed, next_offset: record.offset.saturating_add(1) };
+        let sent = record.sent_at(believed);
         match record.content {
             Content::Bad(letter) => {
                 turn.bad += 1;
@@ -52,11 +57,11 @@ impl Shard {
                         turn.stale[input.index()] += u32::from(joined == Joined::Stale);
                     }
                     EventBody::Device { device, event } => {
-                        turn.stale[input.index()] +=
-                            u32::from(self.device(&device, at, &event, turn) == Joined::Stale);
+                        let joined = self.device(&device, at, sent, &event, turn);
+                        turn.stale[input.index()] += u32::from(joined == Joined::Stale);
                     }
                     EventBody::Scope(event) => {
-                        if self.scope(at, believed, &event, held, turn) {
+                        if self.scope(at, sent, &event, held, turn) {
                             return;
                         }
                     }
@@ -165,6 +170,7 @@ impl Shard {
         &mut self,
         device: &DeviceId,
         at: Timestamp,
+        sent: Option<Timestamp>,
         event: &DeviceEvent,
         turn: &mut Turn,
     ) -> Joined {
@@ -179,7 +185,17 @@ impl Shard {
         }
         let judged = Shard::judged_at(self.clock, at, row.hot.floor());
         self.fire(&mut row, self.clock, judged, false);
+        let mut dated = at;
         let joined = match event {
+            DeviceEvent::SessionOpened { .. } => {
+                let (joined, dated_by_it) = self.open_session(&mut row, at, sent, event);
+                dated = dated_by_it;
+                joined
+            }
+            DeviceEvent::SessionClosed { instance, session, opened_at } => {
+                let instance = self.told_instance(instance);
+                row.cold.close_session(instance, session, at, *opened_at, &mut row.closed)
+            }
             DeviceEvent::Deleted => {
                 let interval_s = self.longest_interval_s(&row);
                 let joined = row.cold.delete(at, interval_s, &mut row.closed);
@@ -191,10 +207,9 @@ impl Shard {
                 }
                 joined
             }
-            _ => row.cold.join(at, event, &mut self.scopes, &mut row.closed),
+            _ => row.cold.join(at, event, &mut self.scopes),
         };
-        if joined == Joined::Changed {
-            row.cold_changed = true;
+        if joined != Joined::Stale {
             if matches!(
                 event,
                 DeviceEvent::SettingsChanged(_)
@@ -204,7 +219,7 @@ impl Shard {
             ) {
                 self.retell(&mut row, at);
             }
-            let fallen_out = row.closed.iter().filter(|(_, closed_at)| closed_at.is_none()).count();
+            let fallen_out = row.closed.iter().filter(|(_, remembered)| !remembered).count();
             if matches!(event, DeviceEvent::SessionClosed { .. }) {
                 turn.sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
             }
@@ -213,15 +228,72 @@ impl Shard {
             {
                 row.vpn_instance = self.scopes.instances.find(instance);
             }
-            self.judge(&mut row, judged, Some((at, device::cause_of(event))), false);
+            let trigger = Some((dated, device::cause_of(event)));
+            let emitted = self.judge(&mut row, judged, trigger, false);
+            // What is renewed and not emitted is replayed by a restore (rule R2).
+            if joined == Joined::Changed || emitted {
+                row.cold_changed = true;
+            } else {
+                row.remembered_only = true;
+                let unwritten = &mut row.cold.unwritten_openings;
+                *unwritten = Some(unwritten.map_or(at, |since| since.min(at)));
+            }
         }
         // Not before: what ended the session may be what made the difference.
         if matches!(event, DeviceEvent::SessionOpened { .. }) {
-            self.prune_sessions(&mut row);
+            self.prune_sessions(&mut row, self.clock);
             self.limit_sessions(&mut row, turn);
         }
         self.store(row, judged);
         joined
+    }
+
+    /// The number of an instance that a session names.
+    fn told_instance(&mut self, name: &Arc<str>) -> u32 {
+        let forget_from = self.clock.plus_ms(self.rules.tombstone_retention_ms.max(1));
+        self.scopes.told_instance(name, forget_from)
+    }
+
+    /// Joins an opening. Answers also by what time it dates a change (rule J4).
+    pub(super) fn open_session(
+        &mut self,
+        row: &mut Row,
+        at: Timestamp,
+        sent: Option<Timestamp>,
+        event: &DeviceEvent,
+    ) -> (Joined, Timestamp) {
+        let DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms } = event else {
+            return (Joined::Stale, at);
+        };
+        let opening = Opening {
+            at,
+            connected_at: opened_at.map_or(at, |opened_at| opened_at.min(at)).max(Timestamp::MIN),
+            counted_at: lease_ms.map_or(at, |_| self.rules.counted_at(at, sent)),
+            lease_ms: *lease_ms,
+        };
+        let index = self.told_instance(instance);
+        let instance = self.scopes.instances.get(index);
+        let ends = [instance.facts.lost, instance.facts.started, instance.lease_end()];
+        let held = row.cold.session(index, session);
+        let dated = match held {
+            Some(held) => held.dates(&opening, ends),
+            None => Session::new(index, session.clone()).dates(&opening, ends),
+        };
+        let open = held.filter(|held| held.is_open());
+        let counts = |held: &Session| self.facts(row, false).session_counts(held, View::Now);
+        let counted = open.is_some_and(counts);
+        let renews = open.is_some();
+        let began = if renews { Began::Before } else { Began::At(dated) };
+        let mut joined = row.cold.open_session(index, session, opening, began, &mut row.closed);
+        // What is replayed renewed a session that counted, or made no difference.
+        if renews && !counted && !matches!(self.phase, Phase::Restoring) {
+            let held = row.cold.session(index, session);
+            if held.is_some_and(|held| self.facts(row, false).session_counts(held, View::Now)) {
+                row.cold.begin_session(index, session, dated);
+                joined = Joined::Changed;
+            }
+        }
+        (joined, dated)
     }
 
     /// Whether the deletion of the row suppresses an event (rule J5), which is
@@ -266,12 +338,13 @@ impl Shard {
     fn scope(
         &mut self,
         at: Timestamp,
-        believed: Timestamp,
+        sent: Option<Timestamp>,
         event: &ScopeEvent,
         record: HeldRecord,
         turn: &mut Turn,
     ) -> bool {
-        let applied = self.scopes.apply(at, believed, self.clock, event);
+        let counted_at = self.rules.counted_at(at, sent);
+        let applied = self.scopes.apply(at, record.believed, counted_at, self.clock, event);
         if let ScopeEvent::FleetSettingsChanged { fleet, .. } = event {
             self.scopes.forget_told(fleet, self.told_kept_from());
         }

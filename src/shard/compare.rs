@@ -1,7 +1,7 @@
 //! Comparing an event's own time with its record's: which are to be doubted.
 
 use super::Shard;
-use super::event::{DeviceId, Event, EventBody, Input, ScopeEvent, Timestamp};
+use super::event::{DeviceEvent, DeviceId, Event, EventBody, Input, ScopeEvent, Timestamp};
 use super::facts::interval::HeartbeatInterval;
 use super::facts::seen::{Facts, View};
 use super::skew::{Doubt, FAR_MS, Skew};
@@ -57,6 +57,10 @@ impl Shard {
             EventBody::Scope(ScopeEvent::InstanceAlive { lease_ms, .. }) => {
                 (Doubt::LeaseOver, at.plus_ms(i64::from(*lease_ms)))
             }
+            EventBody::Device {
+                event: DeviceEvent::SessionOpened { lease_ms: Some(lease_ms), .. },
+                ..
+            } => (Doubt::LeaseOver, at.plus_ms(i64::from(*lease_ms))),
             EventBody::Device { .. } | EventBody::Scope(_) => return None,
         };
         (until <= came).then_some(over)
@@ -68,8 +72,14 @@ impl Shard {
             return HeartbeatInterval::Default;
         };
         let cold = self.table.load_cold(hot);
-        let facts =
-            Facts { hot, cold: &cold, scopes: &self.scopes, rules: &self.rules, before: false };
+        let facts = Facts {
+            hot,
+            cold: &cold,
+            scopes: &self.scopes,
+            rules: &self.rules,
+            before: false,
+            leases_at: self.fired,
+        };
         facts.told(at, View::Now).interval
     }
 }

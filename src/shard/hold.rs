@@ -124,7 +124,8 @@ mod tests {
         let mut scopes = Scopes::default();
         let event = ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Allowance };
         let at = Timestamp(5);
-        let Applied::Settle { scope, before, at, cause } = scopes.apply(at, at, at, &event) else {
+        let Applied::Settle { scope, before, at, cause } = scopes.apply(at, at, at, at, &event)
+        else {
             panic!("a first freeze settles");
         };
         let change = ScopeChange { scope, judged: at, at, cause };
@@ -163,7 +164,7 @@ mod tests {
         assert!(matches!(before, Before::Fleet(_, facts) if facts == Default::default()));
         let event = ScopeEvent::FleetUnfrozen { fleet: "f".into(), reason: None };
         let at = Timestamp(6);
-        scopes.apply(at, at, at, &event);
+        scopes.apply(at, at, at, at, &event);
         assert!(change_of(&hold, &mut scopes).is_none());
     }
 }

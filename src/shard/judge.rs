@@ -45,6 +45,8 @@ pub(super) struct Row {
     pub remembered_only: bool,
     /// The row must be written to the changelog.
     pub written: bool,
+    /// Leases of its sessions that end by then are over (rule T5).
+    pub leases_at: Timestamp,
     /// The row's place in the counts when it was taken out.
     counted: Option<(u32, Status)>,
     /// Where the device belongs by what was last emitted; only there since when.
@@ -80,6 +82,7 @@ impl Shard {
             cold_changed: false,
             remembered_only: false,
             written: false,
+            leases_at: self.fired,
             counted,
             closed: Vec::new(),
         })
@@ -91,11 +94,10 @@ impl Shard {
         let hot = &mut row.hot;
         if row.cold_changed {
             row.cold.forget_told(self.told_kept_from());
+        }
+        if row.cold_changed || row.remembered_only {
             hot.set(flag::DELETED, row.cold.facts.deleted.is_some());
-            hot.set(
-                flag::REMEMBERS,
-                row.cold.facts.deleted.is_some() || !row.cold.closed.is_empty(),
-            );
+            hot.set(flag::REMEMBERS, row.cold.has_deadlines());
         }
         let previous_fleet = row.counted.map_or(0, |(fleet, _)| fleet);
         let counts = hot.shown().map(|(status, _)| (row.cold.belongs_to().fleet, status));
@@ -110,7 +112,9 @@ impl Shard {
         hot.set(flag::COUNTED, counts.is_some());
 
         let leaves_window = hot.has(flag::UNWRITTEN).then(|| self.leaves_window(hot)).flatten();
-        let leaving = leaves_window.is_some_and(|at| at <= judged);
+        let opening_leaves = row.cold.opening_leaves_window_at(self.rules.replay_window_ms);
+        let leaving =
+            leaves_window.into_iter().chain(opening_leaves).any(|leaves| leaves <= judged);
         if (row.written || row.cold_changed || leaving) && !hot.has(flag::DIRTY) {
             hot.set(flag::DIRTY, true);
             self.pending.row(row.index, previous_fleet, &row.cold);
@@ -149,6 +153,11 @@ impl Shard {
         if hot.has(flag::REMEMBERS) {
             let retention_ms = self.rules.tombstone_retention_ms;
             sooner(row.cold.closed_forgotten_at(retention_ms));
+            sooner(row.cold.next_lease_end(row.leases_at));
+            sooner(row.cold.lapsed_dropped_at(retention_ms));
+            if !hot.has(flag::DIRTY) {
+                sooner(row.cold.opening_leaves_window_at(self.rules.replay_window_ms));
+            }
             // Not forgotten before the view knows (rule V3): its
             // acknowledgement files the row again.
             if !row.cold.is_deleted() || !self.waits_for_view(row.index, hot) {
@@ -227,11 +236,42 @@ impl Shard {
         earlier.hot.show(row.hot.shown());
         earlier.hot.changed_at = row.hot.changed_at;
         earlier.cold.earlier = row.cold.earlier;
+        earlier.leases_at = row.leases_at;
         Some(earlier)
     }
 
-    fn facts<'a>(&'a self, row: &'a Row, before: bool) -> Facts<'a> {
-        Facts { hot: &row.hot, cold: &row.cold, scopes: &self.scopes, rules: &self.rules, before }
+    /// The same by the clock, which has come to `clock`: also the ends of the own
+    /// leases of its sessions, which nothing else fires.
+    pub(super) fn fire_by_clock(
+        &mut self,
+        row: &mut Row,
+        after: Timestamp,
+        clock: Timestamp,
+        until: Timestamp,
+    ) {
+        let mut after = after;
+        row.leases_at = row.leases_at.max(after);
+        while let Some(end) = row.cold.next_lease_end(row.leases_at).filter(|end| *end <= clock) {
+            // What is due in its very millisecond comes first, by the order of causes.
+            self.fire(row, after, end, false);
+            after = after.max(end);
+            row.leases_at = end;
+            let at = end.max(row.hot.floor()).min(until);
+            self.judge(row, at, Some((end, Cause::VpnLeaseExpired)), false);
+        }
+        row.leases_at = row.leases_at.max(clock);
+        self.fire(row, after, until, false);
+    }
+
+    pub(super) fn facts<'a>(&'a self, row: &'a Row, before: bool) -> Facts<'a> {
+        Facts {
+            hot: &row.hot,
+            cold: &row.cold,
+            scopes: &self.scopes,
+            rules: &self.rules,
+            before,
+            leases_at: row.leases_at,
+        }
     }
 
     /// What the row shows at `at`, whatever it has emitted.
@@ -349,27 +389,36 @@ impl Shard {
     }
 
     /// Lets go of sessions that can never count again, so that a device whose
-    /// closes are lost does not gather them (rule J4: a loss and a restart are
-    /// final for what was opened before).
-    pub(super) fn prune_sessions(&self, row: &mut Row) {
+    /// closes are lost does not gather them (rule J4): a loss and a restart are
+    /// final for what was opened before, and so is a lease that is long over.
+    pub(super) fn prune_sessions(&self, row: &mut Row, clock: Timestamp) {
         let instances = &self.scopes.instances;
-        row.cold.drop_closed_sessions();
+        let retention_ms = self.rules.tombstone_retention_ms;
         let held = row.cold.facts.sessions.len();
-        row.cold
-            .facts
-            .sessions
-            .retain(|session| instances.get(session.instance).may_count(session.opened_at));
-        // Not worth a write of its own: a restore does the same.
-        row.remembered_only |= row.cold.facts.sessions.len() != held;
+        row.cold.facts.sessions.retain(|session| {
+            let instance = instances.get(session.instance);
+            let lapsed =
+                session.lease_end().is_some_and(|end| end.plus_ms(retention_ms.max(0)) <= clock);
+            let may_count = session.opened_at().is_some_and(|at| instance.may_count(at));
+            may_count && !lapsed && !instance.is_long_lapsed(clock, retention_ms)
+        });
+        // A restore would find them again when their instance is forgotten, and
+        // count them.
+        row.cold_changed |= row.cold.facts.sessions.len() != held;
     }
 
     /// Lets go of open sessions where a device has too many (rule J4), and says
     /// so.
     pub(super) fn limit_sessions(&self, row: &mut Row, turn: &mut Turn) {
         let instances = &self.scopes.instances;
-        let counts = |held: &Session| instances.get(held.instance).counts(held.opened_at);
+        let leases_at = row.leases_at;
+        let counts = |held: &Session| {
+            held.opened_at().is_some_and(|at| instances.get(held.instance).counts(at))
+                && held.lease_end().is_none_or(|end| end > leases_at)
+        };
         let fallen_out = row.cold.limit_open_sessions(counts);
         if fallen_out > 0 {
+            row.cold_changed = true;
             turn.open_sessions_fallen_out += u32::try_from(fallen_out).unwrap_or(u32::MAX);
             turn.most_sessions.get_or_insert_with(|| self.table.device(&row.hot));
         }
@@ -382,6 +431,7 @@ impl Shard {
             return false;
         }
         let retention_ms = self.rules.tombstone_retention_ms;
+        self.prune_sessions(row, clock);
         while row.cold.closed_forgotten_at(retention_ms).is_some_and(|at| at <= clock) {
             row.cold.forget_oldest_closed(&mut row.closed);
             row.cold_changed = true;
@@ -402,9 +452,7 @@ impl Shard {
     /// Removes a row: the device is as if never heard of (rule J5).
     pub(super) fn remove(&mut self, mut row: Row) {
         let device = self.table.device(&row.hot);
-        for closed in &row.cold.closed {
-            row.closed.push((closed.fingerprint, None));
-        }
+        row.closed.extend(row.cold.closed.drain(..).map(|closed| (closed, false)));
         self.pending.closed(&device, row.closed.drain(..));
         self.pending.forgotten(device);
         self.table.remove(row.index);

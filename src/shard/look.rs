@@ -9,7 +9,7 @@ use super::facts::seen::{Facts, IntervalOf, View};
 use super::outbox::DeviceView;
 use super::snapshot::{
     DeviceFacts, FleetFacts, HeartbeatInterval, InstanceFacts, OrganizationFacts, Register,
-    RowSnapshot, SessionFingerprint,
+    RowSnapshot, Session,
 };
 use super::status::Ladder;
 
@@ -28,7 +28,8 @@ pub struct Explanation {
     pub interval: (i64, IntervalOf),
     /// When the last heartbeat times out, and when it expires.
     pub deadlines: Option<(Timestamp, Timestamp)>,
-    /// The sessions that were opened and not closed.
+    /// Every session that is known: those that are open, then those that are closed
+    /// and remembered.
     pub sessions: Vec<SessionExplained>,
     /// The last heartbeat: its time and its interval.
     pub heartbeat: Option<Register<HeartbeatInterval>>,
@@ -36,21 +37,30 @@ pub struct Explanation {
     pub facts: DeviceFacts<Arc<str>>,
 }
 
-/// A session that was opened and not closed.
+/// A session, and why it counts or does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionExplained {
-    /// The VPN instance that holds it.
-    pub instance: Arc<str>,
-    /// When it was opened.
-    pub opened_at: Timestamp,
-    /// Whether it counts.
-    pub counts: bool,
+    /// What is known of it.
+    pub session: Session<Arc<str>>,
+    /// Why it does not count; `None` if it does.
+    pub ruled_out: Option<RuledOut>,
     /// The end of the instance's lease, if it has one.
-    pub lease_end: Option<Timestamp>,
-    /// When the instance was last declared lost.
-    pub lost: Option<Timestamp>,
-    /// When the instance was last started.
-    pub started: Option<Timestamp>,
+    pub instance_lease_end: Option<Timestamp>,
+}
+
+/// Why a session does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuledOut {
+    /// It was closed.
+    Closed(Timestamp),
+    /// Its instance was declared lost after it was opened.
+    Lost(Timestamp),
+    /// Its instance was started after it was opened.
+    Started(Timestamp),
+    /// Its own lease ended.
+    LeaseEnded(Timestamp),
+    /// The lease of its instance ended.
+    InstanceLeaseEnded(Timestamp),
 }
 
 impl Shard {
@@ -63,12 +73,37 @@ impl Shard {
 
     /// The closed sessions that are remembered of a device, oldest first.
     #[must_use]
-    pub fn closed_sessions(&self, device: &DeviceId) -> Vec<(SessionFingerprint, Timestamp)> {
+    pub fn closed_sessions(&self, device: &DeviceId) -> Vec<Session<Arc<str>>> {
         let Some(hot) = self.table.find(device).and_then(|row| self.table.get(row)) else {
             return Vec::new();
         };
         let cold = self.table.load_cold(hot);
-        cold.closed.iter().map(|closed| (closed.fingerprint, closed.closed_at)).collect()
+        cold.closed.iter().map(|closed| self.named(closed)).collect()
+    }
+
+    fn named(&self, session: &Session<u32>) -> Session<Arc<str>> {
+        session.rename(self.scopes.instances.name(session.instance).clone())
+    }
+
+    fn explain_session(&self, session: &Session<u32>, facts: &Facts<'_>) -> SessionExplained {
+        let instance = self.scopes.instances.get(session.instance);
+        let opened_at = session.opened_at();
+        let lost = instance.facts.lost.filter(|lost| opened_at <= Some(*lost));
+        let started = instance.facts.started.filter(|started| opened_at < Some(*started));
+        let over = session.lease_end().filter(|end| *end <= facts.leases_at);
+        let reasons = [
+            session.ended_at().map(RuledOut::Closed),
+            lost.map(RuledOut::Lost),
+            started.map(RuledOut::Started),
+            over.map(RuledOut::LeaseEnded),
+            instance.lease_end().map(RuledOut::InstanceLeaseEnded),
+        ];
+        let counts = facts.session_counts(session, View::Now);
+        SessionExplained {
+            session: self.named(session),
+            ruled_out: reasons.into_iter().flatten().next().filter(|_| !counts),
+            instance_lease_end: instance.lease_end(),
+        }
     }
 
     /// A device as the view should show it; `None` for one that it should not.
@@ -85,19 +120,16 @@ impl Shard {
         let hot = self.table.get(self.table.find(device)?)?;
         let cold = self.table.load_cold(hot);
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
-        let facts =
-            Facts { hot, cold: &cold, scopes: &self.scopes, rules: &self.rules, before: false };
-        let sessions = cold.facts.sessions.iter().map(|session| {
-            let instance = self.scopes.instances.get(session.instance);
-            SessionExplained {
-                instance: self.scopes.instances.name(session.instance).clone(),
-                opened_at: session.opened_at,
-                counts: facts.session_counts(session, View::Now),
-                lease_end: instance.lease_end(),
-                lost: instance.facts.lost,
-                started: instance.facts.started,
-            }
-        });
+        let facts = Facts {
+            hot,
+            cold: &cold,
+            scopes: &self.scopes,
+            rules: &self.rules,
+            before: false,
+            leases_at: self.fired,
+        };
+        let sessions = cold.facts.sessions.iter().chain(&cold.closed);
+        let sessions = sessions.map(|session| self.explain_session(session, &facts));
         let RowSnapshot { heartbeat, facts: named, .. } =
             self.snapshot_of(hot, &cold, self.progress().clock);
         Some(Explanation {

@@ -41,14 +41,14 @@ mod write;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use clock::Now;
-pub use device::session_fingerprint;
 pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
     Header, Input, Queued, ScopeEvent, Settings, Timestamp, UpdateOutcome, UpdatePhase,
 };
 pub use facts::seen::IntervalOf;
+pub use facts::session::session_fingerprint;
 pub use facts::status;
-pub use look::{Explanation, SessionExplained};
+pub use look::{Explanation, RuledOut, SessionExplained};
 pub use outbox::{DeviceView, Outbox, StatusChange, ViewBody, ViewWrite};
 pub use rules::Rules;
 pub use skew::{Ages, Doubt, Skew, Subject};
@@ -66,7 +66,7 @@ use merge::Merge;
 use pending::Pending;
 use rules::JUDGED_AHEAD_MS;
 use scope::Scopes;
-use settling::Settling;
+use settling::{Settling, What};
 use store::{cold, hot, table};
 use table::Table;
 use timer::Wheel;
@@ -364,6 +364,11 @@ impl Shard {
                 self.hold_for_lease(end, instance);
                 continue;
             }
+            let retention_ms = self.rules.tombstone_retention_ms;
+            if let Some(instance) = self.scopes.forget_due(self.clock, retention_ms) {
+                self.settle(What::Look { instance, named: false }, None);
+                continue;
+            }
             if self.pending.bytes >= output_max_bytes {
                 return turn;
             }
@@ -453,6 +458,13 @@ impl Shard {
             }
         }
         sums
+    }
+
+    /// How many names of fleets, organizations and VPN instances are known.
+    #[must_use]
+    pub fn names(&self) -> [usize; 3] {
+        let Scopes { fleets, organizations, instances, .. } = &self.scopes;
+        [fleets.len(), organizations.len(), instances.len()]
     }
 
     /// How many devices there are, whether or not they exist yet or are only

@@ -1,10 +1,9 @@
 //! What waits for the next outbox, and about how much it takes of a transaction
 //! (rule C10).
 
-use super::device::Cold;
-use super::event::{DeadLetter, DeviceId, Timestamp};
+use super::device::{Cold, Session};
+use super::event::{DeadLetter, DeviceId};
 use super::outbox::StatusChange;
-use super::snapshot::SessionFingerprint;
 
 /// About how much a change takes of a transaction, in bytes.
 const CHANGE_BYTES: usize = 400;
@@ -21,8 +20,8 @@ pub(super) struct Pending {
     pub dead_letters: Vec<DeadLetter>,
     /// Rows to be written, and the fleet under which the view has them.
     pub rows: Vec<(u32, u32)>,
-    /// Closed sessions that came or went.
-    pub closed: Vec<(DeviceId, SessionFingerprint, Option<Timestamp>)>,
+    /// Closed sessions that came or changed (`true`), or went.
+    pub closed: Vec<(DeviceId, Session, bool)>,
     /// Devices whose rows were forgotten.
     pub forgotten: Vec<DeviceId>,
     /// The epoch is to be written (rules C7, T6).
@@ -47,13 +46,9 @@ impl Pending {
         self.rows.push((index, previous_fleet));
     }
 
-    pub fn closed(
-        &mut self,
-        device: &DeviceId,
-        closed: impl Iterator<Item = (SessionFingerprint, Option<Timestamp>)>,
-    ) {
+    pub fn closed(&mut self, device: &DeviceId, closed: impl Iterator<Item = (Session, bool)>) {
         let before = self.closed.len();
-        self.closed.extend(closed.map(|(key, at)| (device.clone(), key, at)));
+        self.closed.extend(closed.map(|(session, kept)| (device.clone(), session, kept)));
         self.bytes += KEY_BYTES * (self.closed.len() - before);
     }
 

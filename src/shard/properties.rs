@@ -21,12 +21,21 @@ struct Made {
     detail: u8,
     at_s: i64,
     late_s: i64,
+    /// So much later: where no two events are to have one time.
+    apart_ms: i64,
 }
 
 fn made() -> impl Strategy<Value = Made> {
     // Few instants, so that there are ties.
     (0..32_u8, 0..DEVICES, 0..4_u8, 0..240_i64, prop_oneof![Just(0_i64), 0..4_000_i64]).prop_map(
-        |(kind, device, detail, at, late_s)| Made { kind, device, detail, at_s: at * 60, late_s },
+        |(kind, device, detail, at, late_s)| Made {
+            kind,
+            device,
+            detail,
+            at_s: at * 60,
+            late_s,
+            apart_ms: 0,
+        },
     )
 }
 
@@ -40,7 +49,7 @@ fn device(number: u8) -> DeviceId {
 impl Made {
     fn event(self) -> (Input, Event) {
         let device = device(self.device);
-        let at = Timestamp(BASE_MS + self.at_s * 1_000);
+        let at = Timestamp(BASE_MS + self.at_s * 1_000 + self.apart_ms);
         let reason = FrozenReason::ALL[usize::from(self.detail)];
         let lifted = (self.detail > 0).then_some(reason);
         let name = |of: &str| -> Arc<str> { format!("{of}{}", self.detail % 2).into() };
@@ -60,19 +69,18 @@ impl Made {
         let (input, body) = match self.kind {
             0..=5 => (Input::Heartbeats, heartbeat(settings.poll_interval_s)),
             6 => (Input::Heartbeats, heartbeat(Some(86_400))),
-            7..=9 => (
-                Input::VpnSessions,
-                one(DeviceEvent::SessionOpened {
-                    instance,
-                    session,
-                    opened_at: None,
-                    lease_ms: None,
-                }),
-            ),
-            10..=11 => (
-                Input::VpnSessions,
-                one(DeviceEvent::SessionClosed { instance, session, opened_at: None }),
-            ),
+            7..=9 => {
+                // Told again and again, with leases and without.
+                let opened_at = (self.kind == 9).then_some(at.plus_ms(-300_000));
+                let lease_ms = [None, Some(600_000), Some(3_600_000)][usize::from(self.kind - 7)];
+                let opened = DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms };
+                (Input::VpnSessions, one(opened))
+            }
+            10..=11 => {
+                let opened_at = (self.kind == 11).then_some(at.plus_ms(-600_000));
+                let closed = DeviceEvent::SessionClosed { instance, session, opened_at };
+                (Input::VpnSessions, one(closed))
+            }
             12 => (
                 Input::VpnSessions,
                 scope(ScopeEvent::InstanceAlive {
@@ -277,6 +285,16 @@ impl Log {
                 shard.replay_heartbeat(device, at, *poll_interval_s, false);
             }
         }
+        for (input, record) in &self.records {
+            if record.offset < committed.positions[input.index()]
+                && record.timestamp >= progress.replay_from
+                && let Content::Event(event) = &record.content
+                && let EventBody::Device { device, event: opening } = &event.body
+            {
+                let at = event.occurred_at.unwrap_or(record.timestamp).min(record.timestamp);
+                shard.replay_opening(device, at, record.sent_at(record.timestamp), opening);
+            }
+        }
         shard.start(Start {
             epoch: 2,
             clock: Some(progress.clock),
@@ -309,8 +327,17 @@ fn facts(shard: &Shard, number: u8, emitted: bool) -> Option<(RowSnapshot, Vec<S
     row.facts.deletion_interval_s = None;
     if !emitted {
         row.emitted = None;
+        // Since when a session is dated depends on what was known then (rule J4).
+        row.facts.sessions.iter_mut().for_each(|held| held.began_at = None);
     }
-    let closed = shard.closed_sessions(&device);
+    let mut closed = shard.closed_sessions(&device);
+    if !emitted {
+        // A session that can never count again is dropped, with its openings.
+        closed.iter_mut().for_each(|closed| {
+            (closed.opening, closed.leased, closed.began_at) = (None, None, None);
+            closed.reopened = false;
+        });
+    }
     Some((row, closed.iter().map(|closed| format!("{closed:?}")).collect()))
 }
 
@@ -368,7 +395,12 @@ fn check_counts(shard: &Shard) {
 }
 
 fn whole(log: &Log, budget: usize) -> (Shard, Committed) {
-    let mut shard = fresh();
+    whole_by(&rules(), log, budget)
+}
+
+fn whole_by(rules: &Rules, log: &Log, budget: usize) -> (Shard, Committed) {
+    let mut shard = Shard::new(0, rules.clone());
+    shard.start(Start { epoch: 1, ..Start::default() });
     let mut committed = Committed::default();
     log.feed(&mut shard, 0, budget, usize::MAX, &mut committed);
     (shard, committed)
@@ -391,13 +423,16 @@ proptest! {
         let after_ms = BASE_MS + 240 * 60_000;
         let mut one = Vec::new();
         let mut other = Vec::new();
-        for (made, (first, second, again)) in made.iter().zip(&orders) {
-            one.push((after_ms + first, *made));
-            other.push((after_ms + second, *made));
-            other.extend(again.map(|again| (after_ms + again, *made)));
+        for (apart_ms, (made, (first, second, again))) in (0..).zip(made.iter().zip(&orders)) {
+            let made = Made { apart_ms, ..*made };
+            one.push((after_ms + first, made));
+            other.push((after_ms + second, made));
+            other.extend(again.map(|again| (after_ms + again, made)));
         }
-        let (one, _) = whole(&Log::new(one), 100);
-        let (other, _) = whole(&Log::new(other), 100);
+        // The ends of leases that come late depend on their records (rule J4).
+        let rules = Rules { max_lease_delay_ms: 0, ..rules() };
+        let (one, _) = whole_by(&rules, &Log::new(one), 100);
+        let (other, _) = whole_by(&rules, &Log::new(other), 100);
         for number in 0..DEVICES {
             prop_assert_eq!(facts(&one, number, false), facts(&other, number, false));
         }

@@ -3,15 +3,17 @@
 
 use super::apply::{Heartbeat, join_heartbeat};
 use super::clock::Clock;
-use super::device::{Cold, Joined};
+use super::device::{Cold, Joined, Session};
 use super::event::{DeviceEvent, DeviceId, Input, Timestamp};
 use super::facts::interval::IntervalCode;
 use super::facts::register::outlives;
+use super::facts::seen::Facts;
+use super::facts::session::session_fingerprint;
 use super::hold::change_of;
 use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
 use super::settling::{RulesBefore, What};
-use super::snapshot::{Entry, RowSnapshot};
+use super::snapshot::{Entry, InstanceFacts, RowSnapshot};
 use super::timer::Wheel;
 use super::{Shard, Start};
 
@@ -40,14 +42,27 @@ impl Shard {
                     (None, None) => return,
                 };
                 let Some(mut row) = self.load(index) else { return };
-                row.cold.restore_closed(fingerprint, closed.map(|closed| closed.closed_at));
+                let closed = closed.map(|closed| {
+                    let instance = self.scopes.instances.intern(&closed.session.instance);
+                    closed.session.rename(instance)
+                });
+                let instances = &self.scopes.instances;
+                let of = |held: &Session| {
+                    session_fingerprint(instances.name(held.instance), &held.session)
+                };
+                row.cold.restore_closed(fingerprint, closed, of);
                 self.put_restored(row);
                 self.drop_if_empty(index);
             }
-            Entry::Instance(name, facts) => {
+            Entry::Instance(name, Some(facts)) => {
                 self.saw_clock(facts.clock);
                 let index = self.scopes.instances.intern(&name);
                 self.scopes.instances.get_mut(index).facts = facts;
+            }
+            Entry::Instance(name, None) => {
+                if let Some(index) = self.scopes.instances.find(&name) {
+                    self.scopes.instances.get_mut(index).facts = InstanceFacts::default();
+                }
             }
             Entry::Fleet(name, facts) => {
                 self.saw_clock(facts.clock);
@@ -76,15 +91,16 @@ impl Shard {
     fn restore_row(&mut self, device: &DeviceId, snapshot: &RowSnapshot, view_dirty: bool) {
         let index = self.table.find_or_insert(device);
         let Some(mut row) = self.load(index) else { return };
-        let mut facts = snapshot.facts.rename(|of, name| self.scopes.intern(of, name));
-        facts.sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
+        let facts = snapshot.facts.rename(|of, name| self.scopes.intern(of, name));
         row.cold = Cold {
             deletion_touched_written: facts.deletion_touched,
             facts,
             earlier: None,
             membership_since: None,
             closed: row.cold.closed,
+            unwritten_openings: None,
         };
+        row.cold.sort_sessions();
 
         let hot = &mut row.hot;
         hot.heartbeat = Instant48::of(snapshot.heartbeat.map(|heartbeat| heartbeat.at));
@@ -111,7 +127,7 @@ impl Shard {
     fn put_restored(&mut self, mut row: Row) {
         let hot = &mut row.hot;
         hot.set(flag::DELETED, row.cold.facts.deleted.is_some());
-        hot.set(flag::REMEMBERS, row.cold.facts.deleted.is_some() || !row.cold.closed.is_empty());
+        hot.set(flag::REMEMBERS, row.cold.has_deadlines());
         self.table.put_cold(row.index, &row.cold);
         self.table.put(row.index, row.hot);
     }
@@ -187,14 +203,67 @@ impl Shard {
     }
 
     /// Takes in an opening of the replay window; `at` is its event time, `sent`
-    /// when its sender lived (rules J4, R2).
+    /// when its sender lived (rules J4, R2). It renews a session that the row holds
+    /// as open, if it is newer than what the row holds. It opens none: what it had
+    /// opened was written.
     pub fn replay_opening(
         &mut self,
-        _device: &DeviceId,
-        _at: Timestamp,
-        _sent: Option<Timestamp>,
-        _event: &DeviceEvent,
+        device: &DeviceId,
+        at: Timestamp,
+        sent: Option<Timestamp>,
+        opening: &DeviceEvent,
     ) {
+        if let Some(row) = self.replayed_opening(device, at, sent, opening) {
+            self.put_restored(row);
+        }
+    }
+
+    /// The same for one of which only the clock tells that it had been seen (rule
+    /// R5), as with heartbeats.
+    pub fn replay_opening_if_seen(
+        &mut self,
+        device: &DeviceId,
+        at: Timestamp,
+        sent: Option<Timestamp>,
+        opening: &DeviceEvent,
+        clock: Timestamp,
+    ) {
+        let Some(before) = self.table.find(device).and_then(|index| self.load(index)) else {
+            return;
+        };
+        let Some(after) = self.replayed_opening(device, at, sent, opening) else { return };
+        let as_emitted = |row: &Row| {
+            let judged = Shard::judged_at(clock, Timestamp::MIN, row.hot.floor());
+            Facts { leases_at: clock, ..self.facts(row, false) }.shown(judged) == row.hot.shown()
+        };
+        if !as_emitted(&before) || as_emitted(&after) {
+            self.put_restored(after);
+        }
+    }
+
+    /// The row with an opening that was not written; `None` where it says nothing.
+    fn replayed_opening(
+        &mut self,
+        device: &DeviceId,
+        at: Timestamp,
+        sent: Option<Timestamp>,
+        opening: &DeviceEvent,
+    ) -> Option<Row> {
+        let DeviceEvent::SessionOpened { instance, session, .. } = opening else { return None };
+        let at = at.max(Timestamp::MIN);
+        let mut row = self.load(self.table.find(device)?)?;
+        let index = self.scopes.instances.find(instance)?;
+        let held = row.cold.session(index, session).filter(|held| held.is_open())?;
+        let deleted = row.cold.facts.deleted;
+        if held.opened_at() >= Some(at) || deleted.is_some_and(|deleted| !outlives(at, deleted)) {
+            return None;
+        }
+        if self.open_session(&mut row, at, sent, opening).0 == Joined::Stale {
+            return None;
+        }
+        let unwritten = &mut row.cold.unwritten_openings;
+        *unwritten = Some(unwritten.map_or(at, |since| since.min(at)));
+        Some(row)
     }
 
     /// The greatest epoch found in the changelog (rule C7).
@@ -236,7 +305,7 @@ impl Shard {
         if start.rewrite_view {
             self.rewrite_view();
         }
-        self.scopes.start();
+        self.scopes.start(clock, self.rules.tombstone_retention_ms);
         let held = self.held.get().and_then(|hold| change_of(hold, &mut self.scopes));
         let (held, before) = held.unzip();
         let rules = if start.rules_changed {

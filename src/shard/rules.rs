@@ -81,6 +81,16 @@ impl Rules {
         (timeout, timeout.plus_ms(self.grace_ms.max(0)))
     }
 
+    /// The time from which a lease runs that an event of `at` tells of, and whose
+    /// sender lived at `sent`: a lease is a promise about the time to come (rule
+    /// J4).
+    #[must_use]
+    pub fn counted_at(&self, at: Timestamp, sent: Option<Timestamp>) -> Timestamp {
+        let lived_at = sent.map_or(at, |sent| sent.plus_ms(-self.slack_ms));
+        let late_by_ms = lived_at.0.saturating_sub(at.0);
+        if (0..=self.max_lease_delay_ms).contains(&late_by_ms) { lived_at } else { at }
+    }
+
     /// For how long a deletion is remembered that has to outlive polls at this
     /// interval, in milliseconds (rule J5).
     #[must_use]

@@ -5,7 +5,7 @@
 use super::clock::Now;
 use super::event::{Input, Timestamp};
 use super::hold::hold_of;
-use super::hot::{Instant48, flag};
+use super::hot::{Instant48, NO_COLD, flag};
 use super::judge::Row;
 use super::scope::{Before, ScopeRef};
 use super::settling::{HeldRecord, RulesBefore, ScopeChange, Settling, What};
@@ -87,7 +87,7 @@ impl Shard {
         output_max_bytes: usize,
         turn: &mut Turn,
     ) {
-        let Phase::Settling(Settling { what, mut next, end }) = self.phase else { return };
+        let Phase::Settling(Settling { mut what, mut next, end }) = self.phase else { return };
         let mut looks = 0;
         while next < end && *budget > 0 && self.pending.bytes < output_max_bytes {
             let index = next;
@@ -99,14 +99,21 @@ impl Shard {
             }
             let Some(hot) = self.table.get(index) else { continue };
             let concerns = |change: &ScopeChange| change.concerns(&self.table.cold, hot.cold);
-            match what {
+            match &mut what {
                 What::Restored { rules, held } => {
-                    self.settle_restored_row(index, rules, held.filter(concerns), turn);
+                    let (rules, held) = (*rules, held.filter(concerns));
+                    self.settle_restored_row(index, rules, held, turn);
                 }
-                What::Scope { change, .. } if concerns(&change) => {
-                    self.settle_row(index, &change, turn);
+                What::Scope { change, .. } if concerns(change) => {
+                    self.settle_row(index, change, turn);
                 }
-                What::Scope { .. } => continue,
+                What::Look { instance, named }
+                    if hot.cold != NO_COLD
+                        && self.table.cold.names_instance(hot.cold, *instance) =>
+                {
+                    *named |= self.still_names(index, *instance);
+                }
+                What::Scope { .. } | What::Look { .. } => continue,
             }
             *budget = budget.saturating_sub(1);
         }
@@ -119,12 +126,29 @@ impl Shard {
         self.held.end();
         match what {
             What::Restored { .. } => self.replay_from_held = None,
+            What::Look { instance, named } => {
+                let retention_ms = self.rules.tombstone_retention_ms;
+                self.scopes.looked_at(instance, named, self.clock, retention_ms);
+            }
             What::Scope { record, .. } => {
                 if let Some(record) = record {
                     self.finish(record);
                 }
             }
         }
+    }
+
+    /// Drops what can never count again of a row that names an instance, and says
+    /// whether it names it still (rule J4).
+    fn still_names(&mut self, index: u32, instance: u32) -> bool {
+        let Some(mut row) = self.load(index) else { return false };
+        self.prune_sessions(&mut row, self.clock);
+        let named = row.cold.names_instance(instance);
+        if row.cold_changed {
+            let judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
+            self.store(row, judged);
+        }
+        named
     }
 
     /// Settles a row of the scope that holds the shard.
@@ -141,7 +165,7 @@ impl Shard {
             self.retell(&mut row, change.at);
         }
         self.judge(&mut row, judged, Some((change.at, change.cause)), false);
-        self.prune_sessions(&mut row);
+        self.prune_sessions(&mut row, self.clock);
         self.store(row, judged);
     }
 
@@ -189,7 +213,7 @@ impl Shard {
             self.remove(row);
             return;
         }
-        self.prune_sessions(&mut row);
+        self.prune_sessions(&mut row, self.clock);
         self.store(row, judged);
     }
 
@@ -253,7 +277,7 @@ impl Shard {
         let Some(mut row) = self.load(index) else { return };
         let judged = Shard::judged_at(now, Timestamp::MIN, row.hot.floor());
         let version = row.hot.version;
-        self.fire(&mut row, filed_at.plus_ms(-1), judged, false);
+        self.fire_by_clock(&mut row, filed_at.plus_ms(-1), now, judged);
         turn.expired += u32::from(row.hot.version != version);
         if self.forget(&mut row, now) {
             self.remove(row);

@@ -43,6 +43,9 @@ pub(super) enum What {
     /// A fact of a scope changed (rule J7), or a lease ended: then there is no
     /// record.
     Scope { change: ScopeChange, record: Option<HeldRecord> },
+    /// It is time to look whether rows name an instance still (rule J4): `named`, if
+    /// one does.
+    Look { instance: u32, named: bool },
 }
 
 /// What changed of a scope.

@@ -7,6 +7,7 @@ use super::event::{DeviceId, Settings, Timestamp, UpdateOutcome};
 pub use super::facts::interval::HeartbeatInterval;
 pub use super::facts::register::{Flag, FrozenRegisters, Register, Tie};
 use super::facts::register::{delete, outlives};
+pub use super::facts::session::{Ended, Opening, Session, SessionFingerprint};
 pub use super::facts::update::{ReleaseFacts, UpdateFacts};
 use super::status::{Cause, Connectivity, Status};
 
@@ -17,8 +18,8 @@ pub enum Entry {
     Device(DeviceId, Option<Box<RowSnapshot>>),
     /// A closed session that is remembered (rule J4); `None` once it is forgotten.
     ClosedSession(DeviceId, SessionFingerprint, Option<ClosedSession>),
-    /// A VPN instance.
-    Instance(Arc<str>, InstanceFacts),
+    /// A VPN instance; `None` once it is forgotten.
+    Instance(Arc<str>, Option<InstanceFacts>),
     /// A fleet.
     Fleet(Arc<str>, FleetFacts),
     /// An organization.
@@ -29,28 +30,32 @@ pub enum Entry {
     Hold(Option<Box<Hold>>),
 }
 
-/// A stable 64-bit hash of (instance, session): the same in every version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionFingerprint(pub u64);
-
 /// A closed session that is remembered, so that a late open stays closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosedSession {
-    /// When it was closed: the greatest of its closes.
-    pub closed_at: Timestamp,
+    /// What is known of it.
+    pub session: Session<Arc<str>>,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
 }
 
-/// A session that was opened and not closed.
+/// An announcement of a VPN instance (rule J4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session<Name> {
-    /// The VPN instance that holds it.
-    pub instance: Name,
-    /// Which session.
-    pub fingerprint: SessionFingerprint,
-    /// When it was opened: the greatest of its opens.
-    pub opened_at: Timestamp,
+pub struct Lease {
+    /// Its own time.
+    pub at: Timestamp,
+    /// The time from which the lease runs.
+    pub counted_at: Timestamp,
+    /// How long it holds, in milliseconds.
+    pub lease_ms: u32,
+}
+
+impl Lease {
+    /// When it ends.
+    #[must_use]
+    pub fn end(&self) -> Timestamp {
+        self.counted_at.plus_ms(i64::from(self.lease_ms))
+    }
 }
 
 /// Where a device belongs; the empty name is none.
@@ -103,10 +108,13 @@ pub struct Emitted {
 /// `wire/changelog.rs` and `store/packed.rs`, and in `tests/strategies.rs`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceFacts<Name> {
-    /// The greatest time of any opening, whatever became of the session.
+    /// The latest contact by an opening, whatever became of the session: since
+    /// when its connection is.
     pub last_vpn_opening: Option<Timestamp>,
-    /// Sessions opened and not closed: in memory by (opening, fingerprint), in
-    /// text by (instance, fingerprint).
+    /// The latest own time of any opening, where it is another (rule J4).
+    pub last_vpn_opening_told: Option<Timestamp>,
+    /// Sessions that are open: in memory by (opening, name), in text by (instance,
+    /// name).
     pub sessions: Vec<Session<Name>>,
     /// Whether it is frozen.
     pub frozen: FrozenRegisters,
@@ -157,13 +165,13 @@ impl<Name> DeviceFacts<Name> {
         &self,
         mut rename: impl FnMut(NameOf, &Name) -> Other,
     ) -> DeviceFacts<Other> {
-        let sessions = self.sessions.iter().map(|session| Session {
-            instance: rename(NameOf::Instance, &session.instance),
-            fingerprint: session.fingerprint,
-            opened_at: session.opened_at,
-        });
+        let sessions = self
+            .sessions
+            .iter()
+            .map(|session| session.rename(rename(NameOf::Instance, &session.instance)));
         DeviceFacts {
             last_vpn_opening: self.last_vpn_opening,
+            last_vpn_opening_told: self.last_vpn_opening_told,
             sessions: sessions.collect(),
             frozen: self.frozen,
             active: self.active,
@@ -199,10 +207,26 @@ impl<Name> DeviceFacts<Name> {
         self.deletion_tie == Tie::Began && self.registered == self.deleted
     }
 
+    /// Takes in that a session was opened: when it was told, and the contact that it
+    /// is. Says whether anything is new.
+    pub(super) fn told_of_opening(&mut self, told: Timestamp, contact: Timestamp) -> bool {
+        let held = (self.last_vpn_opening, self.last_vpn_opening_told);
+        let told = held.1.or(held.0).max(Some(told));
+        let contact = held.0.max(Some(contact));
+        self.last_vpn_opening = contact;
+        self.last_vpn_opening_told = told.filter(|_| told != contact);
+        (self.last_vpn_opening, self.last_vpn_opening_told) != held
+    }
+
     /// Clears what a deletion does not leave (rule J5).
     pub(super) fn delete(&mut self, at: Timestamp) {
-        delete(&mut self.last_vpn_opening, at);
-        self.sessions.retain(|session| outlives(session.opened_at, at));
+        let contact = self.last_vpn_opening;
+        let told = self.last_vpn_opening_told.or(self.last_vpn_opening);
+        (self.last_vpn_opening, self.last_vpn_opening_told) = (None, None);
+        if let (Some(contact), Some(told)) = (contact, told.filter(|told| *told > at)) {
+            // What is told after the deletion is contact, however old the connection.
+            self.told_of_opening(told, contact.max(at.plus_ms(1)));
+        }
         for register in &mut self.frozen {
             delete(register, at);
         }
@@ -245,11 +269,13 @@ pub struct InstanceFacts {
     pub lost: Option<Timestamp>,
     /// The greatest start announced that was not later than its record.
     pub started: Option<Timestamp>,
-    /// The latest `instance_alive` of that start, and its lease in milliseconds.
-    pub alive: Option<Register<u32>>,
-    /// The latest `instance_alive` that named no start: it belongs to the
-    /// current one, whichever that is.
-    pub alive_without_start: Option<Register<u32>>,
+    /// The announcement of that start that counts latest.
+    pub alive: Option<Lease>,
+    /// That which named no start: it belongs to the current one, whichever that
+    /// is.
+    pub alive_without_start: Option<Lease>,
+    /// Of these two the first is later in the log.
+    pub alive_is_later: bool,
     /// The end of its lease was fired: its sessions do not count.
     pub lapsed: bool,
     /// The clock of the shard when this was written (rule R5).

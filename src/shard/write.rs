@@ -4,6 +4,7 @@ use super::Shard;
 use super::device::Cold;
 use super::event::Timestamp;
 use super::facts::seen::Facts;
+use super::facts::session::session_fingerprint;
 use super::hot::{Hot, flag};
 use super::outbox::{DeviceView, Outbox, ViewBody, ViewWrite};
 use super::pending::Pending;
@@ -25,6 +26,8 @@ impl Shard {
             || !closed.is_empty()
             || !forgotten.is_empty()
             || !self.scopes.dirty.is_empty()
+            || !self.scopes.forgotten.is_empty()
+            || !self.scopes.forgotten_next.is_empty()
     }
 
     /// About how much of a transaction what waits to be written takes, in bytes
@@ -54,10 +57,14 @@ impl Shard {
         let forgotten = pending.forgotten.into_iter();
         outbox.changelog.extend(forgotten.map(|device| Entry::Device(device, None)));
         self.write_scopes(clock, &mut outbox);
-        for (device, fingerprint, closed_at) in pending.closed {
-            let closed = closed_at.map(|closed_at| ClosedSession { closed_at, clock });
+        for (device, session, remembered) in pending.closed {
+            let session = session.rename(self.scopes.instances.name(session.instance).clone());
+            let fingerprint = session_fingerprint(&session.instance, &session.session);
+            let closed = remembered.then_some(ClosedSession { session, clock });
             outbox.changelog.push(Entry::ClosedSession(device, fingerprint, closed));
         }
+        let forgotten = self.scopes.forget(clock).into_iter();
+        outbox.changelog.extend(forgotten.map(|name| Entry::Instance(name, None)));
         for (index, previous_fleet) in pending.rows {
             self.write_row(index, previous_fleet, clock, &mut outbox);
         }
@@ -124,7 +131,7 @@ impl Shard {
                 ScopeRef::Instance(index) => {
                     let mut facts = self.scopes.instances.get(index).facts.clone();
                     facts.clock = clock;
-                    Entry::Instance(self.scopes.instances.name(index).clone(), facts)
+                    Entry::Instance(self.scopes.instances.name(index).clone(), Some(facts))
                 }
                 ScopeRef::Fleet(index) => {
                     let mut facts = self.scopes.fleets.get(index).facts.clone();
@@ -156,8 +163,11 @@ impl Shard {
         hot.set(flag::DIRTY | flag::CHANGED | flag::UNWRITTEN | flag::VIEW_DIRTY, false);
         let hot = *hot;
         let mut cold = self.table.load_cold(&hot);
-        if cold.deletion_touched_written != cold.facts.deletion_touched {
+        if cold.deletion_touched_written != cold.facts.deletion_touched
+            || cold.unwritten_openings.is_some()
+        {
             cold.deletion_touched_written = cold.facts.deletion_touched;
+            cold.unwritten_openings = None;
             self.table.put_cold(index, &cold);
         }
         let snapshot = self.snapshot_of(&hot, &cold, clock);
@@ -194,7 +204,14 @@ impl Shard {
         changed: bool,
     ) -> Option<DeviceView> {
         let (status, connectivity) = hot.shown()?;
-        let facts = Facts { hot, cold, scopes: &self.scopes, rules: &self.rules, before: false };
+        let facts = Facts {
+            hot,
+            cold,
+            scopes: &self.scopes,
+            rules: &self.rules,
+            before: false,
+            leases_at: self.fired,
+        };
         let fleet = cold.belongs_to().fleet;
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
         Some(DeviceView {
@@ -267,7 +284,7 @@ impl Shard {
     pub(super) fn snapshot_of(&self, hot: &Hot, cold: &Cold, clock: Timestamp) -> RowSnapshot {
         let mut facts = cold.facts.rename(|of, name| self.scopes.name(of, *name).clone());
         facts.sessions.sort_by(|one, other| {
-            (&one.instance, one.fingerprint).cmp(&(&other.instance, other.fingerprint))
+            (&one.instance, &one.session).cmp(&(&other.instance, &other.session))
         });
         RowSnapshot {
             heartbeat: hot.heartbeat.get().map(|at| Register { at, value: hot.interval.get() }),

@@ -153,7 +153,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     }
                 }
                 Delivery::Restore(source) => {
-                    counts.restored[usize::from(source != Source::Changelog)] += 1;
+                    counts.restored[match source {
+                        Source::Changelog => 0,
+                        Source::Input(Input::VpnSessions) => 1,
+                        Source::Input(_) => 2,
+                    }] += 1;
                     restored = true;
                     if let Stage::Restoring(restore) = &mut slot.stage
                         && let Err(error) = restore.record(source, &record, applied, settings)

@@ -104,13 +104,14 @@ impl Past {
         self.metadata().map(|metadata| metadata.clock).or(self.shard.greatest_clock())
     }
 
-    /// Which heartbeats are replayed, once the changelog is read. `None`: there
-    /// is no past.
+    /// Which records of an input are replayed, once the changelog is read. `None`:
+    /// there is no past.
     #[must_use]
-    pub fn replay(&self, rules: &Rules) -> Option<Replay> {
-        let start = &self.starts[Input::Heartbeats.index()];
+    pub fn replay(&self, input: Input, rules: &Rules) -> Option<Replay> {
+        let start = &self.starts[input.index()];
         let committed = start.committed.as_ref().filter(|_| !start.gone);
-        Some(Replay::new(self.clock()?, self.metadata().as_ref(), committed, rules.slack_ms))
+        let metadata = self.metadata();
+        Some(Replay::new(input, self.clock()?, metadata.as_ref(), committed, rules.slack_ms))
     }
 
     /// Whether the last owner judged by other rules than these (rule J9).

@@ -1,13 +1,17 @@
-//! Which heartbeats a restore replays (rule R2), and as of when they count.
+//! Which heartbeats and openings of VPN sessions a restore replays (rule R2), and as
+//! of when they count.
 
 use super::ports::{CommittedOffset, OffsetAt, RecordRef};
-use crate::shard::{EventBody, Input, Shard, Timestamp};
+use crate::shard::{DeviceEvent, EventBody, Input, Shard, Timestamp};
 use crate::wire::decode::{Format, decode};
+use crate::wire::headers;
 use crate::wire::metadata::ShardMetadata;
 
-/// Which heartbeats a restore replays.
+/// Which records of an input a restore replays.
 #[derive(Clone, Copy, Debug)]
 pub struct Replay {
+    /// The input: heartbeats, or VPN sessions.
+    pub input: Input,
     /// Those from here on. Where not all are replayed that were processed, an
     /// earlier one than those of the window may count again: it was not written
     /// when it left the window, since one followed that was stamped after the
@@ -28,27 +32,29 @@ pub struct Replay {
     /// told by their stamps, one by one: where stamps are the producers', a
     /// single absurd one would mislead a search for the offset of their end.
     all_seen: bool,
-    /// No heartbeat counts as later than this (rule T3). Without limit where all
+    /// No record counts as later than this (rule T3). Without limit where all
     /// that were processed had nothing to be measured by.
     newest: Timestamp,
 }
 
 impl Replay {
     /// For a shard whose clock had come to `clock` with what was committed
-    /// beside its offsets, and of its heartbeats `committed`.
+    /// beside its offsets, and of this input `committed`.
     #[must_use]
     pub fn new(
+        input: Input,
         clock: Timestamp,
         metadata: Option<&ShardMetadata>,
         committed: Option<&CommittedOffset>,
         slack_ms: i64,
     ) -> Replay {
-        let seen = metadata.and_then(|metadata| metadata.watermarks[Input::Heartbeats.index()]);
+        let seen = metadata.and_then(|metadata| metadata.watermarks[input.index()]);
         let seen_by_clock = clock.plus_ms(slack_ms);
         let all_seen = seen >= Some(clock)
             && committed.is_some_and(|at| ShardMetadata::decode(&at.metadata).as_ref() == metadata);
         let from = metadata.filter(|_| all_seen).map(|metadata| metadata.replay_from);
         Replay {
+            input,
             from: from.map_or(OffsetAt::Start, OffsetAt::Time),
             clock,
             seen_by_clock,
@@ -77,19 +83,34 @@ impl Replay {
         self.was_processed(record) || record.timestamp < self.seen_by_clock
     }
 
-    /// Lets the shard have the heartbeat that a record holds, if the clock had
-    /// seen it. What cannot be decoded was a dead letter when it was first read.
+    /// Lets the shard have the heartbeat or the opening that a record holds, if the
+    /// clock had seen it. What cannot be decoded was a dead letter when it was first read.
     pub fn replay(&self, shard: &mut Shard, record: &RecordRef<'_>, format: Format) {
-        let Ok(event) = decode(Input::Heartbeats, format, record.key, record.value) else { return };
-        let EventBody::Heartbeat { device, poll_interval_s, going_away } = event.body else {
+        let Ok(event) = decode(self.input, format, record.key, record.value) else { return };
+        if !self.has_seen(record) {
             return;
-        };
+        }
+        let processed = self.was_processed(record);
         let believed = record.timestamp.min(self.newest);
         let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
-        if self.was_processed(record) {
-            shard.replay_heartbeat(&device, at, poll_interval_s, going_away);
-        } else if self.has_seen(record) {
-            shard.replay_heartbeat_if_seen(&device, at, poll_interval_s, going_away, self.clock);
+        match event.body {
+            EventBody::Heartbeat { device, poll_interval_s, going_away } => {
+                if processed {
+                    shard.replay_heartbeat(&device, at, poll_interval_s, going_away);
+                } else {
+                    let clock = self.clock;
+                    shard.replay_heartbeat_if_seen(&device, at, poll_interval_s, going_away, clock);
+                }
+            }
+            EventBody::Device { device, event: opening @ DeviceEvent::SessionOpened { .. } } => {
+                let sent = headers::sent_at(&record.headers.to_vec(), believed);
+                if processed {
+                    shard.replay_opening(&device, at, sent, &opening);
+                } else {
+                    shard.replay_opening_if_seen(&device, at, sent, &opening, self.clock);
+                }
+            }
+            EventBody::Device { .. } | EventBody::Scope(_) => {}
         }
     }
 }

@@ -84,8 +84,8 @@ pub struct Counts {
     pub leases_over: u64,
     /// Heartbeats that had expired when they came.
     pub heartbeats_over: u64,
-    /// Records read by restores: of the changelog, of the heartbeats.
-    pub restored: [u64; 2],
+    /// Records read by restores: of the changelog, of VPN sessions, of heartbeats.
+    pub restored: [u64; 3],
     /// Views that were lost and are written again.
     pub view_rewrites: u64,
     /// What kept Kafka from being read, last.
@@ -130,6 +130,8 @@ pub struct ShardReport {
     pub rows: usize,
     /// Devices by status, in the order of [`Status::ALL`].
     pub statuses: [u64; Status::ALL.len()],
+    /// Names of fleets, organizations and VPN instances that are known.
+    pub names: [usize; 3],
     /// The shard's clock.
     pub clock: Timestamp,
     /// Records not yet processed, by input, where the end is known.

@@ -1,8 +1,12 @@
 //! Restoring a shard, in steps within the loop (rules R1, R2, R4).
 //!
 //! ```text
-//! marker → bounds → changelog → replay bounds → replay → running
+//! marker → bounds → changelog → replay bounds → replay → … → running
 //! ```
+//!
+//! Two inputs are replayed, one after the other: openings of VPN sessions, by whose
+//! leases it is told whether a heartbeat that nobody is sure of had been seen, then
+//! heartbeats.
 
 use tracing::{error, info, warn};
 
@@ -22,7 +26,6 @@ pub(super) const MARKER_PATIENCE_MS: i64 = 2_000;
 const ASK_AGAIN_MS: i64 = 100;
 /// How often a restore tells how it gets on.
 const LOGGED_EVERY_MS: i64 = 5_000;
-const HEARTBEATS: Source = Source::Input(Input::Heartbeats);
 
 /// How far a restore has come.
 pub(super) struct Restore {
@@ -46,9 +49,9 @@ enum Step {
     Bounds(Question),
     /// Reading the changelog, up to an offset.
     Changelog { end: i64 },
-    /// Asking where the heartbeats of the replay window lie.
-    ReplayBounds(Question),
-    /// Reading heartbeats that the clock has seen, up to an offset.
+    /// Asking where the records of the replay window lie.
+    ReplayBounds { of: Input, question: Question },
+    /// Reading records that the clock has seen, up to an offset.
     Replay { until: i64, which: Replay },
     /// Everything is read.
     Done,
@@ -89,7 +92,7 @@ impl Restore {
     pub fn reading(&self) -> Option<Source> {
         match self.step {
             Step::Changelog { .. } => Some(Source::Changelog),
-            Step::Replay { .. } => Some(HEARTBEATS),
+            Step::Replay { which, .. } => Some(Source::Input(which.input)),
             _ => None,
         }
     }
@@ -120,12 +123,7 @@ impl Restore {
                 }
                 Step::Changelog { .. } | Step::Replay { .. } if self.to_read == 0 => {
                     let source = self.reading();
-                    self.step = match self.step {
-                        Step::Changelog { .. } => {
-                            Step::ReplayBounds(Question::Unasked { at_ms: now_ms })
-                        }
-                        _ => Step::Done,
-                    };
+                    self.step = self.replay_next(now_ms);
                     if let Some(source) = source {
                         context.log.stop_restore(source, partition)?;
                     }
@@ -143,16 +141,16 @@ impl Restore {
                     }
                     return Ok(false);
                 }
-                Step::ReplayBounds(question) if question.is_due(now_ms) => {
-                    match self.past.replay(&context.settings.rules) {
+                Step::ReplayBounds { of, question } if question.is_due(now_ms) => {
+                    match self.past.replay(*of, &context.settings.rules) {
                         Some(Replay { from, .. }) => {
-                            let of = [(HEARTBEATS, partition)];
+                            let of = [(Source::Input(*of), partition)];
                             *question = Question::Asked(context.log.ask_bounds(&of, from));
                         }
                         None => self.step = Step::Done,
                     }
                 }
-                Step::Marker | Step::Bounds(_) | Step::ReplayBounds(_) => return Ok(false),
+                Step::Marker | Step::Bounds(_) | Step::ReplayBounds { .. } => return Ok(false),
                 Step::Done => return Ok(true),
             }
         }
@@ -169,7 +167,7 @@ impl Restore {
         context: &mut RestoreContext<'_>,
     ) -> Result<(), Error> {
         let partition = self.partition();
-        let (Step::Bounds(question) | Step::ReplayBounds(question)) = &mut self.step else {
+        let (Step::Bounds(question) | Step::ReplayBounds { question, .. }) = &mut self.step else {
             return Ok(());
         };
         if !matches!(question, Question::Asked(asked) if *asked == id) {
@@ -192,12 +190,12 @@ impl Restore {
                 return Ok(());
             }
         };
-        if matches!(self.step, Step::Bounds(_)) {
+        if let Step::ReplayBounds { of, .. } = self.step {
+            let Some(bounds) = bounds.get(&(Source::Input(of), partition)) else { return Ok(()) };
+            self.learn_replayed(of, *bounds, context)
+        } else {
             let Some(bounds) = bounds.get(&(Source::Changelog, partition)) else { return Ok(()) };
             self.learn_changelog(*bounds, context)
-        } else {
-            let Some(bounds) = bounds.get(&(HEARTBEATS, partition)) else { return Ok(()) };
-            self.learn_heartbeats(*bounds, context)
         }
     }
 
@@ -214,27 +212,41 @@ impl Restore {
         }
         self.to_read = between(bounds.start, end);
         if self.to_read == 0 {
-            self.step = Step::ReplayBounds(Question::Unasked { at_ms: context.now_ms });
+            self.step = self.replay_next(context.now_ms);
             return Ok(());
         }
         self.step = Step::Changelog { end };
         context.log.start_restore(Source::Changelog, self.partition(), bounds.start)
     }
 
-    fn learn_heartbeats(
+    /// What comes after this step: what is replayed next, or nothing.
+    fn replay_next(&self, now_ms: i64) -> Step {
+        let of = match &self.step {
+            Step::ReplayBounds { of: Input::VpnSessions, .. } => Input::Heartbeats,
+            Step::Replay { which: Replay { input: Input::VpnSessions, .. }, .. } => {
+                Input::Heartbeats
+            }
+            Step::ReplayBounds { .. } | Step::Replay { .. } | Step::Done => return Step::Done,
+            Step::Marker | Step::Bounds(_) | Step::Changelog { .. } => Input::VpnSessions,
+        };
+        Step::ReplayBounds { of, question: Question::Unasked { at_ms: now_ms } }
+    }
+
+    fn learn_replayed(
         &mut self,
+        of: Input,
         bounds: LogBounds,
         context: &mut RestoreContext<'_>,
     ) -> Result<(), Error> {
-        let Some(which) = self.past.replay(&context.settings.rules) else { return Ok(()) };
+        let Some(which) = self.past.replay(of, &context.settings.rules) else { return Ok(()) };
         let until = which.until(bounds.stable);
         self.to_read = between(bounds.start, until);
         if self.to_read == 0 {
-            self.step = Step::Done;
+            self.step = self.replay_next(context.now_ms);
             return Ok(());
         }
         self.step = Step::Replay { until, which };
-        context.log.start_restore(HEARTBEATS, self.partition(), bounds.start)
+        context.log.start_restore(Source::Input(of), self.partition(), bounds.start)
     }
 
     /// Takes a record; the view has what the changelog says before `applied`.
@@ -256,10 +268,12 @@ impl Restore {
                 let unwritten = record.offset >= applied;
                 self.past.take_changelog(record.key, record.value, record.offset, unwritten)?;
             }
-            Step::Replay { until, which } if source == HEARTBEATS && record.offset < *until => {
+            Step::Replay { until, which }
+                if source == Source::Input(which.input) && record.offset < *until =>
+            {
                 if which.has_seen(record) {
                     self.read += 1;
-                    let format = settings.formats[Input::Heartbeats.index()];
+                    let format = settings.formats[which.input.index()];
                     which.replay(&mut self.past.shard, record, format);
                 } else if record.stamped_by_broker {
                     // Nor have any that follow been seen.
@@ -279,7 +293,7 @@ impl Restore {
             Step::Changelog { end } if source == Source::Changelog => {
                 self.to_read = between(offset, end);
             }
-            Step::Replay { until, .. } if source == HEARTBEATS => {
+            Step::Replay { until, which } if source == Source::Input(which.input) => {
                 self.to_read = between(offset, until);
             }
             _ => {}

@@ -99,6 +99,7 @@ impl Slot {
             stage,
             rows: shard.map_or(0, Shard::rows),
             statuses: shard.map_or([0; Status::ALL.len()], Shard::status_counts),
+            names: shard.map_or([0; 3], Shard::names),
             clock: shard.map_or(Timestamp::MIN, Shard::clock),
             lag: Input::ALL.map(|input| {
                 let running = running?;

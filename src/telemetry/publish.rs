@@ -11,6 +11,9 @@ use crate::shard::{Input, Status, Timestamp};
 use crate::stream_thread::report::{Counts, Report, StageName};
 use crate::view::ViewStats;
 
+/// Whose names are counted.
+const NAME_KINDS: [&str; 3] = ["fleet", "organization", "instance"];
+
 /// What a stream thread publishes of what its loop tells.
 #[derive(Debug)]
 pub struct ThreadMetrics {
@@ -54,6 +57,9 @@ impl ThreadMetrics {
                     "status" => status.wire_name()
                 )
                 .set(count as f64);
+            }
+            for (kind, count) in NAME_KINDS.iter().zip(shard.names) {
+                gauge!(NAMES, "partition" => partition.clone(), "kind" => *kind).set(count as f64);
             }
             for (input, lag) in Input::ALL.iter().zip(shard.lag) {
                 if let Some(lag) = lag {
@@ -128,7 +134,7 @@ pub(super) fn publish_counts(counts: &Counts) {
     for (kind, count) in ["assigned", "revoked", "lost"].iter().zip(counts.rebalances) {
         counter!(REBALANCES, "kind" => *kind).increment(count);
     }
-    for (source, count) in ["changelog", "heartbeats"].iter().zip(counts.restored) {
+    for (source, count) in ["changelog", "vpn_sessions", "heartbeats"].iter().zip(counts.restored) {
         counter!(RESTORED, "source" => *source).increment(count);
     }
     counter!(DEADLINES).increment(counts.expired);
@@ -143,6 +149,9 @@ pub(super) fn forget_partition(partition: i32) {
     let partition = partition.to_string();
     for status in Status::ALL.map(Status::wire_name) {
         gauge!(DEVICES, "partition" => partition.clone(), "status" => status).set(0);
+    }
+    for kind in NAME_KINDS {
+        gauge!(NAMES, "partition" => partition.clone(), "kind" => kind).set(0);
     }
     for input in Input::ALL.map(Input::name) {
         gauge!(LAG, "input" => input, "partition" => partition.clone()).set(0);

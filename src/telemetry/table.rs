@@ -87,6 +87,9 @@ metrics! {
         "Deadlines of devices that passed and were acted upon.";
     DEVICES: Gauge, "device_status_devices", ["partition", "status"],
         "Devices by status, of the partitions that this process owns.";
+    NAMES: Gauge, "device_status_names", ["partition", "kind"],
+        "Names that are known by kind: fleet, organization, instance. Each partition knows all \
+         that were told of in broadcasts, and those of its own devices.";
     LAG: Gauge, "device_status_input_lag_records", ["input", "partition"],
         "Records of an input's partition that are not processed yet.";
     CLOCK_LAG: Gauge, "device_status_clock_lag_seconds", ["partition"],
@@ -97,7 +100,7 @@ metrics! {
         "Batches by what became of them: committed, refused (sent again), unknown (resolved by \
          the committed offsets).";
     RESTORED: Counter, "device_status_restored_records_total", ["source"],
-        "Records read by restores, from the changelog or from the heartbeats.";
+        "Records read by restores, from the changelog, the VPN sessions or the heartbeats.";
     WORKED_AT: Gauge, "device_status_worked_at_seconds", ["thread", "work", "edge"],
         "When records were first and last (edge) applied or restored (work), in seconds of the \
          process's monotonic clock: for rates, by differences only.";

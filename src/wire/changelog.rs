@@ -25,8 +25,8 @@ use super::proto::changelog as proto;
 use super::status_changed::{of_number, shown};
 use crate::error::{Error, Fatal};
 use crate::shard::snapshot::{
-    ClosedSession, ConfigurationFacts, DeviceFacts, Emitted, Entry, Flag, FleetFacts,
-    FrozenRegisters, HeartbeatInterval, HeldScope, Hold, InstanceFacts, Membership,
+    ClosedSession, ConfigurationFacts, DeviceFacts, Emitted, Ended, Entry, Flag, FleetFacts,
+    FrozenRegisters, HeartbeatInterval, HeldScope, Hold, InstanceFacts, Lease, Membership, Opening,
     OrganizationFacts, Register, ReleaseFacts, RowSnapshot, Session, SessionFingerprint, Tie,
     UpdateFacts,
 };
@@ -51,7 +51,7 @@ pub fn encode(entry: &Entry) -> (Vec<u8>, Option<Vec<u8>>) {
             key.extend_from_slice(format!("/{:016x}", fingerprint.0).as_bytes());
             (key, session.as_ref().map(bytes))
         }
-        Entry::Instance(instance, facts) => (named("i/", instance), Some(bytes(facts))),
+        Entry::Instance(instance, facts) => (named("i/", instance), facts.as_ref().map(bytes)),
         Entry::Fleet(fleet, facts) => (named("f/", fleet), Some(bytes(facts))),
         Entry::Organization(organization, facts) => (named("o/", organization), Some(bytes(facts))),
         Entry::Epoch(epoch) => {
@@ -121,8 +121,10 @@ fn read_entry(key: &[u8], value: Option<&[u8]>) -> Result<Option<Entry>, String>
             let (device, fingerprint) = closed_session_key(rest)?;
             Entry::ClosedSession(device, fingerprint, value.map(read).transpose()?)
         }
+        [b'i', b'/', instance @ ..] => {
+            Entry::Instance(text(instance)?, value.map(read).transpose()?)
+        }
         // We write no tombstones of the following; a person may.
-        [b'i', b'/', instance @ ..] => Entry::Instance(text(instance)?, read_or_none(value)?),
         [b'f', b'/', fleet @ ..] => Entry::Fleet(text(fleet)?, read_or_none(value)?),
         [b'o', b'/', organization @ ..] => {
             Entry::Organization(text(organization)?, read_or_none(value)?)
@@ -217,12 +219,6 @@ macro_rules! fields {
 }
 
 fields! {
-    ClosedSession,
-    ClosedSession { clock: clock_ms, closed_at: closed_ms, }
-    complete
-    ..proto::ClosedSession::default()
-}
-fields! {
     Instance,
     InstanceFacts {
         clock: clock_ms,
@@ -230,6 +226,7 @@ fields! {
         started: started_ms,
         alive: alive,
         alive_without_start: alive_without_start,
+        alive_is_later: alive_is_later,
         lapsed: lapsed,
     }
     complete
@@ -246,14 +243,23 @@ fields! {
 }
 fields! { Organization, OrganizationFacts { clock: clock_ms, frozen: frozen, } complete }
 fields! {
-    OpenSession,
-    Session<Arc<str>> { instance: instance, fingerprint: fingerprint, opened_at: opened_ms, }
-    ..proto::OpenSession::default()
+    Session,
+    Session<Arc<str>> {
+        instance: instance,
+        session: session,
+        opening: opening,
+        leased: leased,
+        began_at: began_ms,
+        closed_at: closed_ms,
+        reopened: reopened,
+        ended: ended,
+    }
 }
 fields! {
     Row,
     DeviceFacts<Arc<str>> {
         last_vpn_opening: last_vpn_opening_ms,
+        last_vpn_opening_told: last_vpn_opening_told_ms,
         sessions: sessions,
         membership: membership,
         earlier_fleets: earlier_memberships,
@@ -295,7 +301,8 @@ macro_rules! same {
 same! {
     i64, Timestamp: (at_ms) = (Timestamp(at_ms));
     bool, bool: (value) = (value);
-    u64, SessionFingerprint: (hash) = (SessionFingerprint(hash));
+    proto::Ended, Ended: (proto::Ended { until_ms, at_ms }) =
+        (Ended { until: Timestamp(until_ms), at: Timestamp(at_ms) });
     u32, u32: (number) = (number);
 }
 
@@ -317,8 +324,6 @@ macro_rules! partly {
 }
 
 partly! {
-    Lease, Register<u32>:
-        (at_ms, lease_ms) = (Register { at: Timestamp(at_ms), value: lease_ms });
     Settings, Register<Settings>: (at_ms, poll_interval_s, vpn_enabled) = (Register {
         at: Timestamp(at_ms),
         value: Settings { poll_interval_s, vpn_enabled },
@@ -338,6 +343,63 @@ impl Wire<proto::Membership> for Register<Arc<str>> {
     fn read(membership: &proto::Membership) -> Result<Self, String> {
         let fleet = membership.fleet.as_deref().unwrap_or_default();
         Ok(Register { at: Timestamp(membership.at_ms), value: fleet.into() })
+    }
+}
+
+impl Wire<proto::ClosedSession> for ClosedSession {
+    fn message(&self) -> proto::ClosedSession {
+        proto::ClosedSession {
+            clock_ms: self.clock.message(),
+            session: Some(self.session.message()),
+            complete: true,
+        }
+    }
+
+    fn read(message: &proto::ClosedSession) -> Result<ClosedSession, String> {
+        complete(message.complete)?;
+        let session = message.session.as_ref().ok_or("it holds no session")?;
+        Ok(ClosedSession { session: Wire::read(session)?, clock: Wire::read(&message.clock_ms)? })
+    }
+}
+
+/// A time that is the event's own is not written.
+impl Wire<proto::Opening> for Opening {
+    fn message(&self) -> proto::Opening {
+        let unless_own = |at: Timestamp| (at != self.at).then_some(at.0);
+        proto::Opening {
+            at_ms: self.at.0,
+            connected_ms: unless_own(self.connected_at),
+            counted_ms: unless_own(self.counted_at),
+            lease_ms: self.lease_ms,
+        }
+    }
+
+    fn read(message: &proto::Opening) -> Result<Opening, String> {
+        let proto::Opening { at_ms, connected_ms, counted_ms, lease_ms } = *message;
+        let or_own = |ms: Option<i64>| Timestamp(ms.unwrap_or(at_ms));
+        Ok(Opening {
+            at: Timestamp(at_ms),
+            connected_at: or_own(connected_ms),
+            counted_at: or_own(counted_ms),
+            lease_ms,
+        })
+    }
+}
+
+/// The same.
+impl Wire<proto::Lease> for Lease {
+    fn message(&self) -> proto::Lease {
+        proto::Lease {
+            at_ms: self.at.0,
+            lease_ms: self.lease_ms,
+            counted_ms: (self.counted_at != self.at).then_some(self.counted_at.0),
+        }
+    }
+
+    fn read(message: &proto::Lease) -> Result<Lease, String> {
+        let proto::Lease { at_ms, lease_ms, counted_ms } = *message;
+        let counted_at = Timestamp(counted_ms.unwrap_or(at_ms));
+        Ok(Lease { at: Timestamp(at_ms), counted_at, lease_ms })
     }
 }
 

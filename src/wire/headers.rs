@@ -22,6 +22,14 @@ pub fn is_replayed(headers: &[Header]) -> bool {
     headers.iter().any(|(name, _)| **name == *HEADER_REPLAYED)
 }
 
+/// When the sender of a record lived that is believed to be of this time; `None`
+/// where it does not tell.
+#[must_use]
+pub fn sent_at(headers: &[Header], believed: Timestamp) -> Option<Timestamp> {
+    let sent = source_timestamp(headers).map_or(believed, |source| source.min(believed));
+    (!is_replayed(headers)).then_some(sent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -301,12 +301,6 @@ impl<'a> Driver<'a> {
         let mut row = self.shard.snapshot(device)?;
         row.clock = Timestamp::MIN;
         row.facts.deletion_touched = None;
-        row.facts.sessions.retain(|session| {
-            self.shard.instance(&session.instance).is_none_or(|(facts, _)| {
-                facts.lost.is_none_or(|lost| session.opened_at > lost)
-                    && facts.started.is_none_or(|started| session.opened_at >= started)
-            })
-        });
         let closed = self.shard.closed_sessions(device);
         Some((format!("{row:?}"), closed.iter().map(|each| format!("{each:?}")).collect()))
     }

@@ -47,6 +47,8 @@ pub struct OpenSession {
     pub opened_at: i64,
     /// Neither a loss nor a restart of its instance has ended it.
     pub may_count: bool,
+    /// The end of its own lease.
+    pub own_lease_end: Option<i64>,
     /// The first that ends, of its own lease and its instance's.
     pub lease_end: Option<i64>,
 }
@@ -414,8 +416,16 @@ impl Oracle {
             let (lost, started, lease_end) = self.instance(&instance, until);
             let may_count = lost.is_none_or(|lost| opened_at > lost)
                 && started.is_none_or(|started| opened_at >= started);
-            let lease_end = [lease_end, said.lease_end()].into_iter().flatten().min();
-            row.sessions.push(OpenSession { instance, session, opened_at, may_count, lease_end });
+            let own_lease_end = said.lease_end();
+            let lease_end = [lease_end, own_lease_end].into_iter().flatten().min();
+            row.sessions.push(OpenSession {
+                instance,
+                session,
+                opened_at,
+                may_count,
+                own_lease_end,
+                lease_end,
+            });
         }
         row
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use device_status::shard::{Cause, DeviceId, StatusChange, session_fingerprint};
+use device_status::shard::{Cause, DeviceId, StatusChange};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 
@@ -98,30 +98,32 @@ fn check_facts(driver: &Driver<'_>) {
             .shard
             .closed_sessions(&device)
             .into_iter()
-            .map(|(fingerprint, at)| (fingerprint, at.0))
+            .filter_map(|held| {
+                Some(((held.instance.clone(), held.session.clone()), held.ended_at()?.0))
+            })
             .collect();
-        let told_closed: BTreeMap<_, _> = told
-            .closed
-            .iter()
-            .map(|((instance, session), at)| (session_fingerprint(instance, session), *at))
-            .collect();
-        assert_eq!(closed, told_closed);
+        assert_eq!(closed, told.closed);
         let open: BTreeSet<_> = row
             .sessions
             .iter()
-            .filter(|session| !closed.contains_key(&session.fingerprint))
-            .filter(|session| {
-                let (lost, started, _) = oracle.instance(&session.instance, i64::MAX);
-                lost.is_none_or(|lost| session.opened_at.0 > lost)
-                    && started.is_none_or(|started| session.opened_at.0 >= started)
+            .map(|held| {
+                let own_lease_end = held.lease_end().map(|end| end.0);
+                (
+                    held.instance.clone(),
+                    held.session.clone(),
+                    held.opened_at().unwrap().0,
+                    own_lease_end,
+                )
             })
-            .map(|session| (session.fingerprint, session.opened_at.0))
             .collect();
         let told_open: BTreeSet<_> = told
             .sessions
             .iter()
             .filter(|session| session.may_count)
-            .map(|held| (session_fingerprint(&held.instance, &held.session), held.opened_at))
+            .map(|held| {
+                let held = held.clone();
+                (held.instance, held.session, held.opened_at, held.own_lease_end)
+            })
             .collect();
         assert_eq!(open, told_open);
     }

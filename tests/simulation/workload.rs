@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use device_status::shard::Input;
+use device_status::wire::dead_letter::HEADER_REPLAYED;
+use device_status::wire::headers::HEADER_SOURCE_TIMESTAMP;
 use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::{self, lifecycle_event as lifecycle, vpn_event as vpn};
 use prost::Message as _;
@@ -49,8 +51,32 @@ struct Device {
     next_poll: i64,
     polls: usize,
     next_event: i64,
-    sessions: Vec<(String, String)>,
+    sessions: Vec<Session>,
     session_count: u32,
+}
+
+/// A session as its source has it.
+#[derive(Clone)]
+struct Session {
+    instance: String,
+    name: String,
+    opened_at: i64,
+    /// The source says since when it is.
+    says_since: bool,
+    /// It is told again and again, with a lease.
+    lease_ms: Option<i64>,
+    next_told: i64,
+}
+
+impl Session {
+    fn opened(&self) -> vpn::Event {
+        vpn::Event::SessionOpened(v1::SessionOpened {
+            instance: self.instance.clone(),
+            session: self.name.clone(),
+            opened_at: self.says_since.then(|| proto(self.opened_at)).flatten(),
+            lease: self.lease_ms.and_then(duration),
+        })
+    }
 }
 
 /// A device that polls evenly.
@@ -68,6 +94,7 @@ struct Instance {
     lease_ms: i64,
     next_alive: i64,
     silent_until: i64,
+    slow_ms: i64,
 }
 
 struct Pending {
@@ -167,6 +194,7 @@ impl Workload {
             lease_ms: 10_000 + 7_000 * number as i64,
             next_alive: begin,
             silent_until: 0,
+            slow_ms: if number == 1 { 240_000 } else { 0 },
         });
         let mut workload = Workload {
             instances: instances.collect(),
@@ -211,15 +239,17 @@ impl Workload {
         let message = v1::LifecycleEvent { occurred_at: proto(at), event };
         self.say(sim, device, at, Input::Lifecycle, Some(message.encode_to_vec()));
         let instance = self.instances[0].name.clone();
-        let (at, session) = (at + sim.random.between(0, 10_000), "s0".to_owned());
-        self.devices[device].sessions.push((instance.clone(), session.clone()));
-        let event = Some(vpn::Event::SessionOpened(v1::SessionOpened {
+        let opened_at = at + sim.random.between(0, 10_000);
+        let session = Session {
             instance,
-            session,
-            ..Default::default()
-        }));
-        let message = v1::VpnEvent { occurred_at: proto(at), event };
-        self.say(sim, device, at, Input::VpnSessions, Some(message.encode_to_vec()));
+            name: "s0".to_owned(),
+            opened_at,
+            says_since: false,
+            lease_ms: None,
+            next_told: 0,
+        };
+        self.say_vpn(sim, device, opened_at, session.opened());
+        self.devices[device].sessions.push(session);
     }
 
     /// Something is to be written at a time.
@@ -265,12 +295,42 @@ impl Workload {
         let mut delay = sim.random.between(0, 900);
         if !plain && sim.random.chance(0.05) {
             delay = sim.random.between(1_000, 60_000);
+            // A relay that copies late may say so; what was a dead letter does.
+            if input == Input::VpnSessions && sim.random.chance(0.5) {
+                let source = (at + sim.random.between(0, 2_000)).to_string().into_bytes();
+                let relayed = (HEADER_SOURCE_TIMESTAMP.to_owned(), Some(source));
+                let again = (HEADER_REPLAYED.to_owned(), Some(b"letters/0/1".to_vec()));
+                message.headers.push(if sim.random.chance(0.8) { relayed } else { again });
+            }
         }
         if !plain && sim.random.chance(0.05) {
             let again = at + sim.random.between(0, 60_000);
             self.push(again, input, partition, message.clone());
         }
         self.push(at + delay, input, partition, message);
+    }
+
+    fn say_vpn(&mut self, sim: &mut Sim, device: usize, at: i64, event: vpn::Event) {
+        let message = v1::VpnEvent { occurred_at: proto(at), event: Some(event) };
+        self.say(sim, device, at, Input::VpnSessions, Some(message.encode_to_vec()));
+    }
+
+    /// Tells again of the sessions of a device that have leases, until nobody does.
+    fn tell_again(&mut self, sim: &mut Sim, device: usize) {
+        let sessions = &mut self.devices[device].sessions;
+        let due = sessions
+            .iter()
+            .position(|session| session.lease_ms.is_some() && session.next_told <= sim.now);
+        let Some(due) = due else { return };
+        let session = &mut sessions[due];
+        let at = session.next_told;
+        session.next_told += session.lease_ms.unwrap_or(0) / 3;
+        let told = session.opened();
+        // Nobody tells of it any more, and no close comes.
+        if sim.random.chance(0.08) {
+            sessions.remove(due);
+        }
+        self.say_vpn(sim, device, at, told);
     }
 
     /// Everything that happens until now.
@@ -284,6 +344,7 @@ impl Workload {
                 self.devices[device].next_event += sim.random.between(500, 60_000);
                 self.event(sim, device, at);
             }
+            self.tell_again(sim, device);
         }
         self.poll_steadily(sim.now);
         for index in 0..self.instances.len() {
@@ -375,29 +436,41 @@ impl Workload {
                 let close = !device.sessions.is_empty() && sim.random.chance(0.6);
                 let event = if close {
                     let which = sim.random.below(device.sessions.len());
-                    let (instance, session) = device.sessions.remove(which);
+                    let session = device.sessions.remove(which);
+                    let names = session.says_since || sim.random.chance(0.2);
                     vpn::Event::SessionClosed(v1::SessionClosed {
-                        instance,
-                        session,
-                        ..Default::default()
+                        instance: session.instance,
+                        session: session.name,
+                        opened_at: names.then(|| proto(session.opened_at)).flatten(),
                     })
                 } else {
                     if instances.is_empty() || device.session_count >= 14 {
                         return;
                     }
-                    device.session_count += 1;
-                    let instance = sim.random.pick(&instances).clone();
-                    let session = format!("s{}", device.session_count);
-                    device.sessions.push((instance.clone(), session.clone()));
-                    vpn::Event::SessionOpened(v1::SessionOpened {
-                        instance,
-                        session,
-                        ..Default::default()
-                    })
+                    // Names come again, and some sources have none.
+                    let name = match sim.random.below(6) {
+                        0 => String::new(),
+                        1 | 2 => format!("s{}", sim.random.between(1, 2)),
+                        _ => {
+                            device.session_count += 1;
+                            format!("s{}", device.session_count)
+                        }
+                    };
+                    let lease_ms =
+                        sim.random.chance(0.4).then(|| sim.random.between(6_000, 90_000));
+                    let session = Session {
+                        instance: sim.random.pick(&instances).clone(),
+                        name,
+                        opened_at: at - sim.random.between(0, 3_000),
+                        says_since: sim.random.chance(0.5),
+                        lease_ms,
+                        next_told: at + lease_ms.unwrap_or(0) / 3,
+                    };
+                    let opened = session.opened();
+                    device.sessions.push(session);
+                    opened
                 };
-                let message = v1::VpnEvent { occurred_at: proto(at), event: Some(event) };
-                let value = Some(message.encode_to_vec());
-                return self.say(sim, index, at, Input::VpnSessions, value);
+                return self.say_vpn(sim, index, at, event);
             }
             10 | 11 => {
                 let (fleet, organization) = membership(sim);
@@ -466,7 +539,11 @@ impl Workload {
         }
         let started_at = proto(instance.started_at);
         let alive = v1::InstanceAlive { instance: name, started_at, lease };
-        self.broadcast_vpn(sim, at, vpn::Event::InstanceAlive(alive));
+        // A server whose clock is slow.
+        let occurred_at = proto(at - instance.slow_ms);
+        let event = Some(vpn::Event::InstanceAlive(alive));
+        let message = v1::VpnEvent { occurred_at, event };
+        self.broadcast(sim, at, Input::VpnSessions, message.encode_to_vec());
     }
 
     fn scope_event(&mut self, sim: &mut Sim, at: i64) {

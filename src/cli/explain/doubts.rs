@@ -43,7 +43,7 @@ impl Arrivals {
     pub fn doubts(&self, shard: &Shard, device: &DeviceId, why: &Explanation) -> Vec<Doubted> {
         let mut subjects = vec![Subject::Device(device.clone())];
         for session in &why.sessions {
-            let instance = Subject::Instance(session.instance.clone());
+            let instance = Subject::Instance(session.session.instance.clone());
             if !subjects.contains(&instance) {
                 subjects.push(instance);
             }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use rdkafka::message::{BorrowedMessage, Message, Timestamp as RecordTimestamp};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message, Timestamp as RecordTimestamp};
 
 use super::doubts::Arrivals;
 use crate::cli::reading::{Ranges, Reader};
@@ -71,9 +71,8 @@ pub(super) fn restore(config: &Config, device: &DeviceId) -> Result<Restored, Fa
         let past = subject.past()?;
         let unread = subject.unread(&past)?;
         unread_of_device += unread.of_device;
-        if let (Some(_), Some(replay)) = (past.shard.snapshot(device), past.replay(&config.rules()))
-        {
-            return subject.settled(past, replay, unread);
+        if past.shard.snapshot(device).is_some() && past.clock().is_some() {
+            return subject.settled(past, unread);
         }
     }
     let waiting = match unread_of_device {
@@ -182,19 +181,10 @@ impl Subject<'_> {
         Ok(unread)
     }
 
-    /// The heartbeats of the replay window over the row, and the row judged.
-    fn settled(&self, mut past: Past, replay: Replay, unread: Unread) -> Result<Restored, Fatal> {
+    /// What is replayed over the row, and the row judged.
+    fn settled(&self, mut past: Past, unread: Unread) -> Result<Restored, Fatal> {
         let config = self.reader.config();
-        let topic = config.topics.input(Input::Heartbeats);
-        let bounds = self.reader.bounds(topic, self.partition)?;
-        let from = match replay.from {
-            OffsetAt::Time(at) => self.reader.offset_at(topic, self.partition, at)?,
-            OffsetAt::Start => Some(bounds.start),
-        };
-        let until = replay.until(bounds.end);
-        let range = from.unwrap_or(until)..until;
         let key = self.device.to_string();
-        let format = config.formats.input(Input::Heartbeats);
         let mut arrivals = Arrivals::default();
         let mut add = |input, record: &RecordRef<'_>| {
             let format = config.formats.input(input);
@@ -204,13 +194,15 @@ impl Subject<'_> {
                 arrivals.add(event, record.timestamp);
             }
         };
-        self.reader.read(topic, self.ranges(range), &mut |message| {
-            let record = record(message);
-            if record.key == Some(key.as_bytes()) {
-                replay.replay(&mut past.shard, &record, format);
-                add(Input::Heartbeats, &record);
+        for input in [Input::VpnSessions, Input::Heartbeats] {
+            if let Some(replay) = past.replay(input, &config.rules()) {
+                self.replay(&mut past, replay, &mut |record| {
+                    if input == Input::Heartbeats {
+                        add(input, record);
+                    }
+                })?;
             }
-        })?;
+        }
         let rules = config.rules();
         let window = past.clock().map(|clock| clock.plus_ms(-rules.replay_window_ms));
         for input in [Input::Lifecycle, Input::VpnSessions] {
@@ -232,14 +224,39 @@ impl Subject<'_> {
         while shard.turn(Now { monotonic_ms: 0, broker: None }, 1_000).more {}
         Ok(Restored { shard, partition: self.partition, unread, arrivals, other_rules })
     }
+
+    /// Replays what an input has of the device, and lets `look` see it.
+    fn replay(
+        &self,
+        past: &mut Past,
+        replay: Replay,
+        look: &mut dyn FnMut(&RecordRef<'_>),
+    ) -> Result<(), Fatal> {
+        let config = self.reader.config();
+        let topic = config.topics.input(replay.input);
+        let bounds = self.reader.bounds(topic, self.partition)?;
+        let from = match replay.from {
+            OffsetAt::Time(at) => self.reader.offset_at(topic, self.partition, at)?,
+            OffsetAt::Start => Some(bounds.start),
+        };
+        let until = replay.until(bounds.end);
+        let range = from.unwrap_or(until)..until;
+        let key = self.device.to_string();
+        let format = config.formats.input(replay.input);
+        self.reader.read(topic, self.ranges(range), &mut |message| {
+            let record = record(message);
+            if record.key == Some(key.as_bytes()) {
+                replay.replay(&mut past.shard, &record, format);
+                look(&record);
+            }
+        })
+    }
 }
 
-#[derive(Debug)]
-struct NoHeaders;
-
-impl Headers for NoHeaders {
+impl Headers for BorrowedMessage<'_> {
     fn to_vec(&self) -> Vec<Header> {
-        Vec::new()
+        let headers = self.headers().into_iter().flat_map(|headers| headers.iter());
+        headers.map(|header| (header.key.into(), header.value.map(Into::into))).collect()
     }
 }
 
@@ -256,6 +273,6 @@ fn record<'a>(message: &'a BorrowedMessage<'_>) -> RecordRef<'a> {
         stamped_by_broker,
         key: message.key(),
         value: message.payload(),
-        headers: &NoHeaders,
+        headers: message,
     }
 }

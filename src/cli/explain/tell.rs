@@ -13,7 +13,7 @@ use crate::shard::snapshot::{
     ConfigurationFacts, Flag, FrozenRegisters, Membership, Register, UpdateFacts,
 };
 use crate::shard::{
-    Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
+    Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, RuledOut, Rung,
     SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome, UpdatePhase,
 };
 
@@ -257,10 +257,10 @@ impl Subject<'_> {
             Rung::NeverSeen => vec![last_contact(why)],
             Rung::Offline => {
                 let mut because = vec![format!("heartbeat {}", self.heartbeat(why))];
-                if why.sessions.is_empty() {
+                if !why.sessions.iter().any(|explained| explained.session.is_open()) {
                     because.push("no VPN session is open".to_owned());
                 }
-                because.extend(why.sessions.iter().map(|session| session_line(session, why)));
+                because.extend(why.sessions.iter().map(session_line));
                 because
             }
             Rung::Configuring => configuration(&facts.configuration),
@@ -460,24 +460,41 @@ fn vpn(why: &Explanation) -> String {
     format!("{up}{disabled}")
 }
 
-fn session_line(session: &SessionExplained, why: &Explanation) -> String {
-    let counts = if session.counts { "counts" } else { "does not count" };
-    let mut line = format!(
-        "VPN session on {}, opened {}, {counts}",
-        session.instance,
-        moment(session.opened_at.0)
-    );
-    let mut about = Vec::new();
-    about.extend(session.lost.map(|at| format!("lost {}", moment(at.0))));
-    about.extend(session.started.map(|at| format!("started {}", moment(at.0))));
-    about.extend(session.lease_end.map(|at| {
-        let is = if at <= why.judged { "ended" } else { "ends" };
-        format!("its lease {is} {}", moment(at.0))
-    }));
-    if !about.is_empty() {
-        let _ = write!(line, " ({}: {})", session.instance, about.join(", "));
+fn session_line(explained: &SessionExplained) -> String {
+    let session = &explained.session;
+    let name = if_any(&session.session).map_or("without a name".to_owned(), str::to_owned);
+    let mut line = format!("VPN session {name} on {}", session.instance);
+    match (session.opening, session.began_at()) {
+        (Some(opening), Some(began_at)) => {
+            let _ = write!(line, ", opened {}", moment(began_at.0));
+            if opening.at != began_at {
+                let _ = write!(line, ", told of {}", moment(opening.at.0));
+            }
+        }
+        _ => line.push_str(", its opening unknown"),
     }
-    line
+    let why = match explained.ruled_out {
+        None => {
+            let mut until = Vec::new();
+            until.extend(session.lease_end().map(|at| format!("its lease ends {}", moment(at.0))));
+            until.extend(
+                explained
+                    .instance_lease_end
+                    .map(|at| format!("the lease of {} ends {}", session.instance, moment(at.0))),
+            );
+            let until = until.join(", ");
+            let until = if_any(&until).map_or(String::new(), |until| format!(" ({until})"));
+            return line + ", counts" + &until;
+        }
+        Some(RuledOut::Closed(at)) => format!("closed {}", moment(at.0)),
+        Some(RuledOut::Lost(at)) => format!("{} was lost {}", session.instance, moment(at.0)),
+        Some(RuledOut::Started(at)) => format!("{} was started {}", session.instance, moment(at.0)),
+        Some(RuledOut::LeaseEnded(at)) => format!("its lease ended {}", moment(at.0)),
+        Some(RuledOut::InstanceLeaseEnded(at)) => {
+            format!("the lease of {} ended {}", session.instance, moment(at.0))
+        }
+    };
+    line + ", does not count: " + &why
 }
 
 /// Whose interval it is, for programs and for people.
@@ -555,13 +572,25 @@ fn heartbeat_json(why: &Explanation) -> Value {
     })
 }
 
-fn session_json(session: &SessionExplained) -> Value {
+fn session_json(explained: &SessionExplained) -> Value {
+    let session = &explained.session;
+    let (why, at) = match explained.ruled_out {
+        None => (None, None),
+        Some(RuledOut::Closed(at)) => (Some("closed"), Some(at)),
+        Some(RuledOut::Lost(at)) => (Some("instance-lost"), Some(at)),
+        Some(RuledOut::Started(at)) => (Some("instance-started"), Some(at)),
+        Some(RuledOut::LeaseEnded(at)) => (Some("lease-ended"), Some(at)),
+        Some(RuledOut::InstanceLeaseEnded(at)) => (Some("instance-lease-ended"), Some(at)),
+    };
     json!({
         "instance": &*session.instance,
-        "opened_ms": session.opened_at.0,
-        "counts": session.counts,
-        "lease_end_ms": session.lease_end.map(|at| at.0),
-        "instance_lost_ms": session.lost.map(|at| at.0),
-        "instance_started_ms": session.started.map(|at| at.0),
+        "session": &*session.session,
+        "opened_ms": session.began_at().map(|at| at.0),
+        "told_ms": session.opened_at().map(|at| at.0),
+        "counts": explained.ruled_out.is_none(),
+        "ruled_out": why,
+        "ruled_out_ms": at.map(|at| at.0),
+        "lease_end_ms": session.lease_end().map(|at| at.0),
+        "instance_lease_end_ms": explained.instance_lease_end.map(|at| at.0),
     })
 }

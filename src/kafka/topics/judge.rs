@@ -102,14 +102,14 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
         problem(what, alter(&format!("cleanup.policy={right}")));
     }
     let window_ms = config.rules().replay_window_ms;
-    if role == Role::Heartbeats
+    if matches!(role, Role::Heartbeats | Role::VpnSessions)
         && let Some(retention_ms) = topic.retention_ms
         && (0..window_ms).contains(&retention_ms)
     {
         problem(
             format!(
                 "keeps records for {retention_ms} ms, less than processing.replay_window \
-                 ({window_ms} ms): a restore would miss heartbeats"
+                 ({window_ms} ms): a restore would miss what is not in the changelog"
             ),
             format!("{}, or shorten the window", alter("retention.ms=604800000")),
         );
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(with("compact").len(), 4);
         assert_eq!(with("compact,delete").len(), 5);
         let short = problems(&config, |topic| topic.retention_ms = Some(60_000));
-        assert_eq!(short.len(), 1);
+        assert_eq!(short.len(), 2, "heartbeats and VPN sessions");
         assert!(problems(&config, |topic| topic.retention_ms = Some(-1)).is_empty());
         let unreadable = problems(&config, |topic| topic.timestamp_type = None);
         assert_eq!(unreadable.len(), 6);

@@ -10,28 +10,16 @@ use super::register::{Tie, join, join_flag, join_frozen, join_time, outlives};
 use super::scope::{Interned, Scopes};
 use super::status::Cause;
 use crate::shard::event::{DeviceEvent, Timestamp, UpdateOutcome};
-use crate::shard::fnv::fnv1a;
 use crate::shard::hot::{Hot, Instant48};
 use crate::shard::rules::Rules;
-use crate::shard::snapshot::{self, DeviceFacts, SessionFingerprint};
-
-/// Closed sessions remembered of a device (rule J4).
-pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
-
-/// Open sessions held of a device (rule J4): a device whose closes are all lost
-/// must not grow a row that fits no record.
-pub(in crate::shard) const OPEN_SESSIONS_MAX: usize = 64;
+use crate::shard::snapshot::{self, DeviceFacts};
 
 pub(in crate::shard) type Session = snapshot::Session<Interned>;
 pub(in crate::shard) type Membership = snapshot::Membership<Interned>;
 
-/// A session that was closed: it never counts again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) struct Closed {
-    pub fingerprint: SessionFingerprint,
-    /// The greatest of its closes.
-    pub closed_at: Timestamp,
-}
+/// Closed sessions that came or changed (`true`), or went: each is a changelog
+/// entry of its own.
+pub(in crate::shard) type ClosedChanges = Vec<(Session, bool)>;
 
 /// The earlier of the instants that made status and connectivity true, and
 /// which of the two it is.
@@ -51,8 +39,11 @@ pub(in crate::shard) struct Cold {
     /// Since when fleet and organization are as they were last emitted, where it
     /// is another instant than [`Cold::membership_since`] takes it for.
     pub membership_since: Option<Timestamp>,
-    /// Oldest first.
-    pub closed: Vec<Closed>,
+    /// Sessions that are closed, oldest first.
+    pub closed: Vec<Session>,
+    /// Openings from this time on may be newer than what the changelog holds (rule
+    /// R2).
+    pub unwritten_openings: Option<Timestamp>,
     /// When the deletion was touched, as the changelog has it: it is written only
     /// when it has moved by more than an hour (rule J5).
     pub deletion_touched_written: Option<Timestamp>,
@@ -65,24 +56,15 @@ pub(in crate::shard) enum Joined {
     Stale,
     /// The row has changed.
     Changed,
+    /// An opening renewed a session that was open. What is not emitted of it need
+    /// not be written (rule R2).
+    Renewed,
 }
 
 impl From<bool> for Joined {
     fn from(changed: bool) -> Joined {
         if changed { Joined::Changed } else { Joined::Stale }
     }
-}
-
-/// Closed sessions that came (with their time) or went: each is a changelog
-/// entry of its own.
-pub(in crate::shard) type ClosedChanges = Vec<(SessionFingerprint, Option<Timestamp>)>;
-
-/// A stable 64-bit hash of (instance, session): FNV-1a over both, each ended by
-/// a byte that UTF-8 does not have.
-#[must_use]
-pub fn session_fingerprint(instance: &str, session: &str) -> SessionFingerprint {
-    let parts = [instance, session];
-    SessionFingerprint(fnv1a(parts.into_iter().flat_map(|part| part.bytes().chain([0xff]))))
 }
 
 impl Cold {
@@ -151,29 +133,9 @@ impl Cold {
         Some(touched.plus_ms(rules.deletion_span_ms(self.facts.deletion_interval_s)))
     }
 
-    /// When the next closed session is forgotten.
-    pub fn closed_forgotten_at(&self, retention_ms: i64) -> Option<Timestamp> {
-        Some(self.closed.first()?.closed_at.plus_ms(retention_ms.max(0)))
-    }
-
     /// Joins an event other than a deletion, at its event time.
-    pub fn join(
-        &mut self,
-        at: Timestamp,
-        event: &DeviceEvent,
-        scopes: &mut Scopes,
-        closed: &mut ClosedChanges,
-    ) -> Joined {
+    pub fn join(&mut self, at: Timestamp, event: &DeviceEvent, scopes: &mut Scopes) -> Joined {
         let changed = match event {
-            DeviceEvent::SessionOpened { instance, session, .. } => {
-                let fingerprint = session_fingerprint(instance, session);
-                let instance = scopes.instances.intern(instance);
-                let later = join_time(&mut self.facts.last_vpn_opening, at);
-                self.open(Session { instance, fingerprint, opened_at: at }) | later
-            }
-            DeviceEvent::SessionClosed { instance, session, .. } => {
-                self.close(session_fingerprint(instance, session), at, closed)
-            }
             DeviceEvent::Registered { fleet, organization, preregistered } => {
                 let registered = self.join_registered(at);
                 let preregistered = join_flag(&mut self.facts.preregistered, at, *preregistered);
@@ -211,8 +173,11 @@ impl Cold {
                 let DeviceFacts { settings: held, earlier_settings, .. } = &mut self.facts;
                 earlier::join(held, earlier_settings, at, *settings, |held| held.poll_interval_s)
             }
-            // Joined by `delete`, which the heartbeat in the hot row needs too.
-            DeviceEvent::Deleted => false,
+            // Joined by `delete`, which the heartbeat in the hot row needs too, and by
+            // `open_session` and `close_session`.
+            DeviceEvent::Deleted
+            | DeviceEvent::SessionOpened { .. }
+            | DeviceEvent::SessionClosed { .. } => false,
         };
         Joined::from(changed)
     }
@@ -265,92 +230,6 @@ impl Cold {
         earlier::forget(facts.settings.as_ref(), &mut facts.earlier_settings, from, most);
     }
 
-    /// An open is kept although its session is closed where it is later than
-    /// the close: should a deletion between the two turn up, the close never
-    /// was (rule J5), and the row must not depend on the order.
-    fn open(&mut self, session: Session) -> bool {
-        let closed_later = self.closed.iter().any(|closed| {
-            closed.fingerprint == session.fingerprint && closed.closed_at >= session.opened_at
-        });
-        if closed_later {
-            // Nothing new, but what is dated by this event must know that the
-            // session held for a while; then it is dropped.
-            self.facts.sessions.push(session);
-            return false;
-        }
-        let held = self.facts.sessions.iter_mut().find(|held| {
-            held.fingerprint == session.fingerprint && held.instance == session.instance
-        });
-        match held {
-            Some(held) if held.opened_at >= session.opened_at => return false,
-            Some(held) => held.opened_at = session.opened_at,
-            None => self.facts.sessions.push(session),
-        }
-        self.facts.sessions.sort_by_key(|held| (held.opened_at, held.fingerprint));
-        true
-    }
-
-    /// Lets go of open sessions where there are too many: first of those that do
-    /// not count, then of the oldest (rule J4). Answers how many went. A device
-    /// with a session that counts keeps one.
-    pub fn limit_open_sessions(&mut self, counts: impl Fn(&Session) -> bool) -> usize {
-        let too_many = self.facts.sessions.len().saturating_sub(OPEN_SESSIONS_MAX);
-        for _ in 0..too_many {
-            let idle = self.facts.sessions.iter().position(|session| !counts(session));
-            self.facts.sessions.remove(idle.unwrap_or(0));
-        }
-        too_many
-    }
-
-    fn close(
-        &mut self,
-        fingerprint: SessionFingerprint,
-        at: Timestamp,
-        changes: &mut ClosedChanges,
-    ) -> bool {
-        match self.closed.iter_mut().find(|closed| closed.fingerprint == fingerprint) {
-            Some(held) if held.closed_at >= at => return false,
-            Some(held) => held.closed_at = at,
-            None => self.closed.push(Closed { fingerprint, closed_at: at }),
-        }
-        self.facts.sessions.retain(|held| held.fingerprint != fingerprint || held.opened_at > at);
-        changes.push((fingerprint, Some(at)));
-        self.closed.sort_by_key(|closed| (closed.closed_at, closed.fingerprint));
-        while self.closed.len() > CLOSED_SESSIONS_MAX {
-            self.forget_oldest_closed(changes);
-        }
-        true
-    }
-
-    /// Drops the sessions that were closed after they were opened.
-    pub fn drop_closed_sessions(&mut self) {
-        let closed = &self.closed;
-        self.facts.sessions.retain(|held| {
-            !closed.iter().any(|closed| {
-                closed.fingerprint == held.fingerprint && closed.closed_at >= held.opened_at
-            })
-        });
-    }
-
-    /// Forgets the oldest closed session, and what would bring it back.
-    pub fn forget_oldest_closed(&mut self, changes: &mut ClosedChanges) {
-        if self.closed.is_empty() {
-            return;
-        }
-        let oldest = self.closed.remove(0);
-        self.facts.sessions.retain(|held| held.fingerprint != oldest.fingerprint);
-        changes.push((oldest.fingerprint, None));
-    }
-
-    /// Takes a closed session over from the changelog.
-    pub fn restore_closed(&mut self, fingerprint: SessionFingerprint, at: Option<Timestamp>) {
-        self.closed.retain(|closed| closed.fingerprint != fingerprint);
-        if let Some(closed_at) = at {
-            self.closed.push(Closed { fingerprint, closed_at });
-            self.closed.sort_by_key(|closed| (closed.closed_at, closed.fingerprint));
-        }
-    }
-
     /// Joins a deletion: facts at or before it do not exist (rule J5). The
     /// heartbeat, in the hot row, is the caller's. `interval_s`: the longest poll
     /// interval that is known.
@@ -377,12 +256,7 @@ impl Cold {
         facts.deletion_tie = if registered_then { Tie::Ended } else { Tie::None };
         facts.deletion_interval_s = facts.deletion_interval_s.max(interval_s);
         facts.delete(at);
-        for closed in &self.closed {
-            if !outlives(closed.closed_at, at) {
-                changes.push((closed.fingerprint, None));
-            }
-        }
-        self.closed.retain(|closed| outlives(closed.closed_at, at));
+        self.delete_sessions(at, changes);
         Joined::Changed
     }
 
@@ -448,23 +322,6 @@ mod tests {
     use super::*;
     use crate::shard::event::FrozenReason;
 
-    fn opened(session: &str) -> DeviceEvent {
-        DeviceEvent::SessionOpened {
-            instance: "vpn-1".into(),
-            session: session.into(),
-            opened_at: None,
-            lease_ms: None,
-        }
-    }
-
-    fn closed(session: &str) -> DeviceEvent {
-        DeviceEvent::SessionClosed {
-            instance: "vpn-1".into(),
-            session: session.into(),
-            opened_at: None,
-        }
-    }
-
     fn joined(events: &[(i64, DeviceEvent)]) -> Cold {
         let mut scopes = Scopes::default();
         let mut cold = Cold::default();
@@ -474,39 +331,10 @@ mod tests {
             if *event == DeviceEvent::Deleted {
                 cold.delete(at, None, &mut changes);
             } else if cold.facts.deleted.is_none_or(|deleted| deleted <= at) {
-                cold.join(at, event, &mut scopes, &mut changes);
-                cold.drop_closed_sessions();
+                cold.join(at, event, &mut scopes);
             }
         }
         cold
-    }
-
-    #[test]
-    fn a_close_that_comes_before_its_open_is_final() {
-        let cold = joined(&[(20, closed("a")), (10, opened("a")), (30, opened("b"))]);
-        assert_eq!(cold.facts.sessions.len(), 1);
-        assert_eq!(cold.facts.last_vpn_opening, Some(Timestamp(30)));
-    }
-
-    #[test]
-    fn a_close_touches_no_other_session() {
-        let cold = joined(&[(10, opened("a")), (20, opened("b")), (30, closed("a"))]);
-        assert_eq!(cold.facts.sessions.len(), 1);
-        assert_eq!(cold.facts.sessions[0].fingerprint, session_fingerprint("vpn-1", "b"));
-    }
-
-    #[test]
-    fn a_deletion_between_a_close_and_an_open_undoes_the_close_in_every_order() {
-        let events = [(5, opened("a")), (10, closed("a")), (30, opened("a"))];
-        let mut rows = Vec::new();
-        for place in 0..=events.len() {
-            let mut events = events.to_vec();
-            events.insert(place, (20, DeviceEvent::Deleted));
-            rows.push(joined(&events));
-        }
-        assert!(rows.iter().all(|row| *row == rows[0]));
-        assert_eq!(rows[0].facts.sessions.len(), 1);
-        assert!(rows[0].closed.is_empty());
     }
 
     #[test]
@@ -523,11 +351,10 @@ mod tests {
             organization: Arc::from("o"),
         };
         let mut scopes = Scopes::default();
-        let mut changes = Vec::new();
         for order in [["a", "b"], ["b", "a"]] {
             let mut cold = Cold::default();
             for fleet in order {
-                cold.join(Timestamp(1), &moved(fleet), &mut scopes, &mut changes);
+                cold.join(Timestamp(1), &moved(fleet), &mut scopes);
             }
             assert_eq!(&**scopes.fleets.name(cold.belongs_to().fleet), order[1]);
         }
@@ -549,14 +376,6 @@ mod tests {
         assert!(is_deleted(&[&registered, &deleted, &registered, &deleted]));
         assert!(!is_deleted(&[&deleted, &registered]));
         assert!(!is_deleted(&[&deleted, &registered, &deleted, &registered]));
-    }
-
-    #[test]
-    fn the_oldest_closed_sessions_fall_out() {
-        let events: Vec<_> = (0..20).map(|n| (n, closed(&format!("session {n}")))).rev().collect();
-        let cold = joined(&events);
-        assert_eq!(cold.closed.len(), CLOSED_SESSIONS_MAX);
-        assert_eq!(cold.closed[0].closed_at, Timestamp(4));
     }
 
     #[test]

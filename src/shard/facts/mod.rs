@@ -7,6 +7,8 @@ pub mod interval;
 pub mod register;
 pub mod scope;
 pub mod seen;
+pub mod session;
+pub mod sessions;
 pub mod status;
 pub mod told;
 pub mod update;

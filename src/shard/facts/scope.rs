@@ -10,10 +10,10 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::earlier;
-use super::register::{Register, is_frozen, join, join_frozen, join_time};
+use super::register::{is_frozen, join_frozen, join_time};
 use super::status::{Cause, Status};
 use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
-use crate::shard::snapshot::{FleetFacts, InstanceFacts, NameOf, OrganizationFacts};
+use crate::shard::snapshot::{FleetFacts, InstanceFacts, Lease, NameOf, OrganizationFacts};
 
 /// A name, interned; 0 is none.
 pub(in crate::shard) type Interned = u32;
@@ -24,11 +24,18 @@ pub(in crate::shard) struct Named<T> {
     names: Vec<Arc<str>>,
     values: Vec<T>,
     index: HashTable<u32>,
+    /// Numbers of names that are forgotten: the next names get them.
+    free: Vec<u32>,
 }
 
 impl<T: Default> Default for Named<T> {
     fn default() -> Named<T> {
-        let mut named = Named { names: Vec::new(), values: Vec::new(), index: HashTable::new() };
+        let mut named = Named {
+            names: Vec::new(),
+            values: Vec::new(),
+            index: HashTable::new(),
+            free: Vec::new(),
+        };
         named.intern(&Arc::from(""));
         named
     }
@@ -44,9 +51,17 @@ impl<T: Default> Named<T> {
         if let Some(at) = self.find(name) {
             return at;
         }
-        let at = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        self.names.push(name.clone());
-        self.values.push(T::default());
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.names[at as usize] = name.clone();
+                at
+            }
+            None => {
+                self.names.push(name.clone());
+                self.values.push(T::default());
+                u32::try_from(self.names.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
         let Named { names, index, .. } = self;
         index.insert_unique(hash_of(name), at, |&other| hash_of(&names[other as usize]));
         at
@@ -54,6 +69,21 @@ impl<T: Default> Named<T> {
 
     pub fn name(&self, at: u32) -> &Arc<str> {
         &self.names[at as usize]
+    }
+
+    /// Forgets a name, to which nobody must hold the number any more.
+    pub fn remove(&mut self, at: u32) {
+        let name = std::mem::take(&mut self.names[at as usize]);
+        self.values[at as usize] = T::default();
+        if let Ok(found) = self.index.find_entry(hash_of(&name), |&other| other == at) {
+            found.remove();
+            self.free.push(at);
+        }
+    }
+
+    /// How many names there are, the empty one apart.
+    pub fn len(&self) -> usize {
+        self.index.len().saturating_sub(1)
     }
 
     /// The name, unless it is the empty one.
@@ -86,18 +116,51 @@ fn hash_of(name: &str) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub(in crate::shard) struct Instance {
     pub facts: InstanceFacts,
+    /// No row named it when all were looked at, and nothing was told of it since
+    /// (rule J4).
+    pub unnamed: bool,
 }
 
 impl Instance {
     /// The end of the lease in force, if there is one.
     pub fn lease_end(&self) -> Option<Timestamp> {
-        let alive = self.alive()?;
-        Some(alive.at.plus_ms(i64::from(alive.value)))
+        self.alive().map(|alive| alive.end())
     }
 
-    /// The announcement that the lease rests on.
-    pub fn alive(&self) -> Option<Register<u32>> {
-        self.facts.alive.max(self.facts.alive_without_start)
+    /// The announcement that the lease rests on: the one that counts latest, of the
+    /// same time the later in the log.
+    pub fn alive(&self) -> Option<Lease> {
+        let facts = &self.facts;
+        let (Some(one), Some(other)) = (facts.alive, facts.alive_without_start) else {
+            return facts.alive.or(facts.alive_without_start);
+        };
+        // Of duplicates the first counts.
+        let duplicates = (one.at, one.lease_ms) == (other.at, other.lease_ms);
+        let later = one.counted_at > other.counted_at
+            || one.counted_at == other.counted_at && facts.alive_is_later;
+        Some(if later == duplicates { other } else { one })
+    }
+
+    /// When it is time to look whether rows still name it, by the clock: since
+    /// `retention_ms` has passed since the end of its lease, or since all that is
+    /// known of it.
+    fn forget_from(&self, retention_ms: i64) -> [Option<Timestamp>; 2] {
+        let facts = &self.facts;
+        let lease_end = self.lease_end();
+        let last = facts.lost.max(facts.started).max(lease_end);
+        [lease_end, last].map(|at| Some(at?.plus_ms(retention_ms.max(0))))
+    }
+
+    /// Whether it may be forgotten as far as its own facts tell (rule J4).
+    pub fn is_over(&self, clock: Timestamp, retention_ms: i64) -> bool {
+        let [_, last] = self.forget_from(retention_ms);
+        last.is_none_or(|last| last <= clock)
+    }
+
+    /// Whether its lease ended so long ago that its sessions are dropped.
+    pub fn is_long_lapsed(&self, clock: Timestamp, retention_ms: i64) -> bool {
+        let [lapsed, _] = self.forget_from(retention_ms);
+        lapsed.is_some_and(|lapsed| lapsed <= clock)
     }
 
     /// Whether a session opened at this time is not ruled out for good, by a
@@ -160,6 +223,12 @@ pub(in crate::shard) struct Scopes {
     pub organizations: Named<OrganizationFacts>,
     /// Ends of leases that have not been fired, with their instances.
     pub leases: BTreeSet<(Timestamp, u32)>,
+    /// When instances are looked at next, whether they may be forgotten.
+    pub forgets: BTreeSet<(Timestamp, u32)>,
+    /// Instances of which the rows that named them last are in the next outbox.
+    pub forgotten_next: Vec<u32>,
+    /// And those of which these rows are in an earlier one.
+    pub forgotten: Vec<u32>,
     /// Facts that wait for the next outbox.
     pub dirty: BTreeSet<ScopeRef>,
     /// Fleets whose counts changed.
@@ -241,12 +310,26 @@ impl Scopes {
         }
     }
 
+    /// The number of an instance that is told of, and must not be forgotten just
+    /// then. A new one is looked at from `forget_from` on.
+    pub fn told_instance(&mut self, name: &Arc<str>, forget_from: Timestamp) -> u32 {
+        let known = self.instances.find(name);
+        let index = known.unwrap_or_else(|| self.instances.intern(name));
+        self.instances.get_mut(index).unnamed = false;
+        if known.is_none() {
+            self.forgets.insert((forget_from, index));
+        }
+        index
+    }
+
     /// Takes an event in. `believed` is its record's time (rule J4: a start
-    /// later than that is not believed), `clock` tells which leases are over.
+    /// later than that is not believed), `counted_at` the time from which its lease
+    /// runs; `clock` tells which leases are over.
     pub fn apply(
         &mut self,
         at: Timestamp,
         believed: Timestamp,
+        counted_at: Timestamp,
         clock: Timestamp,
         event: &ScopeEvent,
     ) -> Applied {
@@ -260,11 +343,12 @@ impl Scopes {
                 if started_at.is_some_and(|started_at| started_at > believed) {
                     return Applied::Stale;
                 }
-                let instance = self.instances.intern(instance);
-                self.alive(instance, at, *started_at, *lease_ms, clock)
+                let instance = self.told_instance(instance, clock);
+                let lease = Lease { at, counted_at, lease_ms: *lease_ms };
+                self.alive(instance, lease, *started_at, clock)
             }
             ScopeEvent::InstanceLost { instance } => {
-                let index = self.instances.intern(instance);
+                let index = self.told_instance(instance, clock);
                 let instance = self.instances.get_mut(index);
                 let before = instance.clone();
                 if !join_time(&mut instance.facts.lost, at) {
@@ -352,9 +436,8 @@ impl Scopes {
     fn alive(
         &mut self,
         index: u32,
-        at: Timestamp,
+        lease: Lease,
         started_at: Option<Timestamp>,
-        lease_ms: u32,
         clock: Timestamp,
     ) -> Applied {
         let instance = self.instances.get_mut(index);
@@ -362,7 +445,7 @@ impl Scopes {
         let facts = &mut instance.facts;
         let mut restarted = None;
         let joined = match started_at {
-            None => join(&mut facts.alive_without_start, at, lease_ms),
+            None => join_lease(&mut facts.alive_without_start, lease),
             // Of a start that is over.
             Some(started_at) if facts.started > Some(started_at) => false,
             Some(started_at) => {
@@ -370,12 +453,14 @@ impl Scopes {
                     facts.alive = None;
                     restarted = Some(started_at);
                 }
-                join(&mut facts.alive, at, lease_ms)
+                join_lease(&mut facts.alive, lease) | restarted.is_some()
             }
         };
         if !joined {
             return Applied::Stale;
         }
+        facts.alive_is_later = started_at.is_some()
+            && facts.alive_without_start.is_some_and(|other| other.counted_at == lease.counted_at);
         self.renew_lease(index, before.lease_end(), clock);
         let instance = self.instances.get(index);
         let resumed = before.facts.lapsed && !instance.facts.lapsed;
@@ -383,7 +468,7 @@ impl Scopes {
         // come back do so by this announcement.
         let (at, cause) = match restarted {
             Some(started_at) => (started_at, Cause::VpnInstanceLost),
-            None => (at, Cause::VpnInstanceAlive),
+            None => (lease.at, Cause::VpnInstanceAlive),
         };
         let settle = restarted.is_some() || resumed;
         self.changed(Before::Instance(index, before), at, cause, settle)
@@ -422,17 +507,91 @@ impl Scopes {
         before
     }
 
-    /// After a restore: which leases have not ended.
-    pub fn start(&mut self) {
-        self.leases.clear();
-        for index in self.instances.indices() {
+    /// The next instance of which it is time to look whether it may be forgotten.
+    pub fn forget_due(&mut self, clock: Timestamp, retention_ms: i64) -> Option<u32> {
+        while let Some(&(at, index)) = self.forgets.first()
+            && at <= clock
+        {
+            self.forgets.remove(&(at, index));
             let instance = self.instances.get(index);
+            if instance.is_over(clock, retention_ms) || instance.is_long_lapsed(clock, retention_ms)
+            {
+                return Some(index);
+            }
+            self.look_again(index, clock, retention_ms);
+        }
+        None
+    }
+
+    /// All rows were looked at: `named` says whether one names the instance still.
+    pub fn looked_at(&mut self, index: u32, named: bool, clock: Timestamp, retention_ms: i64) {
+        let instance = self.instances.get_mut(index);
+        instance.unnamed = !named && instance.is_over(clock, retention_ms);
+        if instance.unnamed {
+            self.forgotten_next.push(index);
+        } else {
+            self.look_again(index, clock, retention_ms);
+        }
+    }
+
+    fn look_again(&mut self, index: u32, clock: Timestamp, retention_ms: i64) {
+        let instance = self.instances.get_mut(index);
+        let next = instance.forget_from(retention_ms).into_iter().flatten();
+        let next = next.filter(|at| *at > clock).min();
+        self.forgets.insert((next.unwrap_or(clock.plus_ms(retention_ms.max(1))), index));
+    }
+
+    /// Forgets instances: the rows that named them last were in an outbox before
+    /// this one. Returns those that the changelog has.
+    pub fn forget(&mut self, clock: Timestamp) -> Vec<Arc<str>> {
+        let due = std::mem::replace(&mut self.forgotten, std::mem::take(&mut self.forgotten_next));
+        let mut forgotten = Vec::new();
+        for index in due {
+            let instance = self.instances.get(index);
+            if !instance.unnamed {
+                // It was told of since.
+                self.forgets.insert((clock, index));
+                continue;
+            }
+            if let Some(end) = instance.lease_end() {
+                self.leases.remove(&(end, index));
+            }
+            if instance.facts != InstanceFacts::default() {
+                forgotten.push(self.instances.name(index).clone());
+            }
+            self.dirty.remove(&ScopeRef::Instance(index));
+            self.instances.remove(index);
+        }
+        forgotten
+    }
+
+    /// After a restore: which leases have not ended.
+    pub fn start(&mut self, clock: Timestamp, retention_ms: i64) {
+        self.leases.clear();
+        self.forgets.clear();
+        for index in self.instances.indices().skip(1) {
+            let instance = self.instances.get(index);
+            let known = instance.facts != InstanceFacts::default();
+            let forget_from = if known { clock } else { clock.plus_ms(retention_ms.max(1)) };
+            self.forgets.insert((forget_from, index));
             let Some(end) = instance.lease_end() else { continue };
             if !instance.facts.lapsed {
                 self.leases.insert((end, index));
             }
         }
     }
+}
+
+/// Takes an announcement in, if it counts later than the one held and is no
+/// duplicate of it.
+fn join_lease(held: &mut Option<Lease>, lease: Lease) -> bool {
+    let stays = held.is_some_and(|held| {
+        (held.at, held.lease_ms) == (lease.at, lease.lease_ms) || held.counted_at > lease.counted_at
+    });
+    if !stays {
+        *held = Some(lease);
+    }
+    !stays
 }
 
 fn scope_name(event: &ScopeEvent) -> &str {
@@ -468,7 +627,7 @@ mod tests {
     }
 
     fn apply(scopes: &mut Scopes, at: i64, event: &ScopeEvent) -> Applied {
-        scopes.apply(Timestamp(at), Timestamp(at), NEVER, event)
+        scopes.apply(Timestamp(at), Timestamp(at), Timestamp(at), NEVER, event)
     }
 
     fn instance(scopes: &Scopes) -> &Instance {
@@ -490,12 +649,12 @@ mod tests {
     fn a_lease_that_was_fired_stays_so_in_a_restore_and_one_that_was_not_is_filed() {
         let mut scopes = Scopes::default();
         apply(&mut scopes, 100, &alive(Some(50), 1_000));
-        scopes.start();
+        scopes.start(Timestamp(1_099), 86_400_000);
         let (end, index) = scopes.lease_due(Timestamp(1_100)).expect("it is filed");
         scopes.dirty.clear();
         scopes.lapse(end, index);
         assert!(scopes.dirty.contains(&ScopeRef::Instance(index)), "that is written");
-        scopes.start();
+        scopes.start(Timestamp(1_099), 86_400_000);
         assert_eq!(scopes.lease_due(Timestamp(i64::MAX)), None);
         assert!(instance(&scopes).facts.lapsed);
     }
@@ -514,9 +673,60 @@ mod tests {
         scopes.lapse(end, index);
         assert!(instance(&scopes).facts.lapsed);
         let event = alive(Some(50), 1_000);
-        let applied = scopes.apply(Timestamp(1_500), Timestamp(1_500), Timestamp(1_400), &event);
+        let at = Timestamp(1_500);
+        let applied = scopes.apply(at, at, at, Timestamp(1_400), &event);
         assert!(matches!(applied, Applied::Settle { cause: Cause::VpnInstanceAlive, .. }));
         assert!(!instance(&scopes).facts.lapsed);
+    }
+
+    #[test]
+    fn an_announcement_that_came_late_counts_later_and_of_duplicates_the_first() {
+        let mut scopes = Scopes::default();
+        let tell = |scopes: &mut Scopes, at, counted_at, started_at| {
+            let (at, counted_at) = (Timestamp(at), Timestamp(counted_at));
+            scopes.apply(at, counted_at, counted_at, NEVER, &alive(started_at, 1_000))
+        };
+        tell(&mut scopes, 100, 500, None);
+        assert_eq!(instance(&scopes).lease_end(), Some(Timestamp(1_500)));
+        // Later by its own time, and earlier as it counts.
+        assert!(matches!(tell(&mut scopes, 400, 400, None), Applied::Stale));
+        assert!(matches!(tell(&mut scopes, 100, 900, None), Applied::Stale));
+        // One that names a start says the same once more.
+        tell(&mut scopes, 100, 900, Some(50));
+        assert_eq!(instance(&scopes).lease_end(), Some(Timestamp(1_500)));
+    }
+
+    #[test]
+    fn an_instance_is_forgotten_once_nobody_names_it_and_its_rows_are_written() {
+        const KEPT_MS: i64 = 1_000;
+        let mut scopes = Scopes::default();
+        apply(&mut scopes, 100, &alive(Some(50), 1_000));
+        let index = scopes.instances.find("vpn-1").unwrap();
+        assert_eq!(scopes.forget_due(Timestamp(2_099), KEPT_MS), None);
+        assert_eq!(scopes.forget_due(Timestamp(2_100), KEPT_MS), Some(index));
+        scopes.looked_at(index, true, Timestamp(2_100), KEPT_MS);
+        assert_eq!(scopes.forget_due(Timestamp(3_099), KEPT_MS), None, "it was looked at");
+        assert_eq!(scopes.forget_due(Timestamp(3_100), KEPT_MS), Some(index));
+        scopes.looked_at(index, false, Timestamp(3_100), KEPT_MS);
+        assert!(scopes.forget(Timestamp(3_100)).is_empty(), "its rows are in this outbox");
+        assert_eq!(scopes.forget(Timestamp(3_100)), vec![Arc::from("vpn-1")]);
+        assert_eq!(scopes.instances.find("vpn-1"), None);
+        assert_eq!(scopes.instances.len(), 0);
+        // Its number is another's now.
+        assert_eq!(scopes.instances.intern(&"vpn-2".into()), index);
+        assert_eq!(scopes.instances.get(index).facts, InstanceFacts::default());
+    }
+
+    #[test]
+    fn an_instance_that_is_told_of_again_is_not_forgotten() {
+        let mut scopes = Scopes::default();
+        apply(&mut scopes, 100, &ScopeEvent::InstanceLost { instance: "vpn-1".into() });
+        let index = scopes.forget_due(Timestamp(200), 100).unwrap();
+        scopes.looked_at(index, false, Timestamp(200), 100);
+        scopes.forget(Timestamp(200));
+        scopes.told_instance(&"vpn-1".into(), Timestamp(300));
+        assert!(scopes.forget(Timestamp(200)).is_empty());
+        assert_eq!(scopes.forget_due(Timestamp(200), 100), Some(index), "it is looked at again");
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub(in crate::shard) struct Facts<'a> {
     pub rules: &'a Rules,
     /// Take the scope that holds the shard as it was before (rule J7).
     pub before: bool,
+    /// Leases of sessions that end by then are over: they are judged by the clock
+    /// alone (rule T5).
+    pub leases_at: Timestamp,
 }
 
 impl Facts<'_> {
@@ -156,18 +159,24 @@ impl Facts<'_> {
 
     /// Whether any session counts (rule J4).
     pub fn vpn_connected(&self, view: View) -> bool {
-        self.cold.facts.sessions.iter().any(|session| self.session_counts(session, view))
+        let sessions = self.cold.facts.sessions.iter().chain(&self.cold.closed);
+        sessions.into_iter().any(|session| self.session_counts(session, view))
     }
 
     /// Whether one session counts.
     pub fn session_counts(&self, session: &Session, view: View) -> bool {
         let up = |link| matches!(link, Connectivity::Full | Connectivity::VpnOnly);
-        let opened_at = session.opened_at;
-        (view.sees(opened_at) || self.was_shown(up, view))
-            && !self.cold.closed.iter().any(|closed| {
-                closed.fingerprint == session.fingerprint && view.sees(closed.closed_at)
-            })
-            && self.instance_holds(session.instance, session.opened_at, view)
+        let (Some(opened_at), Some(began_at)) = (session.opened_at(), session.began_at()) else {
+            return false;
+        };
+        let over = |end: Timestamp| match view {
+            View::AsOf { at, .. } => end <= at && end <= self.leases_at,
+            View::Now => end <= self.leases_at,
+        };
+        (view.sees(began_at) || self.was_shown(up, view))
+            && !session.ended_at().is_some_and(|at| view.sees(at))
+            && !session.lease_end().is_some_and(over)
+            && self.instance_holds(session.instance, opened_at, view)
     }
 
     fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
@@ -284,11 +293,15 @@ impl Facts<'_> {
                 _ => false,
             }
         };
-        let sessions = &self.cold.facts.sessions;
-        let made_it = sessions.iter().find(|session| {
-            cause == Cause::VpnOpened && session.opened_at == at || of(session.instance)
-        });
-        made_it.or(sessions.last()).map(|session| session.instance)
+        let own = |session: &Session| match cause {
+            Cause::VpnOpened => [session.began_at(), session.opened_at()].contains(&Some(at)),
+            Cause::VpnClosed => session.ended_at() == Some(at),
+            Cause::VpnLeaseExpired => session.lease_end() == Some(at),
+            _ => false,
+        };
+        let mut sessions = self.cold.facts.sessions.iter().chain(&self.cold.closed);
+        let made_it = sessions.find(|session| own(session) || of(session.instance));
+        made_it.or(self.cold.facts.sessions.last()).map(|session| session.instance)
     }
 
     fn frozen(&self, view: View) -> bool {
@@ -334,11 +347,12 @@ impl Facts<'_> {
             }
         }
         add(known.last_vpn_opening, Cause::VpnOpened);
-        for session in &known.sessions {
-            add(Some(session.opened_at), Cause::VpnOpened);
-        }
-        for closed in &self.cold.closed {
-            add(Some(closed.closed_at), Cause::VpnClosed);
+        for session in known.sessions.iter().chain(&self.cold.closed) {
+            add(session.began_at(), Cause::VpnOpened);
+            add(session.opened_at(), Cause::VpnOpened);
+            add(session.ended_at(), Cause::VpnClosed);
+            let ended = session.lease_end().filter(|end| *end <= self.leases_at);
+            add(ended, Cause::VpnLeaseExpired);
         }
         for register in known.frozen.iter().flatten() {
             for frozen in [true, false] {

@@ -161,7 +161,7 @@ impl Facts<'_> {
 mod tests {
     use super::*;
     use crate::shard::event::{DeviceEvent, ScopeEvent, Settings};
-    use crate::shard::facts::device::{ClosedChanges, Cold};
+    use crate::shard::facts::device::Cold;
     use crate::shard::facts::scope::Scopes;
     use crate::shard::hot::{Hot, Instant48};
     use crate::shard::rules::Rules;
@@ -192,14 +192,14 @@ mod tests {
 
         fn join(&mut self, at_s: i64, event: &DeviceEvent) {
             let at = Timestamp(at_s * 1_000);
-            self.cold.join(at, event, &mut self.scopes, &mut ClosedChanges::new());
+            self.cold.join(at, event, &mut self.scopes);
         }
 
         fn fleet(mut self, fleet: &str, at_s: i64, interval_s: impl Into<Option<u32>>) -> Device {
             let (fleet, settings) = (fleet.into(), settings(interval_s.into()));
             let event = ScopeEvent::FleetSettingsChanged { fleet, settings };
             let at = Timestamp(at_s * 1_000);
-            self.scopes.apply(at, at, Timestamp::MIN, &event);
+            self.scopes.apply(at, at, at, Timestamp::MIN, &event);
             self
         }
 
@@ -207,7 +207,7 @@ mod tests {
             let at = Timestamp(100_000);
             let hot = Hot { heartbeat: Instant48::some(at), ..Hot::EMPTY };
             let Device { cold, scopes, rules } = self;
-            let facts = Facts { hot: &hot, cold, scopes, rules, before: false };
+            let facts = Facts { hot: &hot, cold, scopes, rules, before: false, leases_at: at };
             let Told { interval, steady } = facts.told(at, View::Now);
             (interval, steady)
         }

@@ -67,6 +67,11 @@ impl ColdFacts {
         packed::has_session_of(self.bytes(number), instance)
     }
 
+    /// Whether a session of the device, open or closed, names this VPN instance.
+    pub fn names_instance(&self, number: u32, instance: u32) -> bool {
+        packed::names_instance(self.bytes(number), instance)
+    }
+
     fn bytes(&self, number: u32) -> &[u8] {
         let (class, place) = parts(number);
         let slot = match self.slabs.get(class) {
@@ -193,13 +198,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::shard::device::Closed;
+    use crate::shard::device::Session;
     use crate::shard::event::Timestamp;
-    use crate::shard::snapshot::{DeviceFacts, SessionFingerprint};
+    use crate::shard::snapshot::DeviceFacts;
 
     fn cold(closed: u64, mark: i64) -> Cold {
-        let closed = (0..closed)
-            .map(|n| Closed { fingerprint: SessionFingerprint(n), closed_at: Timestamp(mark) });
+        let closed = (0..closed).map(|n| Session {
+            closed_at: Some(Timestamp(mark)),
+            ..Session::new(1, n.to_string().into())
+        });
         let facts = DeviceFacts { provisioned: Some(Timestamp(mark)), ..DeviceFacts::default() };
         Cold { facts, closed: closed.collect(), ..Cold::default() }
     }

@@ -5,12 +5,10 @@
 
 use std::sync::Arc;
 
-use crate::shard::device::{Closed, Cold, Earlier, Membership, Session};
+use crate::shard::device::{Cold, Earlier, Membership, Session};
 use crate::shard::event::{FrozenReason, Settings, Timestamp, UpdateOutcome, UpdatePhase};
 use crate::shard::scope::Interned;
-use crate::shard::snapshot::{
-    Flag, FrozenRegisters, Register, ReleaseFacts, SessionFingerprint, Tie,
-};
+use crate::shard::snapshot::{Ended, Flag, FrozenRegisters, Opening, Register, ReleaseFacts, Tie};
 
 /// From here the first time of a record is counted: 2026.
 const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -65,6 +63,8 @@ packed! {
     TOUCHED_WRITTEN = 1 << 22 => deletion_touched_written,
     DELETION_TIE = 1 << 27 | 1 << 28 => facts.deletion_tie,
     DELETION_INTERVAL = 1 << 29 => facts.deletion_interval_s,
+    OPENING_TOLD = 1 << 30 => facts.last_vpn_opening_told,
+    UNWRITTEN_OPENINGS = 1 << 31 => unwritten_openings,
 }
 
 /// Where the device belongs, by a record of which no more is read.
@@ -94,6 +94,14 @@ pub(super) fn has_session_of(bytes: &[u8], instance: Interned) -> bool {
     let _: Option<Flag> = reader.fact(PREREGISTERED);
     let _: Option<Timestamp> = reader.fact(PROVISIONED);
     (0..u32::read(&mut reader)).any(|_| Session::read(&mut reader).instance == instance)
+}
+
+/// Whether a session, open or closed, names this VPN instance.
+pub(super) fn names_instance(bytes: &[u8], instance: Interned) -> bool {
+    match Reader::new(bytes).held & CLOSED {
+        0 => has_session_of(bytes, instance),
+        _ => decode(bytes).names_instance(instance),
+    }
 }
 
 /// A fact that may be absent. `bits` are its own.
@@ -406,13 +414,72 @@ impl Value for ReleaseFacts {
     }
 }
 
-impl Value for SessionFingerprint {
+/// A number says what there is; the usual ones have the bits of one byte.
+impl Value for Session {
     fn write(&self, writer: &mut Writer<'_>) {
-        writer.out.extend_from_slice(&self.0.to_le_bytes());
+        self.instance.write(writer);
+        self.session.write(writer);
+        let bits = [
+            self.opening.is_some(),
+            self.opening.is_some_and(|opening| opening.connected_at != opening.at),
+            self.opening.is_some_and(|opening| opening.lease_ms.is_some()),
+            self.opening.is_some_and(|opening| opening.counted_at != opening.at),
+            self.began_at.is_some(),
+            self.closed_at.is_some(),
+            self.ended.is_some(),
+            self.leased.is_some(),
+            self.reopened,
+        ];
+        writer.number(bits.iter().rev().fold(0, |number, bit| number << 1 | u64::from(*bit)));
+        if let Some(opening) = self.opening {
+            writer.time(opening.at);
+            Some(opening.connected_at).filter(|_| bits[1]).write(writer);
+            Fact::write(&opening.lease_ms, writer);
+            Some(opening.counted_at).filter(|_| bits[3]).write(writer);
+        }
+        self.began_at.write(writer);
+        self.closed_at.write(writer);
+        self.ended.write(writer);
+        self.leased.write(writer);
     }
 
-    fn read(reader: &mut Reader<'_>) -> SessionFingerprint {
-        SessionFingerprint(u64::from_le_bytes(reader.take(8).try_into().unwrap_or_default()))
+    fn read(reader: &mut Reader<'_>) -> Session {
+        let mut session = Session::new(u32::read(reader), Value::read(reader));
+        let bits = reader.number();
+        let has = |place: u32| bits >> place & 1 == 1;
+        session.opening = has(0).then(|| {
+            let at = reader.time();
+            let connected_at = if has(1) { reader.time() } else { at };
+            let lease_ms = has(2).then(|| u32::read(reader));
+            let counted_at = if has(3) { reader.time() } else { at };
+            Opening { at, connected_at, counted_at, lease_ms }
+        });
+        session.began_at = has(4).then(|| reader.time());
+        session.closed_at = has(5).then(|| reader.time());
+        session.ended = has(6).then(|| Value::read(reader));
+        session.leased = has(7).then(|| Value::read(reader));
+        session.reopened = has(8);
+        session
+    }
+}
+
+/// Rare: a number says whether there is a lease.
+impl Value for Opening {
+    fn write(&self, writer: &mut Writer<'_>) {
+        writer.time(self.at);
+        writer.time(self.connected_at);
+        writer.time(self.counted_at);
+        // One more than the lease, so that 0 is none.
+        writer.number(self.lease_ms.map_or(0, |ms| u64::from(ms) + 1));
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Opening {
+        Opening {
+            at: reader.time(),
+            connected_at: reader.time(),
+            counted_at: reader.time(),
+            lease_ms: reader.number().checked_sub(1).map(|ms| ms as u32),
+        }
     }
 }
 
@@ -432,8 +499,7 @@ macro_rules! in_turn {
 }
 
 in_turn!(Membership: fleet organization);
-in_turn!(Session: instance fingerprint opened_at);
-in_turn!(Closed: fingerprint closed_at);
+in_turn!(Ended: until at);
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
@@ -512,22 +578,28 @@ mod tests {
 
     use super::*;
     use crate::shard::snapshot::{ConfigurationFacts, DeviceFacts, UpdateFacts};
-    use crate::shard::tests::strategies::{device_facts, fingerprint, time};
+    use crate::shard::tests::strategies::{device_facts, session, time};
 
     fn cold() -> impl Strategy<Value = Cold> {
-        let closed = (fingerprint(), time())
-            .prop_map(|(fingerprint, closed_at)| Closed { fingerprint, closed_at });
+        let closed = prop::collection::vec(session(any::<u32>()), 0..4);
         let earlier =
             prop_oneof![time().prop_map(Earlier::Status), time().prop_map(Earlier::Connectivity)];
-        let times = (of(time()), of(time()));
-        (device_facts(any::<u32>()), prop::collection::vec(closed, 0..4), of(earlier), times)
-            .prop_map(|(facts, closed, earlier, times)| Cold {
+        let times = (of(time()), of(time()), of(time()));
+        (device_facts(any::<u32>()), closed, of(earlier), times).prop_map(
+            |(facts, closed, earlier, times)| Cold {
                 facts,
                 earlier,
                 closed,
                 membership_since: times.0,
                 deletion_touched_written: times.1,
-            })
+                unwritten_openings: times.2,
+            },
+        )
+    }
+
+    fn opened(instance: u32, name: &str, at: Timestamp) -> Session {
+        let opening = Opening { at, connected_at: at, counted_at: at, lease_ms: None };
+        Session { opening: Some(opening), ..Session::new(instance, name.into()) }
     }
 
     proptest! {
@@ -543,6 +615,9 @@ mod tests {
                 prop_assert!(has_session_of(&bytes, *held));
             }
             prop_assert_eq!(has_session_of(&bytes, instance), held.contains(&instance));
+            for held in cold.closed.iter().map(|session| session.instance).chain([instance]) {
+                prop_assert_eq!(names_instance(&bytes, held), cold.names_instance(held));
+            }
             prop_assert_eq!(decode(&bytes), cold);
         }
     }
@@ -550,11 +625,7 @@ mod tests {
     #[test]
     fn a_registered_device_with_a_session_takes_forty_bytes() {
         let at = |days: i64| Timestamp(EPOCH_MS + days * 86_400_000 + 1_234_567);
-        let session = Session {
-            instance: 300,
-            fingerprint: SessionFingerprint(u64::MAX),
-            opened_at: at(390),
-        };
+        let session = opened(300, "1869f-0", at(390));
         let facts = DeviceFacts {
             registered: Some(at(0)),
             preregistered: Some(Flag::new(at(0), false)),
@@ -590,18 +661,33 @@ mod tests {
         let with_more = |ms, value, other| {
             Some(Flag { both_seen: true, other: Some(at(other)), ..Flag::new(at(ms), value) })
         };
-        let session = |number: u32, ms| Session {
-            instance: 300 + number,
-            fingerprint: SessionFingerprint(0x0123_4567_89ab_cdef + u64::from(number)),
-            opened_at: at(ms),
+        let leased = Session {
+            opening: Some(Opening {
+                at: at(500),
+                connected_at: at(490),
+                counted_at: at(501),
+                lease_ms: Some(60_000),
+            }),
+            leased: Some(Opening {
+                at: at(480),
+                connected_at: at(470),
+                counted_at: at(502),
+                lease_ms: None,
+            }),
+            began_at: Some(at(450)),
+            closed_at: Some(at(500)),
+            reopened: true,
+            ended: Some(Ended { until: at(430), at: at(440) }),
+            ..Session::new(301, "t".into())
         };
         let closed =
-            |number, ms| Closed { fingerprint: SessionFingerprint(number), closed_at: at(ms) };
+            |name: &str, ms| Session { closed_at: Some(at(ms)), ..Session::new(302, name.into()) };
         let settings = |poll_interval_s, vpn_enabled| Settings { poll_interval_s, vpn_enabled };
         let full = Cold {
             facts: DeviceFacts {
                 last_vpn_opening: Some(at(500)),
-                sessions: vec![session(0, 400), session(1, 500)],
+                last_vpn_opening_told: Some(at(510)),
+                sessions: vec![opened(300, "s", at(400)), leased],
                 frozen: [flag(5, true), None, with_more(6, false, 4), flag(7, true)],
                 active: with_more(80, false, 70),
                 preregistered: flag(10, true),
@@ -635,8 +721,9 @@ mod tests {
             },
             earlier: Some(Earlier::Status(at(90))),
             membership_since: Some(at(8)),
-            closed: vec![closed(1, 1), closed(u64::MAX, 300)],
+            closed: vec![closed("", 1), closed("u", 300)],
             deletion_touched_written: Some(at(550)),
+            unwritten_openings: Some(at(505)),
         };
         let other = Cold {
             facts: DeviceFacts {
@@ -658,9 +745,9 @@ mod tests {
         };
         assert_eq!(
             hex(&full),
-            "ffdefdfb021488270714132802ac02efcdab8967452301e405ad02f0cdab8967452301c80100b30602010000\
-             0000000000b101ffffffffffffffffd6049d04cd0402030306920103133b8507012803130a64015a0972656c\
-             656173652d3202040014072b0972656c656173652d3214001d02c10115b609638407"
+            "ffdefdfb0e1488270714132802ac02017301e405ad020174ff03c80113e0d4031665648b01145013400003b3\
+             0602ae020020b101ae02017520d6049d04cd0402030306920103133b8507012803130a64015a0972656c6561\
+             73652d3202040014072b0972656c656173652d3214001d02c10115b6096384074f09"
         );
         assert_eq!(hex(&other), "84c1040281a0d5edee6684a0d5edee6600020200");
     }

@@ -116,7 +116,7 @@ fn connectivity(told: &Told) -> Option<Connectivity> {
 
 #[test]
 fn of_too_many_open_sessions_the_oldest_fall_out_and_are_told() {
-    const MOST: usize = device::OPEN_SESSIONS_MAX;
+    const MOST: usize = facts::sessions::OPEN_SESSIONS_MAX;
     let mut told = Told::new();
     for session in 0..MOST {
         told.at(T0 + session as i64);
@@ -137,7 +137,7 @@ fn of_too_many_open_sessions_the_oldest_fall_out_and_are_told() {
 
 #[test]
 fn sessions_that_do_not_count_fall_out_before_an_older_one_that_does() {
-    const MOST: usize = device::OPEN_SESSIONS_MAX;
+    const MOST: usize = facts::sessions::OPEN_SESSIONS_MAX;
     let mut told = Told::new();
     opens(&mut told, "lasting", 0);
     announces(&mut told, "lapsed", 60_000);

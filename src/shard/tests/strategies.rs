@@ -7,8 +7,8 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use crate::shard::snapshot::{
-    ConfigurationFacts, DeviceFacts, Flag, FrozenRegisters, HeartbeatInterval, Membership,
-    Register, ReleaseFacts, Session, SessionFingerprint, Tie, UpdateFacts,
+    ConfigurationFacts, DeviceFacts, Ended, Flag, FrozenRegisters, HeartbeatInterval, Lease,
+    Membership, Opening, Register, ReleaseFacts, Session, Tie, UpdateFacts,
 };
 use crate::shard::{Settings, Timestamp, UpdateOutcome, UpdatePhase};
 
@@ -26,10 +26,6 @@ pub(crate) fn register<T: Debug + 'static>(
 
 pub(crate) fn name() -> impl Strategy<Value = Arc<str>> + Clone {
     "\\PC{0,40}".prop_map(Arc::from)
-}
-
-pub(crate) fn fingerprint() -> impl Strategy<Value = SessionFingerprint> {
-    any::<u64>().prop_map(SessionFingerprint)
 }
 
 pub(crate) fn settings() -> impl Strategy<Value = Settings> {
@@ -98,28 +94,57 @@ fn progress() -> BoxedStrategy<(ConfigurationFacts, UpdateFacts)> {
     (configuration, update).boxed()
 }
 
+pub(crate) fn lease() -> impl Strategy<Value = Lease> {
+    (time(), time(), any::<u32>()).prop_map(|(at, counted_at, lease_ms)| Lease {
+        at,
+        counted_at,
+        lease_ms,
+    })
+}
+
+fn opening() -> BoxedStrategy<Option<Opening>> {
+    let opening = (time(), of(time()), of(time()), any::<Option<u32>>());
+    of(opening.prop_map(|(at, connected_at, counted_at, lease_ms)| Opening {
+        at,
+        connected_at: connected_at.unwrap_or(at),
+        counted_at: counted_at.unwrap_or(at),
+        lease_ms,
+    }))
+    .boxed()
+}
+
+/// A session of which anything may be known.
+pub(crate) fn session<Name: Debug + 'static>(
+    instance: impl Strategy<Value = Name> + 'static,
+) -> BoxedStrategy<Session<Name>> {
+    let ended = of((time(), time()).prop_map(|(until, at)| Ended { until, at }));
+    let times = prop::array::uniform2(of(time()));
+    (instance, name(), opening(), opening(), times, any::<bool>(), ended)
+        .prop_map(|(instance, session, opening, leased, [began_at, closed_at], reopened, ended)| {
+            Session { instance, session, opening, leased, began_at, closed_at, reopened, ended }
+        })
+        .boxed()
+}
+
 /// All facts of a device but its heartbeat, of which names are as given.
 pub(crate) fn device_facts<Name: Debug + 'static>(
     name: impl Strategy<Value = Name> + Clone + 'static,
 ) -> BoxedStrategy<DeviceFacts<Name>> {
-    let session =
-        (name.clone(), fingerprint(), time()).prop_map(|(instance, fingerprint, opened_at)| {
-            Session { instance, fingerprint, opened_at }
-        });
+    let sessions = prop::collection::vec(session(name.clone()), 0..4);
     let earlier = (earlier(name.clone()), earlier(any::<Option<u32>>()));
     let membership =
         (name.clone(), name).prop_map(|(fleet, organization)| Membership { fleet, organization });
     let changes = (flag(), flag(), register(membership), register(settings()));
     let deletion = (tie(), of(any::<u32>()));
     let progress = (progress(), deletion);
-    let sessions = prop::collection::vec(session, 0..4);
-    (prop::array::uniform5(of(time())), sessions, frozen(), changes, progress, earlier)
+    (prop::array::uniform6(of(time())), sessions, frozen(), changes, progress, earlier)
         .prop_map(|(times, sessions, frozen, changes, progress, earlier)| {
             let (active, preregistered, membership, settings) = changes;
             let (earlier_fleets, earlier_settings) = earlier;
             let ((configuration, update), (deletion_tie, deletion_interval_s)) = progress;
             DeviceFacts {
                 last_vpn_opening: times[0],
+                last_vpn_opening_told: times[5],
                 sessions,
                 frozen,
                 active,

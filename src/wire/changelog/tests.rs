@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::shard::tests::strategies::{
-    device_facts, earlier, frozen, heartbeat_interval, name, register, settings, time,
+    device_facts, earlier, frozen, heartbeat_interval, lease, name, register, session, settings,
+    time,
 };
 use crate::shard::{Connectivity, Status};
 
@@ -29,6 +30,10 @@ fn fact<T>(ms: i64, value: T) -> Option<Register<T>> {
     Some(Register { at: at(ms), value })
 }
 
+fn opening(ms: i64) -> Opening {
+    Opening { at: at(ms), connected_at: at(ms), counted_at: at(ms), lease_ms: None }
+}
+
 /// The entries of the golden file, in its order.
 #[allow(clippy::needless_update, reason = "version 2 knew no fact that came later")]
 fn golden_entries() -> Vec<Entry> {
@@ -40,16 +45,22 @@ fn golden_entries() -> Vec<Entry> {
         going_away: true,
         facts: DeviceFacts {
             last_vpn_opening: Some(at(5)),
+            last_vpn_opening_told: Some(at(7)),
             sessions: vec![
+                Session { opening: Some(opening(6)), ..Session::new("vpn-1".into(), "".into()) },
                 Session {
-                    instance: "vpn-1".into(),
-                    fingerprint: SessionFingerprint(0xfedc_ba98_7654_3210),
-                    opened_at: at(6),
-                },
-                Session {
-                    instance: "vpn-2".into(),
-                    fingerprint: SessionFingerprint(1),
-                    opened_at: at(7),
+                    opening: Some(Opening {
+                        connected_at: at(5),
+                        counted_at: at(8),
+                        lease_ms: Some(60_000),
+                        ..opening(7)
+                    }),
+                    leased: Some(Opening { counted_at: at(9), ..opening(4) }),
+                    began_at: Some(at(3)),
+                    closed_at: Some(at(7)),
+                    reopened: true,
+                    ended: Some(Ended { until: at(1), at: at(2) }),
+                    ..Session::new("vpn-2".into(), "s2".into())
                 },
             ],
             frozen,
@@ -103,20 +114,32 @@ fn golden_entries() -> Vec<Entry> {
         Entry::ClosedSession(
             text.clone(),
             SessionFingerprint(0xabc),
-            Some(ClosedSession { closed_at: at(25), clock: at(26) }),
+            Some(ClosedSession {
+                session: Session {
+                    closed_at: Some(at(25)),
+                    ..Session::new("vpn-1".into(), "s3".into())
+                },
+                clock: at(26),
+            }),
         ),
         Entry::ClosedSession(hex, SessionFingerprint(u64::MAX), None),
         Entry::Instance(
             "vpn-1".into(),
-            InstanceFacts {
+            Some(InstanceFacts {
                 lost: Some(at(27)),
                 started: Some(at(28)),
-                alive: fact(29, 60_000),
-                alive_without_start: fact(30, 1_000),
+                alive: Some(Lease { at: at(29), counted_at: at(30), lease_ms: 60_000 }),
+                alive_without_start: Some(Lease {
+                    at: at(30),
+                    counted_at: at(30),
+                    lease_ms: 1_000,
+                }),
+                alive_is_later: true,
                 lapsed: true,
                 clock: at(31),
-            },
+            }),
         ),
+        Entry::Instance("vpn-2".into(), None),
         Entry::Fleet(
             "fleet".into(),
             FleetFacts {
@@ -206,9 +229,12 @@ fn keys_can_be_read_by_people() {
         "c/gerät/7/0000000000000abc",
         "c/0123456789abcdef0123456789abcdef/ffffffffffffffff",
         "i/vpn-1",
+        "i/vpn-2",
         "f/fleet",
         "o/",
         "e",
+        "h",
+        "h",
     ];
     assert_eq!(keys, expected);
 }
@@ -281,7 +307,7 @@ fn numbers_that_mean_nothing_are_corrupted() {
 #[test]
 fn a_tombstone_written_by_hand_leaves_nothing_known() {
     let read = |key: &str| decode(Some(key.as_bytes()), None).unwrap();
-    assert_eq!(read("i/a"), Some(Entry::Instance("a".into(), InstanceFacts::default())));
+    assert_eq!(read("i/a"), Some(Entry::Instance("a".into(), None)));
     assert_eq!(read("f/a"), Some(Entry::Fleet("a".into(), FleetFacts::default())));
     assert_eq!(read("e"), None);
 }
@@ -321,14 +347,23 @@ fn row() -> BoxedStrategy<RowSnapshot> {
 }
 
 fn entry() -> BoxedStrategy<Entry> {
-    let closed = (time(), time()).prop_map(|(closed_at, clock)| ClosedSession { closed_at, clock });
-    let leases = (register(any::<u32>()), register(any::<u32>()), any::<bool>());
-    let instance =
-        (of(time()), of(time()), leases, time())
-            .prop_map(|(lost, started, (alive, alive_without_start, lapsed), clock)| {
-                InstanceFacts { lost, started, alive, alive_without_start, lapsed, clock }
-            })
-            .boxed();
+    let closed = (session(name()), time());
+    let closed = closed.prop_map(|(session, clock)| ClosedSession { session, clock });
+    let leases = (of(lease()), of(lease()), [any::<bool>(), any::<bool>()]);
+    let instance = (of(time()), of(time()), leases, time())
+        .prop_map(|(lost, started, leases, clock)| {
+            let (alive, alive_without_start, [alive_is_later, lapsed]) = leases;
+            InstanceFacts {
+                lost,
+                started,
+                alive,
+                alive_without_start,
+                alive_is_later,
+                lapsed,
+                clock,
+            }
+        })
+        .boxed();
     let fleet = (register(settings()), earlier(any::<Option<u32>>()), frozen(), time())
         .prop_map(|(settings, earlier_settings, frozen, clock)| FleetFacts {
             settings,
@@ -360,7 +395,7 @@ fn entry() -> BoxedStrategy<Entry> {
         (device(), any::<u64>(), of(closed)).prop_map(|(device, hash, session)| {
             Entry::ClosedSession(device, SessionFingerprint(hash), session)
         }),
-        (name(), instance).prop_map(|(name, facts)| Entry::Instance(name, facts)),
+        (name(), of(instance)).prop_map(|(name, facts)| Entry::Instance(name, facts)),
         (name(), fleet).prop_map(|(name, facts)| Entry::Fleet(name, facts)),
         (name(), organization).prop_map(|(name, facts)| Entry::Organization(name, facts)),
         any::<u64>().prop_map(Entry::Epoch),

@@ -4,10 +4,13 @@
 
 mod model;
 mod moments;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use device_status::shard::{Input, Rules};
+use device_status::wire::dead_letter::HEADER_REPLAYED;
+use device_status::wire::headers::HEADER_SOURCE_TIMESTAMP;
 use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::changelog;
 use device_status::wire::proto::v1::{
@@ -54,6 +57,9 @@ struct Said<T> {
     at: i64,
     /// The record's stamp.
     written_at: i64,
+    /// When its sender lived, by the record or by its source's; not of one that was a
+    /// dead letter.
+    sent_at: Option<i64>,
     appended_at: i64,
     event: T,
 }
@@ -219,6 +225,13 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                     device.absurd |= headers.any(|(name, _)| name == ABSURD);
                     device
                 });
+                let said =
+                    |name: &str| record.message.headers.iter().find(|(header, _)| header == name);
+                let source = said(HEADER_SOURCE_TIMESTAMP).and_then(|(_, value)| {
+                    std::str::from_utf8(value.as_deref()?).ok()?.parse::<i64>().ok()
+                });
+                let sent_at = source.map_or(written_at, |source| source.min(written_at));
+                let sent_at = Some(sent_at).filter(|_| said(HEADER_REPLAYED).is_none());
                 let when = |at: Option<i64>| at.unwrap_or(written_at).min(written_at);
                 match input {
                     Input::Heartbeats => {
@@ -229,7 +242,14 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                         if message.going_away {
                             device.going_away.insert(offset);
                         }
-                        device.heartbeats.push(Said { offset, at, written_at, appended_at, event });
+                        device.heartbeats.push(Said {
+                            offset,
+                            at,
+                            written_at,
+                            sent_at,
+                            appended_at,
+                            event,
+                        });
                     }
                     Input::VpnSessions => {
                         let message = v1::VpnEvent::decode(value.unwrap()).unwrap();
@@ -238,6 +258,7 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                             offset,
                             at,
                             written_at,
+                            sent_at,
                             appended_at,
                             event: message.event.unwrap(),
                         };
@@ -251,7 +272,7 @@ fn read_inputs(kafka: &Kafka) -> (BTreeMap<String, Device>, BTreeMap<i32, Scopes
                                 (when(ms(message.occurred_at.as_ref())), message.event.unwrap())
                             }
                         };
-                        let said = Said { offset, at, written_at, appended_at, event };
+                        let said = Said { offset, at, written_at, sent_at, appended_at, event };
                         device
                             .map_or(&mut scope.lifecycle, |device| &mut device.lifecycle)
                             .push(said);

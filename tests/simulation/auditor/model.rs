@@ -1,13 +1,14 @@
 //! The auditor's own model of a device: what it shows at an instant, from the
 //! text of the rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use device_status::shard::Rules;
 use device_status::wire::proto::v1::{
     self, Connectivity, Status, lifecycle_event as lifecycle, vpn_event as vpn,
 };
 
+use super::sessions::{Lease, Sessions, counted};
 use super::{Device, Said, Scopes, duration_ms, ms, poll_interval_ms};
 
 pub type Shown = Option<(Status, Connectivity)>;
@@ -179,15 +180,17 @@ impl<'a> Model<'a> {
                 _ => {}
             }
         }
-        let leases = self.scope_vpn.iter().filter_map(|said| match &said.event {
-            vpn::Event::InstanceAlive(event) if of(&event.instance) => {
-                let start = ms(event.started_at.as_ref());
-                let current = start.is_none_or(|start| start == started);
-                current.then(|| (said.at, event.lease.as_ref().map_or(0, duration_ms)))
+        let mut lease = Lease::default();
+        for said in self.scope_vpn {
+            if let vpn::Event::InstanceAlive(event) = &said.event
+                && of(&event.instance)
+                && ms(event.started_at.as_ref()).is_none_or(|start| start == started)
+            {
+                let lease_ms = event.lease.as_ref().map_or(0, duration_ms);
+                lease.tell(counted(self.rules, said), said.at, Some(lease_ms));
             }
-            _ => None,
-        });
-        let end = leases.max().map_or(i64::MAX, |(at, lease)| at + lease);
+        }
+        let end = lease.end().unwrap_or(i64::MAX);
         opened > lost && opened >= started && clock < end
     }
 
@@ -261,24 +264,11 @@ impl<'a> Model<'a> {
             _ => None,
         });
 
-        let mut opened: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-        let mut closed = BTreeSet::new();
-        for said in vpn.iter().filter(|said| said.at > deleted) {
-            match &said.event {
-                vpn::Event::SessionOpened(event) => {
-                    let at = opened.entry((&event.instance, &event.session)).or_insert(said.at);
-                    *at = (*at).max(said.at);
-                }
-                vpn::Event::SessionClosed(event) => {
-                    closed.insert((event.instance.as_str(), event.session.as_str()));
-                }
-                _ => {}
-            }
-        }
+        let sessions = Sessions::of(self.rules, vpn, deleted);
         let heartbeat = heartbeats.iter().filter(|said| said.at > deleted).max_by_key(|s| s.at);
         let went_away = heartbeat.is_some_and(|said| self.going_away.contains(&said.offset));
         let heartbeat = heartbeat.map(|said| (said.at, said.event));
-        let contact = heartbeat.map(|(at, _)| at).max(opened.values().copied().max());
+        let contact = heartbeat.map(|(at, _)| at).max(sessions.contact);
         if contact.is_none() && !registered && provisioned.is_none() {
             return None;
         }
@@ -316,9 +306,9 @@ impl<'a> Model<'a> {
                 });
 
         // Rung by rung.
-        let vpn_up = opened.iter().any(|((instance, session), at)| {
-            !closed.contains(&(*instance, *session))
-                && self.session_counts(instance, *at, lease_clock)
+        let vpn_up = sessions.open.iter().any(|session| {
+            session.lease_end.is_none_or(|end| lease_clock < end)
+                && self.session_counts(&session.instance, session.opened_at, lease_clock)
         });
         let (mut beats, mut beats_or_grace) = (false, false);
         if let Some((at, carried)) = heartbeat.filter(|_| !went_away) {

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use device_status::shard::Input;
+use device_status::shard::{Input, Rules};
 use device_status::wire::proto::changelog;
 use device_status::wire::proto::v1::{Cause, lifecycle_event as lifecycle, vpn_event as vpn};
 use prost::Message as _;
 
 use super::model::{Model, span_ms};
+use super::sessions::counted;
 use super::{Device, Scopes, duration_ms, ms};
 use crate::kafka::{Kafka, Topic};
 use crate::world::Plan;
@@ -113,7 +114,7 @@ pub fn moments(
             let Moment { epoch, batch, offsets, clock, .. } = moment;
             format!("partition {partition}, commit {epoch}/{batch}, {offsets:?} at {clock}")
         };
-        holds(partition, moments, &held, scopes, devices, counts)
+        holds(partition, moments, &held, scopes, devices, &plan.rules, counts)
             .map_err(|(moment, what)| format!("{}: {what}", here(moment)))?;
         let clear = |(_, device): &(&String, &Device)| !device.absurd;
         let here_only = devices.iter().filter(|(_, device)| device.partition == partition);
@@ -321,6 +322,7 @@ fn holds<'m>(
     held: &BTreeMap<(i32, u64), Held>,
     scopes: &Scopes,
     devices: &BTreeMap<String, Device>,
+    rules: &Rules,
     counts: &mut BTreeMap<&'static str, u64>,
 ) -> Result<(), Failure<'m>> {
     let mut lapses: BTreeMap<u64, Vec<Lapse<'_>>> = BTreeMap::new();
@@ -367,7 +369,7 @@ fn holds<'m>(
                 .map(|said| (1, said.offset))
         });
         let lapses = lapses.get(&moment.transaction).map_or(&[][..], Vec::as_slice);
-        let lapses_here = |lapse: &Lapse<'_>| lapse.is_of(moment.clock + 1, moment, scopes);
+        let lapses_here = |lapse: &Lapse<'_>| lapse.is_of(moment.clock + 1, moment, scopes, rules);
         let lapsing = lapses.iter().any(lapses_here).then_some(Hold::Lease);
         let record = next.map(|(input, offset)| Hold::Record { input, offset });
         holding = record.or(lapsing).map(|hold| (moment, hold));
@@ -386,7 +388,7 @@ impl Lapse<'_> {
     /// Whether it was made by a lease that ends at this instant. A date is no
     /// earlier than the one before (rule J9), so that it may be that of a session
     /// that was opened later, and tells nothing of the lease.
-    fn is_of(&self, end: i64, moment: &Moment, scopes: &Scopes) -> bool {
+    fn is_of(&self, end: i64, moment: &Moment, scopes: &Scopes, rules: &Rules) -> bool {
         let sessions = self.device.vpn.iter().filter(|said| said.offset < moment.offsets[1]);
         let mut instances = sessions.filter_map(|said| match &said.event {
             vpn::Event::SessionOpened(event) => Some(&event.instance),
@@ -397,7 +399,8 @@ impl Lapse<'_> {
             && instances.any(|instance| {
                 announced().any(|said| match &said.event {
                     vpn::Event::InstanceAlive(event) if event.instance == *instance => {
-                        said.at + event.lease.as_ref().map_or(0, duration_ms) == end
+                        let lease_ms = event.lease.as_ref().map_or(0, duration_ms);
+                        counted(rules, said) + lease_ms == end
                     }
                     _ => false,
                 })
@@ -498,7 +501,7 @@ mod tests {
             session,
             ..Default::default()
         });
-        Said { offset, at, written_at: at, appended_at: at, event }
+        Said { offset, at, written_at: at, sent_at: Some(at), appended_at: at, event }
     }
 
     /// Announced at 1 s for 17 s.
@@ -507,7 +510,7 @@ mod tests {
         let instance = "vpn-1".to_owned();
         let alive = v1::InstanceAlive { instance, started_at: None, lease };
         let event = vpn::Event::InstanceAlive(alive);
-        Said { offset: 1, at: 1_000, written_at: 1_000, appended_at: 1_000, event }
+        Said { offset: 1, at: 1_000, written_at: 1_000, sent_at: None, appended_at: 1_000, event }
     }
 
     /// What the auditor says of a commit by the clock, with a change that the end
@@ -532,8 +535,8 @@ mod tests {
         let first = Moment { transaction: 7, clock, ..moment(1, 0, 0, 0) };
         let next = Moment { transaction: 8, clock, offsets: [0, 11, 0], ..moment(1, 0, 0, 0) };
         let moments = [first, next];
-        holds(0, &moments, &BTreeMap::new(), &scopes, &devices, &mut BTreeMap::new())
-            .map_err(|(_, what)| what)
+        let (held, rules, counts) = (BTreeMap::new(), Rules::default(), &mut BTreeMap::new());
+        holds(0, &moments, &held, &scopes, &devices, &rules, counts).map_err(|(_, what)| what)
     }
 
     #[test]
