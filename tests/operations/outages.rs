@@ -145,6 +145,43 @@ fn questions_that_wait_for_a_coordinator_that_is_away_are_answered_when_it_is_ba
     service.wait_ready(Duration::from_secs(60));
 }
 
+#[test]
+fn a_transaction_that_hangs_on_an_input_is_told_until_it_ends() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("hanging", 1);
+    let redis = RedisServer::start();
+    let config = ServiceConfig::new(broker, &topics)
+        .redis(&redis.url())
+        .announce(&["a producer's transaction is open on this input"]);
+    let mut service = DeviceStatus::start_ready(&config);
+    let gauge = |service: &DeviceStatus| {
+        let labels = "input=\"lifecycle\",partition=\"0\"";
+        service.metric("device_status_open_transaction_seconds", labels).unwrap_or_default()
+    };
+    let device = device_id(1);
+    let holder = broker.transactional_producer(&topics.group);
+    holder.producer.begin_transaction().unwrap();
+    holder.send(&topics, [events::registered(&device, now_ms(), "red", "acme")]);
+    holder.flush();
+    wait_for(SOON, "the gauge to tell", || match gauge(&service) {
+        age if age > 1.0 => Ok(()),
+        age => Err(age),
+    });
+    for word in ["open on lifecycle[0] at least since 20", "offset 0", "find-hanging"] {
+        wait_unready(&service, word);
+    }
+    assert!(gauge(&service) >= 10.0);
+    assert!(redis.fields(&device).is_empty());
+    holder.producer.commit_transaction(SOON).unwrap();
+    redis.wait_for_fields(&device, SOON, &[("fleet", "red")]);
+    service.wait_ready(SOON);
+    wait_for(SOON, "the gauge to fall", || match gauge(&service) {
+        age if age == 0.0 => Ok(()),
+        age => Err(age),
+    });
+    service.terminate();
+}
+
 /// A disk of its own, so that it can fill up.
 struct SmallDisk(tempfile::TempDir);
 
