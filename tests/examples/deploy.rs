@@ -58,6 +58,24 @@ fn the_links_that_kubernetes_makes_are_not_taken_for_configuration() {
 }
 
 #[test]
+fn the_stripped_binary_works_and_names_the_file_of_its_symbols() {
+    let whole = crate::support::service::binary();
+    let directory = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/split-symbols.sh");
+    let split = Command::new(script).arg(whole).arg(directory.path()).output().unwrap();
+    assert!(split.status.success(), "{}", String::from_utf8_lossy(&split.stderr));
+    let stripped = directory.path().join("device-status");
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    assert!(size(&stripped) < size(Path::new(whole)) / 2, "{} bytes", size(&stripped));
+    assert!(size(&directory.path().join("device-status.debug")) > 0);
+    let version = Command::new(&stripped).arg("--version").output().unwrap();
+    assert!(version.status.success());
+    let bytes = std::fs::read(&stripped).unwrap();
+    let name = b"device-status.debug";
+    assert!(bytes.windows(name.len()).any(|window| window == name), "no link to the symbols");
+}
+
+#[test]
 fn the_tools_that_know_the_formats_are_content() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/check-deploy.sh");
     let output = Command::new(script).output().unwrap();
