@@ -94,7 +94,7 @@ impl ClientContext for LoggingContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::error!(target: "librdkafka", %error, "{reason}");
+        tell_error(&error, reason);
     }
 }
 
@@ -104,6 +104,22 @@ impl ProducerContext for LoggingContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// An error event of librdkafka's, for contexts that do more than log.
+///
+/// Events wait until their client is polled, which may be long after. That a
+/// connection failed is told by a log line at once, and so is no news here.
+pub fn tell_error(error: &KafkaError, reason: &str) {
+    use rdkafka::error::RDKafkaErrorCode::{
+        AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve,
+    };
+    match error.rdkafka_error_code() {
+        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve) => {
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        }
+        _ => tracing::error!(target: "librdkafka", %error, "{reason}"),
+    }
 }
 
 /// One log line of librdkafka's, for contexts that do more than log.

@@ -182,6 +182,38 @@ fn a_transaction_that_hangs_on_an_input_is_told_until_it_ends() {
     service.terminate();
 }
 
+/// What happened while the brokers were away is told then, and not once more by
+/// each client when they are back.
+#[test]
+fn a_broker_that_comes_back_is_followed_by_no_errors_about_the_past() {
+    let broker = KafkaBroker::start();
+    let topics = broker.service_topics("back", 4);
+    let redis = RedisServer::start();
+    let config = ServiceConfig::new(&broker, &topics)
+        .redis(&redis.url())
+        .set("processing.threads", 2)
+        .announce(KAFKA_AWAY);
+    let mut service = DeviceStatus::start_ready(&config);
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..50).map(device_id).collect();
+    steps(&producer, &topics, &devices, 0..4);
+    producer.flush();
+    broker.kill();
+    wait_unready(&service, "Kafka");
+    pause(Duration::from_secs(20));
+    broker.restart();
+    let before = service.process.output().lines().count();
+    service.wait_ready(Duration::from_secs(60));
+    pause(Duration::from_secs(5));
+    let output = service.process.output();
+    let after: Vec<&str> = output.lines().skip(before).collect();
+    let errors: Vec<_> = after.iter().filter(|line| line.contains(" ERROR ")).collect();
+    assert!(errors.len() <= 1, "{errors:#?}");
+    let foreign = after.iter().find(|line| line.contains(" rdkafka::"));
+    assert_eq!(foreign, None);
+    service.terminate();
+}
+
 /// A disk of its own, so that it can fill up.
 struct SmallDisk(tempfile::TempDir);
 
