@@ -228,7 +228,7 @@ mod tests {
             ("DEVICE_STATUS_KAFKA__PROPERTIES__CLIENT_RACK", "a\"b"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let loaded = super::super::load(None, variables.into_iter()).unwrap();
+        let loaded = super::super::load(None, variables.into_iter(), &[]).unwrap();
         let shown = effective(&loaded);
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("redis://user:[redacted]@redis:6379"), "{shown}");
@@ -236,7 +236,7 @@ mod tests {
 
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &shown).unwrap();
-        let again = super::super::load(Some(file.path()), std::iter::empty()).unwrap();
+        let again = super::super::load(Some(file.path()), std::iter::empty(), &[]).unwrap();
         assert_eq!(effective_json(&again.config), effective_json(&loaded.config));
     }
 }
