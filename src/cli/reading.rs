@@ -33,7 +33,8 @@ pub(super) type Ranges = BTreeMap<i32, Range<i64>>;
 
 /// Reads topics.
 pub(super) struct Reader<'a> {
-    config: &'a Config,
+    /// The configuration that it reads by.
+    pub(super) config: &'a Config,
     consumer: BaseConsumer<ListeningContext>,
 }
 
@@ -49,11 +50,6 @@ impl<'a> Reader<'a> {
         let made = client.create_with_context(ListeningContext::default());
         let consumer = made.map_err(client_config::refused)?;
         Ok(Reader { config, consumer })
-    }
-
-    /// The configuration that it reads by.
-    pub fn config(&self) -> &'a Config {
-        self.config
     }
 
     /// The partitions of a topic, which the configuration names by `key`.
@@ -216,6 +212,6 @@ impl<'a> Reader<'a> {
     fn unavailable(&self, error: &KafkaError) -> Fatal {
         // Serves what librdkafka has logged meanwhile.
         while self.consumer.poll(Duration::ZERO).is_some() {}
-        self.consumer.context().complaints.explain(self.config, "read from", &error.to_string())
+        self.consumer.context().explain(self.config, "read from", &error.to_string())
     }
 }

@@ -131,9 +131,10 @@ impl Service {
         let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
         let mut members = Vec::new();
-        let redis = &self.config.redis;
-        let started = RedisView::start_all(redis, &self.group, &view_clock, threads)?;
-        for (thread, view) in started.into_iter().enumerate() {
+        let (redis, peers) = (&self.config.redis, Arc::default());
+        for thread in 0..threads {
+            let clock_of_view = view_clock.clone();
+            let view = RedisView::start(redis, &self.group, clock_of_view, &peers, thread == 0)?;
             let log =
                 KafkaLog::start(&self.config, &process_id, thread, self.stamps, clock.clone())?;
             views.push(view.stats());

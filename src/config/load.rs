@@ -161,7 +161,7 @@ fn left_placeholder(entry: &Entry) -> Wrong {
 fn unknown_key(unknown: &str) -> Wrong {
     let field = unknown.rsplit('.').next().unwrap_or(unknown);
     // The right key in the wrong section is as likely as a slip of the finger.
-    let misplaced = KEYS.iter().find(|key| key.field() == field).map(|key| key.name);
+    let misplaced = KEYS.iter().find(|key| key.field == field).map(|key| key.name);
     let remedy = match misplaced.or_else(|| nearest_key(unknown)) {
         Some(key) => format!("did you mean {key}?"),
         None => "see `device-status config show` for the keys there are".to_owned(),

@@ -52,23 +52,17 @@ pub fn denied(role: Role, access: &TopicAccess) -> Vec<Operation> {
     }
 }
 
-/// Whom the broker takes us for, as far as the configuration tells.
-fn principal(config: &Config) -> String {
-    match config.kafka.properties.get("sasl.username") {
-        Some(name) => format!("User:{name}"),
-        None => "User:<this client>".to_owned(),
-    }
-}
-
 /// The command that allows something: of the topic, group or id `resource`, as
 /// `--topic NAME`.
 #[must_use]
 pub fn allow(config: &Config, operations: &[Operation], resource: &str) -> String {
     let operations: Vec<String> =
         operations.iter().map(|operation| format!("--operation {operation}")).collect();
+    // Whom the broker takes us for, as far as the configuration tells.
+    let user = config.kafka.properties.get("sasl.username");
     format!(
-        "run kafka-acls.sh --add --allow-principal {} {} {resource}",
-        principal(config),
+        "run kafka-acls.sh --add --allow-principal User:{} {} {resource}",
+        user.map_or("<this client>", String::as_str),
         operations.join(" ")
     )
 }

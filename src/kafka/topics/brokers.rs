@@ -74,7 +74,7 @@ impl<'a> Brokers<'a> {
         for _ in 0..SERVED_MAX {
             self.producer.poll(Duration::ZERO);
         }
-        self.producer.context().complaints.explain(self.config, doing, &error.to_string())
+        self.producer.context().explain(self.config, doing, &error.to_string())
     }
 
     /// Of all topics: asking for one by name could create it. Waits in steps, so
