@@ -31,7 +31,7 @@ use crate::error::Fatal;
 use crate::kafka::log::Stamps;
 use crate::kafka::topics::Role;
 use crate::shard::{DeviceId, Input, StatusChange};
-use crate::simulate::{Fleet, Joining, Plan, Sent};
+use crate::simulate::{Fleet, Joining, Plan};
 use crate::stream_thread::ports::Clock;
 use crate::wire::status_changed;
 use picture::Picture;
@@ -144,14 +144,15 @@ fn show(
     let changes = open_changes(config)?;
     let start = clock.wall();
     let started_ms = clock.monotonic_ms();
-    let mut fleet = Fleet::new(Plan {
+    let plan = Plan {
         joining: Joining::Within(4_000),
         lease_ms: 30_000,
         ..Plan::of_poll_interval(args.devices, args.seed, start, POLL_INTERVAL_MS)
-    });
+    };
+    let told_ms = i64::from(plan.told_poll_interval_ms);
+    let mut fleet = Fleet::new(plan);
     fleet.hold(WATCHED);
     let watched = fleet.device_id(WATCHED);
-    let told_ms = i64::from(fleet.told_poll_interval_ms());
     let mut story = Story::new(watched.clone(), config.rules(), told_ms);
 
     let mut screen = Screen::open(args, config, &watched);
@@ -165,15 +166,11 @@ fn show(
         if over || has_ended() {
             break;
         }
-        let mut failure = None;
-        fleet.advance(now, &mut |sent: Sent| {
+        for sent in fleet.advance(now) {
             if sent.input == Input::Heartbeats && sent.device.as_ref() == Some(&watched) {
                 story.heartbeat(sent.at);
             }
-            failure = failure.take().or(traffic.send(sent, stop).err());
-        });
-        if let Some(failure) = failure {
-            return Err(failure);
+            traffic.send(sent, stop)?;
         }
         traffic.poll()?;
         let act = story.act(now);

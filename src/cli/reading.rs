@@ -146,12 +146,12 @@ impl<'a> Reader<'a> {
     ) -> Result<(), Fatal> {
         ranges.retain(|_, range| !range.is_empty());
         let mut starts = TopicPartitionList::new();
-        for (partition, range) in &ranges {
-            starts
-                .add_partition_offset(topic, *partition, Offset::Offset(range.start))
-                .map_err(|error| self.unavailable(&error))?;
-        }
-        self.consumer.assign(&starts).map_err(|error| self.unavailable(&error))?;
+        let mut added = ranges.iter().map(|(partition, range)| {
+            starts.add_partition_offset(topic, *partition, Offset::Offset(range.start))
+        });
+        let added = added.try_for_each(|added| added);
+        let assigned = added.and_then(|()| self.consumer.assign(&starts));
+        assigned.map_err(|error| self.unavailable(&error))?;
         let read = self.follow(topic, ranges, each);
         self.consumer.unassign().map_err(|error| self.unavailable(&error))?;
         read

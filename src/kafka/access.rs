@@ -6,10 +6,11 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
-use super::client_config::{self, LoggingContext};
+use super::client_config;
 use super::native::{self, NoAnswer};
 pub use super::native::{Operation, TopicAccess, topic_access};
 use super::role::Role;
+use super::trouble::ListeningContext;
 use crate::config::Config;
 use crate::error::Fatal;
 
@@ -112,7 +113,7 @@ pub fn try_transactions(config: &Config) -> Result<(), Fatal> {
     let id = format!("{}check-{}", transactional_id_prefix(config), uuid::Uuid::new_v4().simple());
     let mut client = client_config::base(config);
     client.set("enable.idempotence", "true").set("transactional.id", id);
-    let producer: BaseProducer<LoggingContext> =
-        client.create_with_context(LoggingContext).map_err(failed)?;
+    let producer: BaseProducer<ListeningContext> =
+        client.create_with_context(ListeningContext::default()).map_err(failed)?;
     producer.init_transactions(TIMEOUT).map_err(failed)
 }
