@@ -123,18 +123,17 @@ impl Service {
             guarantee = ?self.config.processing.guarantee,
             partitions = self.config.topics.partitions,
             threads,
-            admin = %server.address(),
+            admin = %server.address,
             "starting"
         );
         let panicked = watch_panics();
         let process_id = uuid::Uuid::new_v4().simple().to_string();
         let (ended, endings) = channel();
-        let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
         let mut members = Vec::new();
-        let redis = &self.config.redis;
-        let started = RedisView::start_all(redis, &self.group, &view_clock, threads)?;
-        for (thread, view) in started.into_iter().enumerate() {
+        let (redis, peers) = (&self.config.redis, Arc::default());
+        for thread in 0..threads {
+            let view = RedisView::start(redis, &self.group, clock.clone(), &peers, thread == 0)?;
             let log =
                 KafkaLog::start(&self.config, &process_id, thread, self.stamps, clock.clone())?;
             views.push(view.stats());

@@ -27,10 +27,10 @@ fn the_environment_of_the_containers_is_understood() {
     for path in ["compose/compose.yaml", "Dockerfile"] {
         let environment = environment(path);
         assert!(!environment.is_empty(), "{path}");
-        load(None, environment.into_iter()).unwrap_or_else(|error| panic!("{path}: {error}"));
+        load(None, environment.into_iter(), &[]).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
     let listen = environment("Dockerfile");
-    let loaded = load(None, listen.into_iter()).unwrap();
+    let loaded = load(None, listen.into_iter(), &[]).unwrap();
     assert!(!loaded.config.admin.listen.ip().is_loopback());
 }
 
@@ -44,7 +44,7 @@ fn the_configuration_of_kubernetes_is_valid_with_what_its_secret_adds() {
         ("DEVICE_STATUS_LOG__FORMAT", "json"),
     ];
     let secrets = secrets.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let loaded = load(Some(&path), secrets.into_iter()).unwrap();
+    let loaded = load(Some(&path), secrets.into_iter(), &[]).unwrap();
     assert_eq!(loaded.config.kafka.properties["sasl.password"], "secret");
     assert_eq!(loaded.config.topics.replication_factor, 3);
 }
@@ -53,7 +53,7 @@ fn the_configuration_of_kubernetes_is_valid_with_what_its_secret_adds() {
 #[test]
 fn the_links_that_kubernetes_makes_are_not_taken_for_configuration() {
     let link = ("DEVICE_STATUS_PORT_9464_TCP".to_owned(), "tcp://10.0.0.1:9464".to_owned());
-    let loaded = load(None, std::iter::once(link)).unwrap();
+    let loaded = load(None, std::iter::once(link), &[]).unwrap();
     assert!(loaded.origins.is_empty(), "{:?}", loaded.origins);
 }
 

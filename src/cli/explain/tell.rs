@@ -11,7 +11,7 @@ use super::{Origin, Subject};
 use crate::cli::text::{Style, counted, length, moment, printable, with_age};
 use crate::shard::snapshot::{Membership, ProgressFacts, Register};
 use crate::shard::{
-    Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
+    Connectivity, DeviceView, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, Rung,
     SessionExplained, Status, StatusChange, Timestamp,
 };
 
@@ -35,7 +35,10 @@ impl Subject<'_> {
         let mut text = String::new();
         let name = printable(&self.device.to_string());
         let shown = match &self.view {
-            Some(view) => style.paint(view.status, view.connectivity),
+            Some(DeviceView { status, connectivity, .. }) => {
+                let shown = status.display(*connectivity).to_owned();
+                style.coloured(shown, Some((*status, *connectivity)))
+            }
             None => style.faint("not shown"),
         };
         let _ = writeln!(text, "{name}  {shown}");
