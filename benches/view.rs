@@ -4,6 +4,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -33,7 +34,9 @@ impl Owner {
     fn start(server: &RedisServer) -> Owner {
         let refresh_interval = Duration::ZERO;
         let config = Redis { url: server.url(), refresh_interval, ..Redis::default() };
-        let mut view = RedisView::start(&config, &group(), HostClock::start()).expect("a view");
+        let mut view =
+            RedisView::start(&config, &group(), HostClock::start(), &Arc::default(), true)
+                .expect("a view");
         view.take(PARTITION, EPOCH, 0);
         Owner { view, sequence: 0, events: Vec::new() }
     }

@@ -60,36 +60,27 @@ impl FatalKind {
     }
 }
 
-impl Fatal {
-    /// A dependency is unavailable.
-    pub fn unavailable(message: impl Into<String>) -> Fatal {
-        Fatal { kind: FatalKind::Unavailable, message: message.into() }
-    }
+/// Makes a function for each kind.
+macro_rules! of_kinds {
+    ($($function:ident: $kind:ident, $when:literal;)*) => {
+        impl Fatal {
+            $(
+                #[doc = $when]
+                pub fn $function(message: impl Into<String>) -> Fatal {
+                    Fatal { kind: FatalKind::$kind, message: message.into() }
+                }
+            )*
+        }
+    };
+}
 
-    /// The configuration is wrong.
-    pub fn configuration(message: impl Into<String>) -> Fatal {
-        Fatal { kind: FatalKind::Configuration, message: message.into() }
-    }
-
-    /// What was asked for does not exist.
-    pub fn not_found(message: impl Into<String>) -> Fatal {
-        Fatal { kind: FatalKind::NotFound, message: message.into() }
-    }
-
-    /// What was asked for is older than it may be.
-    pub fn stale(message: impl Into<String>) -> Fatal {
-        Fatal { kind: FatalKind::Stale, message: message.into() }
-    }
-
-    /// The command line is wrong.
-    pub fn usage(message: impl Into<String>) -> Fatal {
-        Fatal { kind: FatalKind::Usage, message: message.into() }
-    }
-
-    /// A bug, or a state that should not be.
-    pub fn internal(message: impl Into<String>) -> Fatal {
-        Fatal { kind: FatalKind::Internal, message: message.into() }
-    }
+of_kinds! {
+    unavailable: Unavailable, "A dependency is unavailable.";
+    configuration: Configuration, "The configuration is wrong.";
+    not_found: NotFound, "What was asked for does not exist.";
+    stale: Stale, "What was asked for is older than it may be.";
+    usage: Usage, "The command line is wrong.";
+    internal: Internal, "A bug, or a state that should not be.";
 }
 
 /// Locks: a panic elsewhere does not make what is known unknown.

@@ -46,6 +46,8 @@ pub struct ThreadReport {
     pub running: usize,
     /// Whether every running shard is near the end of its inputs.
     pub near_head: bool,
+    /// Transactions of producers that have been open on the inputs for long.
+    pub open_transactions: Vec<String>,
     /// Why Kafka cannot be reached, if it cannot.
     pub kafka_error: Option<String>,
 }
@@ -216,6 +218,13 @@ fn unready(number: usize, report: &ThreadReport) -> Vec<String> {
     if let Some(error) = &report.kafka_error {
         reasons.push(format!("stream thread {number} cannot reach Kafka: {error}"));
     }
+    reasons.extend(report.open_transactions.iter().map(|open| {
+        format!(
+            "stream thread {number}: a producer's transaction is open on {open}. What is behind it \
+             cannot be read, and nobody is expired meanwhile: find it with kafka-transactions.sh \
+             find-hanging, and abort it"
+        )
+    }));
     if report.waiting > 0 {
         reasons.push(format!(
             "stream thread {number}: {} of {} shards wait for the rest of their inputs",

@@ -42,17 +42,10 @@ const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 /// The server. Dropped, it stops.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
+    /// Where it listens: with the port that was given, if 0 was asked for.
+    pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    /// Where it listens: with the port that was given, if 0 was asked for.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
 }
 
 impl Drop for Server {
@@ -251,7 +244,7 @@ mod tests {
             Arc::<ManualClock>::clone(&clock),
         )
         .unwrap();
-        let address = server.address();
+        let address = server.address;
 
         assert!(request(address, "/live").starts_with("HTTP/1.1 200"));
         let answer = request(address, "/ready");
@@ -309,7 +302,7 @@ mod tests {
         let server = start(listen, "", health, metrics, clock).unwrap();
         let silent: Vec<TcpStream> = (0..CONNECTIONS_MAX + 10)
             .map(|n| {
-                let mut stream = TcpStream::connect(server.address()).unwrap();
+                let mut stream = TcpStream::connect(server.address).unwrap();
                 stream.set_read_timeout(Some(HEADER_TIMEOUT * 6)).unwrap();
                 if n % 2 == 0 {
                     stream.write_all(b"GET /live HTTP/1.1\r\nHost:").unwrap();
@@ -317,7 +310,7 @@ mod tests {
                 stream
             })
             .collect();
-        assert!(request(server.address(), "/live").starts_with("HTTP/1.1 200"));
+        assert!(request(server.address, "/live").starts_with("HTTP/1.1 200"));
         for mut stream in silent {
             let mut answer = Vec::new();
             // Closed, be it with a word or without: not a timeout of ours.
@@ -336,7 +329,7 @@ mod tests {
         let server = start(listen, "s3cret", health, metrics, clock).unwrap();
         let with = |token: &str| {
             let line = format!("/metrics HTTP/1.1\r\nAuthorization: {token}\r\nX:");
-            request(server.address(), &line)
+            request(server.address, &line)
         };
         assert!(with("Bearer s3cret").starts_with("HTTP/1.1 200"));
         for wrong in ["", "s3cret", "Bearer s3cre", "Bearer s3crets", "Bearer s3creT"] {
@@ -344,8 +337,8 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
             assert!(answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
         }
-        assert!(request(server.address(), "/metrics").starts_with("HTTP/1.1 401"));
-        assert!(request(server.address(), "/live").starts_with("HTTP/1.1 200"));
-        assert!(request(server.address(), "/ready").starts_with("HTTP/1.1 200"));
+        assert!(request(server.address, "/metrics").starts_with("HTTP/1.1 401"));
+        assert!(request(server.address, "/live").starts_with("HTTP/1.1 200"));
+        assert!(request(server.address, "/ready").starts_with("HTTP/1.1 200"));
     }
 }

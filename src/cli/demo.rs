@@ -13,7 +13,6 @@ use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use console::Term;
@@ -21,7 +20,6 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::run::run_service;
@@ -31,8 +29,9 @@ use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::Fatal;
 use crate::kafka::log::Stamps;
+use crate::kafka::topics::Role;
 use crate::shard::{DeviceId, Input, StatusChange};
-use crate::simulate::{Fleet, Joining, Plan, Sent};
+use crate::simulate::{Fleet, Joining, Plan};
 use crate::stream_thread::ports::Clock;
 use crate::wire::status_changed;
 use picture::Picture;
@@ -87,27 +86,22 @@ pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let mock = MockCluster::new(1)
         .map_err(|error| Fatal::internal(format!("the mock cluster: {error}")))?;
     let config = demo_config(config, &mock.bootstrap_servers(), &redis.url())?;
-    create_topics(&mock, &config)?;
-
-    let service = Service::start(config.clone())?;
-    let shown = show(args, &config, &clock, &stop, &service);
-    let stopped = service.stop();
-    // The mock cluster and Redis end with this function.
-    shown.and(stopped)
-}
-
-fn create_topics(
-    mock: &MockCluster<'static, DefaultProducerContext>,
-    config: &Config,
-) -> Result<(), Fatal> {
-    let topics = &config.topics;
-    let mut names: Vec<&str> = Input::ALL.iter().map(|input| topics.input(*input)).collect();
-    names.extend([&*topics.status_changes, &*topics.dead_letters, &*topics.changelog]);
-    for name in names {
-        mock.create_topic(name, PARTITIONS, 1)
-            .map_err(|error| Fatal::internal(format!("the mock cluster: {name}: {error}")))?;
+    for topic in Role::ALL.map(|role| role.topic(&config)) {
+        mock.create_topic(topic, PARTITIONS, 1)
+            .map_err(|error| Fatal::internal(format!("the mock cluster: {topic}: {error}")))?;
     }
-    Ok(())
+    // The mock cluster and Redis end with this function, and the service before.
+    let shutdown = Arc::new(AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        let service = std::thread::Builder::new()
+            .name("service".to_owned())
+            .spawn_scoped(threads, || run_service(config.clone(), Stamps::Own, shutdown.clone()))
+            .map_err(|error| Fatal::internal(format!("cannot start a thread: {error}")))?;
+        let shown = show(args, &config, &clock, &stop, &|| service.is_finished());
+        shutdown.store(true, Ordering::Relaxed);
+        let panicked = |_| Err(Fatal::internal("the service panicked"));
+        shown.and(service.join().unwrap_or_else(panicked))
+    })
 }
 
 /// Everything as usual but for what a demo needs: quick polls, and what the
@@ -138,50 +132,27 @@ fn free_port() -> Result<u16, Fatal> {
         .map_err(|error| Fatal::unavailable(format!("found no free port: {error}")))
 }
 
-/// The service, on a thread of its own.
-struct Service {
-    shutdown: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), Fatal>>,
-}
-
-impl Service {
-    fn start(config: Config) -> Result<Service, Fatal> {
-        let shutdown = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&shutdown);
-        let thread = std::thread::Builder::new()
-            .name("service".to_owned())
-            .spawn(move || run_service(config, Stamps::Own, flag))
-            .map_err(|error| Fatal::internal(format!("cannot start a thread: {error}")))?;
-        Ok(Service { shutdown, thread })
-    }
-
-    fn stop(self) -> Result<(), Fatal> {
-        self.shutdown.store(true, Ordering::Relaxed);
-        let panicked = |_| Err(Fatal::internal("the service panicked"));
-        self.thread.join().unwrap_or_else(panicked)
-    }
-}
-
 /// Simulates the fleet, reads the changes, and draws, until it is over.
 fn show(
     args: &Args,
     config: &Config,
     clock: &SystemClock,
     stop: &AtomicBool,
-    service: &Service,
+    has_ended: &dyn Fn() -> bool,
 ) -> Result<(), Fatal> {
     let mut traffic = Traffic::open(config, "0")?;
     let changes = open_changes(config)?;
     let start = clock.wall();
     let started_ms = clock.monotonic_ms();
-    let mut fleet = Fleet::new(Plan {
+    let plan = Plan {
         joining: Joining::Within(4_000),
         lease_ms: 30_000,
         ..Plan::of_poll_interval(args.devices, args.seed, start, POLL_INTERVAL_MS)
-    });
+    };
+    let told_ms = i64::from(plan.told_poll_interval_s) * 1_000;
+    let mut fleet = Fleet::new(plan);
     fleet.hold(WATCHED);
     let watched = fleet.device_id(WATCHED);
-    let told_ms = i64::from(fleet.told_poll_interval_s()) * 1_000;
     let mut story = Story::new(watched.clone(), config.rules(), told_ms);
 
     let mut screen = Screen::open(args, config, &watched);
@@ -192,18 +163,14 @@ fn show(
         let elapsed_ms = clock.monotonic_ms() - started_ms;
         let now = start.plus_ms(elapsed_ms);
         let over = stop.load(Ordering::Relaxed) || end_ms.is_some_and(|end| elapsed_ms >= end);
-        if over || service.thread.is_finished() {
+        if over || has_ended() {
             break;
         }
-        let mut failure = None;
-        fleet.advance(now, &mut |sent: Sent| {
+        for sent in fleet.advance(now) {
             if sent.input == Input::Heartbeats && sent.device.as_ref() == Some(&watched) {
                 story.heartbeat(sent.at);
             }
-            failure = failure.take().or(traffic.send(sent, stop).err());
-        });
-        if let Some(failure) = failure {
-            return Err(failure);
+            traffic.send(sent, stop)?;
         }
         traffic.poll()?;
         let act = story.act(now);

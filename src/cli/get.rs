@@ -56,7 +56,7 @@ pub fn get(
             let oldest = reader.oldest(config.topics.partitions)?;
             let counts = reader.fleet(fleet, config.topics.partitions)?;
             let counts = counts.ok_or_else(|| {
-                Fatal::not_found(format!("no fleet {fleet:?} is known at {}", reader.shown_url()))
+                Fatal::not_found(format!("no fleet {fleet:?} is known at {}", reader.shown_url))
             })?;
             let text = match json {
                 true => fleet_json(fleet, counts, oldest),
@@ -90,7 +90,7 @@ pub fn get(
             Err(Fatal::not_found(format!(
                 "not known at {}: {}. A device is known once it was registered, \
                  provisioned or heard of, and until it is deleted.{old}",
-                reader.shown_url(),
+                reader.shown_url,
                 ids.join(", ")
             )))
         }
@@ -110,7 +110,7 @@ fn not_stale(
     Err(Fatal::stale(format!(
         "{} is older at {} than --max-age {}: {}",
         what(),
-        reader.shown_url(),
+        reader.shown_url,
         humantime::format_duration(max_age),
         as_of(freshness)
     )))

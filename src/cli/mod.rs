@@ -128,7 +128,7 @@ pub fn main() -> Result<(), Fatal> {
         }
     }
     let file = cli.config.as_deref();
-    let loaded = match crate::config::load_with(file, environment.into_iter(), &cli.set) {
+    let loaded = match crate::config::load(file, environment.into_iter(), &cli.set) {
         Ok(loaded) => loaded,
         Err(invalid) => match &cli.command {
             Command::Config(config::Command::Check { .. }) if cli.json => {

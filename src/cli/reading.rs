@@ -33,7 +33,8 @@ pub(super) type Ranges = BTreeMap<i32, Range<i64>>;
 
 /// Reads topics.
 pub(super) struct Reader<'a> {
-    config: &'a Config,
+    /// The configuration that it reads by.
+    pub(super) config: &'a Config,
     consumer: BaseConsumer<ListeningContext>,
 }
 
@@ -49,11 +50,6 @@ impl<'a> Reader<'a> {
         let made = client.create_with_context(ListeningContext::default());
         let consumer = made.map_err(client_config::refused)?;
         Ok(Reader { config, consumer })
-    }
-
-    /// The configuration that it reads by.
-    pub fn config(&self) -> &'a Config {
-        self.config
     }
 
     /// The partitions of a topic, which the configuration names by `key`.
@@ -150,12 +146,12 @@ impl<'a> Reader<'a> {
     ) -> Result<(), Fatal> {
         ranges.retain(|_, range| !range.is_empty());
         let mut starts = TopicPartitionList::new();
-        for (partition, range) in &ranges {
-            starts
-                .add_partition_offset(topic, *partition, Offset::Offset(range.start))
-                .map_err(|error| self.unavailable(&error))?;
-        }
-        self.consumer.assign(&starts).map_err(|error| self.unavailable(&error))?;
+        let mut added = ranges.iter().map(|(partition, range)| {
+            starts.add_partition_offset(topic, *partition, Offset::Offset(range.start))
+        });
+        let added = added.try_for_each(|added| added);
+        let assigned = added.and_then(|()| self.consumer.assign(&starts));
+        assigned.map_err(|error| self.unavailable(&error))?;
         let read = self.follow(topic, ranges, each);
         self.consumer.unassign().map_err(|error| self.unavailable(&error))?;
         read
@@ -216,6 +212,6 @@ impl<'a> Reader<'a> {
     fn unavailable(&self, error: &KafkaError) -> Fatal {
         // Serves what librdkafka has logged meanwhile.
         while self.consumer.poll(Duration::ZERO).is_some() {}
-        self.consumer.context().complaints.explain(self.config, "read from", &error.to_string())
+        self.consumer.context().explain(self.config, "read from", &error.to_string())
     }
 }

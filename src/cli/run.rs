@@ -11,6 +11,7 @@ use metrics::gauge;
 use tracing::{error, info};
 
 use super::signals;
+use super::text::moment;
 use crate::admin::{self, GroupHealth, Health, RedisHealth, ThreadReport};
 use crate::clock::SystemClock;
 use crate::config::{Config, GroupProtocol, Partitioner, milliseconds};
@@ -20,7 +21,7 @@ use crate::kafka::topics::{Role, check_topics};
 use crate::kafka::watch::Watch;
 use crate::shard::Input;
 use crate::stream_thread::ports::Clock;
-use crate::stream_thread::report::{Report, StageName};
+use crate::stream_thread::report::{Report, ShardReport, StageName};
 use crate::stream_thread::{
     DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
     WORK_PER_TURN,
@@ -122,18 +123,17 @@ impl Service {
             guarantee = ?self.config.processing.guarantee,
             partitions = self.config.topics.partitions,
             threads,
-            admin = %server.address(),
+            admin = %server.address,
             "starting"
         );
         let panicked = watch_panics();
         let process_id = uuid::Uuid::new_v4().simple().to_string();
         let (ended, endings) = channel();
-        let view_clock: Arc<dyn Clock + Send + Sync> = clock.clone();
         let mut views = Vec::new();
         let mut members = Vec::new();
-        let redis = &self.config.redis;
-        let started = RedisView::start_all(redis, &self.group, &view_clock, threads)?;
-        for (thread, view) in started.into_iter().enumerate() {
+        let (redis, peers) = (&self.config.redis, Arc::default());
+        for thread in 0..threads {
+            let view = RedisView::start(redis, &self.group, clock.clone(), &peers, thread == 0)?;
             let log =
                 KafkaLog::start(&self.config, &process_id, thread, self.stamps, clock.clone())?;
             views.push(view.stats());
@@ -345,6 +345,7 @@ impl Runner {
                 restoring: count(StageName::Restoring) + report.adopting,
                 running: count(StageName::Running),
                 near_head: near,
+                open_transactions: hanging(&report.shards),
                 kafka_error: self.kafka_error.as_ref().map(|(e, _)| e.clone()).or_else(|| {
                     let pending_ms = report.commit_pending_ms.filter(|ms| *ms > 10_000)?;
                     Some(format!("a commit has been under way for {} s", pending_ms / 1000))
@@ -352,6 +353,26 @@ impl Runner {
             },
         );
     }
+}
+
+/// The transactions that have been open for long on inputs of these shards.
+fn hanging(shards: &[ShardReport]) -> Vec<String> {
+    let of = |shard: &ShardReport| {
+        let (partition, open) = (shard.partition, shard.open);
+        let open =
+            Input::ALL.into_iter().zip(open).filter_map(|(input, open)| Some((input, open?)));
+        let hanging = open.filter(|(_, open)| open.hangs());
+        hanging
+            .map(move |(input, open)| {
+                let (since, offset) = (moment(open.since.0), open.offset);
+                format!(
+                    "{}[{partition}] at least since {since}, from offset {offset}",
+                    input.name()
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    shards.iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Sender {
             for _ in 0..SERVED_MAX {
                 self.0.poll(Duration::ZERO);
             }
-            self.0.context().heard.complaints.explain(config, "reach", &error.to_string())
+            self.0.context().heard.explain(config, "reach", &error.to_string())
         })
     }
 

@@ -125,14 +125,10 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         let elapsed_ms = clock.monotonic_ms() - started_ms;
         let over = end_ms.filter(|end_ms| elapsed_ms >= *end_ms);
         let to_ms = over.unwrap_or_else(|| due_ms(elapsed_ms, args.bursts));
-        let mut failure = None;
-        fleet.advance(start.plus_ms(to_ms), &mut |sent| {
-            if failure.is_none() && !stop.load(Ordering::Relaxed) {
-                failure = traffic.send(sent, &stop).err();
+        for sent in fleet.advance(start.plus_ms(to_ms)) {
+            if !stop.load(Ordering::Relaxed) {
+                traffic.send(sent, &stop)?;
             }
-        });
-        if let Some(failure) = failure {
-            return Err(failure);
         }
         traffic.poll()?;
         report.tell(elapsed_ms, traffic.counts.values().sum(), plan.devices);

@@ -90,12 +90,6 @@ impl Style {
         self.by_name(shown, device.field("status"), device.field("connectivity"))
     }
 
-    /// The same for one that comes from the core.
-    pub(super) fn paint(self, status: Status, connectivity: Connectivity) -> String {
-        let shown = status.display(connectivity).to_owned();
-        self.coloured(shown, Some((status, connectivity)))
-    }
-
     /// A text in the colour of what it says is shown.
     pub(super) fn coloured(self, text: String, shown: Option<(Status, Connectivity)>) -> String {
         let status = shown.map(|(status, _)| status.wire_name());

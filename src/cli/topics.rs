@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::text::{print, print_json};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::kafka::topics::{self, CreateReport, TopicReport};
+use crate::kafka::topics::{Brokers, CreateReport, TopicReport};
 
 /// What to do with the topics.
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -26,11 +26,11 @@ pub enum Command {
 pub fn run(command: Command, config: &Config, json: bool) -> Result<(), Fatal> {
     match command {
         Command::Create => {
-            let report = topics::create_topics(config)?;
+            let report = Brokers::connect(config)?.create()?;
             if json { print_json(&report) } else { print(&created(&report)) }
         }
         Command::Check => {
-            let report = topics::inspect_topics(config)?;
+            let report = Brokers::connect(config)?.inspect()?;
             if json {
                 print_json(&report)?
             } else {

@@ -42,7 +42,7 @@ static TEXTS: LazyLock<BTreeMap<String, SectionText>> =
 
 /// The sections and their keys, in the order of the file.
 fn sections() -> impl Iterator<Item = (&'static str, &'static [Key])> {
-    KEYS.chunk_by(|a, b| a.section() == b.section()).map(|keys| (keys[0].section(), keys))
+    KEYS.chunk_by(|a, b| a.section == b.section).map(|keys| (keys[0].section, keys))
 }
 
 /// As [`sections`], with what people are told.
@@ -65,7 +65,7 @@ pub fn example() -> String {
         let _ = write!(out, "\n[{section}]\n");
         comment(&mut out, &texts.about);
         for key in keys {
-            let KeyText { takes, help, default: note } = &texts.keys[key.field()];
+            let KeyText { takes, help, default: note } = &texts.keys[key.field];
             out.push('\n');
             comment(&mut out, &format!("{help} ({takes})"));
             if let Some(note) = note {
@@ -75,7 +75,7 @@ pub fn example() -> String {
                 Some(note) if note.contains("cores") => toml::Value::Integer(4),
                 _ => key.shown(&default),
             };
-            let _ = writeln!(out, "#{} = {value}", key.field());
+            let _ = writeln!(out, "#{} = {value}", key.field);
         }
         if section == "kafka" {
             let _ = write!(out, "\n#[{PROPERTIES}]\n");
@@ -113,7 +113,7 @@ pub fn reference() -> String {
         let _ = write!(out, "\n## `{section}`\n\n{}\n\n", texts.about);
         out.push_str("| Key | Default | Takes | What it does |\n|---|---|---|---|\n");
         for key in keys {
-            let KeyText { takes, help, default: note } = &texts.keys[key.field()];
+            let KeyText { takes, help, default: note } = &texts.keys[key.field];
             let value = note.clone().unwrap_or_else(|| match key.shown(&default) {
                 toml::Value::String(text) => format!("`{text}`"),
                 other => format!("`{other}`"),
@@ -166,7 +166,7 @@ pub fn effective(loaded: &Loaded) -> String {
         let _ = writeln!(out, "{}[{section}]", if out.is_empty() { "" } else { "\n" });
         for key in keys {
             let value = key.shown(&loaded.config);
-            let _ = writeln!(out, "{} = {value}{}", key.field(), from(key.name));
+            let _ = writeln!(out, "{} = {value}{}", key.field, from(key.name));
         }
         if section == "kafka" && !loaded.config.kafka.properties.is_empty() {
             let _ = write!(out, "\n[{PROPERTIES}]\n");
@@ -186,7 +186,7 @@ pub fn effective_json(config: &Config) -> serde_json::Value {
     let mut shown = serde_json::Map::new();
     for (section, keys) in sections() {
         let mut fields: serde_json::Map<_, _> =
-            keys.iter().map(|key| (key.field().to_owned(), json!(key.shown(config)))).collect();
+            keys.iter().map(|key| (key.field.to_owned(), json!(key.shown(config)))).collect();
         if section == "kafka" {
             let properties: BTreeMap<_, _> = properties_shown(config).collect();
             fields.insert("properties".to_owned(), json!(properties));
@@ -228,7 +228,7 @@ mod tests {
             ("DEVICE_STATUS_KAFKA__PROPERTIES__CLIENT_RACK", "a\"b"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let loaded = super::super::load(None, variables.into_iter()).unwrap();
+        let loaded = super::super::load(None, variables.into_iter(), &[]).unwrap();
         let shown = effective(&loaded);
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("redis://user:[redacted]@redis:6379"), "{shown}");
@@ -236,7 +236,7 @@ mod tests {
 
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &shown).unwrap();
-        let again = super::super::load(Some(file.path()), std::iter::empty()).unwrap();
+        let again = super::super::load(Some(file.path()), std::iter::empty(), &[]).unwrap();
         assert_eq!(effective_json(&again.config), effective_json(&loaded.config));
     }
 }

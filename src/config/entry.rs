@@ -33,15 +33,17 @@ impl Entry {
     fn shown(&self) -> String {
         match (&self.raw, property_name(&self.key)) {
             (_, Some(name)) if is_secret_property(name) => REDACTED.to_owned(),
-            (Raw::Text(url) | Raw::Environment(url), Some(name)) if name.ends_with(".url") => {
-                format!("{:?}", redact_url(url))
-            }
-            _ if SECRET_KEYS.contains(&self.key.as_str()) => REDACTED.to_owned(),
-            (Raw::Text(url) | Raw::Environment(url), None) if self.key == "redis.url" => {
+            (Raw::Text(url) | Raw::Environment(url), property)
+                if property.unwrap_or(&self.key).ends_with(".url")
+                    && (property.is_some() || self.key == "redis.url") =>
+            {
                 format!("{:?}", redact_url(url))
             }
             // It may be a secret under a slip of its name.
-            (_, property) if self.is_unknown(property) && self.sounds_secret() => {
+            (_, property)
+                if SECRET_KEYS.contains(&self.key.as_str())
+                    || self.is_unknown(property) && self.sounds_secret() =>
+            {
                 REDACTED.to_owned()
             }
             (raw, _) => raw.shown(),

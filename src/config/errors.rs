@@ -81,6 +81,14 @@ pub struct Problem {
     pub remedy: String,
 }
 
+impl Problem {
+    /// Something that no key is to blame for.
+    pub(super) fn of_none(origin: Origin, what: impl Into<String>, remedy: &str) -> Problem {
+        let (key, value) = (String::new(), None);
+        Problem { key, value, origin, what: what.into(), remedy: remedy.to_owned() }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;

@@ -10,23 +10,15 @@ use super::{Config, REDACTED, redact_url};
 pub struct Key {
     /// Its name in the file: section, dot, key.
     pub name: &'static str,
+    /// The section of the file.
+    pub section: &'static str,
+    /// Its name within its section.
+    pub field: &'static str,
     pub(super) set: fn(&mut Config, &Raw) -> Result<(), Wrong>,
     get: fn(&Config) -> toml::Value,
 }
 
 impl Key {
-    /// The section of the file.
-    #[must_use]
-    pub fn section(&self) -> &'static str {
-        self.name.split_once('.').map_or("", |(section, _)| section)
-    }
-
-    /// The key within its section.
-    #[must_use]
-    pub fn field(&self) -> &'static str {
-        self.name.split_once('.').map_or(self.name, |(_, field)| field)
-    }
-
     /// The value in a configuration, as it is written in the file, secrets
     /// left out.
     #[must_use]
@@ -94,6 +86,8 @@ macro_rules! key {
     ($section:ident . $field:ident, $read:expr) => {
         Key {
             name: concat!(stringify!($section), ".", stringify!($field)),
+            section: stringify!($section),
+            field: stringify!($field),
             set: |config, raw| {
                 let read = $read;
                 config.$section.$field = read(raw)?;

@@ -52,7 +52,8 @@ impl Loaded {
 /// How long a fetch may wait at the broker, by librdkafka's name.
 const FETCH_WAIT: &str = "fetch.wait.max.ms";
 
-/// Reads a file, if there is one, and the environment over it.
+/// Reads a file, if there is one, the environment over it, and what the command
+/// line sets (`KEY=VALUE`) over both.
 ///
 /// A variable is a configuration key if it begins with `DEVICE_STATUS_` and has
 /// `__` for the dot; others are let be, since Kubernetes gives every process
@@ -64,33 +65,19 @@ const FETCH_WAIT: &str = "fetch.wait.max.ms";
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Loaded, Invalid> {
-    load_with(file, environment, &[])
-}
-
-/// As [`load`], with what the command line sets (`KEY=VALUE`) over both.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_with(
-    file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
     flags: &[String],
 ) -> Result<Loaded, Invalid> {
     let Some(path) = file else { return from_text(None, environment, flags) };
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Invalid::new(vec![Problem {
-            key: String::new(),
-            value: Some(path.display().to_string()),
-            origin: Origin::Named,
-            what: format!("cannot be read: {error}"),
-            remedy: "name the configuration file with --config FILE".to_owned(),
-        }])
+        let remedy = "name the configuration file with --config FILE";
+        let what = format!("cannot be read: {error}");
+        let value = Some(path.display().to_string());
+        Invalid::new(vec![Problem { value, ..Problem::of_none(Origin::Named, what, remedy) }])
     })?;
     from_text(Some((path, &text)), environment, flags)
 }
 
-/// As [`load_with`], with the file's text in hand.
+/// As [`load`], with the file's text in hand.
 ///
 /// # Errors
 /// As [`load`].
@@ -180,7 +167,7 @@ fn left_placeholder(entry: &Entry) -> Wrong {
 fn unknown_key(unknown: &str) -> Wrong {
     let field = unknown.rsplit('.').next().unwrap_or(unknown);
     // The right key in the wrong section is as likely as a slip of the finger.
-    let misplaced = KEYS.iter().find(|key| key.field() == field).map(|key| key.name);
+    let misplaced = KEYS.iter().find(|key| key.field == field).map(|key| key.name);
     let remedy = match misplaced.or_else(|| nearest_key(unknown)) {
         Some(key) => format!("did you mean {key}?"),
         None => "see `device-status config show` for the keys there are".to_owned(),
@@ -282,13 +269,10 @@ fn from_flags(flags: &[String], entries: &mut Vec<Entry>, problems: &mut Vec<Pro
                 origin: Origin::Flag,
             }),
             // Not shown: it may be a secret that lacks its key.
-            None => problems.push(Problem {
-                key: String::new(),
-                value: None,
-                origin: Origin::Flag,
-                what: "lacks an equals sign".to_owned(),
-                remedy: "write --set KEY=VALUE, such as --set log.level=debug".to_owned(),
-            }),
+            None => {
+                let remedy = "write --set KEY=VALUE, such as --set log.level=debug";
+                problems.push(Problem::of_none(Origin::Flag, "lacks an equals sign", remedy));
+            }
         }
     }
 }
@@ -340,12 +324,10 @@ fn from_file(path: &Path, text: &str, entries: &mut Vec<Entry>, problems: &mut V
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What was recovered from a broken file would only be guessed at.
-        problems.extend(errors.into_iter().map(|error| Problem {
-            key: String::new(),
-            value: None,
-            origin: at(error.span().map_or(0, |span| span.start)),
-            what: format!("is not TOML: {}", error.message()),
-            remedy: "see https://toml.io for how it is written".to_owned(),
+        problems.extend(errors.into_iter().map(|error| {
+            let origin = at(error.span().map_or(0, |span| span.start));
+            let what = format!("is not TOML: {}", error.message());
+            Problem::of_none(origin, what, "see https://toml.io for how it is written")
         }));
         return;
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::shard::{Input, Rules};
 pub use crate::wire::Format;
 pub use entry::secret_in;
-pub use load::{Loaded, load, load_with};
+pub use load::{Loaded, load};
 pub use properties::known_property_names;
 pub use read::check_log_directives;
 pub use secrets::{REDACTED, is_secret_property, redact_url, shown_property};

@@ -1,6 +1,8 @@
 //! Values, from what was written to what is meant.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::redis_url::RedisServers;
@@ -73,6 +75,14 @@ fn wrong_type(raw: &Raw, expected: &str, example: &str) -> Wrong {
     Wrong::new(format!("is {}, not {expected}", raw.type_name()), format!("write {example}"))
 }
 
+fn out_of_range(least: impl Display, greatest: impl Display) -> Wrong {
+    Wrong::new("is out of range", format!("it must be from {least} to {greatest}"))
+}
+
+fn parsed<T: FromStr>(text: &str, what: &str, remedy: &str) -> Result<T, Wrong> {
+    text.trim().parse().map_err(|_| Wrong::new(what, remedy))
+}
+
 /// Text that may be empty, which means none.
 pub(super) fn optional_text(raw: &Raw) -> Result<String, Wrong> {
     raw.as_text().map(str::to_owned).ok_or_else(|| wrong_type(raw, "text", "it in quotes"))
@@ -135,10 +145,7 @@ pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
 pub(super) fn boolean(raw: &Raw) -> Result<bool, Wrong> {
     match raw {
         Raw::Boolean(truth) => Ok(*truth),
-        Raw::Environment(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| Wrong::new("is neither true nor false", "write true or false")),
+        Raw::Environment(text) => parsed(text, "is neither true nor false", "write true or false"),
         other => Err(wrong_type(other, "true or false", "true or false, without quotes")),
     }
 }
@@ -149,15 +156,11 @@ where
 {
     let number = match raw {
         Raw::Integer(number) => *number,
-        Raw::Environment(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| Wrong::new("is not a whole number", "write digits, such as 4"))?,
+        Raw::Environment(text) => parsed(text, "is not a whole number", "write digits, such as 4")?,
         other => return Err(wrong_type(other, "a whole number", "it without quotes or fraction")),
     };
-    T::try_from(number).ok().filter(|_| (least..=greatest).contains(&number)).ok_or_else(|| {
-        Wrong::new("is out of range", format!("it must be from {least} to {greatest}"))
-    })
+    let taken = T::try_from(number).ok().filter(|_| (least..=greatest).contains(&number));
+    taken.ok_or_else(|| out_of_range(least, greatest))
 }
 
 pub(super) fn number(raw: &Raw, least: f64, greatest: f64) -> Result<f64, Wrong> {
@@ -165,45 +168,32 @@ pub(super) fn number(raw: &Raw, least: f64, greatest: f64) -> Result<f64, Wrong>
         Raw::Float(number) => *number,
         // Numbers this small are exact.
         Raw::Integer(number) => f64::from(i32::try_from(*number).unwrap_or(i32::MAX)),
-        Raw::Environment(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| Wrong::new("is not a number", "write a number, such as 1.5"))?,
+        Raw::Environment(text) => parsed(text, "is not a number", "write a number, such as 1.5")?,
         other => return Err(wrong_type(other, "a number", "it without quotes")),
     };
-    if (least..=greatest).contains(&number) {
-        Ok(number)
-    } else {
-        Err(Wrong::new("is out of range", format!("it must be from {least} to {greatest}")))
-    }
+    let fits = (least..=greatest).contains(&number);
+    fits.then_some(number).ok_or_else(|| out_of_range(least, greatest))
 }
 
 pub(super) fn duration(raw: &Raw, least: Duration, greatest: Duration) -> Result<Duration, Wrong> {
-    const EXAMPLE: &str = "write a number with its unit in quotes, such as \"20ms\" or \"15m\"";
+    const EXAMPLE: &str = "a number with its unit in quotes, such as \"20ms\" or \"15m\"";
     let text = match raw {
         Raw::Environment(text) | Raw::Text(text) => text.trim(),
         Raw::Integer(0) => "0s",
-        other => {
-            return Err(Wrong::new(
-                format!("is {}, not a duration", other.type_name()),
-                EXAMPLE.to_owned(),
-            ));
-        }
+        other => return Err(wrong_type(other, "a duration", EXAMPLE)),
     };
     let duration = match text {
         "0" => Duration::ZERO,
-        text => humantime::parse_duration(text)
-            .map_err(|error| Wrong::new(format!("is not a duration ({error})"), EXAMPLE))?,
+        text => humantime::parse_duration(text).map_err(|error| {
+            Wrong::new(format!("is not a duration ({error})"), format!("write {EXAMPLE}"))
+        })?,
     };
     if duration.subsec_nanos() % 1_000_000 != 0 {
         return Err(Wrong::new("is finer than a millisecond", "use whole milliseconds"));
     }
-    if (least..=greatest).contains(&duration) {
-        Ok(duration)
-    } else {
-        let (least, greatest) = (duration_text(least), duration_text(greatest));
-        Err(Wrong::new("is out of range", format!("it must be from {least} to {greatest}")))
-    }
+    let fits = (least..=greatest).contains(&duration);
+    fits.then_some(duration)
+        .ok_or_else(|| out_of_range(duration_text(least), duration_text(greatest)))
 }
 
 /// A duration as it is written in the file: `20ms`, `15m`, `24h`.
@@ -291,12 +281,8 @@ pub(super) fn topic(raw: &Raw) -> Result<String, Wrong> {
 }
 
 pub(super) fn address(raw: &Raw) -> Result<SocketAddr, Wrong> {
-    text(raw)?.trim().parse().map_err(|_| {
-        Wrong::new(
-            "is not an IP address and port",
-            "write one such as 127.0.0.1:9464, or [::]:9464 to be reached from elsewhere",
-        )
-    })
+    let remedy = "write one such as 127.0.0.1:9464, or [::]:9464 to be reached from elsewhere";
+    parsed(&text(raw)?, "is not an IP address and port", remedy)
 }
 
 /// Comma-separated `host:port`.

@@ -47,7 +47,9 @@ impl RedisServers {
         {
             return Err(wrong("is not a Redis URL"));
         }
-        if base != "unix" && kind != "unix" && has_open_credentials(rest) {
+        // What a URL cannot hold before the last `@` as it is.
+        let (credentials, _) = rest.rsplit_once('@').unwrap_or_default();
+        if base != "unix" && kind != "unix" && credentials.contains(['/', '?', '#']) {
             let what = "has a user or a password with a character that ends them in a URL: one of \
                         / ? #";
             let remedy = "encode it (%2F for /, %3F for ?, %23 for #), or give the password as \
@@ -108,13 +110,6 @@ impl RedisServers {
         };
         info.is_some_and(|info| matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }))
     }
-}
-
-/// Whether what stands before the last `@` holds what a URL cannot hold there as
-/// it is.
-fn has_open_credentials(rest: &str) -> bool {
-    let Some((credentials, _)) = rest.rsplit_once('@') else { return false };
-    credentials.contains(['/', '?', '#'])
 }
 
 /// Whether a host has a port behind it; an IPv6 address is in brackets.

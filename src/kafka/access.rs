@@ -6,10 +6,11 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
-use super::client_config::{self, LoggingContext};
+use super::client_config;
 use super::native::{self, NoAnswer};
 pub use super::native::{Operation, TopicAccess, topic_access};
 use super::role::Role;
+use super::trouble::ListeningContext;
 use crate::config::Config;
 use crate::error::Fatal;
 
@@ -52,23 +53,17 @@ pub fn denied(role: Role, access: &TopicAccess) -> Vec<Operation> {
     }
 }
 
-/// Whom the broker takes us for, as far as the configuration tells.
-fn principal(config: &Config) -> String {
-    match config.kafka.properties.get("sasl.username") {
-        Some(name) => format!("User:{name}"),
-        None => "User:<this client>".to_owned(),
-    }
-}
-
 /// The command that allows something: of the topic, group or id `resource`, as
 /// `--topic NAME`.
 #[must_use]
 pub fn allow(config: &Config, operations: &[Operation], resource: &str) -> String {
     let operations: Vec<String> =
         operations.iter().map(|operation| format!("--operation {operation}")).collect();
+    // Whom the broker takes us for, as far as the configuration tells.
+    let user = config.kafka.properties.get("sasl.username");
     format!(
-        "run kafka-acls.sh --add --allow-principal {} {} {resource}",
-        principal(config),
+        "run kafka-acls.sh --add --allow-principal User:{} {} {resource}",
+        user.map_or("<this client>", String::as_str),
         operations.join(" ")
     )
 }
@@ -118,7 +113,7 @@ pub fn try_transactions(config: &Config) -> Result<(), Fatal> {
     let id = format!("{}check-{}", transactional_id_prefix(config), uuid::Uuid::new_v4().simple());
     let mut client = client_config::base(config);
     client.set("enable.idempotence", "true").set("transactional.id", id);
-    let producer: BaseProducer<LoggingContext> =
-        client.create_with_context(LoggingContext).map_err(failed)?;
+    let producer: BaseProducer<ListeningContext> =
+        client.create_with_context(ListeningContext::default()).map_err(failed)?;
     producer.init_transactions(TIMEOUT).map_err(failed)
 }

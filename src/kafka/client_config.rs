@@ -5,7 +5,6 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use crate::config::Config;
 use crate::error::Fatal;
@@ -94,16 +93,34 @@ impl ClientContext for LoggingContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::error!(target: "librdkafka", %error, "{reason}");
+        tell_error(&error, reason);
     }
 }
 
 impl ConsumerContext for LoggingContext {}
 
-impl ProducerContext for LoggingContext {
-    type DeliveryOpaque = ();
+/// What librdkafka says, as a failed authentication, where a connection ends before
+/// the broker has answered: nobody was refused.
+const LOST_IN_HANDSHAKE: &str = "mechanism handshake failed: Local: Broker transport failure";
 
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+/// An error event of librdkafka's, for contexts that do more than log.
+///
+/// Events wait until their client is polled, which may be long after. That a
+/// connection failed is told by a log line at once, and so is no news here, nor if
+/// it was lost while it was made.
+pub fn tell_error(error: &KafkaError, reason: &str) {
+    use rdkafka::error::RDKafkaErrorCode::{
+        AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve,
+    };
+    match error.rdkafka_error_code() {
+        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve) => {
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        }
+        _ if reason.contains(LOST_IN_HANDSHAKE) => {
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        }
+        _ => tracing::error!(target: "librdkafka", %error, "{reason}"),
+    }
 }
 
 /// One log line of librdkafka's, for contexts that do more than log.
@@ -119,6 +136,9 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
             tracing::debug!(target: "librdkafka", facility, "{message}");
         }
         _ if facility == "GETPID" && message.ends_with(": retrying") => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Error if message.contains(LOST_IN_HANDSHAKE) => {
             tracing::info!(target: "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Error if facility == "TXNERR" => {
@@ -166,9 +186,12 @@ mod tests {
             log(RDKafkaLogLevel::Error, "TXNERR", "Current transaction failed in state Begin");
             log(RDKafkaLogLevel::Alert, "TXNERR", "Fatal transaction error");
             log(RDKafkaLogLevel::Error, "FAIL", "Disconnected");
+            log(RDKafkaLogLevel::Error, "FAIL", &format!("SASL PLAIN {LOST_IN_HANDSHAKE}"));
+            log(RDKafkaLogLevel::Error, "FAIL", "SASL authentication error: Invalid credentials");
         });
         let told: Vec<Level> = told.try_iter().collect();
-        assert_eq!(told, [Level::INFO, Level::WARN, Level::INFO, Level::ERROR, Level::ERROR]);
+        let expected = [Level::INFO, Level::WARN, Level::INFO, Level::ERROR, Level::ERROR];
+        assert_eq!(told, [&expected[..], &[Level::INFO, Level::ERROR]].concat());
     }
 
     #[test]

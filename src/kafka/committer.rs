@@ -173,6 +173,10 @@ impl ClientContext for ProducerSide {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client_config::log(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client_config::tell_error(&error, reason);
+    }
 }
 
 impl ProducerContext for ProducerSide {

@@ -126,7 +126,7 @@ impl GroupWatch {
         let heard_ms = *self.heard_ms.get_or_insert(now_ms);
         let answer = self.question.poll();
         let due = self.asked_ms.is_none_or(|asked_ms| now_ms - asked_ms >= ASK_INTERVAL_MS);
-        if due && !self.question.is_asked() && !self.useless {
+        if due && !self.question.asked && !self.useless {
             self.asked_ms = Some(now_ms);
             self.question.ask(&self.group);
         }

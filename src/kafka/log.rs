@@ -166,7 +166,7 @@ impl KafkaLog {
     /// Who this thread is in the group.
     #[must_use]
     pub fn identity(&self) -> Arc<Identity> {
-        self.membership.identity()
+        self.membership.identity.clone()
     }
 
     fn consumer(&self) -> Result<&BaseConsumer<LoggingContext>, Error> {

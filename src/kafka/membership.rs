@@ -36,7 +36,8 @@ pub struct Membership {
     config: ClientConfig,
     topics: Topics,
     instance_id: Option<String>,
-    identity: Arc<Identity>,
+    /// Who the thread is in the group, whichever consumer it joins with.
+    pub identity: Arc<Identity>,
     session_ms: i64,
     refused: Option<Refused>,
 }
@@ -95,11 +96,6 @@ impl Membership {
         consumer.subscribe(&self.topics.inputs())?;
         self.identity.joins_as(native::member_id(&consumer));
         Ok(consumer)
-    }
-
-    /// Who the thread is in the group, whichever consumer it joins with.
-    pub fn identity(&self) -> Arc<Identity> {
-        self.identity.clone()
     }
 
     /// The group has spoken.

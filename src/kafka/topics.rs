@@ -7,7 +7,7 @@ mod report;
 use serde::Serialize;
 use tracing::warn;
 
-use self::brokers::Brokers;
+pub use self::brokers::Brokers;
 pub use self::report::{CreateReport, TopicProblem, TopicReport, TopicState};
 pub use super::role::Role;
 use super::{access, protocol};
@@ -34,14 +34,6 @@ pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
         })?;
     }
     problem.map_or(Ok(report), |problem| Err(Fatal::unavailable(problem)))
-}
-
-/// Looks at the topics.
-///
-/// # Errors
-/// [`Fatal`] of kind unavailable, if Kafka cannot be reached.
-pub fn inspect_topics(config: &Config) -> Result<TopicReport, Fatal> {
-    Brokers::connect(config)?.inspect()
 }
 
 /// One thing that was looked at.
@@ -114,16 +106,4 @@ pub fn inspect_all(config: &Config) -> Vec<Check> {
         checks.push(check(name, access::try_transactions(config).map(|()| None)));
     }
     checks
-}
-
-/// Makes the topics that are missing; the others are left as they are.
-///
-/// If some of the inputs and the changelog are there already, the others get as
-/// many partitions as they have, whatever `topics.partitions` says: they must be
-/// equal.
-///
-/// # Errors
-/// [`Fatal`] of kind unavailable, if Kafka cannot be reached or refuses.
-pub fn create_topics(config: &Config) -> Result<CreateReport, Fatal> {
-    Brokers::connect(config)?.create()
 }

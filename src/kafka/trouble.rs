@@ -74,11 +74,13 @@ fn cause(line: &str) -> Option<(FatalKind, &'static str)> {
     })
 }
 
-/// Collects the complaints of a client, the first ones: later ones repeat them.
+/// The context of a client that asks something for a person: what librdkafka
+/// complains about says why, where the errors of a call only say that. It keeps
+/// the first complaints: later ones repeat them.
 #[derive(Debug, Default)]
-pub struct Complaints(Mutex<Vec<String>>);
+pub struct ListeningContext(Mutex<Vec<String>>);
 
-impl Complaints {
+impl ListeningContext {
     const MAX: usize = 20;
 
     /// Takes a line of librdkafka's log: `[thrd:…]: localhost:9092/bootstrap: …
@@ -88,7 +90,8 @@ impl Complaints {
         let line = line.split_once("]: ").map_or(line, |(_, rest)| rest);
         let tells = is_error || cause(line).is_some();
         let mut lines = lock(&self.0);
-        if tells && lines.len() < Complaints::MAX && !lines.iter().any(|known| known == line) {
+        if tells && lines.len() < ListeningContext::MAX && !lines.iter().any(|known| known == line)
+        {
             lines.push(line.to_owned());
         }
     }
@@ -111,19 +114,11 @@ impl Complaints {
     }
 }
 
-/// The context of a client that asks something for a person: what librdkafka
-/// complains about says why, where the errors of a call only say that.
-#[derive(Debug, Default)]
-pub struct ListeningContext {
-    /// What was heard.
-    pub complaints: Complaints,
-}
-
 impl ClientContext for ListeningContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Not at its own level: what matters goes into the error.
         tracing::debug!(target: "librdkafka", facility, "{message}");
-        self.complaints.note(level, message);
+        self.note(level, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -144,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_line_that_tells_a_cause_goes_before_the_first() {
-        let complaints = Complaints::default();
+        let complaints = ListeningContext::default();
         complaints.note(
             RDKafkaLogLevel::Error,
             "[thrd:a]: a:1/bootstrap: Connect failed (after 0ms in state CONNECT)",
@@ -161,7 +156,7 @@ mod tests {
 
     #[test]
     fn without_a_known_cause_the_first_line_is_told() {
-        let complaints = Complaints::default();
+        let complaints = ListeningContext::default();
         let fatal = complaints.explain(&Config::default(), "reach", "timed out");
         assert_eq!(fatal.kind, FatalKind::Unavailable);
         assert!(fatal.message.contains("timed out; check that it runs"));

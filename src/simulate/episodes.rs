@@ -2,7 +2,7 @@
 //! All durations are in polls, so that a fleet that polls every few seconds
 //! lives as much as one that polls every hour.
 
-use super::{Fleet, Lifecycle, Sent, Step, Vpn, duration, timestamp};
+use super::{Fleet, INSTANCES, Lifecycle, Sent, Step, Vpn, duration, timestamp};
 use crate::wire::proto::v1::{
     Activated, ConfigurationFinished, ConfigurationProgressed, ConfigurationStarted, Deactivated,
     Deleted, FleetFrozen, FleetUnfrozen, Frozen, FrozenReason, InstanceAlive, InstanceLost, Moved,
@@ -221,7 +221,7 @@ impl Fleet {
     /// Its devices connect elsewhere as they notice.
     fn instance_fails(&mut self) {
         self.plan_calamity(Step::InstanceFails);
-        let failing = self.random.below(u32::from(self.plan.instances)) as u8;
+        let failing = self.random.below(u32::from(INSTANCES)) as u8;
         if !self.instances[failing as usize].up {
             return;
         }

@@ -35,6 +35,8 @@ use random::Random;
 const EVENTS_PER_POLL: f64 = 1.065;
 /// Events of a device as it joins, besides its polls.
 const EVENTS_PER_JOIN: f64 = 3.0;
+/// How many VPN instances there are.
+const INSTANCES: u8 = 4;
 /// How many polls apart something happens to a device, on average.
 const POLLS_PER_EPISODE: i64 = 40;
 /// How many polls apart a VPN instance fails, or a fleet or organization is frozen.
@@ -55,8 +57,6 @@ pub struct Plan {
     pub told_poll_interval_s: u32,
     /// How the devices come in at the start.
     pub joining: Joining,
-    /// How many VPN instances there are, 1 to 250.
-    pub instances: u8,
     /// How long an instance answers for its sessions, in milliseconds.
     pub lease_ms: u32,
 }
@@ -96,7 +96,6 @@ impl Plan {
             poll_interval_ms,
             told_poll_interval_s: u32::try_from(told).unwrap_or(u32::MAX),
             joining: Joining::Steady,
-            instances: 4,
             lease_ms: 60_000,
         }
     }
@@ -199,7 +198,7 @@ impl Fleet {
         let mut fleet = Fleet {
             random: Random::new(plan.seed),
             devices: Vec::with_capacity(plan.devices as usize),
-            instances: (1..=plan.instances)
+            instances: (1..=INSTANCES)
                 .map(|n| Instance {
                     name: format!("vpn-{n}"),
                     up: true,
@@ -220,22 +219,17 @@ impl Fleet {
         fleet
     }
 
-    /// Hands out all that is sent up to and including `to`, in order.
-    pub fn advance(&mut self, to: Timestamp, send: &mut impl FnMut(Sent)) {
-        for sent in self.out.drain(..) {
-            send(sent);
-        }
+    /// All that is sent up to and including `to`, in order.
+    pub fn advance(&mut self, to: Timestamp) -> Vec<Sent> {
         while let Some(next) = self.agenda.first_entry()
             && next.key().0 <= to.0
         {
             self.now = Timestamp(next.key().0);
             let step = next.remove();
             self.take(step);
-            for sent in self.out.drain(..) {
-                send(sent);
-            }
         }
         self.now = self.now.max(to);
+        std::mem::take(&mut self.out)
     }
 
     /// When something happens next; it may send nothing.
@@ -248,12 +242,6 @@ impl Fleet {
     #[must_use]
     pub fn device_id(&self, place: u32) -> DeviceId {
         device_id(self.plan.seed, place, self.devices[place as usize].generation)
-    }
-
-    /// The interval that devices are told to keep.
-    #[must_use]
-    pub fn told_poll_interval_s(&self) -> u32 {
-        self.plan.told_poll_interval_s
     }
 
     /// From now on nothing happens to a device by itself.
@@ -279,7 +267,7 @@ impl Fleet {
             let settings = FleetSettingsChanged { fleet, poll_interval, vpn_enabled: None };
             self.lifecycle(None, Lifecycle::FleetSettingsChanged(settings));
         }
-        for instance in 0..self.plan.instances {
+        for instance in 0..INSTANCES {
             self.alive(instance, 0);
         }
         for place in 0..self.plan.devices {
@@ -297,9 +285,7 @@ impl Fleet {
             };
             self.plan_in(after_ms.round() as i64, Step::Join(place));
         }
-        if self.plan.instances > 1 {
-            self.plan_calamity(Step::InstanceFails);
-        }
+        self.plan_calamity(Step::InstanceFails);
         self.plan_calamity(Step::ScopeFreezes);
     }
 
@@ -382,8 +368,8 @@ impl Fleet {
         if !may || device.instance.is_some() {
             return;
         }
-        let first = self.random.below(u32::from(self.plan.instances)) as u8;
-        let all = self.plan.instances;
+        let first = self.random.below(u32::from(INSTANCES)) as u8;
+        let all = INSTANCES;
         let Some(instance) =
             (0..all).map(|n| (first + n) % all).find(|n| self.instances[*n as usize].up)
         else {

@@ -12,7 +12,7 @@ fn run(plan: Plan, duration_ms: i64, step_ms: i64) -> Vec<Sent> {
     let mut at = 0;
     while at < duration_ms {
         at += step_ms;
-        fleet.advance(START.plus_ms(at), &mut |sent| all.push(sent));
+        all.extend(fleet.advance(START.plus_ms(at)));
     }
     all
 }
@@ -85,14 +85,14 @@ fn polls_are_at_most_half_an_interval_early_or_late() {
     for place in 0..50 {
         fleet.hold(place);
     }
-    fleet.advance(START.plus_ms(600_000), &mut |sent| {
+    for sent in fleet.advance(START.plus_ms(600_000)) {
         if sent.input == Input::Heartbeats
             && let Some(before) = last.insert(sent.device.unwrap(), sent.at)
         {
             let gap = sent.at.0 - before.0;
             assert!((5_000..=15_000).contains(&gap), "{gap} ms");
         }
-    });
+    }
     assert_eq!(last.len(), 50);
 }
 
@@ -100,16 +100,16 @@ fn polls_are_at_most_half_an_interval_early_or_late() {
 fn a_device_that_is_switched_off_says_nothing_until_it_is_switched_on() {
     let mut fleet = Fleet::new(Plan::of_poll_interval(20, 5, START, 1_000));
     fleet.hold(3);
-    fleet.advance(START.plus_ms(60_000), &mut |_| {});
+    fleet.advance(START.plus_ms(60_000));
     let watched = Some(fleet.device_id(3));
-    let of_it = |sent: &Sent| sent.device == watched;
+    let of_it = |all: Vec<Sent>| -> Vec<Sent> {
+        all.into_iter().filter(|sent| sent.device == watched).collect()
+    };
     fleet.switch_off(3);
-    let mut said = Vec::new();
-    fleet.advance(START.plus_ms(120_000), &mut |sent| said.extend(of_it(&sent).then_some(sent)));
+    let said = of_it(fleet.advance(START.plus_ms(120_000)));
     assert_eq!(counts(&said), HashMap::from([("session_closed".to_owned(), 1)]));
     fleet.switch_on(3);
-    said.clear();
-    fleet.advance(START.plus_ms(180_000), &mut |sent| said.extend(of_it(&sent).then_some(sent)));
+    let said = of_it(fleet.advance(START.plus_ms(180_000)));
     assert!(counts(&said)["heartbeat"] > 40);
     assert_eq!(counts(&said)["session_opened"], 1);
 }

@@ -20,6 +20,7 @@ mod clocks;
 mod commit;
 mod gaps;
 mod in_flight;
+mod open_transaction;
 mod pass;
 pub mod past;
 pub mod ports;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use tracing::{debug, error, warn};
 
 use self::in_flight::InFlightState;
+pub use self::open_transaction::OpenTransaction;
 use self::ports::{Delivery, Log, LogEvent, RecordRef, Source, View, ViewEvent};
 use self::report::Report;
 use self::restore::{MARKER_PATIENCE_MS, Restore, RestoreContext};

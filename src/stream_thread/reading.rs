@@ -3,6 +3,7 @@
 
 use tracing::{error, info, warn};
 
+use super::open_transaction::OpenTransaction;
 use super::ports::{Bounds, Log, OffsetAt, RecordRef, Source, View};
 use super::running::Running;
 use super::settings::Settings;
@@ -123,6 +124,10 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     continue;
                 };
                 reading.end = Some(log.end);
+                if let Some(asked_at) = asked_at {
+                    let place = (input, place.1);
+                    reading.open = OpenTransaction::look(reading.open, *log, asked_at, place);
+                }
                 if log.end < read {
                     ended_before(running, input, read, log.end)?;
                 } else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::open_transaction::OpenTransaction;
 use crate::shard::{Ages, Connectivity, DeadLetterReason, Input, Skew, Status, Timestamp};
 
 /// What happened since the last report, and how things stand.
@@ -136,6 +137,8 @@ pub struct ShardReport {
     pub clock: Timestamp,
     /// Records not yet processed, by input, where the end is known.
     pub lag: [Option<i64>; Input::ALL.len()],
+    /// The transaction of a producer that is open, by input.
+    pub open: [Option<OpenTransaction>; Input::ALL.len()],
     /// Records read by the restore, and those to go.
     pub restored: u64,
     /// See `restored`.

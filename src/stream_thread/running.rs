@@ -1,5 +1,6 @@
 //! A shard that applies, expires and commits, and what is known of it only then.
 
+use super::open_transaction::OpenTransaction;
 use super::pass::Pass;
 use super::past::InputStart;
 use super::ports::CommittedOffset;
@@ -44,6 +45,8 @@ pub(super) struct Reading {
     pub ended_before: u32,
     /// One past the last record, as last told.
     pub end: Option<i64>,
+    /// The transaction that is open there, if one is.
+    pub open: Option<OpenTransaction>,
 }
 
 /// Offsets of an input that reading passed over, from one that was expected up

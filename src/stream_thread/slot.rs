@@ -106,6 +106,7 @@ impl Slot {
                 let end = running.inputs[input.index()].end?;
                 Some((end - running.shard.position(input)).max(0))
             }),
+            open: Input::ALL.map(|input| running?.inputs[input.index()].open),
             restored,
             to_restore,
             swept: running.map_or(0.0, |running| running.pass.progress(&running.shard)),

@@ -11,6 +11,10 @@ use super::limit;
 use crate::config::{Log, LogFormat, check_log_directives};
 use crate::error::Fatal;
 
+/// The binding's own errors where it drops a consumer. A member that the group has
+/// refused cannot leave it in order, which is no news: the loop has told why.
+const DROPPED_CONSUMERS: &str = "rdkafka::consumer::base_consumer=off";
+
 /// Sends the logs to standard error, as configured; `RUST_LOG` goes before
 /// `log.level`. librdkafka's come along. What goes on and on is [`limit`]ed.
 ///
@@ -27,7 +31,7 @@ pub fn init_logging(log: &Log, clock: limit::MonotonicMs) -> Result<(), Fatal> {
             check_log_directives(&directives).map_err(|wrong| refused(&wrong))?;
             EnvFilter::try_new(&directives).map_err(|error| refused(&error.to_string()))?
         }
-        _ => EnvFilter::try_new(&log.level)
+        _ => EnvFilter::try_new(format!("{DROPPED_CONSUMERS},{}", log.level))
             .map_err(|error| Fatal::configuration(format!("log.level: {error}")))?,
     };
     let filter = filter.and(limit::install(clock));

@@ -71,6 +71,15 @@ impl ThreadMetrics {
                     .set(lag as f64);
                 }
             }
+            for (input, open) in Input::ALL.iter().zip(shard.open) {
+                let age_ms = open.map_or(0, |open| open.age_ms);
+                gauge!(
+                    OPEN_TRANSACTION,
+                    "input" => input.name(),
+                    "partition" => partition.clone()
+                )
+                .set(age_ms as f64 / 1000.0);
+            }
             let now = report.broker_time.unwrap_or_else(&wall);
             if shard.stage == StageName::Running {
                 gauge!(CLOCK_LAG, "partition" => partition.clone())
@@ -155,6 +164,7 @@ pub(super) fn forget_partition(partition: i32) {
     }
     for input in Input::ALL.map(Input::name) {
         gauge!(LAG, "input" => input, "partition" => partition.clone()).set(0);
+        gauge!(OPEN_TRANSACTION, "input" => input, "partition" => partition.clone()).set(0);
     }
     gauge!(CLOCK_LAG, "partition" => partition.clone()).set(0);
     gauge!(REDIS_SWEEP_PROGRESS, "partition" => partition.clone()).set(0);

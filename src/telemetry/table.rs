@@ -94,6 +94,9 @@ metrics! {
         "Records of an input's partition that are not processed yet.";
     CLOCK_LAG: Gauge, "device_status_clock_lag_seconds", ["partition"],
         "How far a partition's clock, by which devices expire, is behind the time of day.";
+    OPEN_TRANSACTION: Gauge, "device_status_open_transaction_seconds", ["input", "partition"],
+        "For how long, at least, a producer's transaction has been open on a partition of an \
+         input, so that what is behind it cannot be read; 0 while none is.";
     TRANSACTION_DURATION: Histogram(TRANSACTION_BOUNDS), "device_status_transaction_duration_seconds", [],
         "Duration of transactions, from the first record to the commit's answer.";
     COMMITS: Counter, "device_status_commits_total", ["result"],

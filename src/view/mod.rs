@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::config::Redis;
+use crate::config::{Redis, milliseconds};
 use crate::error::Fatal;
 use crate::shard::{Timestamp, ViewWrite};
 use crate::stream_thread::ports::{Clock, FoundKey, View, ViewEvent};
@@ -64,36 +64,14 @@ pub struct RedisView {
 }
 
 impl RedisView {
-    /// Starts the worker, which connects by itself, now or later.
+    /// Starts the worker, which connects by itself, now or later. The views of a
+    /// process are `peers`; the one that `scans` looks for keys without a device,
+    /// for all.
     ///
     /// # Errors
     /// When the URL is wrong, or no thread can be started. A server that is
     /// away is no error.
     pub fn start(
-        config: &Redis,
-        group: &Group,
-        clock: Arc<dyn Clock + Send + Sync>,
-    ) -> Result<RedisView, Fatal> {
-        RedisView::start_one(config, group, clock, &Arc::default(), true)
-    }
-
-    /// The same for as many views as a process has stream threads: one of them
-    /// looks for keys without a device, for all.
-    ///
-    /// # Errors
-    /// As [`RedisView::start`].
-    pub fn start_all(
-        config: &Redis,
-        group: &Group,
-        clock: &Arc<dyn Clock + Send + Sync>,
-        count: usize,
-    ) -> Result<Vec<RedisView>, Fatal> {
-        let peers = Arc::default();
-        let start = |i| RedisView::start_one(config, group, clock.clone(), &peers, i == 0);
-        (0..count).map(start).collect()
-    }
-
-    fn start_one(
         config: &Redis,
         group: &Group,
         clock: Arc<dyn Clock + Send + Sync>,
@@ -141,8 +119,8 @@ impl RedisView {
     /// Writes what waits, for at most `within`, then stops. Returns whether
     /// everything was written.
     pub fn close(self, within: Duration) -> bool {
-        let within_ms = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
-        let close_at_ms = self.shared.clock.monotonic_ms().saturating_add(within_ms);
+        let now_ms = self.shared.clock.monotonic_ms();
+        let close_at_ms = now_ms.saturating_add(milliseconds(within));
         let mut state = self.shared.lock();
         state.close_at_ms = Some(close_at_ms);
         self.shared.changed.notify_all();

@@ -27,10 +27,10 @@ fn the_environment_of_the_containers_is_understood() {
     for path in ["compose/compose.yaml", "Dockerfile"] {
         let environment = environment(path);
         assert!(!environment.is_empty(), "{path}");
-        load(None, environment.into_iter()).unwrap_or_else(|error| panic!("{path}: {error}"));
+        load(None, environment.into_iter(), &[]).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
     let listen = environment("Dockerfile");
-    let loaded = load(None, listen.into_iter()).unwrap();
+    let loaded = load(None, listen.into_iter(), &[]).unwrap();
     assert!(!loaded.config.admin.listen.ip().is_loopback());
 }
 
@@ -44,7 +44,7 @@ fn the_configuration_of_kubernetes_is_valid_with_what_its_secret_adds() {
         ("DEVICE_STATUS_LOG__FORMAT", "json"),
     ];
     let secrets = secrets.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let loaded = load(Some(&path), secrets.into_iter()).unwrap();
+    let loaded = load(Some(&path), secrets.into_iter(), &[]).unwrap();
     assert_eq!(loaded.config.kafka.properties["sasl.password"], "secret");
     assert_eq!(loaded.config.topics.replication_factor, 3);
 }
@@ -53,8 +53,26 @@ fn the_configuration_of_kubernetes_is_valid_with_what_its_secret_adds() {
 #[test]
 fn the_links_that_kubernetes_makes_are_not_taken_for_configuration() {
     let link = ("DEVICE_STATUS_PORT_9464_TCP".to_owned(), "tcp://10.0.0.1:9464".to_owned());
-    let loaded = load(None, std::iter::once(link)).unwrap();
+    let loaded = load(None, std::iter::once(link), &[]).unwrap();
     assert!(loaded.origins.is_empty(), "{:?}", loaded.origins);
+}
+
+#[test]
+fn the_stripped_binary_works_and_names_the_file_of_its_symbols() {
+    let whole = crate::support::service::binary();
+    let directory = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/split-symbols.sh");
+    let split = Command::new(script).arg(whole).arg(directory.path()).output().unwrap();
+    assert!(split.status.success(), "{}", String::from_utf8_lossy(&split.stderr));
+    let stripped = directory.path().join("device-status");
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    assert!(size(&stripped) < size(Path::new(whole)) / 2, "{} bytes", size(&stripped));
+    assert!(size(&directory.path().join("device-status.debug")) > 0);
+    let version = Command::new(&stripped).arg("--version").output().unwrap();
+    assert!(version.status.success());
+    let bytes = std::fs::read(&stripped).unwrap();
+    let name = b"device-status.debug";
+    assert!(bytes.windows(name.len()).any(|window| window == name), "no link to the symbols");
 }
 
 #[test]

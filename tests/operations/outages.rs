@@ -145,6 +145,77 @@ fn questions_that_wait_for_a_coordinator_that_is_away_are_answered_when_it_is_ba
     service.wait_ready(Duration::from_secs(60));
 }
 
+#[test]
+fn a_transaction_that_hangs_on_an_input_is_told_until_it_ends() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("hanging", 1);
+    let redis = RedisServer::start();
+    let config = ServiceConfig::new(broker, &topics)
+        .redis(&redis.url())
+        .announce(&["a producer's transaction is open on this input"]);
+    let mut service = DeviceStatus::start_ready(&config);
+    let gauge = |service: &DeviceStatus| {
+        let labels = "input=\"lifecycle\",partition=\"0\"";
+        service.metric("device_status_open_transaction_seconds", labels).unwrap_or_default()
+    };
+    let device = device_id(1);
+    let holder = broker.transactional_producer(&topics.group);
+    holder.producer.begin_transaction().unwrap();
+    holder.send(&topics, [events::registered(&device, now_ms(), "red", "acme")]);
+    holder.flush();
+    wait_for(SOON, "the gauge to tell", || match gauge(&service) {
+        age if age > 1.0 => Ok(()),
+        age => Err(age),
+    });
+    for word in ["open on lifecycle[0] at least since 20", "offset 0", "find-hanging"] {
+        wait_unready(&service, word);
+    }
+    assert!(gauge(&service) >= 10.0);
+    assert!(redis.fields(&device).is_empty());
+    holder.producer.commit_transaction(SOON).unwrap();
+    redis.wait_for_fields(&device, SOON, &[("fleet", "red")]);
+    service.wait_ready(SOON);
+    wait_for(SOON, "the gauge to fall", || match gauge(&service) {
+        age if age < 0.5 => Ok(()),
+        age => Err(age),
+    });
+    service.terminate();
+}
+
+/// What happened while the brokers were away is told then, and not once more by
+/// each client when they are back.
+#[test]
+fn a_broker_that_comes_back_is_followed_by_no_errors_about_the_past() {
+    let broker = KafkaBroker::start();
+    let topics = broker.service_topics("back", 4);
+    let redis = RedisServer::start();
+    let config = ServiceConfig::new(&broker, &topics)
+        .redis(&redis.url())
+        .set("processing.threads", 2)
+        .announce(KAFKA_AWAY);
+    let mut service = DeviceStatus::start_ready(&config);
+    let producer = broker.producer();
+    let devices: Vec<String> = (0..50).map(device_id).collect();
+    steps(&producer, &topics, &devices, 0..4);
+    producer.flush();
+    broker.kill();
+    wait_unready(&service, "Kafka");
+    pause(Duration::from_secs(20));
+    broker.restart();
+    let before = service.process.output().lines().count();
+    service.wait_ready(Duration::from_secs(60));
+    pause(Duration::from_secs(5));
+    let output = service.process.output();
+    let after: Vec<&str> = output.lines().skip(before).collect();
+    // What is refused while the broker comes up is told as it happens.
+    let past = |line: &&&str| line.contains(" ERROR ") && !line.contains("facility=FAIL");
+    let errors: Vec<_> = after.iter().filter(past).collect();
+    assert!(errors.len() <= 1, "{errors:#?}");
+    let foreign = after.iter().find(|line| line.contains(" rdkafka::"));
+    assert_eq!(foreign, None);
+    service.terminate();
+}
+
 /// A disk of its own, so that it can fill up.
 struct SmallDisk(tempfile::TempDir);
 

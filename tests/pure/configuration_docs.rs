@@ -32,7 +32,7 @@ fn the_example_is_valid_with_and_without_its_comments() {
     let load_text = |text: &str| {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        load(Some(file.path()), std::iter::empty())
+        load(Some(file.path()), std::iter::empty(), &[])
     };
     let example = document::example();
     assert_eq!(load_text(&example).unwrap().config, Config::default());

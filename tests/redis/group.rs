@@ -2,6 +2,7 @@
 //! keys of the first as they are and says so, and takes them only on purpose.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::log::{InProcess, OTHER_GROUP, VIEW_FLUSHED};
@@ -229,7 +230,9 @@ fn a_view_is_taken_from_another_group_on_purpose() {
     // More partitions than the second has: their counts must not stay.
     let redis_config = config(server.url());
     let device = DeviceView { device: id("x"), ..first.devices["d3"].clone() };
-    let mut more = RedisView::start(&redis_config, &group(), HostClock::start()).unwrap();
+    let mut more =
+        RedisView::start(&redis_config, &group(), HostClock::start(), &Arc::default(), true)
+            .unwrap();
     more.take(7, EPOCH, 0);
     let counts = ViewBody::FleetCounts { fleet: "blue".into(), counts: [1; 7] };
     let bodies = [ViewBody::Device(Box::new(device)), counts];
@@ -329,7 +332,9 @@ fn on_a_cluster_every_node_by_itself_tells_of_the_group() {
     let redis_config = Redis { url: cluster.url(), refresh_interval: PASS, ..Redis::default() };
     // A group of one partition.
     let fill = || {
-        let mut view = RedisView::start(&redis_config, &group(), HostClock::start()).unwrap();
+        let mut view =
+            RedisView::start(&redis_config, &group(), HostClock::start(), &Arc::default(), true)
+                .unwrap();
         view.take(0, EPOCH, 0);
         view.write(0, vec![], Some(10), NOW);
         let mut events: Vec<ViewEvent> = Vec::new();

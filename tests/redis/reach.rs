@@ -3,6 +3,7 @@
 //! is said where the way is barred. More of clusters is in cluster.rs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -47,7 +48,8 @@ fn assert_reaches(redis: Redis, connection: &mut dyn redis::ConnectionLike) {
 /// What the view complains of, which is what `get` says too.
 #[track_caller]
 fn complaint(redis: &Redis) -> String {
-    let view = RedisView::start(redis, &group(), HostClock::start()).unwrap();
+    let view =
+        RedisView::start(redis, &group(), HostClock::start(), &Arc::default(), true).unwrap();
     let stats = view.stats();
     wait_for("a complaint", || stats.advice().trouble.is_some());
     assert!(!stats.connected.load(Ordering::Relaxed));
@@ -89,7 +91,8 @@ fn a_renewed_certificate_is_read_at_the_next_connection() {
         key_file: key_file.clone(),
         ..tls.config()
     };
-    let view = RedisView::start(&redis, &group(), HostClock::start()).unwrap();
+    let view =
+        RedisView::start(&redis, &group(), HostClock::start(), &Arc::default(), true).unwrap();
     let stats = view.stats();
     wait_for("a complaint", || stats.advice().trouble.is_some());
     let (good_certificate, good_key) = tls.authority.sign("client", &[]);
@@ -108,7 +111,9 @@ fn what_bars_the_way_of_tls_is_told_with_its_remedy() {
 
     let wrong_authority = Redis { ca_file: Authority::new().ca_file(), ..whole.clone() };
     // The directory is gone with its authority: so is the file.
-    let Err(fatal) = RedisView::start(&wrong_authority, &group(), HostClock::start()) else {
+    let Err(fatal) =
+        RedisView::start(&wrong_authority, &group(), HostClock::start(), &Arc::default(), true)
+    else {
         panic!("a file that is not there was read")
     };
     assert!(fatal.message.contains("redis.ca_file"), "{fatal}");

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::support::process::Process;
@@ -48,7 +49,9 @@ fn config(server: &RedisServer) -> Redis {
 
 /// A server, and a view that owns partition 0 and partition 200.
 fn view(server: &RedisServer) -> RedisView {
-    let mut view = RedisView::start(&config(server), &group(), HostClock::start()).unwrap();
+    let mut view =
+        RedisView::start(&config(server), &group(), HostClock::start(), &Arc::default(), true)
+            .unwrap();
     for partition in [0, 100, 200] {
         view.take(partition, 1, 0);
     }

@@ -1,5 +1,6 @@
 //! The view against a real Redis (rules V1 to V5; V6 is in sweep.rs).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ fn start(server: &RedisServer, fleet_members: bool) -> Watched {
 
 fn watched(config: &Redis) -> Watched {
     let log = InProcess::watch();
-    let view = RedisView::start(config, &group(), HostClock::start()).unwrap();
+    let view =
+        RedisView::start(config, &group(), HostClock::start(), &Arc::default(), true).unwrap();
     Watched { view, seen: Vec::new(), _log: log }
 }
 

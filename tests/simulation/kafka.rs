@@ -422,6 +422,14 @@ impl Kafka {
         Ok(())
     }
 
+    /// Everything whose transaction is decided to be committed: its marker may still
+    /// be on its way.
+    pub fn decided(&self, place: TopicPartition) -> impl Iterator<Item = &Rc<Record>> {
+        let is_decided = |id: u64| self.transactions[&id].committed.is_some();
+        let records = self.log(place).archive.iter();
+        records.filter(move |record| !record.control && record.transaction.is_none_or(is_decided))
+    }
+
     /// Commits or aborts the transaction of a producer. The markers follow.
     pub fn end_transaction(
         &mut self,

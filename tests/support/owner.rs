@@ -2,6 +2,7 @@
 //! and how a Redis differs from it. It knows nothing of how the view is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -72,7 +73,8 @@ impl Owner {
     pub fn start_as(group: &Group, config: &Redis, epoch: u64, applied: i64) -> Owner {
         let fleet_members = config.fleet_members;
         let log = InProcess::watch();
-        let mut view = RedisView::start(config, group, HostClock::start()).unwrap();
+        let mut view =
+            RedisView::start(config, group, HostClock::start(), &Arc::default(), true).unwrap();
         view.take(PARTITION, epoch, applied);
         Owner {
             view,
@@ -90,7 +92,8 @@ impl Owner {
 
     /// What the markers that a new owner asks for say that is applied.
     pub fn asked_marker(config: &Redis) -> i64 {
-        let mut view = RedisView::start(config, &group(), HostClock::start()).unwrap();
+        let mut view =
+            RedisView::start(config, &group(), HostClock::start(), &Arc::default(), true).unwrap();
         view.ask_marker(PARTITION);
         let mut events = Vec::new();
         wait_for_some("the marker", || {

@@ -303,7 +303,7 @@ fn send_back(
     }
     let go = good.is_empty() || yes || replay::confirm(good.len())?;
     if go && !good.is_empty() {
-        replay::replay(&good, config, topic.name())?;
+        replay::replay(&good, config, topic.name)?;
     }
     let replayed: Vec<String> = if go {
         good.iter().map(|letter| letter.position.to_string()).collect()

@@ -78,7 +78,8 @@ impl Letter {
 
 /// The dead letter topic.
 pub struct Topic<'a> {
-    name: &'a str,
+    /// Its name.
+    pub name: &'a str,
     reader: Reader<'a>,
     partitions: Vec<i32>,
 }
@@ -93,12 +94,6 @@ impl<'a> Topic<'a> {
         let name = &config.topics.dead_letters;
         let partitions = reader.partitions(name, "topics.dead_letters")?;
         Ok(Topic { name, reader, partitions })
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &'a str {
-        self.name
     }
 
     /// Lends every letter that was written at or after `since` to `each`, up

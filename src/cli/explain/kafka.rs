@@ -113,7 +113,7 @@ impl Subject<'_> {
     /// The device and all scopes, as the changelog has them, and what is
     /// committed: a row may be younger than that, never older (rule R1).
     fn past(&self) -> Result<Past, Fatal> {
-        let config = self.reader.config();
+        let config = self.reader.config;
         let topic = &config.topics.changelog;
         let mut past = Past::new(self.partition, &config.rules(), Default::default());
         // What takes long is read first, so that what is committed is of now.
@@ -134,7 +134,7 @@ impl Subject<'_> {
 
     /// Waits until no transaction is open before this end of the changelog.
     fn wait_until_stable(&self, end: i64) -> Result<(), Fatal> {
-        let topic = &self.reader.config().topics.changelog;
+        let topic = &self.reader.config.topics.changelog;
         let clock = SystemClock::new();
         while self.reader.bounds(topic, self.partition)?.end < end {
             if clock.monotonic_ms() > STABLE_WITHIN_MS {
@@ -148,7 +148,7 @@ impl Subject<'_> {
     }
 
     fn read_changelog(&self, past: &mut Past, range: Range<i64>) -> Result<(), Fatal> {
-        let topic = &self.reader.config().topics.changelog;
+        let topic = &self.reader.config.topics.changelog;
         let mut failure = None;
         self.reader.read(topic, self.ranges(range), &mut |message| {
             // The key alone tells whether the value is worth reading.
@@ -172,7 +172,7 @@ impl Subject<'_> {
         let mut unread = Unread::default();
         let key = self.device.to_string();
         for (input, start) in std::iter::zip(Input::ALL, &past.starts) {
-            let topic = self.reader.config().topics.input(input);
+            let topic = self.reader.config.topics.input(input);
             self.reader.read(topic, self.ranges(start.offset..start.log_end), &mut |message| {
                 unread.records[input.index()] += 1;
                 unread.of_device += u64::from(message.key() == Some(key.as_bytes()));
@@ -183,7 +183,7 @@ impl Subject<'_> {
 
     /// What is replayed over the row, and the row judged.
     fn settled(&self, mut past: Past, unread: Unread) -> Result<Restored, Fatal> {
-        let config = self.reader.config();
+        let config = self.reader.config;
         let key = self.device.to_string();
         let mut arrivals = Arrivals::default();
         let mut add = |input, record: &RecordRef<'_>| {
@@ -232,7 +232,7 @@ impl Subject<'_> {
         replay: Replay,
         look: &mut dyn FnMut(&RecordRef<'_>),
     ) -> Result<(), Fatal> {
-        let config = self.reader.config();
+        let config = self.reader.config;
         let topic = config.topics.input(replay.input);
         let bounds = self.reader.bounds(topic, self.partition)?;
         let from = match replay.from {

@@ -13,8 +13,8 @@ use crate::shard::snapshot::{
     ConfigurationFacts, Flag, FrozenRegisters, Membership, Register, UpdateFacts,
 };
 use crate::shard::{
-    Connectivity, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf, RuledOut, Rung,
-    SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome, UpdatePhase,
+    Connectivity, DeviceView, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf,
+    RuledOut, Rung, SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome, UpdatePhase,
 };
 
 /// A clock that is further behind the time of day than this is told of: it
@@ -37,7 +37,10 @@ impl Subject<'_> {
         let mut text = String::new();
         let name = printable(&self.device.to_string());
         let shown = match &self.view {
-            Some(view) => style.paint(view.status, view.connectivity),
+            Some(DeviceView { status, connectivity, .. }) => {
+                let shown = status.display(*connectivity).to_owned();
+                style.coloured(shown, Some((*status, *connectivity)))
+            }
             None => style.faint("not shown"),
         };
         let _ = writeln!(text, "{name}  {shown}");

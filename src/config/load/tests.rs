@@ -14,7 +14,7 @@ fn variables(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String
 fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Invalid> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    load(Some(file.path()), variables(environment))
+    load(Some(file.path()), variables(environment), &[])
 }
 
 fn message(text: &str, environment: &[(&str, &str)]) -> String {
@@ -25,7 +25,7 @@ fn message(text: &str, environment: &[(&str, &str)]) -> String {
 
 #[test]
 fn nothing_said_is_the_default() {
-    let loaded = load(None, variables(&[])).unwrap();
+    let loaded = load(None, variables(&[]), &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
     assert_eq!(loaded.config.topics.changelog, "device-status-changelog");
     assert_eq!(loaded.config.rules(), crate::shard::Rules::default());
@@ -159,7 +159,7 @@ fn every_variable_of_the_table_is_understood() {
             other => other.to_string(),
         };
         let variable = variable_of(key.name);
-        let loaded = load(None, variables(&[(&variable, &value)])).unwrap();
+        let loaded = load(None, variables(&[(&variable, &value)]), &[]).unwrap();
         assert!(loaded.origins.contains_key(key.name), "{variable}");
         assert_eq!(loaded.config, Config::default());
     }
@@ -257,7 +257,8 @@ fn a_file_that_is_no_toml_is_told_by_its_line() {
 
 #[test]
 fn a_file_that_is_not_there_is_told() {
-    let fatal = Fatal::from(load(Some(Path::new("/nowhere.toml")), variables(&[])).unwrap_err());
+    let fatal =
+        Fatal::from(load(Some(Path::new("/nowhere.toml")), variables(&[]), &[]).unwrap_err());
     assert!(fatal.message.contains("/nowhere.toml"));
     assert_eq!(fatal.kind.exit_code(), 78);
 }
@@ -345,12 +346,12 @@ fn the_command_line_goes_before_file_and_environment() {
     let file = secret("[kafka]\ngroup = \"file\"\n");
     let environment = || variables(&[("DEVICE_STATUS_KAFKA__GROUP", "environment")]);
     let flags = ["kafka.group=flag".to_owned(), "kafka.properties.client.rack=r1".to_owned()];
-    let loaded = load_with(Some(file.path()), environment(), &flags).unwrap();
+    let loaded = load(Some(file.path()), environment(), &flags).unwrap();
     assert_eq!(loaded.config.kafka.group, "flag");
     assert_eq!(loaded.config.kafka.properties["client.rack"], "r1");
     assert_eq!(loaded.origin("kafka.group"), &Origin::Flag);
     let flags = ["kafka.grup=x".to_owned(), "hunter2".to_owned()];
-    let message = Fatal::from(load_with(None, variables(&[]), &flags).unwrap_err()).message;
+    let message = Fatal::from(load(None, variables(&[]), &flags).unwrap_err()).message;
     assert!(message.contains("--set: kafka.grup = \"x\": is no key; did you mean kafka.group?"));
     assert!(message.contains("--set: lacks an equals sign") && !message.contains("hunter2"));
 }

@@ -39,18 +39,14 @@ pub struct Member {
 /// Asks for a group, one question at a time.
 pub struct GroupQuestion {
     asker: Asker,
-    asked: bool,
+    /// Whether an answer is awaited.
+    pub asked: bool,
 }
 
 impl GroupQuestion {
     /// Asks through this client, as that of [`super::Questions`].
     pub fn new(client: BaseConsumer<LoggingContext>) -> GroupQuestion {
         GroupQuestion { asker: Asker::new(client), asked: false }
-    }
-
-    /// Whether an answer is awaited.
-    pub fn is_asked(&self) -> bool {
-        self.asked
     }
 
     /// Asks for the group.

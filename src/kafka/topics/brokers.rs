@@ -74,7 +74,7 @@ impl<'a> Brokers<'a> {
         for _ in 0..SERVED_MAX {
             self.producer.poll(Duration::ZERO);
         }
-        self.producer.context().complaints.explain(self.config, doing, &error.to_string())
+        self.producer.context().explain(self.config, doing, &error.to_string())
     }
 
     /// Of all topics: asking for one by name could create it. Waits in steps, so
@@ -145,7 +145,7 @@ impl<'a> Brokers<'a> {
     /// What there is, and what is wrong with it.
     ///
     /// # Errors
-    /// When Kafka cannot be reached or refuses.
+    /// [`Fatal`] of kind unavailable, if Kafka cannot be reached or refuses.
     pub fn inspect(&self) -> Result<TopicReport, Fatal> {
         let (counts, _) = self.partitions()?;
         let present: Vec<&str> = Role::ALL
@@ -211,10 +211,14 @@ impl<'a> Brokers<'a> {
             .collect())
     }
 
-    /// Makes the topics that are missing.
+    /// Makes the topics that are missing; the others are left as they are.
+    ///
+    /// If some of the inputs and the changelog are there already, the others get as
+    /// many partitions as they have, whatever `topics.partitions` says: they must be
+    /// equal.
     ///
     /// # Errors
-    /// When Kafka cannot be reached or refuses.
+    /// [`Fatal`] of kind unavailable, if Kafka cannot be reached or refuses.
     pub fn create(&self) -> Result<CreateReport, Fatal> {
         let (counts, brokers) = self.partitions()?;
         let partitions = Role::ALL

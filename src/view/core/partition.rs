@@ -73,12 +73,15 @@ struct Marker {
     /// would have written whose answers never came (rule V4).
     possible: Vec<MarkerValue>,
     check_at_ms: i64,
+    /// No server needs it any more. It is looked at once: whoever took its slot
+    /// over without its keys has lost others with it.
+    leaves: bool,
 }
 
 impl Marker {
     fn new(place: Place, applied: i64) -> Marker {
         let standing = Standing::Taking { applied };
-        Marker { place, standing, possible: Vec::new(), check_at_ms: 0 }
+        Marker { place, standing, possible: Vec::new(), check_at_ms: 0, leaves: false }
     }
 
     fn is_verified(&self) -> bool {
@@ -200,20 +203,28 @@ impl Partition {
     }
 
     fn take_markers(&mut self, applied: i64) {
+        self.markers.retain(|marker| !marker.leaves);
         for marker in &mut self.markers {
             *marker = Marker::new(marker.place, applied);
         }
     }
 
     /// The servers have changed, and with them the witnesses. New ones begin
-    /// with what is there: whatever a node was given by another is believed.
+    /// with what is there. One that is no longer needed goes once it was seen
+    /// where it is now: then that node was given what is beside it, too.
     pub fn witnessed_by(&mut self, witnesses: &[u32]) {
         let taking = |marker: &Marker| match marker.standing {
             Standing::Taking { applied } => Some(applied),
             Standing::Held { .. } => None,
         };
         let applied = self.markers.iter().filter_map(taking).max().unwrap_or(0);
-        self.markers.retain(|marker| marker.place.is_none_or(|number| witnesses.contains(&number)));
+        for marker in &mut self.markers {
+            marker.leaves = marker.place.is_some_and(|number| !witnesses.contains(&number));
+            if let Standing::Held { verified } = &mut marker.standing {
+                *verified &= !marker.leaves;
+            }
+        }
+        self.markers.retain(|marker| !marker.leaves || taking(marker).is_none());
         for &number in witnesses {
             if !self.markers.iter().any(|marker| marker.place == Some(number)) {
                 self.markers.push(Marker::new(Some(number), applied));
@@ -537,6 +548,7 @@ impl Partition {
                 // Write it again soon: a call whose answer never came may
                 // still be on its way.
                 marker.check_at_ms = 0;
+                self.markers.retain(|marker| !(marker.leaves && marker.is_verified()));
                 None
             }
             other => self.mismatch(place, other),

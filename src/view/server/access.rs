@@ -23,7 +23,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The way to the servers.
 pub struct Access {
     config: Redis,
-    servers: RedisServers,
+    /// Which servers.
+    pub servers: RedisServers,
 }
 
 impl Access {
@@ -46,12 +47,6 @@ impl Access {
     #[must_use]
     pub fn shown(&self) -> String {
         redact_url(&self.config.url)
-    }
-
-    /// Which servers.
-    #[must_use]
-    pub fn servers(&self) -> &RedisServers {
-        &self.servers
     }
 
     /// The certificates, read anew each time since they are renewed.
@@ -121,19 +116,14 @@ impl Access {
         master: &str,
         server: &ConnectionInfo,
     ) -> Result<ConnectionInfo, String> {
-        let mut reasons = Vec::new();
-        for sentinel in sentinels {
-            match self.ask_sentinel(sentinel, master) {
-                Ok(Some((host, port))) => return Ok(moved_to(server, &host, port)),
-                Ok(None) => reasons.push(format!(
-                    "the Sentinel {} knows no master {master:?}; redis.url must end with the name \
-                     in its `sentinel monitor`",
-                    sentinel.addr()
-                )),
-                Err(error) => reasons.push(error),
-            }
-        }
-        Err(reasons.join("; "))
+        first_of(sentinels, |sentinel| match self.ask_sentinel(sentinel, master)? {
+            Some((host, port)) => Ok(moved_to(server, &host, port)),
+            None => Err(format!(
+                "the Sentinel {} knows no master {master:?}; redis.url must end with the name in \
+                 its `sentinel monitor`",
+                sentinel.addr()
+            )),
+        })
     }
 
     fn ask_sentinel(
@@ -161,6 +151,17 @@ impl Access {
 fn current(password: &str, file: Option<&Path>) -> Result<String, String> {
     let Some(path) = file else { return Ok(password.to_owned()) };
     secret_in(path).map_err(|what| format!("the password file {} {what}", path.display()))
+}
+
+/// The first answer of several; where there is none, why none answers.
+pub fn first_of<T, A>(
+    several: &[T],
+    ask: impl FnMut(&T) -> Result<A, String>,
+) -> Result<A, String> {
+    let mut reasons = Vec::new();
+    let mut answers = several.iter().map(ask);
+    let answer = answers.find_map(|answer| answer.map_err(|reason| reasons.push(reason)).ok());
+    answer.ok_or_else(|| reasons.join("; "))
 }
 
 /// The same with another address.

@@ -9,7 +9,7 @@ use redis::{
     Cmd, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind, Value,
 };
 
-use super::access::{Access, complaint, moved_to, said};
+use super::access::{Access, complaint, first_of, moved_to, said};
 use crate::config::redis_url::RedisServers;
 use crate::view::core::answer::text;
 use crate::view::core::layout::{Layout, SLOTS, Slots};
@@ -54,7 +54,7 @@ impl Nodes {
             changed: false,
             looked_ms: None,
         };
-        match access.servers() {
+        match &access.servers {
             RedisServers::One(server) => {
                 nodes.node(server)?;
                 nodes.check_kind()?;
@@ -92,14 +92,7 @@ impl Nodes {
     /// # Errors
     /// When there is none.
     pub fn listener(&self) -> Result<Connection, String> {
-        let mut last = "there is no server".to_owned();
-        for node in &self.nodes {
-            match self.access.connect(&node.server) {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        first_of(&self.nodes, |node| self.access.connect(&node.server))
     }
 
     /// How many servers there are.
@@ -133,31 +126,21 @@ impl Nodes {
     /// Reads the map of the cluster from the first node that tells it, and
     /// connects to all masters.
     fn learn_from(&mut self, seeds: &[ConnectionInfo]) -> Result<(), String> {
-        let mut reasons = Vec::new();
-        for seed in seeds {
-            let learned = self.access.connect(seed).and_then(|mut connection| {
-                let answer =
-                    exchange(&mut connection, &[redis::cmd("CLUSTER").arg("SLOTS").clone()])?;
-                match answer.into_iter().next() {
-                    Some(Ok(value)) => parse_slots(&value, seed),
-                    Some(Err(error)) if error.to_string().contains("cluster support disabled") => {
-                        let server = seed.addr();
-                        Err(format!("{server} is no cluster: let redis.url begin with redis://"))
-                    }
-                    Some(Err(error)) => Err(complaint(&error)),
-                    None => Err("no answer".to_owned()),
+        first_of(seeds, |seed| {
+            let mut connection = self.access.connect(seed)?;
+            let asked = redis::cmd("CLUSTER").arg("SLOTS").clone();
+            let answer = exchange(&mut connection, &[asked])?.pop().ok_or("no answer")?;
+            let value = answer.map_err(|error| match error.to_string() {
+                text if text.contains("cluster support disabled") => {
+                    let server = seed.addr();
+                    format!("{server} is no cluster: let redis.url begin with redis://")
                 }
-            });
-            match learned {
-                // A node that was taken out of its cluster knows of none.
-                Ok(ranges) => match self.adopt(&ranges) {
-                    Ok(()) => return Ok(()),
-                    Err(error) => reasons.push(format!("{}: {error}", seed.addr())),
-                },
-                Err(error) => reasons.push(error),
-            }
-        }
-        Err(reasons.join("; "))
+                _ => complaint(&error),
+            })?;
+            // A node that was taken out of its cluster knows of none.
+            let ranges = parse_slots(&value, seed)?;
+            self.adopt(&ranges).map_err(|error| format!("{}: {error}", seed.addr()))
+        })
     }
 
     fn adopt(&mut self, ranges: &[(u16, u16, ConnectionInfo)]) -> Result<(), String> {

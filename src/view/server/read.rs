@@ -104,7 +104,8 @@ pub type Seen = (Option<DeviceStatus>, Freshness);
 pub struct Reader {
     keys: Keys,
     nodes: Nodes,
-    shown_url: String,
+    /// The server's address, without its password.
+    pub shown_url: String,
 }
 
 impl Reader {
@@ -154,12 +155,6 @@ impl Reader {
         let connection = self.nodes.listener().map_err(|error| self.unavailable(&error))?;
         let (channel, shown_url) = (self.keys.changes(), self.shown_url.clone());
         Ok(Listener { connection, channel, shown_url })
-    }
-
-    /// The server's address, without its password.
-    #[must_use]
-    pub fn shown_url(&self) -> &str {
-        &self.shown_url
     }
 
     /// Reads devices. What is known of none is as old as the oldest partition, of

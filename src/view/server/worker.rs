@@ -153,7 +153,8 @@ impl Worker {
                 false
             }
             Err(message) => {
-                self.disconnected(&message);
+                self.turns.lost(Vec::new());
+                self.trouble("lost the connection to Redis", &message);
                 false
             }
         }
@@ -174,12 +175,6 @@ impl Worker {
         {
             self.trouble("lost the connection to Redis", &message);
         }
-    }
-
-    /// The connection was lost between two rounds.
-    fn disconnected(&mut self, message: &str) {
-        self.turns.lost(Vec::new());
-        self.trouble("lost the connection to Redis", message);
     }
 
     /// Says it once, and once more when it is over.

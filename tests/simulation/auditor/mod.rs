@@ -150,8 +150,8 @@ pub fn is_shown(kafka: &Kafka, id: &str, partition: i32, version: u64) -> bool {
     let of = |record: &Record| record.message.key.as_deref() == Some(id.as_bytes());
     let mut last = None;
     for changes in 0..kafka.changes_partitions {
-        let log = kafka.log((Topic::Changes, changes));
-        last = log.committed().filter(|record| of(record)).last().or(last);
+        let decided = kafka.decided((Topic::Changes, changes));
+        last = decided.filter(|record| of(record)).last().or(last);
     }
     let value = last.and_then(|record| record.message.value.as_deref());
     partition == partition_of(id.as_bytes(), kafka.partitions)
@@ -183,7 +183,9 @@ fn strays(devices: &BTreeMap<String, Device>, observed: &Observed<'_>) -> Result
 fn members(devices: &BTreeMap<String, Device>, observed: &Observed<'_>) -> Result<(), String> {
     let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (id, device) in devices {
+        // What has no token is nobody's (rule V6).
         let held = observed.redis.get(&format!("ds:device:{id}"));
+        let held = held.filter(|held| held.contains_key("token"));
         let Some((held, status)) = held.and_then(|held| Some((held, held.get("status")?))) else {
             continue;
         };
@@ -717,7 +719,8 @@ impl DeviceAudit<'_> {
         let last = self.device.changes.last().map(|change| &change.value);
         let Some(last) = last.filter(|last| !last.deleted) else {
             return match held {
-                Some(held) if held.contains_key("status") => {
+                // What has no token is nobody's (rule V6).
+                Some(held) if held.contains_key("status") && held.contains_key("token") => {
                     Err(format!("{}: the view shows {held:?}, and should nothing", self.id))
                 }
                 _ => Ok(()),
@@ -760,6 +763,8 @@ fn fleets(
     let mut expected: BTreeMap<(String, String), i64> = BTreeMap::new();
     for (id, device) in devices {
         let held = redis.get(&format!("ds:device:{id}"));
+        // What has no token is nobody's (rule V6).
+        let held = held.filter(|held| held.contains_key("token"));
         let Some(status) = held.and_then(|held| held.get("status")) else { continue };
         let fleet = held.and_then(|held| held.get("fleet")).cloned().unwrap_or_default();
         let key = format!("ds:fleet:{fleet}:{}", device.partition);

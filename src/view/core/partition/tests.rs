@@ -202,10 +202,14 @@ fn a_node_that_lost_its_last_writes_has_everything_written_again() {
 fn a_node_that_is_new_gets_a_witness_and_one_that_has_gone_loses_its_own() {
     let mut partition = written_once_on_a_cluster();
     advance_witness(&mut partition, 4);
-    advance_witness(&mut partition, 7);
+    let held = advance_witness(&mut partition, 7);
     let (_, to) = advance(&partition);
     partition.advanced(None, to, 0);
     partition.witnessed_by(&[4, 9]);
+    // Whoever has its keys now has that of the witness, too.
+    assert_eq!(step_of(&partition, Some(7), 0), Some(MarkerStep::Check));
+    assert!(!partition.may_write());
+    assert_eq!(partition.checked(Some(7), Found::Value(held)), None);
     assert_eq!(step_of(&partition, Some(7), 0), None);
     let take = MarkerStep::Take { epoch: 5, applied: 0 };
     assert_eq!(partition.marker_steps(0), [(Some(9), take)]);
@@ -214,6 +218,21 @@ fn a_node_that_is_new_gets_a_witness_and_one_that_has_gone_loses_its_own() {
     assert_eq!(own_step(&partition, 0), None);
     advance_witness(&mut partition, 9);
     assert_eq!(partition.marker_steps(0), []);
+}
+
+#[test]
+fn a_node_that_took_slots_over_without_their_keys_has_everything_written_again() {
+    let mut partition = written_once_on_a_cluster();
+    for number in [4, 7] {
+        advance_witness(&mut partition, number);
+    }
+    let (_, to) = advance(&partition);
+    partition.advanced(None, to, 0);
+    partition.witnessed_by(&[4]);
+    let finding = partition.checked(Some(7), Found::Nothing);
+    assert_eq!(finding, Some(Finding::RewriteNeeded));
+    let take = MarkerStep::Take { epoch: 5, applied: 0 };
+    assert_eq!(partition.marker_steps(0), [None, Some(4)].map(|place| (place, take.clone())));
 }
 
 #[test]
