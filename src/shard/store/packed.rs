@@ -18,6 +18,7 @@ const EPOCH_MS: i64 = 1_767_225_600_000;
 macro_rules! packed {
     ($($bits:ident = $value:expr => $($path:ident).+,)*) => {
         $(const $bits: u64 = $value;)*
+        const _: () = assert!(0 $(+ $bits)* == 0 $(| $bits)*, "no two facts share a bit");
 
         /// Writes a record behind what `out` holds.
         pub(super) fn encode(cold: &Cold, out: &mut Vec<u8>) {
@@ -63,8 +64,8 @@ packed! {
     TOUCHED_WRITTEN = 1 << 22 => deletion_touched_written,
     DELETION_TIE = 1 << 27 | 1 << 28 => facts.deletion_tie,
     DELETION_INTERVAL = 1 << 29 => facts.deletion_interval_s,
-    OPENING_TOLD = 1 << 30 => facts.last_vpn_opening_told,
-    UNWRITTEN_OPENINGS = 1 << 31 => unwritten_openings,
+    OPENING_TOLD = 1 << 32 => facts.last_vpn_opening_told,
+    UNWRITTEN_OPENINGS = 1 << 33 => unwritten_openings,
 }
 
 /// Where the device belongs, by a record of which no more is read.
