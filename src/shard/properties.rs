@@ -332,6 +332,13 @@ fn facts(shard: &Shard, number: u8, emitted: bool) -> Option<(RowSnapshot, Vec<S
     }
     let mut closed = shard.closed_sessions(&device);
     if !emitted {
+        // So is, with a session that was opened later, what keeps out none that could
+        // count: all that it ends was lost with its instance.
+        closed.retain(|closed| {
+            let ended_at = closed.ended_at();
+            let instance = shard.instance(&closed.instance).unwrap_or_default().0;
+            ended_at > instance.lost && ended_at >= instance.started
+        });
         // A session that can never count again is dropped, with its openings.
         closed.iter_mut().for_each(|closed| {
             (closed.opening, closed.leased, closed.began_at) = (None, None, None);
