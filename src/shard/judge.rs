@@ -304,7 +304,8 @@ impl Shard {
         let connectivity_since_held =
             row.cold.connectivity_since(&row.hot).unwrap_or(Timestamp::MIN);
         let date = |floor, holds: &dyn Fn(Shown) -> bool| {
-            Dating { earlier: &earlier, facts: &facts, judged: seen }.date(floor, trigger, holds)
+            Dating { earlier: &earlier, facts: &facts, at, judged: seen }
+                .date(floor, trigger, holds)
         };
         let (since, connectivity_since, cause) = match current {
             None => {
@@ -465,6 +466,8 @@ struct Dating<'a> {
     earlier: &'a Facts<'a>,
     /// What is known.
     facts: &'a Facts<'a>,
+    /// No deadline later than this has passed (rule T5).
+    at: Timestamp,
     judged: Timestamp,
 }
 
@@ -490,7 +493,7 @@ impl Dating<'_> {
         }
         if held_on && start > floor && cause != Cause::RulesChanged {
             let held = holds(self.shown_at(self.earlier, floor));
-            let until = start.plus_ms(-1);
+            let until = start.plus_ms(-1).min(self.at);
             let (found, held_on) = self.became(self.earlier, floor, until, held, holds);
             if held_on && let Some(found) = found {
                 return found;
