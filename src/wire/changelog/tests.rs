@@ -4,11 +4,12 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
+use crate::shard::snapshot::{HeldScope, Hold};
 use crate::shard::tests::strategies::{
     device_facts, earlier, frozen, heartbeat_interval, lease, name, register, session, settings,
     time,
 };
-use crate::shard::{Connectivity, Status};
+use crate::shard::{Cause, Connectivity, Status};
 
 /// What version 2 wrote. Once it is released, it is never written anew: later
 /// versions must read it.
