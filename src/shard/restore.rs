@@ -114,8 +114,10 @@ impl Shard {
         hot.changed_at = Instant48::NONE;
         if let Some(held) = emitted {
             row.cold.set_since(hot, held.since, held.connectivity_since);
-            row.cold.set_membership_since(hot, held.membership_since);
         }
+        // Of a device that never existed nothing was emitted (rule J8).
+        let membership_since = emitted.map_or(Timestamp::MIN, |held| held.membership_since);
+        row.cold.set_membership_since(hot, membership_since);
         if view_dirty && !hot.has(flag::VIEW_DIRTY) {
             hot.set(flag::VIEW_DIRTY, true);
             self.view_dirty.push_back(index);
