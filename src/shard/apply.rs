@@ -359,7 +359,7 @@ impl Shard {
                 // the event happened all the same (rule T5).
                 let judged = at.max(made_at);
                 let change = ScopeChange { scope, judged, at: made_at, cause };
-                self.hold(change, before, Some(record));
+                self.hold(change, *before, Some(record));
                 true
             }
         }

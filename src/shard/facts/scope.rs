@@ -212,7 +212,7 @@ pub(in crate::shard) enum Applied {
     /// The fact is new, and changes no row.
     Quiet,
     /// Rows must be settled, for this reason.
-    Settle { scope: ScopeRef, before: Before, at: Timestamp, cause: Cause },
+    Settle { scope: ScopeRef, before: Box<Before>, at: Timestamp, cause: Cause },
 }
 
 /// All scopes of a shard.
@@ -396,7 +396,10 @@ impl Scopes {
             Before::Organization(index, _) => ScopeRef::Organization(*index),
         };
         self.dirty.insert(scope);
-        if settle { Applied::Settle { scope, before, at, cause } } else { Applied::Quiet }
+        if !settle {
+            return Applied::Quiet;
+        }
+        Applied::Settle { scope, before: Box::new(before), at, cause }
     }
 
     fn fleet_frozen(
