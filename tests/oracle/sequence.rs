@@ -70,6 +70,8 @@ struct Told {
     news: i64,
     /// What is looked at came late.
     late: bool,
+    /// What is looked at came in just now: it is the last of the facts.
+    came: bool,
     /// Deadlines up to here have passed.
     passed: i64,
 }
@@ -96,6 +98,7 @@ pub fn sequences(
         emitted: emitted(&device),
         news: i64::MAX,
         late: false,
+        came: false,
         passed: 0,
     };
     let mut told: BTreeMap<DeviceId, Told> =
@@ -151,9 +154,9 @@ pub fn sequences(
             if whose.as_ref().is_none_or(|whose| *whose == device) {
                 told.news = told.news.min(trigger.0);
             }
-            told.late = late;
+            (told.late, told.came) = (late, true);
             look(&oracle, &device, told, record.written, trigger);
-            told.late = false;
+            (told.late, told.came) = (false, false);
         }
     }
     for device in devices() {
@@ -210,14 +213,14 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
             .filter(|_| late)
             .map(|change| change.connectivity_since);
         (told.connectivity_since, causes) =
-            date(oracle, device, floor, now, trigger, told.news, emitted, &holds);
+            date(oracle, device, floor, now, trigger, (told.news, told.came), emitted, &holds);
     }
     if status(current) != status(previous) || current.is_none() {
         let holds = |shown: Shown| status(shown) == status(current);
         let emitted =
             told.emitted.get(told.changes.len()).filter(|_| late).map(|change| change.since);
         (told.since, causes) =
-            date(oracle, device, told.since, now, trigger, told.news, emitted, &holds);
+            date(oracle, device, told.since, now, trigger, (told.news, told.came), emitted, &holds);
     }
     // J8: in the first change of a life, since that; else since the event, never back.
     if previous.is_none() {
@@ -267,7 +270,7 @@ fn date(
     floor: i64,
     now: i64,
     trigger: (i64, Cause),
-    news: i64,
+    (news, came): (i64, bool),
     emitted: Option<i64>,
     holds: &dyn Fn(Shown) -> bool,
 ) -> (i64, BTreeSet<Cause>) {
@@ -279,7 +282,14 @@ fn date(
     let between = instants.iter().filter(|(at, _)| news <= *at && *at <= start);
     let causes = between.map(|(_, cause)| *cause).chain([trigger.1]);
     let mut found = (start, causes.collect::<BTreeSet<_>>());
+    // Until what came in just now, by what was known before it.
+    let before = came.then(|| {
+        let mut before = oracle.clone();
+        before.facts.pop();
+        before
+    });
     let holds_at = |at: i64| {
+        let oracle = before.as_ref().filter(|_| at < trigger.0).unwrap_or(oracle);
         let row = oracle.row_as_of(device, at);
         holds(oracle.shown(&row, at, at))
     };
