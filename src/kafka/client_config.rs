@@ -114,14 +114,14 @@ pub fn tell_error(error: &KafkaError, reason: &str) {
     use rdkafka::error::RDKafkaErrorCode::{
         AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve,
     };
-    match error.rdkafka_error_code() {
-        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve) => {
-            tracing::debug!(target: "librdkafka", %error, "{reason}");
-        }
-        _ if is_lost_in_handshake(reason) => {
-            tracing::debug!(target: "librdkafka", %error, "{reason}");
-        }
-        _ => tracing::error!(target: "librdkafka", %error, "{reason}"),
+    let is_lost = matches!(
+        error.rdkafka_error_code(),
+        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
+    );
+    if is_lost || is_lost_in_handshake(reason) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    } else {
+        tracing::error!(target: "librdkafka", %error, "{reason}");
     }
 }
 
