@@ -23,8 +23,8 @@ use crate::shard::Input;
 use crate::stream_thread::ports::Clock;
 use crate::stream_thread::report::{Report, ShardReport, StageName};
 use crate::stream_thread::{
-    DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
-    WORK_PER_TURN,
+    DeadLetterSettings, OUTPUT_MAX_BYTES, OpenTransaction, READ_AHEAD_MAX_BYTES, Settings,
+    StreamThread, WORK_PER_TURN,
 };
 use crate::telemetry::{self, ThreadMetrics};
 use crate::view::claim::{Group, claim_at_start};
@@ -257,8 +257,7 @@ fn redis_health(views: &[Arc<ViewStats>]) -> RedisHealth {
     }
     let backlog: usize = views.iter().map(|view| view.backlog.load(Ordering::Relaxed)).sum();
     if views.iter().all(|view| view.connected.load(Ordering::Relaxed)) {
-        let refused = views.iter().find(|view| view.is_refused());
-        return match refused.and_then(|view| view.advice().trouble.clone()) {
+        return match views.iter().find_map(|view| view.refusal()) {
             Some(trouble) => RedisHealth::Refusing(format!("{backlog} writes wait; {trouble}")),
             None => RedisHealth::Available,
         };
@@ -357,22 +356,21 @@ impl Runner {
 
 /// The transactions that have been open for long on inputs of these shards.
 fn hanging(shards: &[ShardReport]) -> Vec<String> {
-    let of = |shard: &ShardReport| {
-        let (partition, open) = (shard.partition, shard.open);
-        let open =
-            Input::ALL.into_iter().zip(open).filter_map(|(input, open)| Some((input, open?)));
-        let hanging = open.filter(|(_, open)| open.hangs());
-        hanging
-            .map(move |(input, open)| {
-                let (since, offset) = (moment(open.since.0), open.offset);
-                format!(
-                    "{}[{partition}] at least since {since}, from offset {offset}",
-                    input.name()
-                )
-            })
-            .collect::<Vec<_>>()
-    };
-    shards.iter().flat_map(of).collect()
+    let mut told = Vec::new();
+    for shard in shards {
+        for (input, open) in Input::ALL.iter().zip(shard.open) {
+            if let Some(open) = open.filter(OpenTransaction::hangs) {
+                told.push(format!(
+                    "{}[{}] at least since {}, from offset {}",
+                    input.name(),
+                    shard.partition,
+                    moment(open.since.0),
+                    open.offset
+                ));
+            }
+        }
+    }
+    told
 }
 
 #[cfg(test)]

@@ -33,17 +33,15 @@ impl Entry {
     fn shown(&self) -> String {
         match (&self.raw, property_name(&self.key)) {
             (_, Some(name)) if is_secret_property(name) => REDACTED.to_owned(),
-            (Raw::Text(url) | Raw::Environment(url), property)
-                if property.unwrap_or(&self.key).ends_with(".url")
-                    && (property.is_some() || self.key == "redis.url") =>
-            {
+            (Raw::Text(url) | Raw::Environment(url), Some(name)) if name.ends_with(".url") => {
+                format!("{:?}", redact_url(url))
+            }
+            _ if SECRET_KEYS.contains(&self.key.as_str()) => REDACTED.to_owned(),
+            (Raw::Text(url) | Raw::Environment(url), None) if self.key == "redis.url" => {
                 format!("{:?}", redact_url(url))
             }
             // It may be a secret under a slip of its name.
-            (_, property)
-                if SECRET_KEYS.contains(&self.key.as_str())
-                    || self.is_unknown(property) && self.sounds_secret() =>
-            {
+            (_, property) if self.is_unknown(property) && self.sounds_secret() => {
                 REDACTED.to_owned()
             }
             (raw, _) => raw.shown(),
@@ -91,7 +89,7 @@ fn named_by_file(key: &str) -> Option<&str> {
 }
 
 /// What a file holds, without the line's end that editors leave.
-pub(super) fn contents(path: &Path) -> Result<String, Wrong> {
+fn contents(path: &Path) -> Result<String, Wrong> {
     let mut text = String::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(CONTENTS_MAX_BYTES + 1).read_to_string(&mut text))

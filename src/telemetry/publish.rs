@@ -179,7 +179,7 @@ pub fn publish_views(views: &[Arc<ViewStats>]) {
     gauge!(REDIS_UP).set(if connected { 1 } else { 0 });
     let of_other_group = views.iter().any(|view| view.advice().other_group.is_some());
     gauge!(REDIS_OTHER_GROUP).set(if of_other_group { 1 } else { 0 });
-    let refused = views.iter().any(|view| view.is_refused());
+    let refused = views.iter().any(|view| view.refusal().is_some());
     gauge!(REDIS_REFUSING).set(if refused { 1 } else { 0 });
     let evicts = views.iter().any(|view| view.advice().evicts.is_some());
     gauge!(REDIS_EVICTS).set(if evicts { 1 } else { 0 });

@@ -172,8 +172,12 @@ fn a_kill_loses_no_change_doubles_none_and_makes_nobody_falsely_offline() {
 
     let registrations = devices.iter().map(|d| events::registered(d, now_ms(), "f", "o"));
     producer.send(&topics, registrations);
-    // Before any contact: a device that polled first would be Online at once.
     producer.flush();
+    // Before any contact: of two inputs within the slack either may come first
+    // (rule T8), and a device that polled first is Online at once.
+    for device in &devices {
+        wait_for_fields(&redis, device, SOON, &[("status", "configuring")]);
+    }
     let last_word_ms = now_ms();
     producer.send(&topics, [events::heartbeat_every(silent, last_word_ms, interval)]);
     everybody_but_the_silent_one();

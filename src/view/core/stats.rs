@@ -55,13 +55,12 @@ pub struct Advice {
 }
 
 impl ViewStats {
-    /// Whether the server answers, and refuses what we write.
+    /// Why the server takes no writes although it answers, if it takes none.
     #[must_use]
-    pub fn is_refused(&self) -> bool {
+    pub fn refusal(&self) -> Option<String> {
         let advice = self.advice();
-        self.connected.load(Ordering::Relaxed)
-            && advice.other_group.is_none()
-            && advice.trouble.is_some()
+        let answers = self.connected.load(Ordering::Relaxed) && advice.other_group.is_none();
+        advice.trouble.clone().filter(|_| answers)
     }
 
     /// What people should know.

@@ -103,7 +103,7 @@ impl Worker {
         }
     }
 
-    /// Warns of a policy once, and remembers it for readiness and metrics.
+    /// Warns of an evicting policy once, and remembers it for the metric.
     fn tell_policy(&self, evicting: Option<String>) {
         let mut advice = self.shared.stats.advice();
         match &evicting {
