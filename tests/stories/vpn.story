@@ -677,3 +677,9 @@
 3d+10:00 * instance-alive v1 lease=60s               | online heartbeat-only changes=0
 3d+10:00:10 * restart                                | online heartbeat-only changes=0
 3d+10:00:20 a vpn-opened v1 s2                       | online full
+
+== A close that is told late names its instance, though the status has moved since
+10:00    a heartbeat interval=24h
+10:01    a vpn-opened v1 s1          | online full
+10:03    a frozen                    | frozen full since=10:03
+10:04    a vpn-closed v1 s1 at=10:02 | frozen heartbeat-only links=10:02 cause=vpn-closed instance=v1
