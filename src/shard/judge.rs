@@ -307,36 +307,37 @@ impl Shard {
             Dating { earlier: &earlier, facts: &facts, at, judged: seen }
                 .date(floor, trigger, holds)
         };
-        let (since, connectivity_since, cause) = match current {
+        let (since, connectivity_since, (made_at, cause)) = match current {
             None => {
                 let deleted = row.cold.facts.deleted.unwrap_or(at);
                 let since = deleted.max(since_held);
-                (since, deleted.max(connectivity_since_held), Cause::Deleted)
+                (since, deleted.max(connectivity_since_held), (since, Cause::Deleted))
             }
             Some((status, connectivity)) => {
-                let mut moved = None;
+                // When, and why.
+                let mut moved: Option<(Timestamp, Cause)> = None;
                 let mut connectivity_since = connectivity_since_held;
                 if previous.is_none_or(|(_, held)| held != connectivity) {
                     let holds = |shown: Shown| shown.is_some_and(|(_, c)| c == connectivity);
-                    let (since, cause) = date(connectivity_since_held, &holds);
-                    connectivity_since = since;
-                    moved = Some(cause);
+                    let made = date(connectivity_since_held, &holds);
+                    connectivity_since = made.0;
+                    moved = Some(made);
                 }
                 let mut since = since_held;
                 if previous.is_none_or(|(held, _)| held != status) {
                     let holds = |shown: Shown| shown.is_some_and(|(s, _)| s == status);
-                    let (status_since, cause) = date(since_held, &holds);
-                    since = status_since;
-                    moved = Some(cause);
+                    let made = date(since_held, &holds);
+                    since = made.0;
+                    moved = Some(made);
                 }
                 // What moved neither is a move of the device.
-                (since, connectivity_since, moved.unwrap_or(Cause::Moved))
+                (since, connectivity_since, moved.unwrap_or((since, Cause::Moved)))
             }
         };
         let vpn_instance = cause.is_of_vpn().then(|| {
             let of_event =
                 row.vpn_instance.filter(|_| trigger.is_some_and(|(_, made)| made == cause));
-            of_event.or_else(|| facts.vpn_instance_at(since.max(connectivity_since), cause))
+            of_event.or_else(|| facts.vpn_instance_at(made_at, cause))
         });
         let vpn_instance = vpn_instance.flatten();
         let before = if previous.is_some() { row.membership } else { Membership::default() };

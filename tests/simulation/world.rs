@@ -704,8 +704,8 @@ impl World {
     }
 }
 
-/// Retention: of the heartbeats nothing is deleted that a restore replays, of
-/// the other inputs nothing that was not processed.
+/// Retention: of heartbeats and VPN sessions nothing is deleted that a restore replays
+/// (rule R2), of lifecycle events nothing that was not processed.
 fn delete_old_records(sim: &mut Sim, partition: i32) {
     for input in Input::ALL {
         let Some(committed) = sim.kafka.offsets.get(&(input, partition)) else { continue };
@@ -714,7 +714,7 @@ fn delete_old_records(sim: &mut Sim, partition: i32) {
         let log = sim.kafka.logs.get_mut(&(Topic::Input(input), partition)).expect("an input");
         let needed = |record: &Record| {
             record.offset >= offset
-                || input == Input::Heartbeats && record.timestamp >= replayed_from
+                || input != Input::Lifecycle && record.timestamp >= replayed_from
         };
         let first = log.records.iter().find(|record| needed(record));
         let before = first.map_or(offset, |record| record.offset);

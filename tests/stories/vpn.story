@@ -763,3 +763,9 @@
 10:00 a vpn-closed v1 s1                         | offline none since=10:00
 10:00 a vpn-opened v1 s1                         | offline none changes=0
 10:01 a vpn-opened v1 s1                         | online vpn-only since=10:01
+
+== A close that is told late names its instance, though the status has moved since
+10:00    a heartbeat interval=24h
+10:01    a vpn-opened v1 s1          | online full
+10:03    a frozen                    | frozen full since=10:03
+10:04    a vpn-closed v1 s1 at=10:02 | frozen heartbeat-only links=10:02 cause=vpn-closed instance=v1

@@ -713,6 +713,24 @@ impl DeviceAudit<'_> {
         Ok(())
     }
 
+    /// At least once: what was processed again after a crash may come to the same
+    /// status by fewer changes, or by none. Then the state, and so the view, has the
+    /// version and the dates of an earlier change with what was told last.
+    fn told_before<'c>(
+        &'c self,
+        held: Option<&Hash>,
+        last: &'c v1::StatusChanged,
+    ) -> &'c v1::StatusChanged {
+        let version = held.and_then(|held| held.get("version")?.parse::<u64>().ok());
+        let same = |value: &&v1::StatusChanged| {
+            Some(value.version) == version
+                && (value.status, value.connectivity, &value.fleet, &value.organization)
+                    == (last.status, last.connectivity, &last.fleet, &last.organization)
+        };
+        let mut earlier = self.device.changes.iter().rev().map(|change| &change.value);
+        earlier.find(same).filter(|_| self.plan.at_least_once).unwrap_or(last)
+    }
+
     /// What the view shows is what was said last.
     fn view(&self, redis: &BTreeMap<String, Hash>) -> Result<(), String> {
         let held = redis.get(&format!("ds:device:{}", self.id));
@@ -726,6 +744,7 @@ impl DeviceAudit<'_> {
                 _ => Ok(()),
             };
         };
+        let last = self.told_before(held, last);
         let name = |name: &str, prefix: &str| {
             name.trim_start_matches(prefix).to_lowercase().replace('_', "-")
         };

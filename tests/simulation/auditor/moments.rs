@@ -224,9 +224,26 @@ impl Begun {
     /// ends in the middle leaves a fact behind; its successor settles all rows
     /// by it (rule R3), and may then be held by an event of the other input
     /// before it comes to the first again, in which nothing is new (rule J2).
-    fn scope_until(self, offsets: [i64; 2]) -> Vec<[i64; 2]> {
+    ///
+    /// And an announcement whose lease was over when it came may be the last that
+    /// was read: its end, which the clock has passed, is fired next.
+    fn scope_until(
+        self,
+        offsets: [i64; 2],
+        clock: i64,
+        scopes: &Scopes,
+        rules: &Rules,
+    ) -> Vec<[i64; 2]> {
         let [lifecycle, vpn] = offsets;
+        let over_when_told = first_from(&scopes.vpn, vpn - 1).filter(|said| match &said.event {
+            vpn::Event::InstanceAlive(event) => {
+                let lease_ms = event.lease.as_ref().map_or(0, duration_ms);
+                said.offset == vpn - 1 && counted(rules, said) + lease_ms <= clock
+            }
+            _ => false,
+        });
         let mut all = vec![offsets];
+        all.extend(over_when_told.map(|said| [lifecycle, said.offset]));
         all.extend(self.0[0].map(|(next, _)| [next + 1, vpn]));
         all.extend(self.0[1].map(|(next, _)| [lifecycle, next + 1]));
         if let [Some((next_lifecycle, one)), Some((next_vpn, other))] = self.0
@@ -285,7 +302,7 @@ fn states<'m>(
         if last == read([lifecycle, vpn]).shown(clock, clock) {
             continue;
         }
-        let scope_until = begun.scope_until([lifecycle, vpn]);
+        let scope_until = begun.scope_until([lifecycle, vpn], clock, scopes, &plan.rules);
         let ahead = clock + JUDGED_AHEAD_MS;
         let heartbeats = device.heartbeats.iter().filter(|said| said.offset < moment.offsets[2]);
         let mut instants = vec![clock, ahead];
@@ -365,7 +382,9 @@ fn holds<'m>(
             .map(|said| (0, said.offset));
         let next = next.or_else(|| {
             first_from(&scopes.vpn, moment.offsets[1])
-                .filter(|said| shown(&|key, value| shows_vpn(key, value, said)))
+                .filter(|said| {
+                    shown(&|key, value| shows_vpn(key, value, said) && !has_lapsed(value))
+                })
                 .map(|said| (1, said.offset))
         });
         let lapses = lapses.get(&moment.transaction).map_or(&[][..], Vec::as_slice);
@@ -461,6 +480,12 @@ fn shows_vpn(key: &[u8], value: &[u8], said: &super::Said<vpn::Event>) -> bool {
     } else {
         fact.lost_ms == Some(said.at)
     }
+}
+
+/// Whether the instance was written for the end of its lease, which was over when it
+/// was told of.
+fn has_lapsed(value: &[u8]) -> bool {
+    changelog::Instance::decode(value).is_ok_and(|fact| fact.lapsed)
 }
 
 #[cfg(test)]
