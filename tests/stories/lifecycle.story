@@ -300,25 +300,3 @@
 # That of the night before, told late, does not.
 10:06    a registered f at=02:00                 | - changes=0
 1d+02:00 a registered f                          | configuring none since=1d+02:00 version=4
-
-== Whatever is sent again each night, as it is, changes nothing
-09:00    * fleet-settings f interval=2h
-09:00    a registered f org=o
-09:01    a heartbeat interval=2d                 | online heartbeat-only since=09:01 version=2
-09:02    a settings vpn=off                      | online full links=09:02 version=3 member=09:00
-1d+02:00 a registered f org=o                    | online full changes=0
-1d+02:00 a settings vpn=off                      | online full changes=0
-1d+02:01 a moved f org=o                         | online full changes=0 member=09:00
-1d+02:02 * fleet-settings f interval=2h          | online full changes=0
-1d+02:03 * fleet-unfrozen f                      | online full changes=0
-1d+02:03 * organization-unfrozen o               | online full changes=0
-1d+02:04 a unfrozen                              | online full changes=0
-1d+02:05 a activated                             | online full changes=0
-1d+02:06 a configuration-finished                | online full changes=0
-1d+02:06 a update-finished                       | online full changes=0
-1d+02:07 a vpn-closed v1 s1                      | online full changes=0
-1d+02:08 * restart                               | online full since=09:01 links=09:02 version=3 changes=0
-2d+02:00 a registered f org=o                    | online full changes=0
-2d+02:00 a settings vpn=off                      | online full changes=0
-3d+09:01:14 * wait                               | online full changes=0
-3d+09:01:15 * wait                               | offline none since=3d+09:01:15 version=4
