@@ -574,7 +574,7 @@ fn heartbeats(table: &mut Table) {
     (long.again, short.again) = (vec![lost, found], vec![found, lost]);
 
     let going = Heartbeat { going_away: true, ..Default::default() };
-    let pair = |_: &Own<'_>| [every(3_600), Said::Beat(going.clone())];
+    let pair = |_: &Own<'_>| [every(3_600), Said::Beat(going)];
     let (lost, found) = (
         Told::Shows(Offline, Connectivity::None, Batch),
         Told::Shows(Online, HeartbeatOnly, Batch),
