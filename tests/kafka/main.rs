@@ -10,3 +10,4 @@ mod group;
 mod group_protocol;
 mod harness;
 mod log;
+mod ties;

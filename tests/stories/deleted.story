@@ -244,3 +244,12 @@
 10:10        a deleted at=10:05          | - emits=deleted
 2d+10:00     a heartbeat interval=2d     | - changes=0
 4d+10:00     a heartbeat interval=2d     | - changes=0
+
+== Deleted again each night
+10:00    a registered f
+10:01    a deleted                               | - emits=deleted
+1d+02:00 a deleted                               | - changes=0
+2d+01:59 a deleted                               | - changes=0
+2d+12:00 a heartbeat                             | - changes=0
+2d+12:01 * restart                               | - changes=0
+3d+02:00 a registered f                          | offline none since=3d+02:00 version=3

@@ -191,3 +191,17 @@
 10:05 a frozen                          | frozen heartbeat-only
 10:30 * wait                            | frozen none links=10:22:45
 10:31 a unfrozen at=10:10               | offline none since=10:22:45 cause=heartbeat-expired
+
+== Frozen again each night: since the first
+10:00    a registered f
+10:00    a heartbeat interval=30d                | online heartbeat-only
+10:05    * fleet-frozen f overdue-invoices       | frozen heartbeat-only since=10:05
+1d+02:00 * fleet-frozen f overdue-invoices       | frozen heartbeat-only since=10:05 changes=0
+1d+02:01 a frozen allowance                      | frozen heartbeat-only changes=0
+1d+12:00 * fleet-unfrozen f                      | frozen heartbeat-only changes=0
+2d+02:01 a frozen allowance                      | frozen heartbeat-only since=10:05 changes=0
+2d+12:00 a unfrozen allowance                    | online heartbeat-only since=2d+12:00 cause=unfrozen
+# Those of the nights are told again.
+2d+12:01 a frozen allowance at=2d+02:01          | online heartbeat-only changes=0
+2d+12:01 * fleet-frozen f overdue-invoices at=1d+02:00 | online heartbeat-only changes=0
+2d+12:02 * restart                               | online heartbeat-only changes=0

@@ -55,7 +55,7 @@
 10:01 a heartbeat interval=1d              | online heartbeat-only
 10:02 * fleet-frozen f                     | frozen heartbeat-only since=10:02
 10:07 a heartbeat interval=1d              | frozen heartbeat-only
-10:09 a preregistered g at=10:05           | online heartbeat-only since=10:05
+10:09 a preregistered g at=10:05           | online heartbeat-only since=10:05 cause=registered
 
 == Out of a frozen fleet and deactivated, told late, with contact after it
 10:00 a registered f
@@ -81,6 +81,13 @@
 10:20 a vpn-closed v1 s1                   | online full
 10:25 a settings vpn=on at=10:02           | online heartbeat-only since=10:00 links=10:20 cause=vpn-closed
 11:00:15 * wait                            | offline none since=11:00:15
+
+== The same where the poll tells its interval: it was offline by then
+10:00 a heartbeat interval=10m             | online heartbeat-only
+10:01 a settings interval=40m vpn=off      | online full
+10:05 a vpn-opened v1 s1                   | online full
+10:20 a vpn-closed v1 s1                   | offline none since=10:20 links=10:20 cause=vpn-closed
+10:25 a settings vpn=on at=10:02           | offline none since=10:20 changes=0
 
 == What came late and changed nothing is the date of what a later one shows
 10:00 a registered f

@@ -277,3 +277,26 @@
 10:05        a deactivated        | inactive heartbeat-only
 10:05        a heartbeat interval=1d | online heartbeat-only since=10:05
 10:05:00.001 a deactivated        | inactive heartbeat-only since=10:05:00.001
+
+== A nightly import that comes late, after the first contact
+10:00    a preregistered f                       | inactive none
+1d+02:10 a heartbeat interval=1d at=1d+02:05     | online heartbeat-only since=1d+02:05
+1d+02:20 a preregistered f at=1d+02:00           | online heartbeat-only changes=0
+1d+02:21 * restart                               | online heartbeat-only changes=0
+1d+02:30 a preregistered g at=1d+02:15           | online heartbeat-only changes=1 cause=moved since=1d+02:05 member=1d+02:15
+
+== A nightly import of a device that never was in contact
+10:00    a preregistered f                       | inactive none since=10:00
+1d+02:00 a preregistered f                       | inactive none since=10:00 changes=0
+2d+02:00 a preregistered f                       | inactive none changes=0
+2d+02:01 * restart                               | inactive none changes=0
+3d+02:00 a registered f                          | configuring none since=3d+02:00 cause=registered
+4d+02:00 a preregistered f                       | inactive none since=4d+02:00
+
+== A nightly import of a device that was deleted by hand brings it back
+10:00    a registered f
+10:01    a heartbeat interval=1d                 | online heartbeat-only version=2
+10:05    a deleted                               | - emits=deleted
+# That of the night before, told late, does not.
+10:06    a registered f at=02:00                 | - changes=0
+1d+02:00 a registered f                          | configuring none since=1d+02:00 version=4

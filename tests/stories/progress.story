@@ -230,3 +230,45 @@
 10:00 a heartbeat interval=1d
 10:01 a configuration-started                | configuring heartbeat-only
 10:02 a configuration-finished outcome=failed | online heartbeat-only since=10:02
+
+== Six releases one after the other, and their ends are told from the last to the first
+10:00 a heartbeat interval=1d
+10:01 a update-started r1                    | updating heartbeat-only since=10:01
+10:02 a update-started r2
+10:03 a update-started r3
+10:04 a update-started r4
+10:05 a update-started r5
+10:06 a update-started r6                    | updating heartbeat-only release=r6 update=10:06
+10:07 a update-finished r5 at=10:05:50       | updating heartbeat-only changes=0
+10:08 a update-finished r4                   | updating heartbeat-only changes=0
+10:09 a update-finished r3                   | updating heartbeat-only changes=0
+10:10 a update-finished r2                   | updating heartbeat-only changes=0
+10:11 a update-finished r1 outcome=failed    | updating heartbeat-only changes=0 release=r6 outcome=- update=10:06
+# One without a name, from before the start.
+10:12 a update-finished at=10:05:59          | updating heartbeat-only changes=0
+10:13 a update-started r5 at=10:05:30        | updating heartbeat-only changes=0 release=r6
+10:14 * restart                              | updating heartbeat-only changes=0
+10:15 a update-finished r6 outcome=succeeded | online heartbeat-only since=10:15 outcome=succeeded update=10:15
+10:16 a update-finished r5 outcome=failed    | online heartbeat-only changes=0 outcome=succeeded
+10:17 a update-finished r1 outcome=failed    | online heartbeat-only changes=0 outcome=succeeded
+10:18 * restart                              | online heartbeat-only changes=0
+10:19 a update-started r6 at=10:06           | online heartbeat-only changes=0 outcome=succeeded update=10:15
+
+== The end of an older release, told late, while the device configures
+10:00 a heartbeat interval=1d
+10:01 a update-started r1                    | updating heartbeat-only
+10:02 a configuration-started                | configuring heartbeat-only since=10:02
+10:03 a update-started r2
+10:04 a update-finished r1 outcome=succeeded | configuring heartbeat-only changes=0
+10:05 a configuration-finished               | updating heartbeat-only since=10:05 release=r2
+10:06 a configuration-finished at=10:01:30   | updating heartbeat-only changes=0
+10:07 a update-finished r2                   | online heartbeat-only since=10:07
+
+== An update that is told again as it is: a start once more is none
+10:00 a heartbeat interval=1d
+10:01 a update-started r1                    | updating heartbeat-only since=10:01
+10:02 a update-started r1 at=10:01           | updating heartbeat-only changes=0 update=10:01
+10:05 a update-finished r1 outcome=failed    | online heartbeat-only since=10:05
+10:06 a update-started r1 at=10:01           | online heartbeat-only changes=0 outcome=failed update=10:05
+10:07 a update-finished r1 outcome=failed at=10:05 | online heartbeat-only changes=0
+10:08 a update-finished r1 outcome=succeeded | online heartbeat-only changes=0 outcome=succeeded update=10:08

@@ -678,6 +678,92 @@
 3d+10:00:10 * restart                                | online heartbeat-only changes=0
 3d+10:00:20 a vpn-opened v1 s2                       | online full
 
+== A name used again after a restart of its instance, and the end of the old connection is told late
+10:00 * instance-alive v1 lease=1h started=09:00
+10:00 a vpn-opened v1 1                          | online vpn-only
+10:10 * instance-alive v1 lease=1h started=10:09 | offline none since=10:09
+10:11 a vpn-opened v1 1                          | online vpn-only since=10:11
+# From before the restart, by its own time or by that of its opening.
+10:12 a vpn-closed v1 1 at=10:08                 | online vpn-only changes=0
+10:13 a vpn-closed v1 1 opened=10:00             | online vpn-only changes=0
+10:14 * restart                                  | online vpn-only changes=0
+10:15 a vpn-closed v1 1                          | offline none since=10:15
+
+== A name used again after a restart of its instance, and the restart is told last
+10:00 a vpn-opened v1 1                          | online vpn-only
+10:08 b vpn-opened v1 1                          | b: online vpn-only
+10:11 a vpn-opened v1 1                          | a: online vpn-only changes=0
+10:12 * instance-alive v1 lease=1h started=10:09 | a: online vpn-only changes=0 ; b: offline none since=10:09
+10:13 b vpn-opened v1 1                          | b: online vpn-only since=10:13
+
+== A name used again days after its instance was lost, and forgotten
+10:00    a heartbeat interval=30d
+10:00    a vpn-opened v1 1                       | online full
+10:05    * instance-lost v1                      | online heartbeat-only links=10:05
+2d+10:00 * restart                               | online heartbeat-only changes=0
+2d+10:01 a vpn-opened v1 1                       | online full links=2d+10:01
+# Those of the first day are told again.
+2d+10:02 * instance-lost v1 at=10:05             | online full changes=0
+2d+10:03 a vpn-opened v1 1 at=10:00              | online full changes=0
+2d+10:04 a vpn-closed v1 1 at=10:04              | online full changes=0
+2d+10:05 * restart                               | online full changes=0
+
+== A name is told with a lease once more after days
+10:00    a vpn-opened v1 s1 lease=60s            | online vpn-only
+10:01    * wait                                  | offline none since=10:01
+2d+12:00 a vpn-opened v1 s1 lease=60s            | online vpn-only since=2d+12:00
+2d+12:01 * wait                                  | offline none since=2d+12:01
+2d+12:02 a vpn-opened v1 s1 at=10:00 lease=60s   | offline none changes=0
+
+== Told again every half hour, over restarts, until nobody tells of it
+10:00        a vpn-opened v1 s1 lease=1h         | online vpn-only since=10:00
+10:30        a vpn-opened v1 s1 lease=1h         | online vpn-only changes=0
+10:45        * restart                           | online vpn-only changes=0
+11:00        a vpn-opened v1 s1 lease=1h         | online vpn-only changes=0
+11:15        * restart                           | online vpn-only changes=0
+11:30        a vpn-opened v1 s1 lease=1h         | online vpn-only changes=0
+12:29:59.999 * restart                           | online vpn-only changes=0
+12:30        * wait                              | offline none since=12:30 cause=vpn-lease-expired
+12:31        * restart                           | offline none changes=0
+
+== Told a last time while the process was down, and it starts when that is over
+10:00        a vpn-opened v1 s1 lease=60s        | online vpn-only
+10:00        b vpn-opened v1 s1 lease=60s        | b: online vpn-only
+10:00:15     a vpn-opened v1 s1 lease=60s
+10:00:20     * stopped
+10:00:30     a vpn-opened v1 s1 lease=60s
+10:05        * restart                           | a: offline none since=10:01:30 changes=1 ; b: offline none since=10:01 changes=1
+
+== Two announcements of one instant: the later in the log
+10:00    a vpn-opened v1 s1
+10:00    b vpn-opened v2 s1
+10:01    * instance-alive v1 lease=60s
+10:01    * instance-alive v1 lease=5m
+10:01    * instance-alive v2 lease=5m
+10:01    * instance-alive v2 lease=60s
+10:01:30 * restart                               | a: online vpn-only ; b: online vpn-only
+10:02    * wait                                  | a: online vpn-only ; b: offline none since=10:02
+10:06    * wait                                  | a: offline none since=10:06
+
+== Announced and lost in one batch, in both orders: the loss stays
+10:00 a vpn-opened v1 s1                         | a: online vpn-only
+10:00 b vpn-opened v2 s1                         | b: online vpn-only
+10:05 * instance-alive v1 lease=1h
+10:05 * instance-lost v1                         | a: offline none since=10:05
+10:05 * instance-lost v2
+10:05 * instance-alive v2 lease=1h               | b: offline none since=10:05
+# Sent again, over a restart.
+10:06 * restart                                  | a: offline none changes=0 ; b: offline none changes=0
+10:07 * instance-lost v2 at=10:05                | b: offline none changes=0
+10:07 * instance-alive v2 lease=1h at=10:05      | b: offline none changes=0
+10:08 b vpn-opened v2 s1                         | b: online vpn-only since=10:08
+
+== Opened and closed again and again in one batch: what was seen is a duplicate
+10:00 a vpn-opened v1 s1                         | online vpn-only
+10:00 a vpn-closed v1 s1                         | offline none since=10:00
+10:00 a vpn-opened v1 s1                         | offline none changes=0
+10:01 a vpn-opened v1 s1                         | online vpn-only since=10:01
+
 == A close that is told late names its instance, though the status has moved since
 10:00    a heartbeat interval=24h
 10:01    a vpn-opened v1 s1          | online full
