@@ -171,3 +171,64 @@
 10:06 a vpn-opened v1 s1 at=10:04                | frozen full changes=0
 10:06 a vpn-closed v1 s1 at=10:04                | frozen full changes=0
 10:07 * restart                                  | frozen full changes=0
+
+== An import that knows no fleet takes the device out of it, and one that knows it puts it back
+10:00    a registered f org=o
+10:00    a heartbeat interval=30d                | online heartbeat-only
+1d+02:00 a registered                            | online heartbeat-only changes=1 cause=moved moved=f/o,-/- member=1d+02:00
+2d+02:00 a registered f org=o                    | online heartbeat-only changes=1 cause=moved moved=-/-,f/o member=2d+02:00
+2d+02:00 a registered f org=o at=10:00           | online heartbeat-only changes=0
+2d+02:01 a registered at=1d+02:00                | online heartbeat-only changes=0
+
+== A configuration that is started again each night: since the first start, and its percent begins anew
+10:00    a heartbeat interval=30d                | online heartbeat-only
+10:01    a configuration-started                 | configuring heartbeat-only since=10:01
+10:02    a configuration-progressed 40           | configuring heartbeat-only progress=40
+1d+02:00 a configuration-started                 | configuring heartbeat-only since=10:01 changes=0 progress=-
+# The end of the one before, told late.
+1d+02:01 a configuration-finished at=1d+01:59    | configuring heartbeat-only changes=0
+1d+02:02 a configuration-progressed 90 at=1d+01:58 | configuring heartbeat-only progress=-
+1d+02:03 * restart                               | configuring heartbeat-only since=10:01 changes=0
+1d+02:04 a configuration-finished                | online heartbeat-only since=1d+02:04
+
+== A dead server is told lost again and again: who came since is told again
+10:00    a heartbeat interval=30d
+10:00    a vpn-opened v1 s1 lease=1h             | online full
+10:05    * instance-lost v1                      | online heartbeat-only links=10:05
+10:06    a vpn-opened v1 s1 lease=1h             | online full links=10:06
+10:06:30 * instance-lost v1 at=10:05             | online full changes=0
+10:07    * instance-lost v1                      | online heartbeat-only links=10:07
+10:08    * restart                               | online heartbeat-only changes=0
+10:09    a vpn-opened v1 s1 lease=1h             | online full links=10:09
+
+== One opening told with two beginnings in one batch: the later in the log
+10:10 a vpn-opened v1 s1 opened=10:00
+10:10 a vpn-opened v1 s1 opened=10:05            | online vpn-only
+10:11 a vpn-closed v1 s1 opened=10:00            | online vpn-only changes=0
+10:12 a vpn-closed v1 s1 opened=10:05            | offline none since=10:12
+10:20 b vpn-opened v1 s1 opened=10:05
+10:20 b vpn-opened v1 s1 opened=10:00            | b: online vpn-only
+10:21 * restart                                  | b: online vpn-only changes=0
+10:22 b vpn-closed v1 s1 opened=10:00            | b: offline none since=10:22
+
+== Last words that are told again, and a poll since
+10:00 a heartbeat interval=1d                    | online heartbeat-only
+10:05 a heartbeat going-away                     | offline none since=10:05
+10:06 a heartbeat going-away at=10:05            | offline none changes=0
+10:10 a heartbeat interval=1d                    | online heartbeat-only since=10:10
+10:11 a heartbeat going-away at=10:05            | online heartbeat-only changes=0
+10:12 * restart                                  | online heartbeat-only changes=0
+# In the millisecond of the poll, and that poll once more: the later in the log.
+10:13 a heartbeat going-away at=10:10            | offline none since=10:10
+10:14 a heartbeat interval=1d at=10:10           | online heartbeat-only since=10:10
+
+== A start and its percentages come with their end, and all of it once more
+10:00 a heartbeat interval=1d
+10:01 a update-started r1
+10:01 a update-progressed 100 r1 phase=applying
+10:01 a update-finished r1 outcome=succeeded     | online heartbeat-only since=10:01 release=r1 outcome=succeeded phase=- progress=-
+10:02 a update-started r1 at=10:01
+10:02 a update-progressed 100 r1 phase=applying at=10:01
+10:02 a update-finished r1 outcome=succeeded at=10:01 | online heartbeat-only changes=0 release=r1 outcome=succeeded
+10:03 a update-started r2                        | updating heartbeat-only since=10:03 phase=- progress=-
+10:04 a update-progressed 100 r1 phase=applying  | updating heartbeat-only phase=- progress=- changes=0

@@ -205,3 +205,10 @@
 2d+12:01 a frozen allowance at=2d+02:01          | online heartbeat-only changes=0
 2d+12:01 * fleet-frozen f overdue-invoices at=1d+02:00 | online heartbeat-only changes=0
 2d+12:02 * restart                               | online heartbeat-only changes=0
+
+== A fleet is its id: two organizations that use one name share it
+10:00 a registered f org=o
+10:00 b registered f org=p
+10:01 * fleet-frozen f                           | a: frozen none since=10:01 ; b: frozen none since=10:01
+10:02 * organization-frozen p                    | a: frozen none changes=0 ; b: frozen none changes=0
+10:03 * fleet-unfrozen f                         | a: configuring none since=10:03 ; b: frozen none changes=0

@@ -473,7 +473,7 @@ impl DeviceAudit<'_> {
                 return Err(format!("{here}: a move, and nothing else"));
             }
             let vpns = value.cause().as_str_name().starts_with("CAUSE_VPN_");
-            if vpns == value.vpn_instance.is_empty() {
+            if vpns == value.vpn_instance.is_empty() && !self.was_let_go_of(value) {
                 return Err(format!("{here}: which VPN instance?"));
             }
             let next_membership_since = ms(value.membership_since.as_ref()).unwrap_or(i64::MIN);
@@ -501,6 +501,28 @@ impl DeviceAudit<'_> {
 
     fn model(&self, clock: i64) -> Shown {
         Model::whole(&self.plan.rules, self.device, self.scopes).shown(clock, clock)
+    }
+
+    /// Whether the session that a change is dated by may be kept no more: a loss or a
+    /// start of its instance ruled it out after it was opened (rules J4, J8).
+    fn was_let_go_of(&self, change: &v1::StatusChanged) -> bool {
+        let dates = [ms(change.since.as_ref()), ms(change.connectivity_since.as_ref())];
+        let ends = |instance: &str, opened: i64| {
+            self.scopes.vpn.iter().any(|said| match &said.event {
+                vpn::Event::InstanceLost(event) => event.instance == instance && said.at >= opened,
+                vpn::Event::InstanceAlive(event) => {
+                    event.instance == instance && ms(event.started_at.as_ref()) > Some(opened)
+                }
+                _ => false,
+            })
+        };
+        change.cause() == Cause::VpnOpened
+            && self.device.vpn.iter().any(|said| match &said.event {
+                vpn::Event::SessionOpened(event) => {
+                    dates.contains(&Some(said.at)) && ends(&event.instance, said.at)
+                }
+                _ => false,
+            })
     }
 
     /// At least once: some changes may come again, and the second time not the
