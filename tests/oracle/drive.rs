@@ -289,7 +289,10 @@ impl<'a> Driver<'a> {
             ..Start::default()
         });
         self.shard = shard;
-        self.unsure = self.offered.map(|count| i64::try_from(count).unwrap());
+        // Also what an owner before this one may have begun with.
+        for (until, count) in self.unsure.iter_mut().zip(self.offered) {
+            *until = (*until).max(i64::try_from(count).unwrap());
+        }
         self.offered = self.committed.positions.map(|next| usize::try_from(next).unwrap());
         let restored: Vec<_> = devices().map(|device| self.look(&device)).collect();
         assert_eq!(rows, restored, "the restored rows are not the live ones");
