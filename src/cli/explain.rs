@@ -123,7 +123,7 @@ fn explain(
     records.sort_by_key(|record| record.at);
     let mut arrivals = Arrivals::default();
     for Record { event, at, .. } in &records {
-        arrivals.add(event.clone(), *at);
+        arrivals.add(event.clone(), *at, Some(*at));
     }
     let (shard, changes) = replay(records, rules, at);
     let mut told = String::new();

@@ -46,7 +46,7 @@ impl Shard {
             }
             Content::Event(event) => {
                 turn.applied[input.index()] += 1;
-                self.compare(input, &event, record.timestamp, believed, &mut turn.skew);
+                self.compare(input, &event, record.timestamp, believed, sent, &mut turn.skew);
                 // Rule J1: a sender whose clock runs ahead gains nothing.
                 let at = event.occurred_at.unwrap_or(record.timestamp);
                 let at = Timestamp(at.min(believed).0.max(Timestamp::MIN.0));

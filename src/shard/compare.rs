@@ -7,13 +7,15 @@ use super::facts::seen::{Facts, View};
 use super::skew::{Doubt, FAR_MS, Skew};
 
 impl Shard {
-    /// Counts how far an event is from its record.
+    /// Counts how far an event is from its record. `sent`: when its sender lived (rule
+    /// J4).
     pub(super) fn compare(
         &self,
         input: Input,
         event: &Event,
         stamp: Timestamp,
         believed: Timestamp,
+        sent: Option<Timestamp>,
         skew: &mut Skew,
     ) {
         /// Nothing is over sooner.
@@ -23,26 +25,45 @@ impl Shard {
         if (-FAR_MS..OVER_MIN_MS).contains(&age_ms) {
             return;
         }
-        if let Some(doubt) = self.doubt(event, stamp, believed) {
+        if let Some(doubt) = self.doubt(event, stamp, believed, sent) {
             skew.note(doubt, input, age_ms, &event.body);
         }
     }
 
     /// Whether the time that an event tells is to be doubted, given its record's
-    /// timestamp and what that is believed to be (rule T3).
+    /// timestamp, what that is believed to be (rule T3), and when its sender lived (rule
+    /// J4).
     #[must_use]
-    pub fn doubt(&self, event: &Event, stamp: Timestamp, believed: Timestamp) -> Option<Doubt> {
+    pub fn doubt(
+        &self,
+        event: &Event,
+        stamp: Timestamp,
+        believed: Timestamp,
+        sent: Option<Timestamp>,
+    ) -> Option<Doubt> {
         let age_ms = event.age_ms(stamp)?;
         let at = event.occurred_at?.min(believed);
         let ahead = (age_ms < -FAR_MS).then_some(Doubt::Ahead);
         let behind = (age_ms > FAR_MS).then_some(Doubt::Behind);
-        self.was_over(&event.body, at, believed).or(ahead).or(behind)
+        self.was_over(&event.body, at, believed, sent).or(ahead).or(behind)
     }
 
     /// Whether that which an event of this time promises of itself was over when its
     /// record came: a heartbeat had expired (rule J3), a lease had ended (rule J4).
-    fn was_over(&self, body: &EventBody, at: Timestamp, came: Timestamp) -> Option<Doubt> {
+    fn was_over(
+        &self,
+        body: &EventBody,
+        at: Timestamp,
+        came: Timestamp,
+        sent: Option<Timestamp>,
+    ) -> Option<Doubt> {
+        let lease_end = |lease_ms: &u32| {
+            let counted_at = self.rules.counted_at(at, sent);
+            (Doubt::LeaseOver, counted_at.plus_ms(i64::from(*lease_ms)))
+        };
         let (over, until) = match body {
+            // It has no deadline (rule J11).
+            EventBody::Heartbeat { going_away: true, .. } => return None,
             // Most need no look at the row.
             EventBody::Heartbeat { .. } if came.plus_ms(-self.rules.minimum_ms) < at => {
                 return None;
@@ -54,13 +75,11 @@ impl Shard {
                 };
                 (Doubt::HeartbeatOver, self.rules.deadlines(at, interval).1)
             }
-            EventBody::Scope(ScopeEvent::InstanceAlive { lease_ms, .. }) => {
-                (Doubt::LeaseOver, at.plus_ms(i64::from(*lease_ms)))
-            }
-            EventBody::Device {
+            EventBody::Scope(ScopeEvent::InstanceAlive { lease_ms, .. })
+            | EventBody::Device {
                 event: DeviceEvent::SessionOpened { lease_ms: Some(lease_ms), .. },
                 ..
-            } => (Doubt::LeaseOver, at.plus_ms(i64::from(*lease_ms))),
+            } => lease_end(lease_ms),
             EventBody::Device { .. } | EventBody::Scope(_) => return None,
         };
         (until <= came).then_some(over)

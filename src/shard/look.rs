@@ -46,6 +46,10 @@ pub struct SessionExplained {
     pub ruled_out: Option<RuledOut>,
     /// The end of the instance's lease, if it has one.
     pub instance_lease_end: Option<Timestamp>,
+    /// When the instance was last declared lost.
+    pub instance_lost: Option<Timestamp>,
+    /// When the instance was last started.
+    pub instance_started: Option<Timestamp>,
 }
 
 /// Why a session does not count.
@@ -103,6 +107,8 @@ impl Shard {
             session: self.named(session),
             ruled_out: reasons.into_iter().flatten().next().filter(|_| !counts),
             instance_lease_end: instance.lease_end(),
+            instance_lost: instance.facts.lost,
+            instance_started: instance.facts.started,
         }
     }
 

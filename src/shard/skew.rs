@@ -76,7 +76,7 @@ impl Ages {
 /// Why the time of an event is doubted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doubt {
-    /// A lease was over when its announcement came.
+    /// A lease was over when it came.
     LeaseOver,
     /// A heartbeat had expired when it came.
     HeartbeatOver,

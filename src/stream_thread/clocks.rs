@@ -41,9 +41,9 @@ impl Clocks {
                     partition,
                     %of,
                     age_ms,
-                    "a lease was over when its announcement came, so its sessions do not count. \
-                     The clock of who announces it is slow, or announcements are kept back. Set \
-                     the clock (NTP), or look what delays them"
+                    "a lease was over when it came, so it keeps no session. The clock that its \
+                     occurred_at is of is slow, or what tells of it is kept back. Set the clock \
+                     (NTP), or look what delays it"
                 ),
                 Doubt::HeartbeatOver => warn!(
                     partition,

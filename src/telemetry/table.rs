@@ -74,8 +74,8 @@ metrics! {
         "How old events were by their occurred_at when their records were written; below 0 for \
          those of the future. Events without occurred_at are left out.";
     OVER_ON_ARRIVAL: Counter, "device_status_over_on_arrival_total", ["what"],
-        "Leases of VPN instances that were over when they came, and heartbeats that had expired, \
-         by their occurred_at (what: lease, heartbeat).";
+        "Leases that were over when they came, and heartbeats that had expired, by their \
+         occurred_at (what: lease, heartbeat).";
     DEAD_LETTERS: Counter, "device_status_dead_letters_total", ["input", "reason"],
         "Records that could not be used, by reason.";
     STATUS_CHANGES: Counter, "device_status_changes_total", ["from", "to"],

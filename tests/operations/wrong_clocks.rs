@@ -18,7 +18,7 @@ const MINUTE_MS: i64 = 60_000;
 const HOUR: Duration = Duration::from_secs(3_600);
 const PARTITIONS: i32 = 2;
 
-const LEASE_OVER: &str = "a lease was over when its announcement came";
+const LEASE_OVER: &str = "a lease was over when it came";
 const HEARTBEAT_OVER: &str = "a heartbeat had expired when it came";
 const AHEAD: &str = "an event is of later than its record";
 const SLOW: &str = "many events come minutes after they happened";
@@ -79,7 +79,7 @@ fn senders_with_wrong_clocks_are_told_of_and_honest_ones_are_not() {
     service.assert_log_as_announced();
 
     service.announce(&[LEASE_OVER, HEARTBEAT_OVER, AHEAD]);
-    producer.send(&topics, [instance_alive("vpn-2", now_ms() - 10 * MINUTE_MS, HOUR / 60)]);
+    producer.send(&topics, [instance_alive("vpn-2", now_ms() - 20 * MINUTE_MS, HOUR / 60)]);
     producer.send(&topics, [heartbeat(&of_1970, 5_000), heartbeat(&of_1970, 6_000)]);
     let in_future = session_opened(&early, now_ms() + 10 * MINUTE_MS, "vpn-1", "s1");
     producer.send(&topics, [in_future, session_opened(&oven, now_ms(), "vpn-2", "s2")]);

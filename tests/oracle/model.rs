@@ -222,6 +222,12 @@ fn see(register: &mut Option<Two>, at: i64, value: bool) {
     }
 }
 
+/// Whether an event says where its device belongs.
+fn names_where(body: &EventBody) -> bool {
+    use DeviceEvent::{Moved, Registered};
+    matches!(body, EventBody::Device { event: Registered { .. } | Moved { .. }, .. })
+}
+
 /// Poll intervals are in whole seconds (J3).
 fn in_ms(seconds: u32) -> i64 {
     i64::from(seconds) * 1_000
@@ -286,9 +292,18 @@ impl Oracle {
         // register.
         let mut existence = None;
         let mut deleted: Option<(i64, usize)> = None;
+        // Where what registrations tell was deleted last.
+        let mut names_deleted = 0;
         for (place, fact) in self.facts.iter().enumerate().filter(|(_, fact)| mine(fact)) {
             match &fact.body {
                 EventBody::Device { event: DeviceEvent::Deleted, .. } => {
+                    let again = deleted.is_some_and(|(at, _)| at == fact.at);
+                    let is_registered =
+                        existence.is_some_and(|held: Two| held.value && held.at == fact.at);
+                    let is_earlier = deleted.is_some_and(|(at, _)| fact.at < at);
+                    if !is_earlier && !(again && is_registered) {
+                        names_deleted = place;
+                    }
                     see(&mut existence, fact.at, false);
                     latest(&mut deleted, fact.at, place);
                 }
@@ -306,6 +321,7 @@ impl Oracle {
         // says later in its log.
         let exists = |(place, fact): &(usize, &Fact)| {
             deleted.is_none_or(|(at, last)| {
+                let last = if names_where(&fact.body) { names_deleted } else { last };
                 fact.at > at || fact.at == at && is_lifecycle(&fact.body) && *place > last
             })
         };

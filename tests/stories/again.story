@@ -102,9 +102,9 @@
 1d+02:00 a provisioned                           | post-provisioning none since=1d+02:00
 1d+02:10 a heartbeat interval=1d                 | online heartbeat-only since=1d+02:10
 # The batch is sent again.
-1d+02:20 a deleted at=1d+02:00
-1d+02:20 a registered f at=1d+02:00
-1d+02:20 a provisioned at=1d+02:00               | online heartbeat-only fleet=f
+1d+02:20 a deleted at=1d+02:00                   | online heartbeat-only changes=0 fleet=f
+1d+02:20 a registered f at=1d+02:00              | online heartbeat-only changes=0 fleet=f
+1d+02:20 a provisioned at=1d+02:00               | online heartbeat-only changes=0 fleet=f
 1d+02:21 * restart                               | online heartbeat-only changes=0
 2d+01:00 a deleted
 2d+01:00 a registered f

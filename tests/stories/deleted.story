@@ -48,8 +48,36 @@
 10:05        a registered g       | configuring none since=10:05 fleet=g
 # Sent again, over a restart.
 10:06        * restart            | configuring none changes=0
+10:06        a deleted at=10:05   | configuring none changes=0 fleet=g
+10:06        a registered g at=10:05 | configuring none changes=0 fleet=g
+10:07        a registered h       | configuring none fleet=h
+10:08        a deleted at=10:05   | configuring none changes=0 fleet=h
+
+== The same where it is preregistered, or frozen, in that batch
+10:00        a heartbeat interval=1d
+10:05        a deleted            | - emits=deleted
+10:05        a preregistered g    | inactive none since=10:05 fleet=g
+10:06        a deleted at=10:05   | inactive none changes=0 fleet=g
+10:06        a preregistered g at=10:05 | inactive none changes=0 fleet=g
+10:07        * restart            | inactive none changes=0 fleet=g
+# A freeze of that instant is taken away, and told again.
+10:08        b registered f
+10:09        b deleted
+10:09        b registered g
+10:09        b frozen             | b: frozen none fleet=g
+10:10        b deleted at=10:09   | b: configuring none fleet=g
+10:10        b registered g at=10:09 | b: configuring none changes=0
+10:10        b frozen at=10:09    | b: frozen none fleet=g
+
+== Moved, deleted and registered in one batch that is sent again: where it was registered
+10:00        a registered f
+10:05        a moved h
+10:05        a deleted
+10:05        a registered g       | configuring none fleet=g
+10:06        a moved h at=10:05
 10:06        a deleted at=10:05
 10:06        a registered g at=10:05 | configuring none fleet=g
+10:07        * restart            | configuring none changes=0 fleet=g
 
 == Registered and deleted in one batch: it is gone
 10:05        a registered f

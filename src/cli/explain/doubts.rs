@@ -11,11 +11,12 @@ use crate::shard::{
     Timestamp,
 };
 
-/// An event, and the time of its record.
+/// An event, the time of its record, and when its sender lived (rule J4).
 #[derive(Debug)]
 struct Arrival {
     event: Event,
     stamp: Timestamp,
+    sent: Option<Timestamp>,
 }
 
 /// The last event of each kind, by whom it is about.
@@ -34,9 +35,9 @@ pub(super) struct Doubted {
 
 impl Arrivals {
     /// Takes an event. Those of an input come in their order.
-    pub fn add(&mut self, event: Event, stamp: Timestamp) {
+    pub fn add(&mut self, event: Event, stamp: Timestamp, sent: Option<Timestamp>) {
         let of = self.0.entry(Subject::of(&event.body)).or_default();
-        of.insert(name(&event.body), Arrival { event, stamp });
+        of.insert(name(&event.body), Arrival { event, stamp, sent });
     }
 
     /// What is doubted of a device, and of the scopes that it rests on.
@@ -54,9 +55,10 @@ impl Arrivals {
         }
         let mut doubts = Vec::new();
         for subject in subjects {
-            for (name, Arrival { event, stamp }) in self.0.get(&subject).into_iter().flatten() {
+            for (name, Arrival { event, stamp, sent }) in self.0.get(&subject).into_iter().flatten()
+            {
                 if let (Some(doubt), Some(occurred_at)) =
-                    (shard.doubt(event, *stamp, *stamp), event.occurred_at)
+                    (shard.doubt(event, *stamp, *stamp, *sent), event.occurred_at)
                 {
                     let subject = subject.clone();
                     doubts.push(Doubted { name, subject, doubt, occurred_at, stamp: *stamp });

@@ -18,6 +18,7 @@ use crate::stream_thread::ports::{Headers, LogBounds, OffsetAt, RecordRef};
 use crate::stream_thread::replay::Replay;
 use crate::wire::changelog;
 use crate::wire::decode::decode;
+use crate::wire::headers;
 use crate::wire::murmur2::partition_of;
 
 /// How long a transaction that is open may stay so: longer than the service's.
@@ -191,7 +192,8 @@ impl Subject<'_> {
             let Ok(event) = decode(input, format, record.key, record.value) else { return };
             let is_scope = matches!(event.body, EventBody::Scope(_));
             if is_scope || record.key == Some(key.as_bytes()) {
-                arrivals.add(event, record.timestamp);
+                let sent = headers::sent_at(&record.headers.to_vec(), record.timestamp);
+                arrivals.add(event, record.timestamp, sent);
             }
         };
         for input in [Input::VpnSessions, Input::Heartbeats] {

@@ -593,7 +593,9 @@ fn session_json(explained: &SessionExplained) -> Value {
         "counts": explained.ruled_out.is_none(),
         "ruled_out": why,
         "ruled_out_ms": at.map(|at| at.0),
-        "lease_end_ms": session.lease_end().map(|at| at.0),
-        "instance_lease_end_ms": explained.instance_lease_end.map(|at| at.0),
+        "lease_end_ms": explained.instance_lease_end.map(|at| at.0),
+        "instance_lost_ms": explained.instance_lost.map(|at| at.0),
+        "instance_started_ms": explained.instance_started.map(|at| at.0),
+        "session_lease_end_ms": session.lease_end().map(|at| at.0),
     })
 }

@@ -245,10 +245,16 @@ impl Cold {
         }
         if Some(at) == facts.deleted {
             // Read again: it decides nothing anew, and takes away what was said of
-            // its very millisecond once more.
+            // its very millisecond once more, but what a registration tells that goes
+            // before it.
             let held = facts.clone();
             facts.delete(at);
             facts.registered = held.registered;
+            if held.is_registered_anew() {
+                facts.preregistered = held.preregistered;
+                facts.membership.clone_from(&held.membership);
+                facts.earlier_fleets.clone_from(&held.earlier_fleets);
+            }
             return Joined::from(self.facts != held);
         }
         let registered_then = facts.registered == Some(at);

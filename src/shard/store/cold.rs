@@ -12,9 +12,9 @@ use crate::shard::device::{Cold, Membership};
 
 /// The sizes of slots, in bytes, row's number included. Most facts are small:
 /// there the steps are too.
-const SIZES: [usize; 28] = [
-    16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 72, 80, 96, 112, 128, 160, 192, 224, 256,
-    320, 384, 512, 640, 768, 1024,
+const SIZES: [usize; 30] = [
+    16, 20, 24, 28, 32, 34, 36, 38, 40, 44, 48, 52, 56, 60, 64, 72, 80, 96, 112, 128, 160, 192,
+    224, 256, 320, 384, 512, 640, 768, 1024,
 ];
 
 /// Slots a segment.

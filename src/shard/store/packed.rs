@@ -339,7 +339,7 @@ impl Value for Arc<str> {
 
     fn read(reader: &mut Reader<'_>) -> Arc<str> {
         let length = reader.number() as usize;
-        std::str::from_utf8(reader.take(length)).unwrap_or_default().into()
+        reader.text(length)
     }
 }
 
@@ -415,11 +415,13 @@ impl Value for ReleaseFacts {
     }
 }
 
-/// A number says what there is; the usual ones have the bits of one byte.
+/// What there is of a session of which an opening is known and no more.
+const OPENED: u64 = 1;
+
+/// The length of the name says beside it whether there is more than an opening, as
+/// there mostly is not. If so a number says what.
 impl Value for Session {
     fn write(&self, writer: &mut Writer<'_>) {
-        self.instance.write(writer);
-        self.session.write(writer);
         let bits = [
             self.opening.is_some(),
             self.opening.is_some_and(|opening| opening.connected_at != opening.at),
@@ -431,7 +433,13 @@ impl Value for Session {
             self.leased.is_some(),
             self.reopened,
         ];
-        writer.number(bits.iter().rev().fold(0, |number, bit| number << 1 | u64::from(*bit)));
+        let held = bits.iter().rev().fold(0, |number, bit| number << 1 | u64::from(*bit));
+        self.instance.write(writer);
+        writer.number((self.session.len() as u64) << 1 | u64::from(held != OPENED));
+        writer.out.extend_from_slice(self.session.as_bytes());
+        if held != OPENED {
+            writer.number(held);
+        }
         if let Some(opening) = self.opening {
             writer.time(opening.at);
             Some(opening.connected_at).filter(|_| bits[1]).write(writer);
@@ -445,8 +453,11 @@ impl Value for Session {
     }
 
     fn read(reader: &mut Reader<'_>) -> Session {
-        let mut session = Session::new(u32::read(reader), Value::read(reader));
-        let bits = reader.number();
+        let instance = u32::read(reader);
+        let length = reader.number();
+        let name = reader.text((length >> 1) as usize);
+        let bits = if length & 1 == 0 { OPENED } else { reader.number() };
+        let mut session = Session::new(instance, name);
         let has = |place: u32| bits >> place & 1 == 1;
         session.opening = has(0).then(|| {
             let at = reader.time();
@@ -546,6 +557,10 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.rest.split_at(count.min(self.rest.len()));
         self.rest = rest;
         taken
+    }
+
+    fn text(&mut self, length: usize) -> Arc<str> {
+        std::str::from_utf8(self.take(length)).unwrap_or_default().into()
     }
 
     fn byte(&mut self) -> u8 {
@@ -746,8 +761,8 @@ mod tests {
         };
         assert_eq!(
             hex(&full),
-            "ffdefdfb321488270714132802ac02017301e405ad020174ff03c80113e0d4031665648b01145013400003b3\
-             0602ae020020b101ae02017520d6049d04cd0402030306920103133b8507012803130a64015a0972656c6561\
+            "ffdefdfb321488270714132802ac020273e405ad020374ff03c80113e0d4031665648b01145013400003b306\
+             02ae020120b101ae02037520d6049d04cd0402030306920103133b8507012803130a64015a0972656c6561\
              73652d3202040014072b0972656c656173652d3214001d02c10115b6096384074f09"
         );
         assert_eq!(hex(&other), "84c1040281a0d5edee6684a0d5edee6600020200");

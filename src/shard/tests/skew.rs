@@ -13,6 +13,24 @@ fn seen(told: &mut Told, input: Input, age_ms: i64, body: EventBody) -> Skew {
     told.shard.turn(told.now, 1_000).skew
 }
 
+/// What is seen of an announcement of ten minutes ago, whose record says in headers
+/// how old that of its source was, or that it was a dead letter.
+fn with_headers(lease_ms: u32, source_age_ms: Option<i64>, replayed: bool) -> Skew {
+    let mut told = Told::new();
+    let occurred_at = Some(Timestamp(T0 - 10 * MINUTE_MS));
+    let content = Content::Event(Event { occurred_at, body: alive(lease_ms) });
+    let record = Queued {
+        offset: 0,
+        timestamp: Timestamp(T0),
+        stamped_by_broker: true,
+        source_timestamp: source_age_ms.map(|age_ms| Timestamp(T0 - age_ms)),
+        replayed,
+        content,
+    };
+    told.shard.offer(Input::VpnSessions, record);
+    told.shard.turn(told.now, 10).skew
+}
+
 fn heartbeat(poll_interval_s: Option<u32>) -> EventBody {
     EventBody::Heartbeat { device: device(1), poll_interval_s, going_away: false }
 }
@@ -20,6 +38,12 @@ fn heartbeat(poll_interval_s: Option<u32>) -> EventBody {
 fn alive(lease_ms: u32) -> EventBody {
     let instance = "vpn-1".into();
     EventBody::Scope(ScopeEvent::InstanceAlive { instance, started_at: None, lease_ms })
+}
+
+fn opened(lease_ms: Option<u32>) -> EventBody {
+    let (instance, session) = ("vpn-1".into(), "s".into());
+    let event = DeviceEvent::SessionOpened { instance, session, opened_at: None, lease_ms };
+    EventBody::Device { device: device(1), event }
 }
 
 fn age_of(skew: &Skew, doubt: Doubt) -> Option<i64> {
@@ -81,15 +105,61 @@ fn a_heartbeat_of_1970_is_told_also_where_the_row_knows_a_later_one() {
 #[test]
 fn a_lease_that_is_over_when_it_comes_is_told() {
     let mut told = Told::new();
-    let skew = seen(&mut told, Input::VpnSessions, 119_999, alive(120_000));
+    let instance = Subject::Instance("vpn-1".into());
+    // As late as this it runs from its record (rule J4).
+    let delay_ms = 15 * MINUTE_MS;
+    for (body, subject) in
+        [(alive(120_000), instance), (opened(Some(120_000)), Subject::Device(device(1)))]
+    {
+        let skew = seen(&mut told, Input::VpnSessions, delay_ms, body.clone());
+        assert_eq!((skew.leases_over, age_of(&skew, Doubt::LeaseOver)), (0, None));
+        assert_eq!(age_of(&skew, Doubt::Behind), Some(delay_ms));
+        let skew = seen(&mut told, Input::VpnSessions, delay_ms + 1, body);
+        let example = Example { subject, age_ms: delay_ms + 1 };
+        assert_eq!(skew.leases_over, 1);
+        assert_eq!(skew.examples[Doubt::LeaseOver.index()], Some(example));
+    }
+    let skew = seen(&mut told, Input::VpnSessions, delay_ms + 1, alive(960_000));
     assert_eq!((skew.leases_over, age_of(&skew, Doubt::LeaseOver)), (0, None));
-    let skew = seen(&mut told, Input::VpnSessions, 120_000, alive(120_000));
-    let example = Example { subject: Subject::Instance("vpn-1".into()), age_ms: 120_000 };
-    assert_eq!(skew.leases_over, 1);
-    assert_eq!(skew.examples[Doubt::LeaseOver.index()], Some(example));
-    // It is counted, and nothing to be told of: any network may be as slow.
-    let skew = seen(&mut told, Input::VpnSessions, 5_000, alive(5_000));
+    let skew = seen(&mut told, Input::VpnSessions, 2 * delay_ms, opened(None));
+    assert_eq!((skew.leases_over, age_of(&skew, Doubt::LeaseOver)), (0, None));
+}
+
+#[test]
+fn whether_a_lease_was_over_is_told_by_when_its_sender_lived() {
+    let minute_ms = u32::try_from(MINUTE_MS).unwrap();
+    assert_eq!(with_headers(minute_ms, None, false).leases_over, 0);
+    // Its relay copied it late.
+    let source_age_ms = Some(6 * MINUTE_MS);
+    assert_eq!(with_headers(6 * minute_ms, source_age_ms, false).leases_over, 1);
+    assert_eq!(with_headers(6 * minute_ms + 1, source_age_ms, false).leases_over, 0);
+    assert_eq!(with_headers(minute_ms, Some(-1), false).leases_over, 0);
+    // Sent again it counts at its own time.
+    assert_eq!(with_headers(10 * minute_ms, None, true).leases_over, 1);
+    assert_eq!(with_headers(10 * minute_ms + 1, None, true).leases_over, 0);
+}
+
+#[test]
+fn a_lease_shorter_than_the_slack_may_be_over_when_it_comes_and_no_word_is_said() {
+    let rules = Rules::default();
+    let mut shard = Shard::new(3, rules);
+    shard.start(Start { epoch: 7, ..Start::default() });
+    let mut told = Told { shard, ..Told::new() };
+    told.at(T0);
+    let skew = seen(&mut told, Input::VpnSessions, 5_000, alive(2_000));
     assert_eq!((skew.leases_over, age_of(&skew, Doubt::LeaseOver)), (1, None));
+    let skew = seen(&mut told, Input::VpnSessions, 5_000, alive(2_001));
+    assert_eq!(skew.leases_over, 0);
+}
+
+#[test]
+fn a_heartbeat_that_goes_away_has_never_expired() {
+    let mut told = Told::new();
+    let day_ms = 24 * 60 * MINUTE_MS;
+    let goes = EventBody::Heartbeat { device: device(1), poll_interval_s: None, going_away: true };
+    let skew = seen(&mut told, Input::Heartbeats, day_ms, goes);
+    assert_eq!((skew.heartbeats_over, age_of(&skew, Doubt::HeartbeatOver)), (0, None));
+    assert_eq!(age_of(&skew, Doubt::Behind), Some(day_ms));
 }
 
 #[test]

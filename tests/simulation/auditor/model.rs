@@ -39,6 +39,17 @@ fn is_set(register: Two) -> bool {
     register.is_some_and(|(_, value, _)| value)
 }
 
+/// The deletion that counts.
+struct Deletion {
+    at: i64,
+    /// Where it was read last.
+    read_at: i64,
+    /// Where it was read last and took away what registrations tell.
+    names_read_at: i64,
+    /// The device was registered since.
+    registered: bool,
+}
+
 /// What was said of a device and of its scopes, as far as it was read.
 #[derive(Clone, Copy)]
 pub struct Model<'a> {
@@ -194,14 +205,18 @@ impl<'a> Model<'a> {
         opened > lost && opened >= started && clock < end
     }
 
-    /// The last deletion: its time, and where it was read last. And whether the
-    /// device was registered since.
-    fn deletion(&self) -> (i64, i64, bool) {
+    /// The last deletion.
+    fn deletion(&self) -> Deletion {
         use lifecycle::Event as E;
-        let (mut floor, mut read_at, mut registered) = (i64::MIN, i64::MIN, None);
+        let (mut floor, mut read_at, mut names_read_at) = (i64::MIN, i64::MIN, i64::MIN);
+        let mut registered: Two = None;
         for said in self.lifecycle {
             match &said.event {
                 E::Deleted(_) => {
+                    let is_registered = registered.is_some_and(|(at, is, _)| is && at == said.at);
+                    if said.at > floor || said.at == floor && !is_registered {
+                        names_read_at = said.offset;
+                    }
                     if said.at >= floor {
                         (floor, read_at) = (said.at, said.offset);
                     }
@@ -211,15 +226,18 @@ impl<'a> Model<'a> {
                 _ => {}
             }
         }
-        (floor, read_at, is_set(registered))
+        Deletion { at: floor, read_at, names_read_at, registered: is_set(registered) }
     }
 
     /// What the lifecycle says of the device, without what its deletion took away.
     fn said(&self) -> impl Iterator<Item = &'a Said<lifecycle::Event>> + Clone {
-        let (deleted, read_at, _) = self.deletion();
-        self.lifecycle
-            .iter()
-            .filter(move |said| said.at > deleted || said.at == deleted && said.offset > read_at)
+        use lifecycle::Event as E;
+        let Deletion { at: deleted, read_at, names_read_at, .. } = self.deletion();
+        self.lifecycle.iter().filter(move |said| {
+            let names = matches!(said.event, E::Registered(_) | E::Moved(_));
+            let read_at = if names { names_read_at } else { read_at };
+            said.at > deleted || said.at == deleted && said.offset > read_at
+        })
     }
 
     /// Fleet and organization.
@@ -240,7 +258,7 @@ impl<'a> Model<'a> {
     pub fn shown(&self, clock: i64, lease_clock: i64) -> Shown {
         use lifecycle::Event as E;
         let Model { heartbeats, vpn, .. } = *self;
-        let (deleted, _, registered) = self.deletion();
+        let Deletion { at: deleted, registered, .. } = self.deletion();
         if deleted > i64::MIN && !registered {
             return None;
         }
