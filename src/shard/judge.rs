@@ -492,11 +492,12 @@ impl Dating<'_> {
         if let Some(found) = found {
             return found;
         }
-        // Until an event that is later than all that was known, what was emitted stood.
-        let is_late = || !self.earlier.moments(start.plus_ms(-1), self.judged).is_empty();
+        // Until an event that nothing known is later than, what was emitted stood.
+        let is_late = || !self.earlier.moments(start, self.judged).is_empty();
         if held_on && start > floor && cause != Cause::RulesChanged && is_late() {
             let held = holds(self.shown_at(self.earlier, floor));
-            let until = start.plus_ms(-1).min(self.at);
+            // What was known of its very millisecond came before it.
+            let until = start.min(self.at);
             let (found, held_on) = self.became(self.earlier, floor, until, held, holds);
             if held_on && let Some(found) = found {
                 return found;

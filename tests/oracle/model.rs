@@ -301,7 +301,7 @@ impl Oracle {
                     let is_registered =
                         existence.is_some_and(|held: Two| held.value && held.at == fact.at);
                     let is_earlier = deleted.is_some_and(|(at, _)| fact.at < at);
-                    if !is_earlier && !(again && is_registered) {
+                    if !(is_earlier || again && is_registered) {
                         names_deleted = place;
                     }
                     see(&mut existence, fact.at, false);

@@ -112,3 +112,18 @@
 10:05 a vpn-opened v1 s1                   | online full
 10:30 * wait                               | online vpn-only links=10:15
 10:40 a vpn-closed v1 s1 at=10:20          | offline none since=10:20 links=10:20 cause=vpn-closed
+
+== Frozen once more and lifted in one batch: since then, whatever was known before
+10:00 a provisioned                        | post-provisioning none
+10:01 a frozen                             | frozen none since=10:01
+10:03 a heartbeat interval=1d              | frozen heartbeat-only since=10:01 links=10:03
+10:05 a frozen
+10:05 a unfrozen                           | online heartbeat-only since=10:05 links=10:03 cause=unfrozen
+
+== The same where something later was known by then
+10:00 a provisioned                        | post-provisioning none
+10:01 a frozen                             | frozen none since=10:01
+10:03 a vpn-opened v1 s1                   | frozen vpn-only since=10:01 links=10:03
+10:05 a frozen
+10:06 a heartbeat interval=1d              | frozen full since=10:01
+10:07 a unfrozen at=10:05                  | online full since=10:05 cause=unfrozen
