@@ -609,8 +609,9 @@ impl Oracle {
                 _ => {}
             }
         }
-        let mut lease = None;
-        for (at, fact, event) in self.scope_facts(until) {
+        // With a start and without: what is held of each, and where it was read.
+        let mut leases = [None, None];
+        for (place, (at, fact, event)) in self.scope_facts(until).enumerate() {
             match event {
                 ScopeEvent::InstanceAlive { instance, started_at, lease_ms }
                     if **instance == *name =>
@@ -618,14 +619,23 @@ impl Oracle {
                     let of_start = started_at.is_none_or(|started_at| {
                         Some(started_at.0) == announced && started_at.0 <= fact.believed
                     });
-                    if of_start {
-                        counts(&mut lease, self.counted(fact), (at, *lease_ms));
+                    let held = &mut leases[usize::from(started_at.is_none())];
+                    let (said, counted) = ((at, *lease_ms), self.counted(fact));
+                    if of_start
+                        && held.is_none_or(|(held, _, what)| what != said && held <= counted)
+                    {
+                        *held = Some((counted, place, said));
                     }
                 }
                 _ => {}
             }
         }
-        (lost, start, lease.map(|(counted, (_, lease_ms))| counted + i64::from(lease_ms)))
+        // Of two that say the same the first counts.
+        let lease = match leases {
+            [Some(one), Some(other)] if one.2 == other.2 => Some(one.min(other)),
+            [one, other] => one.max(other),
+        };
+        (lost, start, lease.map(|(counted, _, (_, lease_ms))| counted + i64::from(lease_ms)))
     }
 
     /// From when on a lease runs that this event tells of (J4).
