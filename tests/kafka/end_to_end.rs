@@ -29,9 +29,12 @@ fn assert_unbroken(changes: &[StatusChanged]) {
             before.map_or(0, |b| b.version) + 1,
             "{change:?} after {before:?}"
         );
-        let previous = before.map_or((0, 0), |b| (b.status, b.connectivity));
-        assert_eq!((change.previous_status, change.previous_connectivity), previous, "{change:?}");
-        assert_ne!((change.status, change.connectivity), previous, "no change at all: {change:?}");
+        let shown = |c: &StatusChanged| (c.status, c.connectivity, c.fleet.clone());
+        let previous = before.map_or((0, 0, String::new()), shown);
+        let said =
+            (change.previous_status, change.previous_connectivity, change.previous_fleet.clone());
+        assert_eq!(said, previous, "{change:?}");
+        assert_ne!(shown(change), previous, "no change at all: {change:?}");
         if let Some(before) = before {
             let since = |c: &StatusChanged| c.since.map(|t| (t.seconds, t.nanos));
             assert!(since(change) >= since(before), "{change:?} went back behind {before:?}");

@@ -232,3 +232,83 @@
 10:02 a update-finished r1 outcome=succeeded at=10:01 | online heartbeat-only changes=0 release=r1 outcome=succeeded
 10:03 a update-started r2                        | updating heartbeat-only since=10:03 phase=- progress=-
 10:04 a update-progressed 100 r1 phase=applying  | updating heartbeat-only phase=- progress=- changes=0
+
+== Replaced in one batch, and the batch is sent again after days: nothing
+10:00    a registered f
+10:00    a heartbeat interval=1d                 | online heartbeat-only
+10:05    a deleted
+10:05    a registered g                          | configuring none fleet=g
+10:06    a heartbeat interval=10d                | online heartbeat-only since=10:06
+10:07    a settings vpn=off                      | online full version=6
+3d+10:00 a deleted at=10:05                      | online full changes=0
+3d+10:00 a registered g at=10:05                 | online full changes=0 fleet=g
+3d+10:01 * restart                               | online full changes=0
+4d+10:00 a registered g                          | online full changes=0
+6d+10:00 a deleted at=10:05                      | online full changes=0
+6d+10:00 a registered g at=10:05                 | online full changes=0
+
+== Registered and deleted in one batch, and the batch is sent again after days: it is gone
+10:00    a registered f
+10:00    a deleted                               | -
+3d+10:00 a registered f at=10:00
+3d+10:00 a deleted at=10:00                      | -
+3d+10:01 * restart                               | - changes=0
+
+== Closed and opened in one batch, and the batch is sent again after days
+10:00    a vpn-closed v1 s2
+10:00    a vpn-opened v1 s2                      | online vpn-only
+3d+10:00 a vpn-closed v1 s2 at=10:00             | online vpn-only changes=0
+3d+10:00 a vpn-opened v1 s2 at=10:00             | online vpn-only changes=0
+
+== Opened and closed in one batch, and the batch is sent again after days
+10:00    a registered f
+10:00    a vpn-opened v1 s2                      | online vpn-only
+10:00    a vpn-closed v1 s2                      | offline none
+3d+10:00 a vpn-opened v1 s2 at=10:00
+3d+10:00 a vpn-closed v1 s2 at=10:00             | offline none
+
+== Ended and started anew in one batch that is sent again after the ends of many others
+10:00 a heartbeat interval=30d
+10:01 a update-finished r1
+10:01 a update-started r1 | updating heartbeat-only
+10:02 a update-finished r2
+10:03 a update-finished r3
+10:04 a update-finished r4
+10:05 a update-finished r5
+10:06 a update-finished r6 | updating heartbeat-only changes=0
+10:07 * restart
+10:08 a update-finished r1 at=10:01 | updating heartbeat-only changes=0
+10:08 a update-started r1 at=10:01 | updating heartbeat-only changes=0
+
+== The same where the end names none
+10:00 a heartbeat interval=30d
+10:01 a update-finished
+10:01 a update-started r1 | updating heartbeat-only
+10:02 a update-finished r2
+10:03 a update-finished r3
+10:04 a update-finished r4
+10:05 a update-finished r5
+10:06 a update-finished r6 | updating heartbeat-only changes=0
+10:07 * restart
+10:08 a update-finished at=10:01 | updating heartbeat-only changes=0
+10:08 a update-started r1 at=10:01 | updating heartbeat-only changes=0
+10:09 a update-finished outcome=failed | online heartbeat-only
+10:10 a update-finished r7
+10:11 a update-finished r8
+10:12 a update-finished r9
+10:13 a update-finished r10
+10:14 a update-finished r11 | online heartbeat-only changes=0 outcome=failed
+10:15 a update-started r1 at=10:01 | online heartbeat-only changes=0
+
+== Started and ended in one batch that is sent again after the ends of many others
+10:00 a heartbeat interval=30d
+10:01 a update-started r1
+10:01 a update-finished r1 outcome=failed | online heartbeat-only
+10:02 a update-finished r2
+10:03 a update-finished r3
+10:04 a update-finished r4
+10:05 a update-finished r5
+10:06 a update-finished r6
+10:07 * restart
+10:08 a update-started r1 at=10:01 | online heartbeat-only changes=0
+10:08 a update-finished r1 outcome=failed at=10:01 | online heartbeat-only changes=0 outcome=failed

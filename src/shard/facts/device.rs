@@ -126,9 +126,11 @@ impl Cold {
         })
     }
 
-    /// When the deletion is forgotten.
+    /// When the deletion is forgotten: never where a registration of its very
+    /// millisecond goes before it, since that would be read for the earlier of the two
+    /// once the deletion is read again (rule J5).
     pub fn deletion_forgotten_at(&self, rules: &Rules) -> Option<Timestamp> {
-        let deleted = self.facts.deleted?;
+        let deleted = self.facts.deleted.filter(|_| !self.facts.is_registered_anew())?;
         let touched = self.facts.deletion_touched.map_or(deleted, |touched| touched.max(deleted));
         Some(touched.plus_ms(rules.deletion_span_ms(self.facts.deletion_interval_s)))
     }
@@ -382,6 +384,22 @@ mod tests {
         assert!(is_deleted(&[&registered, &deleted, &registered, &deleted]));
         assert!(!is_deleted(&[&deleted, &registered]));
         assert!(!is_deleted(&[&deleted, &registered, &deleted, &registered]));
+    }
+
+    #[test]
+    fn a_deletion_is_not_forgotten_while_a_registration_of_its_millisecond_goes_before_it() {
+        let registered = |fleet: &str| DeviceEvent::Registered {
+            fleet: fleet.into(),
+            organization: "".into(),
+            preregistered: false,
+        };
+        let is_forgotten = |events: &[(i64, DeviceEvent)]| {
+            joined(events).deletion_forgotten_at(&Rules::default()).is_some()
+        };
+        let [first, anew] = [(5, DeviceEvent::Deleted), (5, registered("f"))];
+        assert!(!is_forgotten(&[first.clone(), anew.clone()]));
+        assert!(is_forgotten(&[anew.clone(), first.clone()]));
+        assert!(is_forgotten(&[first, anew, (6, registered("f"))]));
     }
 
     #[test]

@@ -295,10 +295,6 @@ fn lives(table: &mut Table) {
         table.both("registered and deleted", pair, &told, &reversed);
         let [_, back] = table.last_two();
         back.fields = vec![("fleet", back.name("new"))];
-        if !tombstone {
-            // What was registered in that millisecond goes, and comes again.
-            back.again = vec![Told::Moved(NONE), Told::Moved("new")];
-        }
     }
 }
 
