@@ -87,9 +87,8 @@ impl Shard {
 
     /// The interval of a heartbeat that carries none.
     fn interval_told(&self, device: &DeviceId, at: Timestamp) -> HeartbeatInterval {
-        let Some(hot) = self.table.find(device).and_then(|row| self.table.get(row)) else {
-            return HeartbeatInterval::Default;
-        };
+        let Some(index) = self.table.find(device) else { return HeartbeatInterval::Default };
+        let Some(hot) = self.table.get(index) else { return HeartbeatInterval::Default };
         let cold = self.table.load_cold(hot);
         let facts = Facts {
             hot,
@@ -97,7 +96,7 @@ impl Shard {
             scopes: &self.scopes,
             rules: &self.rules,
             before: false,
-            leases_at: self.fired,
+            leases_at: self.leases_at(index),
         };
         facts.told(at, View::Now).interval
     }

@@ -82,7 +82,7 @@ impl Shard {
             cold_changed: false,
             remembered_only: false,
             written: false,
-            leases_at: self.fired,
+            leases_at: self.leases_at(index),
             counted,
             closed: Vec::new(),
         })
@@ -240,6 +240,18 @@ impl Shard {
         Some(earlier)
     }
 
+    /// Leases of a row's sessions that end by then are over.
+    pub(super) fn leases_at(&self, index: u32) -> Timestamp {
+        self.lapsed.get(&index).map_or(self.fired, |lapsed| self.fired.max(*lapsed))
+    }
+
+    /// All timers have fired through this.
+    pub(super) fn fired_through(&mut self, at: Timestamp) {
+        self.fired = self.fired.max(at);
+        let fired = self.fired;
+        self.lapsed.retain(|_, lapsed| *lapsed > fired);
+    }
+
     /// The same by the clock, which has come to `clock`: also the ends of the own
     /// leases of its sessions, which nothing else fires.
     pub(super) fn fire_by_clock(
@@ -256,6 +268,7 @@ impl Shard {
             self.fire(row, after, end, false);
             after = after.max(end);
             row.leases_at = end;
+            self.lapsed.insert(row.index, end);
             let at = end.max(row.hot.floor()).min(until);
             self.judge(row, at, Some((end, Cause::VpnLeaseExpired)), false);
         }
@@ -458,6 +471,7 @@ impl Shard {
         self.pending.closed(&device, row.closed.drain(..));
         self.pending.forgotten(device);
         self.table.remove(row.index);
+        self.lapsed.remove(&row.index);
     }
 }
 

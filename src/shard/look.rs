@@ -115,15 +115,17 @@ impl Shard {
     /// A device as the view should show it; `None` for one that it should not.
     #[must_use]
     pub fn view(&self, device: &DeviceId) -> Option<DeviceView> {
-        let hot = self.table.get(self.table.find(device)?)?;
-        self.device_view(hot, &self.table.load_cold(hot), None, false)
+        let index = self.table.find(device)?;
+        let hot = self.table.get(index)?;
+        self.device_view(index, hot, &self.table.load_cold(hot), None, false)
     }
 
     /// Why a device shows what it shows, by the very answers that it is judged
     /// by.
     #[must_use]
     pub fn explain(&self, device: &DeviceId) -> Option<Explanation> {
-        let hot = self.table.get(self.table.find(device)?)?;
+        let index = self.table.find(device)?;
+        let hot = self.table.get(index)?;
         let cold = self.table.load_cold(hot);
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
         let facts = Facts {
@@ -132,7 +134,7 @@ impl Shard {
             scopes: &self.scopes,
             rules: &self.rules,
             before: false,
-            leases_at: self.fired,
+            leases_at: self.leases_at(index),
         };
         let sessions = cold.facts.sessions.iter().chain(&cold.closed);
         let sessions = sessions.map(|session| self.explain_session(session, &facts));

@@ -85,6 +85,9 @@ pub struct Shard {
     next_due: Option<Timestamp>,
     /// Through which all timers have fired.
     fired: Timestamp,
+    /// Rows of which leases were fired that end after that, and until when: the
+    /// timers of one millisecond may take several turns.
+    lapsed: BTreeMap<u32, Timestamp>,
     /// What has been read, and what time that makes it.
     watermarks: Clock,
     /// The clock (rule T2), by which rows are judged: where the end of a lease
@@ -203,6 +206,7 @@ impl Shard {
             wheel: Wheel::new(Timestamp::MIN),
             next_due: None,
             fired: Timestamp::MIN,
+            lapsed: BTreeMap::new(),
             clock: Timestamp::MIN,
             buffered_bytes: [0; 3],
             ahead: Ahead::default(),

@@ -383,10 +383,11 @@ fn check_continuity(changes: &[StatusChange]) {
 /// The counts as a scan of the table would find them.
 fn check_counts(shard: &Shard) {
     let mut totals = [0; 7];
-    let rows = (0..shard.table.end()).filter_map(|row| shard.table.get(row));
-    let views: Vec<DeviceView> = rows
-        .filter_map(|hot| shard.device_view(hot, &shard.table.load_cold(hot), None, false))
-        .collect();
+    let view = |row| {
+        let hot = shard.table.get(row)?;
+        shard.device_view(row, hot, &shard.table.load_cold(hot), None, false)
+    };
+    let views: Vec<DeviceView> = (0..shard.table.end()).filter_map(view).collect();
     for view in &views {
         totals[view.status.index()] += 1;
     }

@@ -186,6 +186,7 @@ impl Shard {
     ) {
         let Some(mut row) = self.load(index) else { return };
         let mut judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
+        self.find_lapsed(&mut row, judged);
         // What was set when a heartbeat came may be forgotten since: its interval
         // stands, but for what held the shard (rule J3).
         let set = held.filter(|change| change.cause == Cause::SettingsChanged);
@@ -217,6 +218,24 @@ impl Shard {
         self.store(row, judged);
     }
 
+    /// Finds out whether the last owner has fired a lease that ends just after the
+    /// committed clock: the timers of that millisecond may have taken it several turns,
+    /// and the row shows then what it shows without that lease.
+    fn find_lapsed(&mut self, row: &mut Row, judged: Timestamp) {
+        let next = self.clock.plus_ms(1);
+        if row.cold.next_lease_end(row.leases_at) != Some(next)
+            || self.shows(row, judged) == row.hot.shown()
+        {
+            return;
+        }
+        let leases_at = std::mem::replace(&mut row.leases_at, next);
+        if self.shows(row, judged) == row.hot.shown() {
+            self.lapsed.insert(row.index, next);
+        } else {
+            row.leases_at = leases_at;
+        }
+    }
+
     /// Fires timers through `until`, within the budget and while not too much
     /// waits to be written. Says whether that was all.
     pub(super) fn fire_timers(
@@ -231,7 +250,7 @@ impl Shard {
         const STEP: usize = 1024;
         while self.timers_due(until) {
             if *budget == 0 || self.pending.bytes >= output_max_bytes {
-                self.fired = self.fired.max(self.wheel.position().min(until));
+                self.fired_through(self.wheel.position().min(until));
                 return false;
             }
             let mut due = std::mem::take(&mut self.due);
@@ -254,7 +273,7 @@ impl Shard {
             self.due = due;
             self.next_due = self.wheel.next_due();
         }
-        self.fired = self.fired.max(until);
+        self.fired_through(until);
         true
     }
 

@@ -47,7 +47,7 @@ impl Shard {
                 if hot.has(flag::DIRTY | flag::VIEW_DIRTY) {
                     return None;
                 }
-                let view = self.device_view(hot, &self.table.load_cold(hot), None, false)?;
+                let view = self.device_view(row, hot, &self.table.load_cold(hot), None, false)?;
                 Some(ViewBody::Device(Box::new(view)))
             }));
             cursor.rows = until;

@@ -185,7 +185,7 @@ impl Shard {
         changed: bool,
         outbox: &mut Outbox,
     ) {
-        if let Some(view) = self.device_view(hot, cold, previous_fleet, changed) {
+        if let Some(view) = self.device_view(index, hot, cold, previous_fleet, changed) {
             self.view_write(ViewBody::Device(Box::new(view)), outbox);
         } else if cold.is_deleted() {
             let fleet = previous_fleet.and_then(|fleet| self.scopes.fleets.name_if_any(fleet));
@@ -198,6 +198,7 @@ impl Shard {
 
     pub(super) fn device_view(
         &self,
+        index: u32,
         hot: &Hot,
         cold: &Cold,
         previous_fleet: Option<u32>,
@@ -210,7 +211,7 @@ impl Shard {
             scopes: &self.scopes,
             rules: &self.rules,
             before: false,
-            leases_at: self.fired,
+            leases_at: self.leases_at(index),
         };
         let fleet = cold.belongs_to().fleet;
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
