@@ -305,7 +305,10 @@ impl<'a> Driver<'a> {
         row.clock = Timestamp::MIN;
         row.facts.deletion_touched = None;
         let closed = self.shard.closed_sessions(device);
-        Some((format!("{row:?}"), closed.iter().map(|each| format!("{each:?}")).collect()))
+        // Which of two that were closed at once comes first tells nothing.
+        let mut closed: Vec<_> = closed.iter().map(|each| format!("{each:?}")).collect();
+        closed.sort();
+        Some((format!("{row:?}"), closed))
     }
 
     /// All that was applied.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use device_status::shard::{Cause, DeviceId, EventBody, ScopeEvent, StatusChange};
 
 use super::history::{History, devices};
-use super::model::{Membership, Oracle, Row, Shown, cause_of};
+use super::model::{Fact, Membership, Oracle, Row, Shown, cause_of};
 
 /// What a change must say.
 #[derive(Clone, Debug, PartialEq)]
@@ -280,7 +280,12 @@ fn date(
     let start = news.max(floor);
     // Floored, it may be the doing of anything that came in between.
     let between = instants.iter().filter(|(at, _)| news <= *at && *at <= start);
-    let causes = between.map(|(_, cause)| *cause).chain([trigger.1]);
+    // What an announcement takes away, the end of its lease does, which was over then.
+    let announced =
+        |fact: &Fact| matches!(fact.body, EventBody::Scope(ScopeEvent::InstanceAlive { .. }));
+    let over =
+        (came && oracle.facts.last().is_some_and(announced)).then_some(Cause::VpnLeaseExpired);
+    let causes = between.map(|(_, cause)| *cause).chain([trigger.1]).chain(over);
     let mut found = (start, causes.collect::<BTreeSet<_>>());
     // Until what came in just now, by what was known before it.
     let before = came.then(|| {
@@ -312,7 +317,7 @@ fn date(
         && (emitted == start || instants.iter().any(|(at, _)| *at == emitted))
     {
         let causes = instants.iter().filter(|(at, _)| *at == emitted);
-        let causes = causes.map(|(_, cause)| *cause).chain(found.1).chain([trigger.1]);
+        let causes = causes.map(|(_, cause)| *cause).chain(found.1).chain([trigger.1]).chain(over);
         return (emitted, causes.collect());
     }
     found
