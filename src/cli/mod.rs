@@ -1,5 +1,6 @@
 //! The command line.
 
+mod ask;
 pub mod config;
 pub mod dead_letters;
 pub mod demo;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::producer::BaseRecord;
 
-use super::sender::{DELIVERED_WITHIN, Lost, Sender};
+use super::sender::{Lost, Sender};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::{DeviceId, Input};
@@ -15,7 +15,8 @@ use crate::wire::{Format, json};
 
 /// Writes simulated events to the configured topics.
 pub(super) struct Traffic<'a> {
-    config: &'a Config,
+    /// What tells the topics.
+    pub(super) config: &'a Config,
     sender: Sender,
     /// By input: the topic's name and its number of partitions.
     topics: Vec<(&'a str, i32)>,
@@ -57,6 +58,32 @@ impl<'a> Traffic<'a> {
         Ok(Traffic { config, sender, topics, counts: BTreeMap::new(), records: 0 })
     }
 
+    /// The id of the cluster, if it tells one in time.
+    pub(super) fn cluster_id(&self, timeout: Duration) -> Option<String> {
+        self.sender.cluster_id(timeout)
+    }
+
+    /// The first input topic that holds anything, and how many records.
+    ///
+    /// # Errors
+    /// When Kafka does not answer in time.
+    pub(super) fn first_record_holder(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<(&'a str, u64)>, Fatal> {
+        for (topic, partitions) in &self.topics {
+            let counts = (0..*partitions).map(|p| self.sender.records(topic, p, timeout));
+            let count: Result<u64, _> = counts.sum();
+            let count = count.map_err(|error| {
+                Fatal::unavailable(format!("cannot tell whether {topic} is empty: {error}"))
+            })?;
+            if count > 0 {
+                return Ok(Some((topic, count)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Sends one event: a broadcast to every partition, another where its key
     /// belongs. Waits while the queue is full.
     ///
@@ -95,19 +122,18 @@ impl<'a> Traffic<'a> {
         self.sender.serve(Duration::ZERO).map_err(|lost| self.failure(&lost))
     }
 
-    /// Waits until everything has arrived.
+    /// Waits until everything has arrived; not for long after `stop`.
     ///
     /// # Errors
     /// When it does not in time.
-    pub(super) fn finish(&self) -> Result<(), Fatal> {
-        self.sender.finish().map_err(|lost| self.failure(&lost))
+    pub(super) fn finish(&self, stop: &AtomicBool) -> Result<(), Fatal> {
+        self.sender.finish(stop).map_err(|lost| self.failure(&lost))
     }
 
     fn failure(&self, Lost { records, why }: &Lost) -> Fatal {
         Fatal::unavailable(format!(
-            "Kafka at {} did not take {records} records within {} s: {why}",
+            "Kafka at {} did not take {records} records in time: {why}",
             self.config.kafka.brokers,
-            DELIVERED_WITHIN.as_secs()
         ))
     }
 }

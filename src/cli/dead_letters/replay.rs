@@ -1,6 +1,5 @@
 //! Sends dead letters back to the topics they were read from.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::AtomicBool;
 
 use rdkafka::error::KafkaError;
@@ -8,6 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use super::topic::Letter;
+use crate::cli::ask;
 use crate::cli::sender::Sender;
 use crate::config::{Config, Partitioner};
 use crate::error::Fatal;
@@ -34,19 +34,11 @@ pub fn obstacle(letter: &Letter, config: &Config) -> Option<String> {
 /// # Errors
 /// When there is no terminal to ask on.
 pub fn confirm(count: usize) -> Result<bool, Fatal> {
-    let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
-    if !stdin.is_terminal() || !stderr.is_terminal() {
-        return Err(Fatal::usage("nobody is there to be asked: say --yes to replay"));
-    }
     let what = match count {
         1 => "1 record back to its topic".to_owned(),
         _ => format!("{count} records back to their topics"),
     };
-    let _ = write!(stderr, "send {what}? [y/N] ");
-    let _ = stderr.flush();
-    let mut answer = String::new();
-    let _ = stdin.lock().read_line(&mut answer);
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    ask::confirm(&format!("send {what}?"), "say --yes to replay")
 }
 
 /// Sends letters back, keys and headers as they were, with a header that says
@@ -61,7 +53,7 @@ pub fn replay(letters: &[Letter], config: &Config, topic: &str) -> Result<(), Fa
     for letter in letters {
         send(&sender, letter, config, topic).map_err(|error| not_taken(&error.to_string()))?;
     }
-    sender.finish().map_err(|lost| not_taken(&lost.why))
+    sender.finish(&AtomicBool::new(false)).map_err(|lost| not_taken(&lost.why))
 }
 
 fn not_taken(why: &str) -> Fatal {
