@@ -86,6 +86,7 @@ impl Running {
         let mut running = Running {
             batch: self.batch,
             committed: self.committed,
+            pass: self.pass,
             ..Running::new(self.shard, self.epoch, self.changelog_end, now_ms)
         };
         for (input, before) in running.inputs.iter_mut().zip(self.inputs) {
@@ -127,5 +128,20 @@ impl Running {
             self.gaps.push(Gap { input, from: *expected, to: offset });
             *expected = offset;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Rules;
+
+    #[test]
+    fn a_shard_that_is_back_goes_on_with_its_sweep() {
+        let mut running = Running::new(Shard::new(3, Rules::default()), 1, 0, 100);
+        running.shard.sweep_page(&mut running.pass.cursor, 250);
+        let due_ms = running.pass.due_ms(&running.shard, 1_000);
+        let running = running.resume(900);
+        assert_eq!(running.pass.due_ms(&running.shard, 1_000), due_ms);
     }
 }
