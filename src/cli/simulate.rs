@@ -17,7 +17,7 @@ use super::traffic::Traffic;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::shard::Timestamp;
+use crate::shard::{Input, Timestamp};
 use crate::simulate::{Fleet, Plan, kinds};
 use crate::stream_thread::ports::Clock;
 
@@ -126,7 +126,8 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let clock = SystemClock::new();
     // Before anything is asked of Kafka or of anybody.
     args.plan(config, clock.wall())?;
-    let mut traffic = Traffic::open(config, if args.bursts.is_some() { "20" } else { "0" })?;
+    let linger_ms = if args.bursts.is_some() { "20" } else { "0" };
+    let mut traffic = Traffic::open(config, "simulate", &Input::ALL, linger_ms)?;
     let devices = counted(args.devices.into(), "device");
     let what = format!(
         "simulate would add events of {devices} that do not exist, in fleets named fleet-1, fleet-2 …"

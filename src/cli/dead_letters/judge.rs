@@ -3,12 +3,12 @@
 use prost::Message as _;
 
 use super::topic::Letter;
+use crate::cli::date::{date, protobuf_of};
 use crate::config::Config;
 use crate::shard::{Event, Input, Timestamp};
 use crate::wire::decode::{Format, Refusal, decode};
 use crate::wire::json;
 use crate::wire::proto::v1::{self, lifecycle_event};
-use crate::wire::status_changed::timestamp;
 
 /// The input that a letter was read from, if it is one of ours.
 pub fn input_of(letter: &Letter, config: &Config) -> Option<Input> {
@@ -38,22 +38,16 @@ pub fn value_to_send(letter: &Letter, config: &Config) -> Option<Vec<u8>> {
 }
 
 fn dated(value: Option<&[u8]>, input: Input, format: Format, at: Timestamp) -> Option<Vec<u8>> {
-    // Its number is the same in all three messages, and fields may stand in any order.
-    let occurred_at = v1::Heartbeat { occurred_at: Some(timestamp(at)), ..Default::default() };
     let mut bytes = match (value, format) {
         (None, Format::ConfluentProtobuf) => return None,
         (None, _) => {
             let event = Some(lifecycle_event::Event::Deleted(v1::Deleted {}));
             v1::LifecycleEvent { event, ..Default::default() }.encode_to_vec()
         }
-        (Some(text), Format::Json) => match input {
-            Input::Heartbeats => json::read::<v1::Heartbeat>(text).ok()?.encode_to_vec(),
-            Input::VpnSessions => json::read::<v1::VpnEvent>(text).ok()?.encode_to_vec(),
-            Input::Lifecycle => json::read::<v1::LifecycleEvent>(text).ok()?.encode_to_vec(),
-        },
+        (Some(text), Format::Json) => protobuf_of(input, text).ok()?,
         (Some(value), _) => value.to_vec(),
     };
-    bytes.extend(occurred_at.encode_to_vec());
+    date(&mut bytes, at);
     match format {
         Format::Json => json::write_bytes(json::message_of(input), &bytes).ok().map(String::into),
         _ => Some(bytes),

@@ -27,7 +27,7 @@ use crate::wire::decode::decode;
 /// When Kafka cannot be reached, or does not take the deletions.
 pub(super) fn run(seed: u64, yes: bool, config: &Config, json: bool) -> Result<(), Fatal> {
     let stop = Arc::new(AtomicBool::new(false));
-    let mut traffic = Traffic::open(config, "20")?;
+    let mut traffic = Traffic::open(config, "simulate", &[Input::Lifecycle], "20")?;
     let devices = devices(seed, config)?;
     let count = devices.len() as u64;
     let counted = counted(count, "simulated device");
