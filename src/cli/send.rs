@@ -17,10 +17,15 @@ use crate::simulate::Sent;
 use crate::wire::decode::decode;
 use crate::wire::{Format, json};
 
-/// Send one event to the input topics: `send heartbeat ID`,
-/// `send lifecycle ID '{"registered":{"fleet":"berlin","organization":"acme"}}'`,
-/// `send lifecycle '{"fleetFrozen":{"fleet":"berlin","reason":"FROZEN_REASON_OTHER"}}'`
+const EXAMPLES: &str = r#"Examples:
+  device-status send heartbeat my-device
+  device-status send heartbeat my-device '{"pollInterval":"900s"}'
+  device-status send lifecycle my-device '{"registered":{"fleet":"berlin","organization":"acme"}}'
+  device-status send lifecycle '{"fleetFrozen":{"fleet":"berlin","reason":"FROZEN_REASON_OTHER"}}'"#;
+
+/// Send one event to the input topics, by hand.
 #[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// To which input
     #[arg(value_enum)]

@@ -127,9 +127,11 @@ fn a_signal_ends_it_within_seconds_though_kafka_hangs() {
     let mut fleet = Process::spawn("simulate", command);
     fleet.wait_for_output(SOON, "Try: device-status get ");
     fleet.wait_for_output(SOON, "`simulate --remove --seed 1`");
-    broker.reader(&topics.heartbeats, Isolation::ReadUncommitted).read_count(SOON, 50);
+    let mut reader = broker.reader(&topics.heartbeats, Isolation::ReadUncommitted);
+    reader.read_count(SOON, 50);
     broker.pause();
-    std::thread::sleep(Duration::from_secs(1));
+    // Meanwhile some wait.
+    reader.read_for(Duration::from_secs(1));
     fleet.signal(Signal::INT);
     let status = fleet.wait(Duration::from_secs(12));
     broker.resume();
