@@ -16,6 +16,8 @@ Options of start:
   --port PORT            where clients connect (default 9092)
   --data DIR             where it keeps its logs (default target/kafka/data)
   --controller-port PORT (default: a free one)
+  --cluster-id ID        when DIR is new (default: one by which `device-status simulate` knows that
+                         it may write here without asking)
   --heap SIZE            (default 512m)
   --property KEY=VALUE   any setting of the broker; the last one wins
   --sasl-ssl PORT        also listen there with TLS, and ask for SASL (SCRAM-SHA-512, PLAIN,
@@ -77,7 +79,7 @@ running() { [ -s "$1/kafka.pid" ] && kill -0 "$(<"$1/kafka.pid")" 2>/dev/null; }
 
 start() {
     local port=9092 data="$home/data" controller_port='' heap=512m background='' then='' bound='' ephemeral=''
-    local sasl_ssl='' ssl='' pem='' client_ca='' users=()
+    local sasl_ssl='' ssl='' pem='' client_ca='' users=() cluster_id=''
     local properties=()
     while [ $# -gt 0 ]; do
         case $1 in
@@ -85,6 +87,7 @@ start() {
             --data) data=$2; shift 2 ;;
             --controller-port) controller_port=$2; shift 2 ;;
             --heap) heap=$2; shift 2 ;;
+            --cluster-id) cluster_id=$2; shift 2 ;;
             --sasl-ssl) sasl_ssl=$2; shift 2 ;;
             --ssl) ssl=$2; shift 2 ;;
             --pem) pem=$2; shift 2 ;;
@@ -156,10 +159,9 @@ PROPERTIES
         for user in ${users[@]+"${users[@]}"}; do
             scram+=(--add-scram "SCRAM-SHA-512=[name=${user%%=*},password=${user#*=}]")
         done
-        # An id that begins with a dash would be taken for an option: one in 64 does.
-        local id
-        id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | sed 's/^-/A/')
-        "${java[@]}" kafka.tools.StorageTool format --cluster-id "$id" \
+        # 16 bytes in base64. By their beginning `device-status simulate` knows a broker of ours.
+        [ -n "$cluster_id" ] || cluster_id=DeviceStatus$(head -c 6 /dev/urandom | base64 | tr '+/' '-_')0A
+        "${java[@]}" kafka.tools.StorageTool format --cluster-id "$cluster_id" \
             -c "$data/server.properties" ${scram[@]+"${scram[@]}"} >>"$data/kafka.log" 2>&1 </dev/null ||
             { tail -n 5 "$data/kafka.log" >&2; die "could not format $data/logs; see $data/kafka.log"; }
     fi

@@ -48,6 +48,9 @@ pub struct ThreadReport {
     pub near_head: bool,
     /// Transactions of producers that have been open on the inputs for long.
     pub open_transactions: Vec<String>,
+    /// Inputs that are read no further, since too many of their records became dead
+    /// letters.
+    pub stopped_inputs: Vec<String>,
     /// Why Kafka cannot be reached, if it cannot.
     pub kafka_error: Option<String>,
 }
@@ -223,6 +226,13 @@ fn unready(number: usize, report: &ThreadReport) -> Vec<String> {
             "stream thread {number}: a producer's transaction is open on {open}. What is behind it \
              cannot be read, and nobody is expired meanwhile: find it with kafka-transactions.sh \
              find-hanging, and abort it"
+        )
+    }));
+    reasons.extend(report.stopped_inputs.iter().map(|stopped| {
+        format!(
+            "stream thread {number}: the reading of {stopped} has stopped: more than \
+             dead_letters.max_share of the last minute's records became dead letters. Mend the \
+             producer, then restart with a greater dead_letters.max_share, or with 1"
         )
     }));
     if report.waiting > 0 {

@@ -140,7 +140,7 @@ fn show(
     stop: &AtomicBool,
     has_ended: &dyn Fn() -> bool,
 ) -> Result<(), Fatal> {
-    let mut traffic = Traffic::open(config, "0")?;
+    let mut traffic = Traffic::open(config, "demo", &Input::ALL, "0")?;
     let changes = open_changes(config)?;
     let start = clock.wall();
     let started_ms = clock.monotonic_ms();

@@ -1,6 +1,8 @@
 //! The command line.
 
+mod ask;
 pub mod config;
+mod date;
 pub mod dead_letters;
 pub mod demo;
 pub mod explain;
@@ -8,6 +10,7 @@ pub mod get;
 pub mod history;
 mod reading;
 pub mod run;
+pub mod send;
 mod sender;
 mod signals;
 pub mod simulate;
@@ -58,6 +61,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Write the traffic of a fleet that does not exist to the input topics
     Simulate(simulate::Args),
+    /// Send one event to the input topics, by hand
+    Send(send::Args),
     /// Show devices, or a fleet's counts, from Redis
     Get(get::Args),
     /// Follow the changes of devices, from Redis
@@ -87,6 +92,7 @@ impl Command {
             Command::Run(args) => run::run(args, &loaded.config, json),
             Command::Demo(args) => demo::run(args, &loaded.config, json),
             Command::Simulate(args) => simulate::run(args, &loaded.config, json),
+            Command::Send(args) => send::run(args, &loaded.config, json),
             Command::Get(args) => get::run(args, &loaded.config, json),
             Command::Watch(args) => watch::run(args, &loaded.config, json),
             Command::Explain(args) => explain::run(args, &loaded.config, json),

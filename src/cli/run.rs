@@ -176,6 +176,7 @@ impl Service {
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| config.topics.input(input).to_owned()),
                 max_bytes: self.max_bytes,
+                max_share: config.dead_letters.max_share,
             },
         }
     }
@@ -198,6 +199,7 @@ impl Service {
                 result = Err(fatal);
             }
         };
+        gauge!(telemetry::LETTER_SHARE_MAX).set(self.config.dead_letters.max_share);
         gauge!(telemetry::PARTITIONS).set(f64::from(self.config.topics.partitions));
         loop {
             match endings.recv_timeout(SUPERVISE) {
@@ -345,6 +347,7 @@ impl Runner {
                 running: count(StageName::Running),
                 near_head: near,
                 open_transactions: hanging(&report.shards),
+                stopped_inputs: stopped(&report.shards),
                 kafka_error: self.kafka_error.as_ref().map(|(e, _)| e.clone()).or_else(|| {
                     let pending_ms = report.commit_pending_ms.filter(|ms| *ms > 10_000)?;
                     Some(format!("a commit has been under way for {} s", pending_ms / 1000))
@@ -352,6 +355,18 @@ impl Runner {
             },
         );
     }
+}
+
+/// The inputs of these shards that are read no further.
+fn stopped(shards: &[ShardReport]) -> Vec<String> {
+    let of = |shard: &ShardReport| {
+        let (partition, stopped) = (shard.partition, shard.stopped);
+        let inputs = Input::ALL.into_iter().zip(stopped);
+        inputs.filter_map(move |(input, at)| {
+            Some(format!("{}[{partition}] before offset {}", input.name(), at?))
+        })
+    };
+    shards.iter().flat_map(of).collect()
 }
 
 /// The transactions that have been open for long on inputs of these shards.

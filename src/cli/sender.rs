@@ -25,6 +25,8 @@ const SERVED_MAX: u32 = 100;
 pub(super) const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 /// How long what is left may take after that to be told lost.
 const TOLD_WITHIN_MS: i64 = DELIVERED_WITHIN.as_millis() as i64 + 5_000;
+/// How long what is left is waited for, once somebody wants the process to end.
+const STOPPED_WITHIN_MS: i64 = 3_000;
 
 /// Sends records.
 pub(super) struct Sender(BaseProducer<Deliveries>);
@@ -94,6 +96,25 @@ impl Sender {
         })
     }
 
+    /// The id of the cluster, if it tells one in time.
+    pub(super) fn cluster_id(&self, timeout: Duration) -> Option<String> {
+        self.0.client().fetch_cluster_id(timeout)
+    }
+
+    /// How many records a partition has, by its offsets.
+    ///
+    /// # Errors
+    /// When Kafka does not answer in time.
+    pub(super) fn records(
+        &self,
+        topic: &str,
+        partition: i32,
+        timeout: Duration,
+    ) -> Result<u64, KafkaError> {
+        let (start, end) = self.0.client().fetch_watermarks(topic, partition, timeout)?;
+        Ok(u64::try_from(end - start).unwrap_or_default())
+    }
+
     /// Sends one record, and waits while the queue is full; not after `stop`, and
     /// not where records are lost. Tells whether it was sent.
     ///
@@ -126,14 +147,18 @@ impl Sender {
         if lost.records == 0 { Ok(()) } else { Err(lost.clone()) }
     }
 
-    /// Waits until everything has arrived.
+    /// Waits until everything has arrived; not for long after `stop`.
     ///
     /// # Errors
     /// When it does not in time.
-    pub(super) fn finish(&self) -> Result<(), Lost> {
+    pub(super) fn finish(&self, stop: &AtomicBool) -> Result<(), Lost> {
         let clock = SystemClock::new();
+        let mut until_ms = TOLD_WITHIN_MS;
         while self.0.in_flight_count() > 0 {
-            if clock.monotonic_ms() > TOLD_WITHIN_MS {
+            if stop.load(Ordering::Relaxed) {
+                until_ms = until_ms.min(clock.monotonic_ms() + STOPPED_WITHIN_MS);
+            }
+            if clock.monotonic_ms() > until_ms {
                 let mut lost = lock(&self.0.context().lost).clone();
                 lost.records += u64::try_from(self.0.in_flight_count()).unwrap_or_default();
                 if lost.why.is_empty() {

@@ -1,6 +1,9 @@
 //! `device-status simulate`: the traffic of a fleet, for trying things out and
 //! for load tests.
 
+mod consent;
+mod remove;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,17 +12,19 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 
-use super::text::{bar, print};
+use super::text::{bar, counted, print, say};
 use super::traffic::Traffic;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::shard::Timestamp;
+use crate::shard::{Input, Timestamp};
 use crate::simulate::{Fleet, Plan, kinds};
 use crate::stream_thread::ports::Clock;
 
 /// How long to wait for the next event, at most: signals and answers wait too.
 const ROUND_MS: i64 = 5;
+/// How many ids are told, for trying `get` and the like.
+const TO_TRY: u32 = 3;
 /// How often to say how it goes, without a terminal.
 const REPORT_EVERY_MS: i64 = 10_000;
 
@@ -48,6 +53,12 @@ pub struct Args {
     /// When to stop [default: at Ctrl-C]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+    /// Do not ask, where the topics hold events already and are not of `make kafka`
+    #[arg(long)]
+    yes: bool,
+    /// Delete the devices that earlier runs with this seed have left behind, instead
+    #[arg(long, conflicts_with_all = ["devices", "rate", "poll_interval", "bursts", "duration"])]
+    remove: bool,
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -109,13 +120,36 @@ impl Args {
 /// # Errors
 /// When Kafka cannot be reached, lacks the topics, or stops taking records.
 pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
+    if args.remove {
+        return remove::run(args.seed, args.yes, config, json);
+    }
     let clock = SystemClock::new();
+    // Before anything is asked of Kafka or of anybody.
+    args.plan(config, clock.wall())?;
+    let linger_ms = if args.bursts.is_some() { "20" } else { "0" };
+    let mut traffic = Traffic::open(config, "simulate", &Input::ALL, linger_ms)?;
+    let devices = counted(args.devices.into(), "device");
+    let what = format!(
+        "simulate would add events of {devices} that do not exist, in fleets named fleet-1, fleet-2 …"
+    );
+    if !consent::given(&traffic, &what, args.yes)? {
+        return print("Nothing was sent.\n");
+    }
     let stop = Arc::new(AtomicBool::new(false));
     super::signals::set(&stop)?;
     let start = clock.wall();
     let plan = args.plan(config, start)?;
-    let mut traffic = Traffic::open(config, if args.bursts.is_some() { "20" } else { "0" })?;
     let mut fleet = Fleet::new(plan.clone());
+    let to_try: Vec<String> =
+        (0..TO_TRY.min(plan.devices)).map(|place| fleet.device_id(place).to_string()).collect();
+    if !json {
+        say(&format!(
+            "Simulating {devices}. Try: device-status get {}\n\
+             `simulate --remove --seed {}` deletes them.",
+            to_try.join(" "),
+            plan.seed
+        ));
+    }
     let mut report = Report::new(args.duration);
     // The fleet's time is the time of day at the start, and goes on evenly
     // whatever is done to the host's clock.
@@ -139,15 +173,16 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
         let until_next_ms = next.map_or(ROUND_MS, |next| next.0 - start.0 - elapsed_ms);
         SystemClock::pause(Duration::from_millis(until_next_ms.clamp(1, ROUND_MS) as u64));
     }
-    traffic.finish()?;
+    traffic.finish(&stop)?;
     report.bar.finish_and_clear();
     let elapsed_ms = (clock.monotonic_ms() - started_ms).max(1);
-    print_summary(&plan, &traffic, elapsed_ms, json)
+    print_summary(&plan, &traffic, &to_try, elapsed_ms, json)
 }
 
 fn print_summary(
     plan: &Plan,
     traffic: &Traffic<'_>,
+    to_try: &[String],
     elapsed_ms: i64,
     json: bool,
 ) -> Result<(), Fatal> {
@@ -157,6 +192,7 @@ fn print_summary(
         let summary = json!({
             "devices": plan.devices,
             "seed": plan.seed,
+            "devices_to_try": to_try,
             "poll_interval_ms": plan.poll_interval_ms,
             "elapsed_ms": elapsed_ms,
             "events": events,

@@ -137,6 +137,7 @@ pub const KEYS: &[Key] = &[
     key!(processing.tombstone_retention, |raw: &Raw| read::duration(raw, MINUTE, 365 * 24 * HOUR)),
     key!(processing.max_lease_delay, |raw: &Raw| read::duration(raw, Duration::ZERO, 24 * HOUR)),
     key!(processing.max_input_idle, |raw: &Raw| read::duration(raw, SECOND, HOUR)),
+    key!(dead_letters.max_share, |raw: &Raw| read::number(raw, 0.0, 1.0)),
     key!(heartbeat.tolerance, |raw: &Raw| read::number(raw, 1.0, 100.0)),
     key!(heartbeat.minimum, |raw: &Raw| read::duration(raw, Duration::ZERO, WEEK)),
     key!(heartbeat.grace, |raw: &Raw| read::duration(raw, Duration::ZERO, 24 * HOUR)),

@@ -41,6 +41,8 @@ pub struct Config {
     pub formats: Formats,
     /// How records are processed and committed.
     pub processing: Processing,
+    /// What is done about records that cannot be used.
+    pub dead_letters: DeadLetters,
     /// When a device counts as communicating.
     pub heartbeat: Heartbeat,
     /// What counts where no setting says anything of the VPN.
@@ -181,6 +183,14 @@ pub enum Guarantee {
     AtLeastOnce,
 }
 
+/// What is done about records that cannot be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetters {
+    /// The greatest share of an input's records in a partition that may become dead
+    /// letters before it is read no further; 1: any.
+    pub max_share: f64,
+}
+
 /// When a device counts as communicating.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heartbeat {
@@ -301,6 +311,7 @@ impl Default for Config {
                 max_lease_delay: Duration::from_secs(15 * 60),
                 max_input_idle: Duration::from_secs(10),
             },
+            dead_letters: DeadLetters { max_share: 1.0 },
             heartbeat: Heartbeat {
                 tolerance: 1.5,
                 minimum: Duration::from_secs(10 * 60),

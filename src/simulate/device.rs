@@ -2,7 +2,7 @@
 
 use crate::shard::DeviceId;
 
-use super::random::mix;
+use super::random::{mix, unmix};
 
 /// What the simulation knows of a device.
 #[derive(Clone, Debug, Default)]
@@ -35,4 +35,14 @@ pub(super) fn device_id(seed: u64, place: u32, generation: u32) -> DeviceId {
     bytes[..8].copy_from_slice(&high.to_be_bytes());
     bytes[8..].copy_from_slice(&low.to_be_bytes());
     DeviceId::Hex(bytes)
+}
+
+/// Whether an id is that of a device of the fleets of a seed.
+#[must_use]
+pub fn is_of_seed(seed: u64, device: &DeviceId) -> bool {
+    let DeviceId::Hex(bytes) = device else { return false };
+    let bits = u128::from_be_bytes(*bytes);
+    let (high, low) = ((bits >> 64) as u64, bits as u64);
+    let number = unmix(low) ^ high;
+    *device == device_id(seed, (number >> 32) as u32, number as u32)
 }

@@ -26,6 +26,7 @@ use crate::wire::proto::v1::{
     lifecycle_event::Event as Lifecycle, vpn_event::Event as Vpn,
 };
 use crate::wire::status_changed::timestamp;
+pub use device::is_of_seed;
 use device::{Device, device_id};
 pub use kind::{kind_of, kinds};
 use random::Random;

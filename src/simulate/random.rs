@@ -39,6 +39,16 @@ impl Random {
     }
 }
 
+/// The number whose bits [`mix`] has spread so.
+pub(super) fn unmix(mut bits: u64) -> u64 {
+    bits ^= bits >> 31 ^ bits >> 62;
+    bits = bits.wrapping_mul(0x3196_42b2_d24d_8ec3);
+    bits ^= bits >> 27 ^ bits >> 54;
+    bits = bits.wrapping_mul(0x96de_1b17_3f11_9089);
+    bits ^= bits >> 30 ^ bits >> 60;
+    bits.wrapping_sub(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Spreads the bits of a number, after splitmix64.
 pub(super) fn mix(mut bits: u64) -> u64 {
     bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);

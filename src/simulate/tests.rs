@@ -133,3 +133,19 @@ fn all_that_is_sent_is_taken_for_whom_and_when_it_was_sent() {
         assert_eq!(device, sent.device);
     }
 }
+
+#[test]
+fn devices_are_known_by_their_ids_as_of_a_seed() {
+    let plan = Plan::of_poll_interval(50, 9, START, 1_000);
+    let mut devices: Vec<_> =
+        run(plan, 300_000, 1_000).into_iter().filter_map(|s| s.device).collect();
+    devices.sort();
+    devices.dedup();
+    // Some took the places of others that were deleted.
+    assert!(devices.len() > 52, "{}", devices.len());
+    assert!(devices.iter().all(|device| is_of_seed(9, device)));
+    assert!(!devices.iter().any(|device| is_of_seed(10, device)));
+    for other in ["device-1", "00112233445566778899aabbccddeeff"] {
+        assert!(!is_of_seed(9, &DeviceId::from_key(other.as_bytes()).unwrap()));
+    }
+}

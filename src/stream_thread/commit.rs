@@ -69,6 +69,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if batch.shards.is_empty() {
             return;
         }
+        self.view.commit_begun(batch.shards.iter().map(|shard| shard.partition));
         let batch = Arc::new(batch);
         self.log.submit(batch.clone());
         self.last_commit_ms = now_ms;

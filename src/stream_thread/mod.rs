@@ -20,6 +20,7 @@ mod clocks;
 mod commit;
 mod gaps;
 mod in_flight;
+mod letter_share;
 mod open_transaction;
 mod pass;
 pub mod past;
@@ -115,7 +116,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         Report {
             counts: std::mem::take(&mut self.counts),
             adopting: adopting.len(),
-            shards: self.slots.values().map(Slot::report).collect(),
+            shards: self.slots.values().map(|slot| slot.report(now_ms)).collect(),
             broker_time: self.broker_time.now(now_ms),
             commit_pending_ms: self.in_flight.as_ref().map(|flight| now_ms - flight.submitted_ms),
             applied: self.applied,
@@ -151,7 +152,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     let latest = if by_broker { &mut latest } else { &mut latest_of_senders };
                     *latest = (*latest).max(Some(record.timestamp));
                     if let Some(running) = slot.running_mut() {
-                        reading::offer(running, input, &record, settings);
+                        reading::offer(running, input, &record, settings, now.monotonic_ms);
                     }
                 }
                 Delivery::Restore(source) => {
@@ -221,7 +222,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             LogEvent::Lost(partitions) => self.on_lost(&partitions),
             LogEvent::EndOfPartition { input, partition, offset } => {
                 let slot = self.slots.get_mut(&partition);
-                if let Some(running) = slot.and_then(Slot::running_mut) {
+                if let Some(running) = slot.and_then(Slot::running_mut)
+                    && !running.inputs[input.index()].letters.has_stopped()
+                {
                     running.passed_to(input, offset);
                     running.shard.end_of_partition(input, offset);
                 }

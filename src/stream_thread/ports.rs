@@ -349,6 +349,10 @@ pub trait View {
     /// until more is acknowledged: the last owner's, or 0 if all is rewritten.
     fn take(&mut self, partition: i32, epoch: u64, applied: i64);
 
+    /// A commit of these partitions has begun. Until [`View::write`] follows it, the
+    /// view promises nothing of what is committed from now on (rule V4).
+    fn commit_begun(&mut self, partitions: impl Iterator<Item = i32>);
+
     /// Writes that follow a commit. Once they and all before them are
     /// acknowledged, the marker may say `applied`, if given.
     fn write(

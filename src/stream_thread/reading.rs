@@ -7,7 +7,7 @@ use super::open_transaction::OpenTransaction;
 use super::ports::{Bounds, Log, OffsetAt, RecordRef, Source, View};
 use super::running::Running;
 use super::settings::Settings;
-use super::slot::{Slot, all_inputs};
+use super::slot::Slot;
 use super::thread::StreamThread;
 use crate::clock::Clock;
 use crate::error::{Error, Fatal};
@@ -33,7 +33,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let running = self.slots.values_mut().filter_map(Slot::running_mut);
         for running in running.filter(|running| !running.reads) {
             let partition = running.shard.partition();
-            match self.log.resume(&all_inputs(partition)) {
+            match self.log.resume(&running.read_inputs()) {
                 Ok(()) => running.reads = true,
                 Err(error) => {
                     warn!(partition, %error, "the shard cannot be read from yet; it is tried again");
@@ -50,6 +50,10 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 let passed_over = running.shard.is_passed_over(input);
                 let reading = &mut running.inputs[input.index()];
                 let told = std::mem::replace(&mut reading.passed_over, passed_over);
+                // That was said when it stopped, and why.
+                if reading.letters.has_stopped() {
+                    continue;
+                }
                 let (partition, input) = (running.shard.partition(), input.name());
                 match (told, passed_over) {
                     (false, true) => warn!(
@@ -149,13 +153,16 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             for input in Input::ALL {
                 let shard = &mut running.shard;
                 let buffered = shard.buffered_bytes(input);
-                let paused = &mut running.inputs[input.index()].paused;
-                let waits_for_more = shard.waits_for_more(input);
-                if !*paused && buffered > read_ahead.high_bytes && !waits_for_more {
+                let reading = &mut running.inputs[input.index()];
+                let stopped = reading.letters.has_stopped();
+                let paused = &mut reading.paused;
+                let waits_for_more = shard.waits_for_more(input) && !stopped;
+                if !*paused && (stopped || buffered > read_ahead.high_bytes && !waits_for_more) {
                     *paused = true;
                     pause.push((input, shard.partition()));
                     shard.forget_evidence(input);
-                } else if *paused && (buffered < read_ahead.low_bytes || waits_for_more) {
+                } else if *paused && !stopped && (buffered < read_ahead.low_bytes || waits_for_more)
+                {
                     *paused = false;
                     resume.push((input, shard.partition()));
                 }
@@ -241,19 +248,42 @@ fn ended_before(running: &mut Running, input: Input, read: i64, end: i64) -> Res
     Ok(())
 }
 
-/// Decodes a record and puts it in line.
+fn tell_stop(input: Input, record: &RecordRef<'_>, share: f64, max_share: f64) {
+    error!(
+        input = input.name(),
+        partition = record.partition,
+        offset = record.offset,
+        share,
+        max_share,
+        "too many records of this input become dead letters: it is not read any further in this \
+         partition, where nobody is expired meanwhile, and the other inputs go on without it. \
+         Nothing is lost: a restart begins at this offset. See what is wrong with `device-status \
+         dead-letters list` and mend the producer; then restart with a greater \
+         dead_letters.max_share, or with 1, so that what is bad already becomes dead letters"
+    );
+}
+
+/// Decodes a record and puts it in line, unless too many are bad.
 pub(super) fn offer(
     running: &mut Running,
     input: Input,
     record: &RecordRef<'_>,
     settings: &Settings,
+    now_ms: i64,
 ) {
-    if record.offset < running.inputs[input.index()].expected {
+    let reading = &mut running.inputs[input.index()];
+    if record.offset < reading.expected || reading.letters.has_stopped() {
+        return;
+    }
+    let checked = check(input, record, settings);
+    let max_share = settings.dead_letters.max_share;
+    if let Some(share) = reading.letters.count(checked.is_err(), max_share, now_ms) {
+        tell_stop(input, record, share, max_share);
         return;
     }
     running.passed_to(input, record.offset);
     running.inputs[input.index()].expected = record.offset + 1;
-    let content = match check(input, record, settings) {
+    let content = match checked {
         Ok(event) => Content::Event(event),
         Err(refusal) => Content::Bad(Box::new(DeadLetter {
             input,

@@ -139,6 +139,11 @@ pub struct ShardReport {
     pub lag: [Option<i64>; Input::ALL.len()],
     /// The transaction of a producer that is open, by input.
     pub open: [Option<OpenTransaction>; Input::ALL.len()],
+    /// The share of the last minute's records that became dead letters, by input.
+    pub letter_share: [f64; Input::ALL.len()],
+    /// The offset before which reading has stopped, because that share was too
+    /// great, by input.
+    pub stopped: [Option<i64>; Input::ALL.len()],
     /// Records read by the restore, and those to go.
     pub restored: u64,
     /// See `restored`.

@@ -1,5 +1,6 @@
 //! A shard that applies, expires and commits, and what is known of it only then.
 
+use super::letter_share::LetterShare;
 use super::open_transaction::OpenTransaction;
 use super::pass::Pass;
 use super::past::InputStart;
@@ -47,6 +48,8 @@ pub(super) struct Reading {
     pub end: Option<i64>,
     /// The transaction that is open there, if one is.
     pub open: Option<OpenTransaction>,
+    /// How many of its records become dead letters.
+    pub letters: LetterShare,
 }
 
 /// Offsets of an input that reading passed over, from one that was expected up
@@ -80,11 +83,23 @@ impl Running {
 
     /// The shard was suspended, and is back: it is read from what it committed.
     pub fn resume(self, now_ms: i64) -> Running {
-        Running {
+        let mut running = Running {
             batch: self.batch,
             committed: self.committed,
+            pass: self.pass,
             ..Running::new(self.shard, self.epoch, self.changelog_end, now_ms)
+        };
+        for (input, before) in running.inputs.iter_mut().zip(self.inputs) {
+            input.letters = before.letters;
         }
+        running
+    }
+
+    /// The inputs that are read: all but those that have stopped.
+    pub fn read_inputs(&self) -> Vec<(Input, i32)> {
+        let stopped = |input: Input| self.inputs[input.index()].letters.has_stopped();
+        let read = Input::ALL.into_iter().filter(|input| !stopped(*input));
+        read.map(|input| (input, self.shard.partition())).collect()
     }
 
     /// The offsets to commit now.
@@ -113,5 +128,20 @@ impl Running {
             self.gaps.push(Gap { input, from: *expected, to: offset });
             *expected = offset;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Rules;
+
+    #[test]
+    fn a_shard_that_is_back_goes_on_with_its_sweep() {
+        let mut running = Running::new(Shard::new(3, Rules::default()), 1, 0, 100);
+        running.shard.sweep_page(&mut running.pass.cursor, 250);
+        let due_ms = running.pass.due_ms(&running.shard, 1_000);
+        let running = running.resume(900);
+        assert_eq!(running.pass.due_ms(&running.shard, 1_000), due_ms);
     }
 }

@@ -86,7 +86,7 @@ impl Slot {
         }
     }
 
-    pub fn report(&self) -> ShardReport {
+    pub fn report(&self, now_ms: i64) -> ShardReport {
         let (shard, running) = (self.shard(), self.running());
         let (stage, restored, to_restore) = match &self.stage {
             Stage::Created(_) => (StageName::Created, 0, 0),
@@ -107,6 +107,13 @@ impl Slot {
                 Some((end - running.shard.position(input)).max(0))
             }),
             open: Input::ALL.map(|input| running?.inputs[input.index()].open),
+            letter_share: Input::ALL.map(|input| {
+                running.map_or(0.0, |running| running.inputs[input.index()].letters.now(now_ms))
+            }),
+            stopped: Input::ALL.map(|input| {
+                let reading = running?.inputs[input.index()];
+                reading.letters.has_stopped().then_some(reading.expected)
+            }),
             restored,
             to_restore,
             swept: running.map_or(0.0, |running| running.pass.progress(&running.shard)),

@@ -80,6 +80,14 @@ impl ThreadMetrics {
                 )
                 .set(age_ms as f64 / 1000.0);
             }
+            for (input, (share, stopped)) in
+                Input::ALL.iter().zip(shard.letter_share.iter().zip(shard.stopped))
+            {
+                gauge!(LETTER_SHARE, "input" => input.name(), "partition" => partition.clone())
+                    .set(*share);
+                gauge!(STOPPED, "input" => input.name(), "partition" => partition.clone())
+                    .set(if stopped.is_some() { 1 } else { 0 });
+            }
             let now = report.broker_time.unwrap_or_else(&wall);
             if shard.stage == StageName::Running {
                 gauge!(CLOCK_LAG, "partition" => partition.clone())
@@ -164,7 +172,9 @@ pub(super) fn forget_partition(partition: i32) {
     }
     for input in Input::ALL.map(Input::name) {
         gauge!(LAG, "input" => input, "partition" => partition.clone()).set(0);
-        gauge!(OPEN_TRANSACTION, "input" => input, "partition" => partition.clone()).set(0);
+        for name in [OPEN_TRANSACTION, LETTER_SHARE, STOPPED] {
+            gauge!(name, "input" => input, "partition" => partition.clone()).set(0);
+        }
     }
     gauge!(CLOCK_LAG, "partition" => partition.clone()).set(0);
     gauge!(REDIS_SWEEP_PROGRESS, "partition" => partition.clone()).set(0);

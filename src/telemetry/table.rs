@@ -78,6 +78,14 @@ metrics! {
          occurred_at (what: lease, heartbeat).";
     DEAD_LETTERS: Counter, "device_status_dead_letters_total", ["input", "reason"],
         "Records that could not be used, by reason.";
+    LETTER_SHARE: Gauge, "device_status_dead_letter_share_ratio", ["input", "partition"],
+        "The share of a partition's records of the last minute that became dead letters, of at \
+         least 100; where reading has stopped, as it was then.";
+    LETTER_SHARE_MAX: Gauge, "device_status_dead_letter_share_max_ratio", [],
+        "dead_letters.max_share: where the share is greater, reading stops; 1 for off.";
+    STOPPED: Gauge, "device_status_input_stopped", ["input", "partition"],
+        "1 while an input's partition is read no further, because dead_letters.max_share was \
+         passed, else 0.";
     STATUS_CHANGES: Counter, "device_status_changes_total", ["from", "to"],
         "Status changes emitted; none where there is no status before or after. A change of \
          connectivity alone has the same from and to.";

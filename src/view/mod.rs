@@ -155,6 +155,14 @@ impl View for RedisView {
         self.shared.changed.notify_all();
     }
 
+    fn commit_begun(&mut self, partitions: impl Iterator<Item = i32>) {
+        let monotonic_ms = self.shared.clock.monotonic_ms();
+        let mut state = self.shared.lock();
+        for partition in partitions {
+            state.commit_begun(partition, monotonic_ms);
+        }
+    }
+
     fn write(
         &mut self,
         partition: i32,

@@ -7,5 +7,6 @@ mod configuration;
 mod demo;
 mod explain;
 mod explain_kafka;
+mod send;
 mod signals;
 mod simulate;

@@ -142,17 +142,30 @@ fn a_json_fleet_has_statuses_and_its_dead_letters_are_read_and_sent_back() {
     assert_eq!(replayed["replayed"][0], position.as_str());
     let (change, _) = change_of(&mut changes, &lost);
     assert_eq!((change.status(), change.version), (Status::Online, 1));
+    // It had no time of its own, and has that of the record that was refused.
+    assert_eq!(change.since.unwrap().to_string(), misplaced[0]["timestamp"]);
     let place = format!("{}/{}", topics.dead_letters, position.replace(':', "/"));
     let records = broker.read_uncommitted(&topics.heartbeats, SOON);
     let sent = records.iter().find(|r| r.header("device_status.replayed").is_some()).unwrap();
     assert_eq!(sent.header("device_status.replayed"), Some(place));
     assert_eq!((sent.key_text(), sent.partition), (lost.clone(), home_of(&lost)));
-    assert_eq!(sent.value.as_deref(), Some(GOOD));
+    let heartbeat: Heartbeat =
+        device_status::wire::json::read(sent.value.as_deref().unwrap()).unwrap();
+    assert_eq!(heartbeat.poll_interval.unwrap().seconds, 900);
+    assert_eq!(heartbeat.occurred_at.unwrap().to_string(), misplaced[0]["timestamp"]);
     assert_eq!(sent.header("trace").as_deref(), Some("abc"));
     assert_eq!(sent.header("__streams.errors.reason"), None);
 
-    // What is still wrong comes back, and tells that it was tried.
-    let text = told(&config, &["dead-letters", "replay", "--reason", "undecodable", "--yes"]);
+    // What is still wrong is not sent unless it is meant.
+    let replay = ["dead-letters", "replay", "--reason", "undecodable", "--yes"];
+    let refused = run(&config, &replay);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let text = String::from_utf8(refused.stdout).unwrap();
+    for piece in [&slip_position, "it is still wrong (undecodable: ", "0 records sent back"] {
+        assert!(text.contains(piece), "{text}\nlacks {piece}");
+    }
+    // It comes back, and tells that it was tried.
+    let text = told(&config, &[&replay[..], &["--force"]].concat());
     assert_eq!(text, "1 record sent back\n");
     letters.read_count(SOON, 4);
     let again = listed(&config, &["--reason", "undecodable"]);

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dead_letter_share;
 mod metrics;
 mod outages;
 mod redis_refuses;

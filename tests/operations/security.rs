@@ -212,6 +212,26 @@ fn what_is_wrong_with_the_connection_is_told_with_the_key_to_set() {
 }
 
 #[test]
+fn an_event_is_sent_by_hand_with_the_permission_to_write_its_topic_alone() {
+    let broker = broker();
+    let topics = broker.broker.service_topics("sent-by-hand", 2);
+    let config = broker.config(&topics, "support");
+    let send = ["send", "heartbeat", "by-hand"];
+    assert_told(&run(&config, &send), 69, &[&topics.heartbeats]);
+    let name = topics.heartbeats.clone();
+    let operation = AclOperation::Write;
+    let write = Acl { resource: Resource::Topic, name, prefixed: false, operation };
+    broker.allow("support", &write);
+    wait_for(SOON, "the event to be taken", || {
+        let output = run(&config, &send);
+        if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
+    });
+    let mut sent = broker.broker.reader(&topics.heartbeats, Isolation::ReadCommitted);
+    assert_eq!(sent.read_count(SOON, 1)[0].key_text(), "by-hand");
+    broker.forbid("support", &write);
+}
+
+#[test]
 fn topics_are_created_with_the_permission_to_create_alone() {
     let broker = broker();
     let topics = ServiceTopics::named("deployed", 2);

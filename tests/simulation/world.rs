@@ -304,6 +304,7 @@ impl World {
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| input.name().to_owned()),
                 max_bytes: 1_000_000,
+                max_share: 1.0,
             },
         };
         let log = SimLog { sim: self.sim.clone(), client };

@@ -1,6 +1,7 @@
 //! `device-status dead-letters list|show|replay`: the records that could not be
 //! used, and what became of them.
 
+mod judge;
 mod replay;
 mod topic;
 
@@ -16,7 +17,7 @@ use super::since::{Since, parse_since};
 use super::text::{counted, moment, print, print_json, printable};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::shard::{DeadLetterReason, Input, Timestamp};
+use crate::shard::{DeadLetterReason, Timestamp};
 use crate::wire::decode::to_json;
 
 /// How many bytes of a value are shown in hexadecimal.
@@ -53,6 +54,9 @@ pub enum Command {
         /// Or all there are
         #[arg(long, conflicts_with = "positions")]
         all: bool,
+        /// Also those that would be refused again
+        #[arg(long)]
+        force: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -103,12 +107,12 @@ pub fn run(command: &Command, config: &Config, json: bool) -> Result<(), Fatal> 
             let letter = topic.letter(*position)?;
             if json { print_json(&whole(&letter, config)) } else { print(&shown(&letter, config)) }
         }
-        Command::Replay { positions, filter, all: _, yes } => {
+        Command::Replay { positions, filter, all: _, force, yes } => {
             if !positions.is_empty() && !filter.is_empty() {
                 return Err(Fatal::usage("name dead letters, or filter them, not both"));
             }
             let letters = chosen(&topic, positions, filter)?;
-            send_back(&topic, letters, config, *yes, json)
+            send_back(&topic, letters, config, (*force, *yes), json)
         }
     }
 }
@@ -197,8 +201,7 @@ fn whole(letter: &Letter, config: &Config) -> Value {
 /// The value as the message that it should have been.
 fn decoded(letter: &Letter, config: &Config) -> Option<Result<String, String>> {
     let value = letter.value.as_deref()?;
-    let of = |input: &Input| config.topics.input(*input) == letter.said.topic;
-    let input = Input::ALL.into_iter().find(of)?;
+    let input = judge::input_of(letter, config)?;
     Some(to_json(input, config.formats.input(input), value))
 }
 
@@ -290,13 +293,14 @@ fn send_back(
     topic: &Topic<'_>,
     letters: Vec<Letter>,
     config: &Config,
-    yes: bool,
+    (force, yes): (bool, bool),
     json: bool,
 ) -> Result<(), Fatal> {
     let mut skipped = Vec::new();
     let mut good = Vec::new();
     for letter in letters {
-        match replay::obstacle(&letter, config) {
+        let still_wrong = || replay::still_wrong(&letter, config).filter(|_| !force);
+        match replay::obstacle(&letter, config).or_else(still_wrong) {
             Some(why) => skipped.push((letter.position, why)),
             None => good.push(letter),
         }

@@ -1,17 +1,17 @@
 //! Sends dead letters back to the topics they were read from.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::AtomicBool;
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
+use super::judge::{input_of, judge, value_to_send};
 use super::topic::Letter;
+use crate::cli::ask;
 use crate::cli::sender::Sender;
 use crate::config::{Config, Partitioner};
 use crate::error::Fatal;
-use crate::shard::Input;
 use crate::wire::dead_letter;
 
 /// Why a letter cannot go back, if it cannot.
@@ -20,7 +20,7 @@ pub fn obstacle(letter: &Letter, config: &Config) -> Option<String> {
     if let Some(cut) = &said.truncated {
         return Some(format!("it was cut to fit ({cut}): its producer must send it again"));
     }
-    if !Input::ALL.iter().any(|input| config.topics.input(*input) == said.topic) {
+    if input_of(letter, config).is_none() {
         return Some(format!("it was read from {:?}, which is no input of ours", said.topic));
     }
     if said.partition.is_none() {
@@ -29,28 +29,26 @@ pub fn obstacle(letter: &Letter, config: &Config) -> Option<String> {
     None
 }
 
+/// Why a letter that goes back would come again, if it would.
+pub fn still_wrong(letter: &Letter, config: &Config) -> Option<String> {
+    let refusal = judge(letter, input_of(letter, config)?, config).err()?;
+    Some(format!("it is still wrong ({refusal}): say --force to send it all the same"))
+}
+
 /// Asks on the terminal whether to go on.
 ///
 /// # Errors
 /// When there is no terminal to ask on.
 pub fn confirm(count: usize) -> Result<bool, Fatal> {
-    let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
-    if !stdin.is_terminal() || !stderr.is_terminal() {
-        return Err(Fatal::usage("nobody is there to be asked: say --yes to replay"));
-    }
     let what = match count {
         1 => "1 record back to its topic".to_owned(),
         _ => format!("{count} records back to their topics"),
     };
-    let _ = write!(stderr, "send {what}? [y/N] ");
-    let _ = stderr.flush();
-    let mut answer = String::new();
-    let _ = stdin.lock().read_line(&mut answer);
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    ask::confirm(&format!("send {what}?"), "say --yes to replay")
 }
 
 /// Sends letters back, keys and headers as they were, with a header that says
-/// so, and waits until the brokers have them.
+/// so and the time that they had, and waits until the brokers have them.
 ///
 /// # Errors
 /// When Kafka does not take all of them; some may have arrived, and it does no
@@ -61,7 +59,7 @@ pub fn replay(letters: &[Letter], config: &Config, topic: &str) -> Result<(), Fa
     for letter in letters {
         send(&sender, letter, config, topic).map_err(|error| not_taken(&error.to_string()))?;
     }
-    sender.finish().map_err(|lost| not_taken(&lost.why))
+    sender.finish(&AtomicBool::new(false)).map_err(|lost| not_taken(&lost.why))
 }
 
 fn not_taken(why: &str) -> Fatal {
@@ -81,9 +79,10 @@ fn send(sender: &Sender, letter: &Letter, config: &Config, topic: &str) -> Resul
     let by_key = letter.key.is_some() && config.topics.partitioner == Partitioner::Murmur2;
     let mut record = BaseRecord::<[u8], [u8]>::to(&letter.said.topic).headers(headers);
     record.key = letter.key.as_deref();
-    record.payload = letter.value.as_deref();
+    let value = value_to_send(letter, config);
+    record.payload = value.as_deref();
     record.partition = letter.said.partition.filter(|_| !by_key);
-    // An event without a time of its own has that of its record.
+    // Where senders stamp records.
     record.timestamp = letter.said.timestamp_ms;
     sender.send(record, &AtomicBool::new(false)).map(drop)
 }

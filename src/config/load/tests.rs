@@ -65,6 +65,8 @@ fn every_key_is_read_from_the_file() {
             tombstone_retention = "2days"
             max_input_idle = "15s"
             max_lease_delay = "0s"
+            [dead_letters]
+            max_share = 0.25
             [heartbeat]
             tolerance = 2
             minimum = "1m"
@@ -110,6 +112,7 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.processing.slack, Duration::ZERO);
     assert_eq!(config.processing.tombstone_retention, Duration::from_secs(2 * 86_400));
     assert_eq!(config.processing.max_input_idle, Duration::from_secs(15));
+    assert!((config.dead_letters.max_share - 0.25).abs() < f64::EPSILON);
     assert!((config.heartbeat.tolerance - 2.0).abs() < f64::EPSILON);
     assert_eq!(config.redis.refresh_interval, Duration::ZERO);
     assert_eq!(config.admin.listen.port(), 80);

@@ -149,7 +149,7 @@ pub struct Partition {
     passed: Mark,
     /// While nothing is missing from what was handed to us: the time of the
     /// last commit, and when on our monotonic clock we heard it.
-    complete: Option<(Timestamp, i64)>,
+    complete: Option<(Timestamp, Option<i64>)>,
     /// The partition's own marker, then its witnesses.
     markers: Vec<Marker>,
     /// A rewrite is needed and the loop does not know yet, so what it says of
@@ -244,6 +244,14 @@ impl Partition {
         self.backlog.len()
     }
 
+    /// A commit has begun: until what it holds is written, the marker says nothing
+    /// of later times, since nobody knows whether it has happened.
+    pub fn commit_begun(&mut self, monotonic_ms: i64) {
+        if let Some((now, Some(at_ms))) = self.complete {
+            self.complete = Some((now.plus_ms(monotonic_ms - at_ms), None));
+        }
+    }
+
     /// Hands over writes that follow a commit, and what the marker may say
     /// once they are acknowledged.
     pub fn write(
@@ -264,7 +272,7 @@ impl Partition {
             self.backlog.push(write);
         }
         let Some(applied) = applied.filter(|_| !self.rewrite_untold) else { return };
-        self.complete = Some((now, monotonic_ms));
+        self.complete = Some((now, Some(monotonic_ms)));
         if self.marks.len() >= MARKS_MAX {
             let mut keep = false;
             self.marks.retain(|_| {
@@ -360,7 +368,7 @@ impl Partition {
         // Idle, what is committed is in the view up to this moment.
         let time = match self.complete {
             Some((now, at_ms)) if self.marks.is_empty() && self.written == self.received => {
-                now.plus_ms(monotonic_ms - at_ms)
+                at_ms.map_or(now, |at_ms| now.plus_ms(monotonic_ms - at_ms))
             }
             _ => mark.now,
         };

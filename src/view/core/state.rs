@@ -138,6 +138,13 @@ impl State {
         })
     }
 
+    /// [`View::commit_begun`](crate::stream_thread::ports::View::commit_begun).
+    pub fn commit_begun(&mut self, partition: i32, monotonic_ms: i64) {
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.commit_begun(monotonic_ms);
+        }
+    }
+
     /// [`View::take`](crate::stream_thread::ports::View::take).
     pub fn take(&mut self, partition: i32, epoch: u64, applied: i64) {
         if !self.partition(partition).continues_as(epoch) {

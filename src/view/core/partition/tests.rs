@@ -246,3 +246,23 @@ fn a_takeover_believes_no_node_that_has_lost_what_was_asked_of_it() {
     assert_eq!(step_of(&partition, Some(9), 0), Some(take));
     assert_eq!(partition.taken(Some(4), 100, (0, 0), 0), Some(Finding::RewriteNeeded));
 }
+
+#[test]
+fn the_time_stands_while_nobody_knows_whether_a_commit_has_happened() {
+    let mut partition = written_once();
+    let (_, to) = advance(&partition);
+    partition.advanced(None, to, 0);
+    let at = |partition: &Partition, ms| match own_step(partition, ms) {
+        Some(MarkerStep::Advance { to, .. }) => to.time_ms,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(at(&partition, 7_000), 7_001);
+    partition.commit_begun(8_000);
+    assert_eq!(at(&partition, 8_000), 8_001);
+    // It is sent again.
+    partition.commit_begun(20_000);
+    assert_eq!(at(&partition, 60_000), 8_001);
+    partition.write(vec![], Some(20), Timestamp(60_500), 61_000);
+    partition.round_ended();
+    assert_eq!(at(&partition, 68_000), 67_500);
+}
