@@ -21,24 +21,24 @@ pub(super) struct Traffic<'a> {
     topics: Vec<(&'a str, i32)>,
     /// How many events were sent, by kind.
     pub(super) counts: BTreeMap<String, u64>,
-    /// How many records these made: a broadcast makes one a partition.
+    /// How many records these are: a broadcast is one record for each partition.
     pub(super) records: u64,
 }
 
 impl<'a> Traffic<'a> {
-    /// Reaches the brokers, and finds the topics. An event waits for others up to
-    /// `linger_ms`, to be sent together.
+    /// Connects to the brokers, and finds the topics. `linger_ms` is the
+    /// `linger.ms` of the producer.
     ///
     /// # Errors
-    /// When there are no brokers, or not the topics, or they hold Confluent's
-    /// framing.
+    /// When the brokers cannot be reached, a topic does not exist, or a format has
+    /// Confluent's framing.
     pub(super) fn open(config: &'a Config, linger_ms: &str) -> Result<Traffic<'a>, Fatal> {
         for input in Input::ALL {
             if config.formats.input(input) == Format::ConfluentProtobuf {
                 let name = input.name();
                 return Err(Fatal::configuration(format!(
-                    "simulated events are written as bare Protobuf or JSON, and formats.{name} \
-                     says otherwise: set it to \"protobuf\" or \"json\" to simulate"
+                    "simulated events are written as bare Protobuf or JSON, but formats.{name} is \
+                     another format: set it to \"protobuf\" or \"json\" to simulate"
                 )));
             }
         }
@@ -57,11 +57,11 @@ impl<'a> Traffic<'a> {
         Ok(Traffic { config, sender, topics, counts: BTreeMap::new(), records: 0 })
     }
 
-    /// Sends one event: a broadcast to every partition, another where its key
-    /// belongs. Waits while the queue is full.
+    /// Sends one event: a broadcast to every partition, any other to the partition
+    /// of its key. Waits while the queue is full.
     ///
     /// # Errors
-    /// When Kafka does not take it.
+    /// When Kafka refuses it.
     pub(super) fn send(&mut self, mut sent: Sent, stop: &AtomicBool) -> Result<(), Fatal> {
         let kind = kind_of(&sent).map_err(Fatal::internal)?;
         if let Some(value) = &mut sent.value
@@ -87,7 +87,7 @@ impl<'a> Traffic<'a> {
         Ok(())
     }
 
-    /// Lets the producer work; to be called often.
+    /// Serves the producer's callbacks; to be called often.
     ///
     /// # Errors
     /// When records could not be delivered.
@@ -98,14 +98,14 @@ impl<'a> Traffic<'a> {
     /// Waits until everything has arrived.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// When some records are not delivered in time.
     pub(super) fn finish(&self) -> Result<(), Fatal> {
         self.sender.finish().map_err(|lost| self.failure(&lost))
     }
 
     fn failure(&self, Lost { records, why }: &Lost) -> Fatal {
         Fatal::unavailable(format!(
-            "Kafka at {} did not take {records} records within {} s: {why}",
+            "Kafka at {} did not acknowledge {records} records within {} s: {why}",
             self.config.kafka.brokers,
             DELIVERED_WITHIN.as_secs()
         ))
@@ -119,8 +119,8 @@ fn find_topics<'a>(sender: &Sender, config: &'a Config) -> Result<Vec<(&'a str, 
         let found = metadata.topics().iter().find(|topic| topic.name() == name);
         match found.map_or(0, |topic| topic.partitions().len()) {
             0 => Err(Fatal::unavailable(format!(
-                "there is no topic {name} on {}. `device-status topics create` creates it; \
-                 another name goes into topics.{}",
+                "topic {name} does not exist on {}. Create it with `device-status topics create`, \
+                 or set another name in topics.{}",
                 config.kafka.brokers,
                 input.name()
             ))),
