@@ -42,7 +42,7 @@ const PARTITIONS: i32 = 4;
 const POLL_INTERVAL_MS: i64 = 6_000;
 /// The device that is switched off on purpose.
 const WATCHED: u32 = 0;
-/// How often the picture is drawn, and the fleet sends.
+/// How often the picture is drawn and events are sent.
 const ROUND: Duration = Duration::from_millis(50);
 const PLAIN_SUMMARY_EVERY_MS: i64 = 5_000;
 /// How many changes a second are printed without a terminal.

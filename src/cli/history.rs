@@ -41,7 +41,7 @@ struct Told {
 }
 
 /// The changes that were found.
-struct Found {
+struct History {
     partition: i32,
     /// The latest, oldest first.
     changes: VecDeque<Told>,
@@ -51,7 +51,7 @@ struct Found {
     unreadable: Vec<String>,
 }
 
-impl Found {
+impl History {
     /// Takes the next change. With `at_least_once` some may be written again, in
     /// the same order: these are skipped.
     fn take(&mut self, told: Told, limit: usize) {
@@ -93,7 +93,7 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     print(&text)
 }
 
-fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<Found, Fatal> {
+fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<History, Fatal> {
     let topic = &config.topics.status_changes;
     let reader = Reader::new(config, "history")?;
     let partitions = reader.partitions(topic, "topics.status_changes")?;
@@ -105,7 +105,7 @@ fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<Found, Fatal>
     let since = args.since.map(Since::instant);
     let ranges: Ranges = reader.ranges(topic, &[partition], since)?;
     let mut found =
-        Found { partition, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
+        History { partition, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
     reader.read(topic, ranges, &mut |message| {
         if message.key() != Some(key.as_bytes()) {
             return;
@@ -123,7 +123,7 @@ fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<Found, Fatal>
 }
 
 /// One JSON object for each change.
-fn lines(found: &Found) -> String {
+fn lines(found: &History) -> String {
     found.changes.iter().map(|told| format!("{}\n", json_of(told, found.partition))).collect()
 }
 
@@ -149,7 +149,7 @@ fn json_of(told: &Told, partition: i32) -> Value {
     value
 }
 
-fn table(device: &DeviceId, found: &Found, colour: bool) -> String {
+fn table(device: &DeviceId, found: &History, colour: bool) -> String {
     let style = Style { colour };
     let mut text = format!("{}\n", style.strong(&printable(&device.to_string())));
     if let Some(earlier) = earlier(found) {
@@ -178,7 +178,7 @@ fn table(device: &DeviceId, found: &Found, colour: bool) -> String {
 const LATE_MS: i64 = 60_000;
 
 /// A note about earlier changes that are not shown.
-fn earlier(found: &Found) -> Option<String> {
+fn earlier(found: &History) -> Option<String> {
     match (found.before, found.changes.front()?.change.version) {
         (0, 1) => None,
         (0, version) => Some(format!("versions 1 to {} were not found", version - 1)),
@@ -210,16 +210,16 @@ mod tests {
         Told { change, offset, written_ms: 2_000 }
     }
 
-    fn found(all: &[(u64, Cause)], limit: usize) -> Found {
+    fn found(all: &[(u64, Cause)], limit: usize) -> History {
         let mut found =
-            Found { partition: 0, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
+            History { partition: 0, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
         for (offset, (version, cause)) in (0..).zip(all) {
             found.take(told(*version, *cause, offset), limit);
         }
         found
     }
 
-    fn offsets(found: &Found) -> Vec<i64> {
+    fn offsets(found: &History) -> Vec<i64> {
         found.changes.iter().map(|told| told.offset).collect()
     }
 
@@ -228,7 +228,7 @@ mod tests {
         use Cause::{Deleted, Heartbeat, VpnOpened};
         let all = [(1, Heartbeat), (2, VpnOpened), (1, Heartbeat), (2, VpnOpened), (3, Deleted)];
         assert_eq!(offsets(&found(&all, 9)), [0, 1, 4]);
-        // Forgotten and known again, it counts from 1.
+        // A device that was forgotten counts from 1 again.
         let all = [(1, Heartbeat), (2, Deleted), (1, VpnOpened), (2, Heartbeat)];
         assert_eq!(offsets(&found(&all, 9)), [0, 1, 2, 3]);
     }

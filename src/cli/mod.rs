@@ -51,7 +51,7 @@ pub struct Cli {
 /// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    // One line here, one in `dispatch`, one `pub mod` above: that is a command.
+    // A new command needs a line here, one in `dispatch`, and a `pub mod` above.
     /// Run the service: read events, compute statuses, write Redis and status
     /// changes
     Run(run::Args),
@@ -113,7 +113,7 @@ pub fn main() -> Result<(), Fatal> {
         Err(error) => error.exit(),
     };
     let mut environment = Vec::new();
-    // A name that is not UTF-8 cannot be one of ours.
+    // No key has a name that is not UTF-8, so such variables are skipped.
     for (name, value) in
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
     {

@@ -74,7 +74,7 @@ impl<'a> Reader<'a> {
         Ok(partitions)
     }
 
-    /// The offsets that a partition has now.
+    /// The current log start and end of a partition.
     ///
     /// # Errors
     /// When Kafka does not answer.

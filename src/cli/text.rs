@@ -139,7 +139,7 @@ pub(super) fn printable(text: &str) -> String {
 /// A time as RFC 3339, in UTC.
 pub(super) fn moment(ms: i64) -> String {
     let since_epoch = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-    // Beyond the year 9999 there is no such notation.
+    // RFC 3339 ends with the year 9999.
     match UNIX_EPOCH.checked_add(since_epoch) {
         Some(at) if since_epoch.as_secs() < 253_402_300_800 => {
             humantime::format_rfc3339_millis(at).to_string()

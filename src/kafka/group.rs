@@ -67,10 +67,10 @@ impl Identity {
     }
 }
 
-/// What is known of the group.
+/// A summary of the group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupReport {
-    /// The partitions that no member has.
+    /// Partitions that no member owns.
     pub without_owner: Vec<i32>,
     /// Those without an owner for longer than a takeover takes, and the longest
     /// time in milliseconds.

@@ -16,7 +16,7 @@ use super::committer::Committer;
 pub use super::committer::Stamps;
 use super::group::Identity;
 use super::membership::Membership;
-use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
+use super::native::{ConsumerQueue, NativeRecord, PartitionOffset, Polled, Questions, Spec};
 use super::reaper::{Reaped, Reaper};
 use crate::clock::Clock;
 use crate::config::{Config, Guarantee, Topics};
@@ -208,7 +208,7 @@ impl KafkaLog {
                 }
                 Kind::Bounds(place) => {
                     let found = answer.map(|found| {
-                        let of = |found: Found| {
+                        let of = |found: PartitionOffset| {
                             let source = self.topics.source(&found.topic)?;
                             let offset = found.error.map_or(Ok(found.offset), Err);
                             Some(((source, found.partition), offset))
@@ -227,7 +227,7 @@ impl KafkaLog {
         }
     }
 
-    fn committed(&self, answer: Result<Vec<Found>, String>) -> Result<Commits, String> {
+    fn committed(&self, answer: Result<Vec<PartitionOffset>, String>) -> Result<Commits, String> {
         let mut all = Commits::new();
         for found in answer? {
             let Some(input) = self.topics.input_of(&found.topic) else { continue };

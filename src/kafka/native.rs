@@ -22,6 +22,6 @@ mod records;
 
 pub use access::{Operation, TopicAccess, may_commit, topic_access};
 pub use group::{Group, GroupQuestion, Member, member_id};
-pub use guards::{Found, NoAnswer};
+pub use guards::{NoAnswer, PartitionOffset};
 pub use questions::{Questions, Spec};
 pub use records::{ConsumerQueue, NativeRecord, Polled};

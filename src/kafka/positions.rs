@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::client_config;
-use super::native::{Found, Questions, Spec};
+use super::native::{PartitionOffset, Questions, Spec};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::Fatal;
@@ -70,8 +70,8 @@ impl<'a> Positions<'a> {
     pub fn high_watermark(&self, topic: &str, partition: i32) -> Result<i64, Fatal> {
         self.questions.list_offsets(0, false, &[(topic, partition, Spec::Latest)]);
         let found = self.answer().and_then(|found| match found.into_iter().next() {
-            Some(Found { error: None, offset, .. }) => Ok(offset),
-            Some(Found { error: Some(error), .. }) => Err(error),
+            Some(PartitionOffset { error: None, offset, .. }) => Ok(offset),
+            Some(PartitionOffset { error: Some(error), .. }) => Err(error),
             None => Err("no answer".to_owned()),
         });
         found.map_err(|why| {
@@ -80,7 +80,7 @@ impl<'a> Positions<'a> {
     }
 
     /// The answer to the only open query.
-    fn answer(&self) -> Result<Vec<Found>, String> {
+    fn answer(&self) -> Result<Vec<PartitionOffset>, String> {
         let clock = SystemClock::new();
         loop {
             if let Some((_, answer)) = self.questions.poll() {

@@ -77,7 +77,8 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(50);
 
-    /// A client whose drop blocks until the test allows it, and is then reported.
+    /// A client whose drop blocks until the test allows it, and then reports its
+    /// name.
     struct Slow {
         may_end: Mutex<Receiver<()>>,
         ended: Sender<&'static str>,

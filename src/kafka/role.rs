@@ -69,7 +69,7 @@ impl Role {
                 ("retention.ms", "604800000"),
                 ("message.timestamp.type", "LogAppendTime"),
             ],
-            // Thirty days: until a person has looked.
+            // Thirty days, so that a person has time to look.
             Role::DeadLetters => &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "2592000000"),

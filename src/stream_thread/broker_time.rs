@@ -120,7 +120,7 @@ mod tests {
         let mut time = BrokerTime::default();
         assert!(time.report(Timestamp(1_000_000), 5_000));
         assert!(!time.report(Timestamp(1_060_000), 65_010));
-        // The machine slept for a minute, and its first commit tells.
+        // The machine slept for a minute; its first commit shows that.
         assert!(time.report(Timestamp(1_121_000), 66_010));
         assert!(!time.report(Timestamp(1_122_000), 67_010));
     }

@@ -153,7 +153,7 @@ pub(super) fn fate(partition: i32, part: &Part, committed: &Commits) -> Fate {
     }
 }
 
-/// How long to wait before the `attempt`th time, in milliseconds.
+/// The pause before an attempt, in milliseconds.
 pub(super) fn backoff_ms(attempt: u32) -> i64 {
     (50_i64 << attempt.min(6)).min(2_000)
 }

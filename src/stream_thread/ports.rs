@@ -57,7 +57,7 @@ pub trait Headers: std::fmt::Debug {
 pub enum OffsetAt {
     /// The log's start.
     Start,
-    /// The first record stamped at or after this.
+    /// The first record with a timestamp at or after this.
     Time(Timestamp),
 }
 
@@ -261,7 +261,7 @@ pub trait Log {
     /// When the client is broken.
     fn pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error>;
 
-    /// Goes on with delivery.
+    /// Resumes delivery from input partitions.
     ///
     /// # Errors
     /// When the client is broken.
@@ -374,7 +374,7 @@ pub trait View {
     /// (rule V6). They may be dropped, like a page.
     fn remove(&mut self, partition: i32, keys: Vec<FoundKey>);
 
-    /// Forgets a partition that is no longer owned, and what waits for it.
+    /// Forgets a partition that is no longer owned, and its backlog.
     fn release(&mut self, partition: i32);
 
     /// What happened since the last call.

@@ -222,7 +222,7 @@ impl ReadAhead {
 }
 
 /// Handles an input that ends before the offset already read: it is another log,
-/// and its records are unread wherever we stand (rule T1).
+/// and all its records are unread, whatever our offset is (rule T1).
 fn ended_before(running: &mut Running, input: Input, read: i64, end: i64) -> Result<(), Fatal> {
     running.shard.forget_evidence(input);
     let partition = running.shard.partition();

@@ -49,7 +49,7 @@ impl Span {
 pub struct Counts {
     /// Records applied, by input.
     pub applied: [u64; Input::ALL.len()],
-    /// Records that said nothing new, by input.
+    /// Records that changed nothing, by input.
     pub stale: [u64; Input::ALL.len()],
     /// Records that became dead letters.
     pub dead_letters: BTreeMap<(Input, DeadLetterReason), u64>,
@@ -67,7 +67,7 @@ pub struct Counts {
     pub commits_refused: u64,
     /// Transactions whose outcome had to be looked up.
     pub commits_unknown: u64,
-    /// Rebalances by what they did: assigned, revoked, lost.
+    /// Rebalances by kind: assigned, revoked, lost.
     pub rebalances: [u64; 3],
     /// Partitions whose committed offset was out of range or lost, and records that
     /// were deleted before they were read (rule R5), by input.
@@ -78,7 +78,7 @@ pub struct Counts {
     pub sessions_forgotten: u64,
     /// The same of open ones.
     pub open_sessions_forgotten: u64,
-    /// Ages of the events that tell their time, by input.
+    /// Ages of the events that have an `occurred_at`, by input.
     pub ages: [Ages; Input::ALL.len()],
     /// Leases that were over when they arrived.
     pub leases_over: u64,
@@ -86,7 +86,7 @@ pub struct Counts {
     pub heartbeats_over: u64,
     /// Records read by restores: of the changelog, of the heartbeats.
     pub restored: [u64; 2],
-    /// Views that were lost and are written again.
+    /// Rewrites of a partition's view after it was lost or set back.
     pub view_rewrites: u64,
     /// The last error of reading from Kafka.
     pub kafka_error: Option<String>,

@@ -15,8 +15,8 @@ use crate::error::{Error, Fatal};
 use crate::shard::{Input, Timestamp};
 use crate::wire::changelog;
 
-/// How long a restore waits for the view's marker: without it the whole shard
-/// is rewritten, which is right and only costs Redis some work.
+/// How long a restore waits for the view's marker. Without it the whole shard is
+/// rewritten, which is correct and only costs Redis some work.
 pub(super) const MARKER_PATIENCE_MS: i64 = 2_000;
 /// Pause before a query is repeated.
 const ASK_AGAIN_MS: i64 = 100;
@@ -263,7 +263,7 @@ impl Restore {
                     let format = settings.formats[Input::Heartbeats.index()];
                     which.replay(&mut self.past.shard, record, format);
                 } else if record.stamped_by_broker {
-                    // Nor have any that follow been seen.
+                    // No later record has been seen, either.
                     self.to_read = 0;
                     return Ok(());
                 }

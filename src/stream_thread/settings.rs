@@ -18,7 +18,7 @@ pub const READ_AHEAD_MAX_BYTES: usize = 32 << 20;
 /// The part of the configuration that the loop uses.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The numbers that statuses depend on.
+    /// The parameters of the rules for statuses.
     pub rules: Rules,
     /// The formats of the inputs, in the order of [`Input::ALL`].
     pub formats: [Format; 3],

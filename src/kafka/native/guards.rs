@@ -93,7 +93,7 @@ pub(super) unsafe fn code_of(error: *const sys::rd_kafka_error_t) -> Code {
 
 /// A query's answer for one partition.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct PartitionOffset {
     /// The topic.
     pub topic: String,
     /// The partition number.
@@ -278,7 +278,7 @@ impl Event {
         unsafe { text(sys::rd_kafka_event_error_string(self.0)) }.unwrap_or_default()
     }
 
-    pub(super) fn answer(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+    pub(super) fn answer(&self) -> Option<(u64, Result<Vec<PartitionOffset>, String>)> {
         // SAFETY: the event is valid; its opaque is the number given with the question.
         let id = unsafe { sys::rd_kafka_event_opaque(self.0) } as u64;
         let kind = self.kind();
@@ -328,7 +328,7 @@ impl Event {
 /// value for "no offset" is -1.
 const NOT_ANSWERED: i64 = sys::RD_KAFKA_OFFSET_INVALID as i64;
 
-fn answered(mut found: Found) -> Found {
+fn answered(mut found: PartitionOffset) -> PartitionOffset {
     if found.offset == NOT_ANSWERED && found.error.is_none() {
         found.error = Some("the partition's leader did not answer".into());
     }
@@ -354,7 +354,9 @@ impl List {
 
 /// # Safety
 /// `list` is null or a valid list.
-pub(super) unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_t) -> Vec<Found> {
+pub(super) unsafe fn partitions(
+    list: *const sys::rd_kafka_topic_partition_list_t,
+) -> Vec<PartitionOffset> {
     // SAFETY: the caller's promise; `cnt` elements stand in a row.
     unsafe {
         let Some(list) = list.as_ref() else { return Vec::new() };
@@ -368,7 +370,7 @@ pub(super) unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_
 ///
 /// # Safety
 /// The element and its pointers are valid.
-pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Found {
+pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> PartitionOffset {
     // SAFETY: the caller's promise.
     let (topic, metadata, partition, offset, code) = unsafe {
         (
@@ -380,7 +382,7 @@ pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Foun
         )
     };
     let error = (code != Code::NONE).then(|| code.to_string());
-    Found {
+    PartitionOffset {
         topic: topic.to_string_lossy().into_owned(),
         partition,
         offset,

@@ -6,7 +6,8 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka_sys as sys;
 
 use super::guards::{
-    Asker, COORDINATOR_TIMEOUT_MS, Event, Found, List, Options, QUESTION_TIMEOUT_MS, options,
+    Asker, COORDINATOR_TIMEOUT_MS, Event, List, Options, PartitionOffset, QUESTION_TIMEOUT_MS,
+    options,
 };
 use crate::kafka::client_config::LoggingContext;
 use crate::shard::Timestamp;
@@ -87,7 +88,7 @@ impl Questions {
     }
 
     /// The next answer, if one has come.
-    pub fn poll(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+    pub fn poll(&self) -> Option<(u64, Result<Vec<PartitionOffset>, String>)> {
         self.0.poll(Event::answer)
     }
 

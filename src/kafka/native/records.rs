@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka_sys as sys;
 
-use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions, text};
+use super::guards::{Code, Event, PartitionOffset, Queue, bytes, copy, partitions, text};
 use crate::kafka::client_config::LoggingContext;
 use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
@@ -295,7 +295,7 @@ fn failure(event: &Event) -> Polled<'static> {
         unsafe {
             let found = sys::rd_kafka_event_topic_partition(event.0);
             if !found.is_null() {
-                let Found { topic, partition, offset, .. } = copy(found);
+                let PartitionOffset { topic, partition, offset, .. } = copy(found);
                 sys::rd_kafka_topic_partition_destroy(found);
                 return Polled::EndOfPartition { topic, partition, offset };
             }
