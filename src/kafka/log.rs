@@ -604,7 +604,10 @@ impl Log for KafkaLog {
         });
         // What still runs ends with the process.
         if !self.reaper.wait(CLOSE_LIMIT) {
-            warn!("Kafka does not answer; the group will notice by itself that this member left");
+            warn!(
+                "Kafka does not answer; the group will notice at the session timeout that this \
+                 member left"
+            );
         }
     }
 }
