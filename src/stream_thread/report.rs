@@ -86,7 +86,7 @@ pub struct Counts {
     pub heartbeats_over: u64,
     /// Records read by restores: of the changelog, of the heartbeats.
     pub restored: [u64; 2],
-    /// Rewrites of a partition's view after it was lost or set back.
+    /// Views that were lost and are written again.
     pub view_rewrites: u64,
     /// The last error of reading from Kafka.
     pub kafka_error: Option<String>,
