@@ -1,5 +1,5 @@
-//! `device-status config check|show`: the configuration, without Kafka or Redis
-//! unless they are asked for.
+//! `device-status config check|show`: checks or shows the configuration. Connects
+//! to Kafka and Redis only with `--connect`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -15,23 +15,24 @@ use crate::kafka::topics::{self, Check};
 use crate::view;
 use crate::view::read::Reader;
 
-/// What to do with the configuration.
+/// The subcommands of `config`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Say whether the configuration is valid, and where it comes from
+    /// Check whether the configuration is valid, and show where it comes from
     Check {
-        /// Also reach Kafka and Redis, and look at topics and permissions
+        /// Also connect to Kafka and Redis, and check topics and permissions
         #[arg(long)]
         connect: bool,
     },
-    /// Print what holds, without secrets, and where each value comes from
+    /// Print the effective configuration, without secrets, and where each value
+    /// comes from
     Show,
 }
 
-/// Tells a program all that is wrong with a configuration.
+/// Prints all problems of a configuration as JSON, for programs.
 ///
 /// # Errors
-/// Always: that the configuration is wrong, if standard output can be written to.
+/// Always: the error of the configuration, or of writing to standard output.
 pub fn print_invalid(file: Option<&Path>, invalid: &Invalid) -> Result<(), Fatal> {
     let problems: Vec<Value> = invalid
         .problems()
@@ -51,8 +52,8 @@ pub fn print_invalid(file: Option<&Path>, invalid: &Invalid) -> Result<(), Fatal
     Err(Fatal::configuration(invalid.summary()))
 }
 
-/// Does it. A configuration that is not valid never comes here: loading it is
-/// what says so.
+/// Runs the command. An invalid configuration never comes here, because loading it
+/// fails.
 ///
 /// # Errors
 /// When a check found a problem, or standard output cannot be written to.

@@ -1,9 +1,9 @@
-//! `device-status demo`: a fleet, the service and a picture of both, in one
-//! process and with nothing left behind.
+//! `device-status demo`: a simulated fleet, the service and a picture of both, in
+//! one process. It leaves nothing behind.
 //!
-//! Kafka is librdkafka's mock cluster, which knows neither transactions nor
-//! `LogAppendTime`; so the service runs at least once, believes the senders'
-//! timestamps, and takes its own time for the broker's. Redis is real.
+//! Kafka is librdkafka's mock cluster, which has neither transactions nor
+//! `LogAppendTime`. So the service runs with `at_least_once`, accepts producers'
+//! timestamps, and takes the host's time as broker time. Redis is a real server.
 
 mod picture;
 mod redis_server;
@@ -42,13 +42,13 @@ const PARTITIONS: i32 = 4;
 const POLL_INTERVAL_MS: i64 = 6_000;
 /// The device that is switched off on purpose.
 const WATCHED: u32 = 0;
-/// How often the picture is drawn, and the fleet sends.
+/// How often the picture is drawn and events are sent.
 const ROUND: Duration = Duration::from_millis(50);
 const PLAIN_SUMMARY_EVERY_MS: i64 = 5_000;
-/// How many changes a second are told without a terminal.
+/// How many changes a second are printed without a terminal.
 const PLAIN_LINES_PER_SECOND: usize = 5;
 
-/// Show the service at work on a fleet that does not exist.
+/// Show the service at work on a simulated fleet
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// How many devices
@@ -58,7 +58,8 @@ pub struct Args {
     /// The same seed gives the same devices and the same events
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Plain lines instead of a picture; so it is anyway without a terminal that can be drawn on
+    /// Print lines instead of a picture; the default where a picture cannot be
+    /// drawn
     #[arg(long)]
     plain: bool,
     /// When to stop [default: at Ctrl-C]
@@ -83,14 +84,18 @@ pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let stop = Arc::new(AtomicBool::new(false));
     super::signals::set(&stop)?;
     let redis = RedisServer::start(free_port()?, &clock)?;
-    let mock = MockCluster::new(1)
-        .map_err(|error| Fatal::internal(format!("the mock cluster: {error}")))?;
+    let mock = MockCluster::new(1).map_err(|error| {
+        Fatal::internal(format!("cannot start the mock Kafka cluster: {error}"))
+    })?;
     let config = demo_config(config, &mock.bootstrap_servers(), &redis.url())?;
     for topic in Role::ALL.map(|role| role.topic(&config)) {
-        mock.create_topic(topic, PARTITIONS, 1)
-            .map_err(|error| Fatal::internal(format!("the mock cluster: {topic}: {error}")))?;
+        mock.create_topic(topic, PARTITIONS, 1).map_err(|error| {
+            Fatal::internal(format!(
+                "cannot create topic {topic} in the mock Kafka cluster: {error}"
+            ))
+        })?;
     }
-    // The mock cluster and Redis end with this function, and the service before.
+    // Redis and the mock cluster end with this function; the service ends before.
     let shutdown = Arc::new(AtomicBool::new(false));
     std::thread::scope(|threads| {
         let service = std::thread::Builder::new()
@@ -104,8 +109,8 @@ pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     })
 }
 
-/// Everything as usual but for what a demo needs: quick polls, and what the
-/// mock cluster can do.
+/// The default configuration, changed to quick polls and to what the mock cluster
+/// supports.
 fn demo_config(config: &Config, brokers: &str, redis_url: &str) -> Result<Config, Fatal> {
     let mut demo = Config { log: config.log.clone(), ..Config::default() };
     demo.kafka.brokers = brokers.to_owned();
@@ -206,9 +211,8 @@ fn last_words(changes: u64, story: &Story) -> String {
     let times =
         |count: usize| if count == 1 { "once".to_owned() } else { format!("{count} times") };
     let of_the_device = match all {
-        0 => {
-            "It ended before a device was Offline on purpose, which takes half a minute.".to_owned()
-        }
+        0 => "It ended before a switched-off device became Offline, which takes half a minute."
+            .to_owned(),
         _ if exact == all => format!(
             "Device {device} was switched off {}.\nIt was Offline since exactly its deadline{}.",
             times(all),
@@ -222,7 +226,7 @@ fn last_words(changes: u64, story: &Story) -> String {
     format!("The demo has ended, after {changes} changes.\n{of_the_device}")
 }
 
-/// A reader of the topic of status changes, from its start.
+/// A consumer of the status changes, from the start of the topic.
 fn open_changes(config: &Config) -> Result<BaseConsumer, Fatal> {
     let wrap = |error| Fatal::internal(format!("reading the status changes: {error}"));
     let consumer: BaseConsumer = ClientConfig::new()
@@ -243,7 +247,7 @@ fn open_changes(config: &Config) -> Result<BaseConsumer, Fatal> {
     Ok(consumer)
 }
 
-/// What has come: waits for the first, takes what else is there.
+/// Reads the changes that are there. Waits for the first one only.
 fn read_changes(consumer: &BaseConsumer) -> Vec<StatusChange> {
     let mut changes = Vec::new();
     let mut wait = ROUND;
@@ -251,19 +255,18 @@ fn read_changes(consumer: &BaseConsumer) -> Vec<StatusChange> {
         && let Some(message) = consumer.poll(wait)
     {
         wait = Duration::ZERO;
-        // Errors of the connection pass by themselves.
+        // Connection errors are transient.
         let Ok(message) = message else { continue };
         changes.extend(message.payload().and_then(|value| status_changed::decode(value).ok()));
     }
     changes
 }
 
-/// Where the demo is shown: a picture that is drawn over and over, or lines for a
-/// log or a pipe.
+/// The output of the demo: a picture that is redrawn, or lines for a log or a pipe.
 struct Screen {
-    /// Where the picture is drawn; none: there are lines.
+    /// The terminal of the picture; `None`: lines are printed.
     term: Option<Term>,
-    /// What is told once, at the top.
+    /// The title, which is printed once.
     title: String,
     hints: [String; 2],
     told_ms: i64,
@@ -290,7 +293,8 @@ impl Screen {
             told_this_second: 0,
         };
         if let Some(term) = &screen.term {
-            // The alternate screen: what was there before comes back at the end.
+            // The alternate screen: the terminal's former content comes back at the
+            // end.
             let _ = term.write_str("\x1b[?1049h");
             let _ = term.hide_cursor();
         }
@@ -301,15 +305,15 @@ impl Screen {
         screen
     }
 
-    /// A line, unless there is a picture.
+    /// Prints a line, unless there is a picture.
     fn line(&self, text: &str) {
         if self.term.is_none() {
-            // A reader that has gone away is no failure.
+            // A closed pipe is no failure.
             let _ = writeln!(std::io::stdout(), "{text}");
         }
     }
 
-    /// A change was read.
+    /// Prints a change, up to the limit per second.
     fn change(&mut self, line: &str, elapsed_ms: i64) {
         if self.second != elapsed_ms / 1000 {
             (self.second, self.told_this_second) = (elapsed_ms / 1000, 0);
@@ -320,7 +324,7 @@ impl Screen {
         }
     }
 
-    /// Something worth a line of its own.
+    /// Prints a highlighted line.
     fn aloud(&self, line: &str) {
         self.line(&format!(">>> {line}"));
     }
@@ -381,13 +385,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_words_say_what_was_seen() {
+    fn last_words_say_how_often_the_deadline_was_met() {
         let mut story = Story::new(
             DeviceId::from_key(&[b'd'; 32]).unwrap(),
             crate::shard::Rules::default(),
             6_000,
         );
-        assert!(last_words(7, &story).contains("before a device was Offline on purpose"));
+        assert!(last_words(7, &story).contains("before a switched-off device became Offline"));
         for (misses_ms, told) in [
             (vec![0], "switched off once. It was Offline since exactly its deadline."),
             (vec![0, 0], "off 2 times. It was Offline since exactly its deadline each time."),

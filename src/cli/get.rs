@@ -1,5 +1,5 @@
-//! `device-status get ID…`: what the view in Redis says of devices, or of a
-//! fleet.
+//! `device-status get ID…`: shows devices, or the counts of a fleet, from the view
+//! in Redis.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,22 +23,22 @@ pub struct Args {
     /// Show how many devices of a fleet have each status instead
     #[arg(long, conflicts_with = "ids")]
     pub fleet: Option<String>,
-    /// Exit with 3 if what is shown may be older than this, such as 30s
+    /// Exit with code 3 if the data may be older than this, such as 30s
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub max_age: Option<Duration>,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When Redis cannot be reached, or does not know what was asked for.
+/// When Redis cannot be reached, or has no such device or fleet.
 pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let mut out = io::stdout().lock();
     let colour = is_coloured(&out);
     get(args, config, json, colour, &mut out)
 }
 
-/// Does it, to any output.
+/// Runs the command, with any output.
 ///
 /// # Errors
 /// As [`run`].
@@ -56,7 +56,7 @@ pub fn get(
             let oldest = reader.oldest(config.topics.partitions)?;
             let counts = reader.fleet(fleet, config.topics.partitions)?;
             let counts = counts.ok_or_else(|| {
-                Fatal::not_found(format!("no fleet {fleet:?} is known at {}", reader.shown_url))
+                Fatal::not_found(format!("fleet {fleet:?} not found at {}", reader.shown_url))
             })?;
             let text = match json {
                 true => fleet_json(fleet, counts, oldest),
@@ -75,7 +75,7 @@ pub fn get(
                 };
                 written(out.write_all(text.as_bytes()))?;
             }
-            // What an old view does not know may be known by now.
+            // An old view may lack a device that is known by now.
             for (id, (_, freshness)) in std::iter::zip(&args.ids, &seen) {
                 not_stale(args, *freshness, || format!("device {id:?}"), &reader)?;
             }
@@ -88,8 +88,8 @@ pub fn get(
                 false => String::new(),
             };
             Err(Fatal::not_found(format!(
-                "not known at {}: {}. A device is known once it was registered, \
-                 provisioned or heard of, and until it is deleted.{old}",
+                "not found at {}: {}. A device is known once it was registered, provisioned or \
+                 heard of, and until it is deleted.{old}",
                 reader.shown_url,
                 ids.join(", ")
             )))
@@ -108,7 +108,7 @@ fn not_stale(
         return Ok(());
     }
     Err(Fatal::stale(format!(
-        "{} is older at {} than --max-age {}: {}",
+        "{} at {} is older than --max-age {}: {}",
         what(),
         reader.shown_url,
         humantime::format_duration(max_age),
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fleet_is_told_with_its_total() {
+    fn fleet_counts_come_with_their_total() {
         let counts = [5, 0, 0, 2, 0, 0, 1];
         let fresh = Freshness { up_to_ms: Some(1_000), now_ms: 2_500 };
         assert!(fleet_text("blue", counts, fresh).contains("devices                    8\n"));

@@ -1,5 +1,5 @@
-//! `device-status history ID`: the changes of a device, from the topic of
-//! changes.
+//! `device-status history ID`: shows the status changes of a device, from their
+//! topic.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -24,35 +24,36 @@ pub struct Args {
     /// The device
     #[arg(value_name = "ID")]
     pub id: String,
-    /// Only changes written since then: `1h`, `2days`, or a moment such as `2026-01-31T12:00:00Z`
+    /// Only changes written since then: `1h`, `2days`, or a time such as
+    /// `2026-01-31T12:00:00Z`
     #[arg(long, value_name = "TIME", value_parser = parse_since)]
     pub since: Option<Since>,
-    /// Only the latest so many
+    /// At most this many of the latest changes
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     pub limit: usize,
 }
 
-/// A change, and the record that tells of it.
+/// A change, and where its record is.
 struct Told {
     change: StatusChange,
     offset: i64,
     written_ms: i64,
 }
 
-/// What was found.
-struct Found {
+/// The changes that were found.
+struct History {
     partition: i32,
     /// The latest, oldest first.
     changes: VecDeque<Told>,
-    /// How many came before these.
+    /// How many earlier ones were left out.
     before: usize,
-    /// Records of the device that are no changes, as far as we know.
+    /// Records of the device that cannot be decoded.
     unreadable: Vec<String>,
 }
 
-impl Found {
+impl History {
     /// Takes the next change. With `at_least_once` some may be written again, in
-    /// the same order: those are passed over.
+    /// the same order: these are skipped.
     fn take(&mut self, told: Told, limit: usize) {
         let version = told.change.version;
         let mut not_before =
@@ -68,7 +69,7 @@ impl Found {
     }
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
 /// When Kafka cannot be read, or has no change of the device.
@@ -76,13 +77,13 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let device = device_id(&args.id)?;
     let found = find(args, config, &device)?;
     for what in &found.unreadable {
-        say(&format!("passed over: {what}"));
+        say(&format!("skipped: {what}"));
     }
     if found.changes.is_empty() && found.before == 0 {
         let since = if args.since.is_some() { " in that time" } else { "" };
         return Err(Fatal::not_found(format!(
-            "{} has no change of a device {:?}{since}. It keeps changes as long as its \
-             retention.ms says; device-status explain tells what is known of the device now",
+            "{} has no change of a device {:?}{since}. Changes are kept for the retention.ms of \
+             the topic; device-status explain shows what is known of the device now",
             config.topics.status_changes,
             device.to_string()
         )));
@@ -92,18 +93,19 @@ pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     print(&text)
 }
 
-fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<Found, Fatal> {
+fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<History, Fatal> {
     let topic = &config.topics.status_changes;
     let reader = Reader::new(config, "history")?;
     let partitions = reader.partitions(topic, "topics.status_changes")?;
-    // Changes are partitioned by their key, however the inputs are.
+    // Changes are always partitioned by their key, whatever the inputs are
+    // partitioned by.
     let key = device.to_string();
     let count = i32::try_from(partitions.len()).unwrap_or(i32::MAX);
     let partition = partition_of(key.as_bytes(), count);
     let since = args.since.map(Since::instant);
     let ranges: Ranges = reader.ranges(topic, &[partition], since)?;
     let mut found =
-        Found { partition, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
+        History { partition, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
     reader.read(topic, ranges, &mut |message| {
         if message.key() != Some(key.as_bytes()) {
             return;
@@ -120,8 +122,8 @@ fn find(args: &Args, config: &Config, device: &DeviceId) -> Result<Found, Fatal>
     Ok(found)
 }
 
-/// For programs: a change a line.
-fn lines(found: &Found) -> String {
+/// One JSON object for each change.
+fn lines(found: &History) -> String {
     found.changes.iter().map(|told| format!("{}\n", json_of(told, found.partition))).collect()
 }
 
@@ -154,7 +156,7 @@ fn json_of(told: &Told, partition: i32) -> Value {
     value
 }
 
-fn table(device: &DeviceId, found: &Found, colour: bool) -> String {
+fn table(device: &DeviceId, found: &History, colour: bool) -> String {
     let style = Style { colour };
     let mut text = format!("{}\n", style.strong(&printable(&device.to_string())));
     if let Some(earlier) = earlier(found) {
@@ -179,11 +181,11 @@ fn table(device: &DeviceId, found: &Found, colour: bool) -> String {
     text
 }
 
-/// A change that became known later than this after it happened is told so.
+/// A change that became known later than this after it happened is marked as late.
 const LATE_MS: i64 = 60_000;
 
-/// What is not shown of the beginning.
-fn earlier(found: &Found) -> Option<String> {
+/// A note about earlier changes that are not shown.
+fn earlier(found: &History) -> Option<String> {
     match (found.before, found.changes.front()?.change.version) {
         (0, 1) => None,
         (0, version) => Some(format!("versions 1 to {} were not found", version - 1)),
@@ -223,31 +225,31 @@ mod tests {
         Told { change, offset, written_ms: 2_000 }
     }
 
-    fn found(all: &[(u64, Cause)], limit: usize) -> Found {
+    fn found(all: &[(u64, Cause)], limit: usize) -> History {
         let mut found =
-            Found { partition: 0, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
+            History { partition: 0, changes: VecDeque::new(), before: 0, unreadable: Vec::new() };
         for (offset, (version, cause)) in (0..).zip(all) {
             found.take(told(*version, *cause, offset), limit);
         }
         found
     }
 
-    fn offsets(found: &Found) -> Vec<i64> {
+    fn offsets(found: &History) -> Vec<i64> {
         found.changes.iter().map(|told| told.offset).collect()
     }
 
     #[test]
-    fn what_was_written_again_is_told_once_and_another_life_of_the_device_is_told() {
+    fn repeated_changes_are_shown_once_and_a_new_life_is_shown() {
         use Cause::{Deleted, Heartbeat, VpnOpened};
         let all = [(1, Heartbeat), (2, VpnOpened), (1, Heartbeat), (2, VpnOpened), (3, Deleted)];
         assert_eq!(offsets(&found(&all, 9)), [0, 1, 4]);
-        // Forgotten and known again, it counts from 1.
+        // A device that was forgotten counts from 1 again.
         let all = [(1, Heartbeat), (2, Deleted), (1, VpnOpened), (2, Heartbeat)];
         assert_eq!(offsets(&found(&all, 9)), [0, 1, 2, 3]);
     }
 
     #[test]
-    fn what_is_left_out_at_the_beginning_is_told() {
+    fn omitted_earlier_changes_are_noted() {
         let four: Vec<_> = (1..5).map(|version| (version, Cause::Heartbeat)).collect();
         assert_eq!(earlier(&found(&four, 9)), None);
         let latest = found(&four, 2);

@@ -32,34 +32,35 @@ use crate::stream_thread::ports::Clock as _;
 pub use text::say_error;
 use text::wants_json;
 
-/// The status of every device of a fleet, from Kafka to Redis and back to
-/// Kafka, exactly once.
+/// Computes the status of every device of a fleet from events in Kafka, and writes
+/// it to Redis and Kafka, exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "device-status", version, propagate_version = true)]
 pub struct Cli {
-    /// Configuration file (TOML); the environment goes before it
+    /// Configuration file (TOML); environment variables override it
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Set a key of the configuration, before file and environment; can be given again
+    /// Set a configuration key, overriding file and environment; can be repeated
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Print data as JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    // One line here, one in `dispatch`, one `pub mod` above: that is a command.
-    /// Run the service: read the inputs, keep the statuses, write Redis and the changes
+    // A new command needs a line here, one in `dispatch`, and a `pub mod` above.
+    /// Run the service: read events, compute statuses, write Redis and status
+    /// changes
     Run(run::Args),
-    /// Show the service at work on a fleet that does not exist, in one process
+    /// Show the service at work on a simulated fleet, in one process
     Demo(demo::Args),
-    /// Write the traffic of a fleet that does not exist to the input topics
+    /// Write the events of a simulated fleet to the input topics
     Simulate(simulate::Args),
     /// Send one event to the input topics, by hand
     Send(send::Args),
@@ -67,11 +68,11 @@ pub enum Command {
     Get(get::Args),
     /// Follow the changes of devices, from Redis
     Watch(watch::Args),
-    /// Say why a device has its status: every rule, and the facts it rests on
+    /// Explain why a device has its status: every rule, and the facts behind it
     Explain(explain::Args),
-    /// Show the changes of a device, from Kafka
+    /// Show the status changes of a device, from Kafka
     History(history::Args),
-    /// List, show and send again the records that could not be used
+    /// List, show and replay dead letters: records that could not be used
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
     /// Create or check the Kafka topics
@@ -83,10 +84,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// Whatever ends the command before its work is done.
+    /// The error that ended the command.
     pub fn dispatch(&self, loaded: &Loaded, json: bool) -> Result<(), Fatal> {
         match self {
             Command::Run(args) => run::run(args, &loaded.config, json),
@@ -104,11 +105,11 @@ impl Command {
     }
 }
 
-/// Parses the command line, loads the configuration, starts logging, and does
-/// what was asked for.
+/// Parses the command line, loads the configuration, starts logging, and runs the
+/// command.
 ///
 /// # Errors
-/// Whatever ends the process before its work is done.
+/// The error that ended the process.
 pub fn main() -> Result<(), Fatal> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -118,7 +119,7 @@ pub fn main() -> Result<(), Fatal> {
         Err(error) => error.exit(),
     };
     let mut environment = Vec::new();
-    // A name that is not UTF-8 cannot be one of ours.
+    // No key has a name that is not UTF-8, so such variables are skipped.
     for (name, value) in
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
     {
@@ -126,8 +127,8 @@ pub fn main() -> Result<(), Fatal> {
             Ok(value) => environment.push((name, value)),
             Err(_) if is_key(&name) => {
                 return Err(Fatal::configuration(format!(
-                    "environment variable {name}: its value is not UTF-8, and no key takes such \
-                     a value: write it as UTF-8"
+                    "environment variable {name}: its value is not UTF-8, and no key takes such a \
+                     value; write it as UTF-8"
                 )));
             }
             Err(_) => {}

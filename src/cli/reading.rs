@@ -1,6 +1,6 @@
-//! Reading topics for a person who asks: without joining a group, so nothing is
-//! committed and nobody is disturbed; what is committed alone; with progress on
-//! a terminal where it takes long.
+//! Reads topics for a command. It joins no group, so nothing is committed and the
+//! service is not disturbed. It reads committed records only, and shows progress on
+//! a terminal if it takes long.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,39 +23,39 @@ use crate::stream_thread::ports::Clock;
 
 /// How long a broker may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long may pass without a record before reading is given up.
+/// How long reading waits for a record before it gives up.
 const STALL_MS: i64 = 30_000;
 /// Reading that takes less than this shows no progress.
 const PROGRESS_AFTER_MS: i64 = 1_000;
 
-/// What is read of a topic: offsets, of each partition.
+/// The offsets to read of each partition.
 pub(super) type Ranges = BTreeMap<i32, Range<i64>>;
 
 /// Reads topics.
 pub(super) struct Reader<'a> {
-    /// The configuration that it reads by.
+    /// The configuration.
     pub(super) config: &'a Config,
     consumer: BaseConsumer<ListeningContext>,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader whose client is told from others' by `name`.
+    /// A reader with its own client. `name` becomes a part of its group id.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &'a Config, name: &str) -> Result<Reader<'a>, Fatal> {
         let mut client = client_config::consumer(config);
-        // Asked for by librdkafka, and never joined.
+        // librdkafka requires a group id. The group is never joined.
         client.set("group.id", format!("{}-{name}", config.kafka.group));
         let made = client.create_with_context(ListeningContext::default());
         let consumer = made.map_err(client_config::refused)?;
         Ok(Reader { config, consumer })
     }
 
-    /// The partitions of a topic, which the configuration names by `key`.
+    /// The partitions of a topic. `key` is the configuration key that names it.
     ///
     /// # Errors
-    /// When there are no brokers, or not the topic, or it may not be seen.
+    /// When the brokers are away, or the topic does not exist or is hidden.
     pub fn partitions(&self, topic: &str, key: &str) -> Result<Vec<i32>, Fatal> {
         let metadata = self
             .consumer
@@ -67,14 +67,14 @@ impl<'a> Reader<'a> {
             .unwrap_or_default();
         if partitions.is_empty() {
             return Err(Fatal::unavailable(format!(
-                "there is no topic {topic} that this client may see: check {key}, and that Read \
-                 on it is allowed"
+                "topic {topic} does not exist, or this client is not authorized to see it: check \
+                 {key}, and that this client is allowed to Read the topic"
             )));
         }
         Ok(partitions)
     }
 
-    /// The offsets that a partition has now.
+    /// The current log start and end of a partition.
     ///
     /// # Errors
     /// When Kafka does not answer.
@@ -83,8 +83,8 @@ impl<'a> Reader<'a> {
         bounds.map(|(start, end)| start..end).map_err(|error| self.unavailable(&error))
     }
 
-    /// All that these partitions have now, or what is stamped at or after
-    /// `since`.
+    /// All current offsets of these partitions, or those of records with a
+    /// timestamp at or after `since`.
     ///
     /// # Errors
     /// When Kafka does not answer.
@@ -105,8 +105,8 @@ impl<'a> Reader<'a> {
         Ok(ranges)
     }
 
-    /// The offset of the first record stamped at or after `at`; `None`: there is
-    /// none.
+    /// The offset of the first record with a timestamp at or after `at`; `None` if
+    /// there is none.
     ///
     /// # Errors
     /// When Kafka does not answer.
@@ -125,15 +125,15 @@ impl<'a> Reader<'a> {
                 match found.offset() {
                     Offset::Offset(offset) => Ok(Some(offset)),
                     Offset::End => Ok(None),
-                    // A leader that went away before it answered leaves the
-                    // offset as it was, and tells no error.
+                    // If the leader went away before it answered, librdkafka leaves
+                    // the offset unchanged and reports no error.
                     _ => Err(KafkaError::OffsetFetch(RDKafkaErrorCode::BrokerTransportFailure)),
                 }
             })
             .map_err(|error| self.unavailable(&error))
     }
 
-    /// Lends every record of these ranges to `each`, those of a partition in
+    /// Calls `each` with every record of these ranges, those of a partition in
     /// order.
     ///
     /// # Errors
@@ -195,7 +195,8 @@ impl<'a> Reader<'a> {
                     let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
                     if error.rdkafka_error_code() == Some(denied) {
                         return Err(Fatal::unavailable(format!(
-                            "this client may not Read the topic {topic}; see docs/security.md"
+                            "this client is not authorized to Read the topic {topic}; see \
+                             docs/security.md"
                         )));
                     }
                 }
@@ -210,7 +211,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unavailable(&self, error: &KafkaError) -> Fatal {
-        // Serves what librdkafka has logged meanwhile.
+        // Delivers the log lines that librdkafka has queued.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         self.consumer.context().explain(self.config, "read from", &error.to_string())
     }

@@ -31,21 +31,21 @@ use crate::view::claim::{Group, claim_at_start};
 use crate::view::{RedisView, ViewStats};
 use crate::wire::dead_letter;
 
-/// How often a thread publishes what it counted.
+/// How often a thread publishes its counts.
 const REPORT_INTERVAL_MS: i64 = 500;
 /// How often the supervisor looks at the view.
 const SUPERVISE: Duration = Duration::from_millis(250);
-/// How long the view may take for what waits, at a stop.
+/// How long the view may take to write its backlog at a stop.
 const VIEW_DRAIN: Duration = Duration::from_secs(3);
-/// For how long readiness tells of a failure of Kafka after it happened.
+/// How long `/ready` reports a Kafka error after it happened.
 const KAFKA_ERROR_MS: i64 = 5_000;
 /// A running shard this close to its inputs' ends counts as near the head.
 const NEAR_HEAD_RECORDS: i64 = 100_000;
 
-/// Run the service: read the inputs, keep the statuses, write Redis and the changes.
+/// Run the service: read events, compute statuses, write Redis and status changes
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Take the keys under redis.prefix over from this group, which must have been stopped
+    /// Take over the keys under redis.prefix from this group, which must be stopped
     #[arg(long, value_name = "GROUP")]
     pub take_view_from: Option<String>,
 }
@@ -53,7 +53,7 @@ pub struct Args {
 /// Runs the service until SIGTERM, SIGHUP or Ctrl-C.
 ///
 /// # Errors
-/// Whatever it cannot start with, or cannot go on with.
+/// The error that prevented the start or ended the service.
 pub fn run(args: &Args, config: &Config, _json: bool) -> Result<(), Fatal> {
     let shutdown = Arc::new(AtomicBool::new(false));
     let starting = Arc::new(AtomicBool::new(true));
@@ -82,11 +82,11 @@ fn group(config: &Config, take_view_from: Option<&str>) -> Group {
     }
 }
 
-/// Runs the service with topics that are known to be right, until `shutdown`
-/// is set. `stamps` says whether the broker stamps the changelog.
+/// Runs the service with topics that were checked, until `shutdown` is set.
+/// `stamps` is the source of broker time.
 ///
 /// # Errors
-/// Whatever it cannot start with, or cannot go on with.
+/// The error that prevented the start or ended the service.
 pub fn run_service(config: Config, stamps: Stamps, shutdown: Arc<AtomicBool>) -> Result<(), Fatal> {
     let group = group(&config, None);
     let max_bytes = dead_letter::DEFAULT_MAX_BYTES;
@@ -95,16 +95,16 @@ pub fn run_service(config: Config, stamps: Stamps, shutdown: Arc<AtomicBool>) ->
 
 struct Service {
     config: Config,
-    /// Whose view it is.
+    /// The group that owns the view.
     group: Group,
-    /// The largest dead letter.
+    /// The largest dead letter, in bytes.
     max_bytes: usize,
-    /// Whose stamps tell the broker's time.
+    /// The source of broker time.
     stamps: Stamps,
     shutdown: Arc<AtomicBool>,
 }
 
-/// What a stream thread tells the supervisor at its end.
+/// The number and the result of a stream thread that has ended.
 type Ended = (usize, Result<(), Fatal>);
 
 impl Service {
@@ -239,8 +239,8 @@ impl Service {
     }
 }
 
-/// A panic goes to the log like everything else, and ends the process, whichever
-/// thread it is in: nobody else does that thread's work.
+/// Logs a panic and ends the process, whichever thread it is in, because no other
+/// thread does its work.
 fn watch_panics() -> Arc<AtomicBool> {
     let panicked = Arc::new(AtomicBool::new(false));
     let told = panicked.clone();
@@ -252,7 +252,7 @@ fn watch_panics() -> Arc<AtomicBool> {
     panicked
 }
 
-/// How the view is, from what all threads' tell.
+/// The state of the view, from the views of all threads.
 fn redis_health(views: &[Arc<ViewStats>]) -> RedisHealth {
     if let Some(other) = views.iter().find_map(|view| view.advice().other_group.clone()) {
         return RedisHealth::OfAnotherGroup(other);
@@ -269,7 +269,7 @@ fn redis_health(views: &[Arc<ViewStats>]) -> RedisHealth {
     RedisHealth::Unavailable(format!("{backlog} writes wait; {trouble}"))
 }
 
-/// Starts a stream thread that tells of its end, even of one by a panic.
+/// Starts a stream thread that reports its result, even after a panic.
 fn start_thread(
     number: usize,
     ended: Sender<Ended>,
@@ -281,18 +281,18 @@ fn start_thread(
         let _ = ended.send((number, result));
     };
     let started = std::thread::Builder::new().name(format!("stream-{number}")).spawn(run);
-    let failed = |error| Fatal::internal(format!("a stream thread cannot be started: {error}"));
+    let failed = |error| Fatal::internal(format!("cannot start a stream thread: {error}"));
     started.map(drop).map_err(failed)
 }
 
-/// Drives one stream thread's loop, and publishes what it tells.
+/// Drives one stream thread's loop, and publishes its reports.
 struct Runner {
     number: usize,
     clock: Arc<SystemClock>,
     health: Arc<Health>,
     shutdown: Arc<AtomicBool>,
     metrics: ThreadMetrics,
-    /// What Kafka last failed with, and when.
+    /// The last Kafka error, and when it happened.
     kafka_error: Option<(String, i64)>,
 }
 
@@ -319,7 +319,7 @@ impl Runner {
         }
         self.publish(&stream_thread.report(), heard);
         if !stream_thread.into_view().close(VIEW_DRAIN) {
-            info!("Redis did not take everything in time; the next owner writes the rest");
+            info!("Redis did not take all writes before the stop; the next owner writes the rest");
         }
         Ok(())
     }
@@ -341,9 +341,9 @@ impl Runner {
             self.number,
             ThreadReport {
                 heard,
-                assigned: report.shards.len() + report.adopting,
+                assigned: report.shards.len() + report.resolving_starts,
                 waiting: count(StageName::Created),
-                restoring: count(StageName::Restoring) + report.adopting,
+                restoring: count(StageName::Restoring) + report.resolving_starts,
                 running: count(StageName::Running),
                 near_head: near,
                 open_transactions: hanging(&report.shards),
@@ -357,7 +357,7 @@ impl Runner {
     }
 }
 
-/// The inputs of these shards that are read no further.
+/// The inputs of these shards that the service has stopped reading.
 fn stopped(shards: &[ShardReport]) -> Vec<String> {
     let of = |shard: &ShardReport| {
         let (partition, stopped) = (shard.partition, shard.stopped);
@@ -369,7 +369,7 @@ fn stopped(shards: &[ShardReport]) -> Vec<String> {
     shards.iter().flat_map(of).collect()
 }
 
-/// The transactions that have been open for long on inputs of these shards.
+/// The transactions that hang on inputs of these shards.
 fn hanging(shards: &[ShardReport]) -> Vec<String> {
     let mut told = Vec::new();
     for shard in shards {
@@ -392,8 +392,7 @@ fn hanging(shards: &[ShardReport]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// What the supervisor makes of two threads: one that works until it is
-    /// asked to end, and one of the test's.
+    /// Supervises two threads: one that runs until the shutdown, and `other`.
     fn supervised(
         other: impl FnOnce() -> Result<(), Fatal> + Send + 'static,
         panicked: &AtomicBool,
@@ -434,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_kafka_is_told_while_it_lasts_also_before_the_group_has_spoken() {
+    fn kafka_error_is_reported_while_it_lasts_even_before_an_assignment() {
         let health = Arc::new(Health::new(1, 0));
         health.set_redis(RedisHealth::Available);
         let mut runner = Runner {
@@ -457,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_the_one_that_is_told() {
+    fn first_failure_is_reported() {
         let failed = || Err(Fatal::unavailable("no brokers"));
         let fatal = supervised(failed, &AtomicBool::new(false)).unwrap_err();
         assert_eq!(fatal, Fatal::unavailable("no brokers"));

@@ -1,4 +1,4 @@
-//! Sends records to Kafka, and knows whether they arrived.
+//! Sends records to Kafka, and checks that they are delivered.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +19,11 @@ use crate::kafka::trouble::ListeningContext;
 
 /// How long brokers may take to answer at the start.
 const REACHABLE_WITHIN: Duration = Duration::from_secs(8);
-/// How many of librdkafka's log lines are looked through for a reason.
+/// How many of librdkafka's log lines are searched for a cause.
 const SERVED_MAX: u32 = 100;
 /// How long a record may wait for its broker.
 pub(super) const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
-/// How long what is left may take after that to be told lost.
+/// How long to wait for delivery reports before the rest counts as lost.
 const TOLD_WITHIN_MS: i64 = DELIVERED_WITHIN.as_millis() as i64 + 5_000;
 /// How long what is left is waited for, once somebody wants the process to end.
 const STOPPED_WITHIN_MS: i64 = 3_000;
@@ -35,14 +35,14 @@ pub(super) struct Sender(BaseProducer<Deliveries>);
 #[derive(Clone, Default)]
 pub(super) struct Lost {
     pub(super) records: u64,
-    /// The latest trouble, in words.
+    /// The latest error.
     pub(super) why: String,
 }
 
 #[derive(Default)]
 struct Deliveries {
     lost: Mutex<Lost>,
-    /// What tells why brokers cannot be reached.
+    /// librdkafka's log lines, which show why brokers cannot be reached.
     heard: ListeningContext,
 }
 
@@ -69,7 +69,8 @@ impl ProducerContext for Deliveries {
 }
 
 impl Sender {
-    /// A sender with settings of its own, where the user has given no others.
+    /// A sender with its own default settings, which the user's properties
+    /// override.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -82,13 +83,13 @@ impl Sender {
         made.map(Sender).map_err(client_config::refused)
     }
 
-    /// All topics that there are: asking for one by name may create it.
+    /// The metadata of all topics: a request for one by name may create it.
     ///
     /// # Errors
-    /// When there are no brokers.
+    /// When the brokers cannot be reached.
     pub(super) fn topics(&self, config: &Config) -> Result<Metadata, Fatal> {
         self.0.client().fetch_metadata(None, REACHABLE_WITHIN).map_err(|error| {
-            // Serves the callbacks that know what went wrong.
+            // Delivers librdkafka's log lines, which show the cause.
             for _ in 0..SERVED_MAX {
                 self.0.poll(Duration::ZERO);
             }
@@ -96,12 +97,12 @@ impl Sender {
         })
     }
 
-    /// The id of the cluster, if it tells one in time.
+    /// The id of the cluster, if the brokers return one in time.
     pub(super) fn cluster_id(&self, timeout: Duration) -> Option<String> {
         self.0.client().fetch_cluster_id(timeout)
     }
 
-    /// How many records a partition has, by its offsets.
+    /// The number of records in a partition, by its offsets.
     ///
     /// # Errors
     /// When Kafka does not answer in time.
@@ -115,11 +116,11 @@ impl Sender {
         Ok(u64::try_from(end - start).unwrap_or_default())
     }
 
-    /// Sends one record, and waits while the queue is full; not after `stop`, and
-    /// not where records are lost. Tells whether it was sent.
+    /// Sends one record. Waits while the queue is full, but not after `stop`, nor
+    /// once records are lost. Returns whether it was sent.
     ///
     /// # Errors
-    /// When Kafka takes no such record.
+    /// When the producer refuses the record.
     pub(super) fn send(
         &self,
         mut record: BaseRecord<'_, [u8], [u8]>,
@@ -137,7 +138,7 @@ impl Sender {
         Ok(true)
     }
 
-    /// Lets the producer work; to be called often.
+    /// Serves the producer's callbacks; to be called often.
     ///
     /// # Errors
     /// When records were lost.
@@ -150,7 +151,7 @@ impl Sender {
     /// Waits until everything has arrived; not for long after `stop`.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// When some records are not delivered in time.
     pub(super) fn finish(&self, stop: &AtomicBool) -> Result<(), Lost> {
         let clock = SystemClock::new();
         let mut until_ms = TOLD_WITHIN_MS;

@@ -1,4 +1,4 @@
-//! The signals that ask a process to end.
+//! The signals that stop the process.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,8 +7,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::error::Fatal;
 
-/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal went away). SIGHUP is left
-/// ignored where it was when the process began, as under `nohup`.
+/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal went away). SIGHUP stays
+/// ignored if it was ignored at the start, as under `nohup`.
 fn asking() -> impl Iterator<Item = i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let hangs_up = !ignores(&status, SIGHUP);
@@ -22,7 +22,7 @@ fn ignores(status: &str, signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Sets `stop` at each of them.
+/// Sets `stop` at every signal.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -33,9 +33,9 @@ pub fn set(stop: &Arc<AtomicBool>) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Sets `stop` at the first of them, and ends the process at the second. While
-/// `starting` is set there is nothing yet to leave in order, and the first one
-/// ends it.
+/// Sets `stop` at the first signal, and ends the process at the second. While
+/// `starting` is set, the first signal ends the process, because nothing has to be
+/// shut down yet.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -51,7 +51,7 @@ pub fn set_or_end(stop: &Arc<AtomicBool>, starting: &Arc<AtomicBool>) -> Result<
 }
 
 fn failed(error: &std::io::Error) -> Fatal {
-    Fatal::internal(format!("signal handlers: {error}"))
+    Fatal::internal(format!("cannot set signal handlers: {error}"))
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_ignored_from_the_beginning_is_told_by_the_mask() {
+    fn ignored_signals_are_read_from_the_mask() {
         let status = "Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\n";
         assert!(ignores(status, SIGHUP));
         assert!(!ignores(status, SIGTERM) && !ignores(status, SIGINT) && !ignores("", SIGHUP));

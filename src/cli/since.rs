@@ -4,7 +4,7 @@ use crate::clock::SystemClock;
 use crate::shard::Timestamp;
 use crate::stream_thread::ports::Clock as _;
 
-/// A moment, or how long ago it was.
+/// A time, or how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
     /// In milliseconds since the epoch.
@@ -13,10 +13,10 @@ pub enum Since {
     Ago(i64),
 }
 
-/// Reads one from the command line.
+/// Parses the value of `--since`.
 ///
 /// # Errors
-/// What to write instead.
+/// The accepted forms.
 pub fn parse_since(text: &str) -> Result<Since, String> {
     let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).ok();
     let ago = humantime::parse_duration(text).ok().and_then(ms).map(Since::Ago);
@@ -28,7 +28,7 @@ pub fn parse_since(text: &str) -> Result<Since, String> {
 }
 
 impl Since {
-    /// The moment itself, by the host's clock.
+    /// The time, by the host's clock.
     #[must_use]
     pub fn instant(self) -> Timestamp {
         match self {

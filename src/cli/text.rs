@@ -1,5 +1,4 @@
-//! What commands say, and how: to standard output and standard error, in words,
-//! times and colours.
+//! The output of commands: standard output, standard error, times and colours.
 
 use std::io::{self, IsTerminal, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,13 +10,13 @@ use crate::error::Fatal;
 use crate::shard::{Connectivity, Status};
 use crate::view::read::{DeviceStatus, Freshness, OLD_MS};
 
-/// Whether the command line asks for JSON, be it otherwise right or not.
+/// Whether the command line asks for JSON, even if it is invalid otherwise.
 pub(super) fn wants_json() -> bool {
     std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json")
 }
 
-/// Says what ended the command, on standard error: in words, or with `--json` as
-/// one JSON object in a line.
+/// Prints the error that ended the command to standard error: as text or, with
+/// `--json`, as one line of JSON.
 pub fn say_error(fatal: &Fatal) {
     if !wants_json() {
         return say(&format!("error: {fatal}"));
@@ -27,13 +26,12 @@ pub fn say_error(fatal: &Fatal) {
     say(&json!({ "error": error }).to_string());
 }
 
-/// Says something to whoever looks on, on standard error. That nobody does is no
-/// failure.
+/// Prints to standard error. A failure is ignored.
 pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Prints to standard output. A reader that has gone away is no failure.
+/// Prints to standard output. A closed pipe is no failure.
 ///
 /// # Errors
 /// When standard output cannot be written to for another reason.
@@ -52,7 +50,7 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Fatal> {
     print(&(text + "\n"))
 }
 
-/// A reader of our output that has gone away is no failure.
+/// Ignores a closed pipe.
 pub(super) fn written(result: io::Result<()>) -> Result<(), Fatal> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -62,7 +60,7 @@ pub(super) fn written(result: io::Result<()>) -> Result<(), Fatal> {
     }
 }
 
-/// A bar that is gone at its end.
+/// A progress bar that is cleared at its end.
 pub(super) fn bar(length: Option<u64>, template: &str, drawn: ProgressDrawTarget) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(length, drawn).with_finish(ProgressFinish::AndClear);
     match ProgressStyle::with_template(template) {
@@ -71,12 +69,13 @@ pub(super) fn bar(length: Option<u64>, template: &str, drawn: ProgressDrawTarget
     }
 }
 
-/// Whether to colour: for a terminal, unless <https://no-color.org> is asked.
+/// Whether to use colours: on a terminal, unless `NO_COLOR` is set
+/// (<https://no-color.org>).
 pub(super) fn is_coloured(out: &impl IsTerminal) -> bool {
     out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// How things look to people.
+/// The style of text output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
     /// Whether to colour.
@@ -84,13 +83,13 @@ pub(super) struct Style {
 }
 
 impl Style {
-    /// The status as people are shown it, in its colour.
+    /// The displayed status, in its colour.
     pub(super) fn status(self, device: &DeviceStatus) -> String {
         let shown = printable(&word(device, "display"));
         self.by_name(shown, device.field("status"), device.field("connectivity"))
     }
 
-    /// A text in the colour of what it says is shown.
+    /// A text in the colour of a status.
     pub(super) fn coloured(self, text: String, shown: Option<(Status, Connectivity)>) -> String {
         let status = shown.map(|(status, _)| status.wire_name());
         let connectivity = shown.map(|(_, connectivity)| connectivity.wire_name());
@@ -112,12 +111,12 @@ impl Style {
         format!("\x1b[1;{colour}m{text}\x1b[0m")
     }
 
-    /// What decides.
+    /// Bold, for what decides.
     pub(super) fn strong(self, text: &str) -> String {
         if self.colour { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// What need not be read first.
+    /// Dimmed, for details.
     pub(super) fn faint(self, text: &str) -> String {
         if self.colour { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -131,15 +130,16 @@ pub(super) fn none() -> String {
     "-".to_owned()
 }
 
-/// Keeps a terminal from obeying what somebody wrote into an id or a fleet.
+/// Replaces control characters, so that an id or a fleet's name cannot control the
+/// terminal.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// A moment as RFC 3339, in UTC.
+/// A time as RFC 3339, in UTC.
 pub(super) fn moment(ms: i64) -> String {
     let since_epoch = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-    // Beyond the year 9999 there is no such notation.
+    // RFC 3339 ends with the year 9999.
     match UNIX_EPOCH.checked_add(since_epoch) {
         Some(at) if since_epoch.as_secs() < 253_402_300_800 => {
             humantime::format_rfc3339_millis(at).to_string()
@@ -148,14 +148,14 @@ pub(super) fn moment(ms: i64) -> String {
     }
 }
 
-/// The same, and how long ago it was.
+/// A time, and how long ago it was.
 pub(super) fn with_age(ms: i64, now_ms: i64) -> String {
     format!("{} ({})", moment(ms), age(now_ms.saturating_sub(ms)))
 }
 
 /// An age in its two largest units.
 fn age(ms: i64) -> String {
-    let Ok(seconds) = u64::try_from(ms / 1000) else { return "ahead of us".to_owned() };
+    let Ok(seconds) = u64::try_from(ms / 1000) else { return "in the future".to_owned() };
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s ago"),
@@ -171,7 +171,7 @@ pub(super) fn length(ms: i64) -> String {
     humantime::format_duration(Duration::from_millis(ms)).to_string()
 }
 
-/// Up to when something is in the view, for people.
+/// The time up to which the view is current, as text.
 pub(super) fn as_of(freshness: Freshness) -> String {
     match freshness.up_to_ms {
         Some(up_to_ms) if freshness.is_older_than(OLD_MS) => format!(
@@ -179,13 +179,12 @@ pub(super) fn as_of(freshness: Freshness) -> String {
             with_age(up_to_ms, freshness.now_ms)
         ),
         Some(up_to_ms) => with_age(up_to_ms.min(freshness.now_ms), freshness.now_ms),
-        None => {
-            "not known: its partition is being written anew, or never was; see /ready".to_owned()
-        }
+        None => "not known: its partition is being rewritten, or was never written; see /ready"
+            .to_owned(),
     }
 }
 
-/// A count of things, of which one is called so.
+/// A count with its noun.
 pub(super) fn counted(count: u64, one: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!(age(61_000), "1 min 1 s ago");
         assert_eq!(age(3_600_000 * 5), "5 h 0 min ago");
         assert_eq!(age(86_400_000 * 2 + 3_600_000), "2 d 1 h ago");
-        assert_eq!(age(-5_000), "ahead of us");
+        assert_eq!(age(-5_000), "in the future");
     }
 
     #[test]
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_commands_the_terminal() {
+    fn control_characters_are_replaced() {
         assert_eq!(printable("a\x1b[2Jb"), "a\u{fffd}[2Jb");
     }
 }

@@ -9,20 +9,20 @@ use crate::config::Config;
 use crate::error::Fatal;
 use crate::kafka::topics::{Brokers, CreateReport, TopicReport};
 
-/// What to do with the topics.
+/// The subcommands of `topics`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Create the topics that are missing; leave the others as they are
+    /// Create missing topics; leave existing ones unchanged
     Create,
-    /// Check that all topics are there and as they must be
+    /// Check that all topics exist and have the right settings
     Check,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When Kafka cannot be reached, a topic cannot be made, or one is not as it
-/// must be.
+/// When Kafka cannot be reached, a topic cannot be created, or a topic has a
+/// problem.
 pub fn run(command: Command, config: &Config, json: bool) -> Result<(), Fatal> {
     match command {
         Command::Create => {
@@ -68,7 +68,7 @@ fn table(report: &TopicReport) -> String {
         );
     }
     if report.problems.is_empty() {
-        text.push_str("topics are as they must be\n");
+        text.push_str("all topics exist and have the right settings\n");
     }
     text
 }

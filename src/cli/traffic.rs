@@ -23,17 +23,17 @@ pub(super) struct Traffic<'a> {
     topics: Vec<(&'a str, i32)>,
     /// How many events were sent, by kind.
     pub(super) counts: BTreeMap<String, u64>,
-    /// How many records these made: a broadcast makes one a partition.
+    /// How many records these are: a broadcast is one record for each partition.
     pub(super) records: u64,
 }
 
 impl<'a> Traffic<'a> {
-    /// Reaches the brokers as `name`, and finds the topics of these inputs. An event
-    /// waits for others up to `linger_ms`, to be sent together.
+    /// Connects to the brokers as `name`, and finds the topics of these inputs.
+    /// `linger_ms` is the `linger.ms` of the producer.
     ///
     /// # Errors
-    /// When there are no brokers, or not the topics, or they hold Confluent's
-    /// framing.
+    /// When the brokers cannot be reached, a topic does not exist, or a format has
+    /// Confluent's framing.
     pub(super) fn open(
         config: &'a Config,
         name: &str,
@@ -44,8 +44,8 @@ impl<'a> Traffic<'a> {
             if config.formats.input(*input) == Format::ConfluentProtobuf {
                 let name = input.name();
                 return Err(Fatal::configuration(format!(
-                    "events are written as bare Protobuf or JSON by this command, and \
-                     formats.{name} says otherwise: set it to \"protobuf\" or \"json\" for it"
+                    "this command writes events as bare Protobuf or JSON, but formats.{name} is \
+                     another format: set it to \"protobuf\" or \"json\" for this command"
                 )));
             }
         }
@@ -65,12 +65,12 @@ impl<'a> Traffic<'a> {
         Ok(Traffic { config, sender, topics, counts: BTreeMap::new(), records: 0 })
     }
 
-    /// The id of the cluster, if it tells one in time.
+    /// The id of the cluster, if the brokers return one in time.
     pub(super) fn cluster_id(&self, timeout: Duration) -> Option<String> {
         self.sender.cluster_id(timeout)
     }
 
-    /// The first input topic that holds anything, and how many records.
+    /// The first input topic that contains records, and their number.
     ///
     /// # Errors
     /// When Kafka does not answer in time.
@@ -82,7 +82,7 @@ impl<'a> Traffic<'a> {
             let counts = (0..*partitions).map(|p| self.sender.records(topic, p, timeout));
             let count: Result<u64, _> = counts.sum();
             let count = count.map_err(|error| {
-                Fatal::unavailable(format!("cannot tell whether {topic} is empty: {error}"))
+                Fatal::unavailable(format!("cannot check whether {topic} is empty: {error}"))
             })?;
             if count > 0 {
                 return Ok(Some((topic, count)));
@@ -91,11 +91,11 @@ impl<'a> Traffic<'a> {
         Ok(None)
     }
 
-    /// Sends one event: a broadcast to every partition, another where its key
-    /// belongs. Waits while the queue is full.
+    /// Sends one event: a broadcast to every partition, any other to the partition
+    /// of its key. Waits while the queue is full.
     ///
     /// # Errors
-    /// When Kafka does not take it.
+    /// When Kafka refuses it.
     pub(super) fn send(&mut self, mut sent: Sent, stop: &AtomicBool) -> Result<(), Fatal> {
         let kind = kind_of(&sent).map_err(Fatal::internal)?;
         if let Some(value) = &mut sent.value
@@ -121,7 +121,7 @@ impl<'a> Traffic<'a> {
         Ok(())
     }
 
-    /// Lets the producer work; to be called often.
+    /// Serves the producer's callbacks; to be called often.
     ///
     /// # Errors
     /// When records could not be delivered.
@@ -132,14 +132,14 @@ impl<'a> Traffic<'a> {
     /// Waits until everything has arrived; not for long after `stop`.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// When some records are not delivered in time.
     pub(super) fn finish(&self, stop: &AtomicBool) -> Result<(), Fatal> {
         self.sender.finish(stop).map_err(|lost| self.failure(&lost))
     }
 
     fn failure(&self, Lost { records, why }: &Lost) -> Fatal {
         Fatal::unavailable(format!(
-            "Kafka at {} did not take {records} records in time: {why}",
+            "Kafka at {} did not acknowledge {records} records in time: {why}",
             self.config.kafka.brokers,
         ))
     }
@@ -157,8 +157,8 @@ fn find_topics<'a>(
         match found.map_or(0, |topic| topic.partitions().len()) {
             _ if !inputs.contains(&input) => Ok((name, 0)),
             0 => Err(Fatal::unavailable(format!(
-                "there is no topic {name} on {}. `device-status topics create` creates it; \
-                 another name goes into topics.{}",
+                "topic {name} does not exist on {}. Create it with `device-status topics create`, \
+                 or set another name in topics.{}",
                 config.kafka.brokers,
                 input.name()
             ))),

@@ -1,6 +1,6 @@
-//! `device-status watch [ID…]`: shows devices as they change, by the hints on
-//! the view's channel. A hint only says where to look: what is shown is read
-//! again. Kafka, not this, is the reliable feed of changes.
+//! `device-status watch [ID…]`: shows devices as they change. It listens to the
+//! hints on the view's channel and reads the device again, because a hint only
+//! names it. The reliable feed of changes is Kafka, not this.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -16,32 +16,31 @@ use crate::stream_thread::ports::Clock as _;
 use crate::view::Backoff;
 use crate::view::read::{DeviceStatus, Freshness, Hint, Listener, OLD_MS, Reader, Seen};
 
-/// How often it is looked whether the view still moves.
+/// How often the age of the view is checked.
 const LOOK_INTERVAL_MS: i64 = 10_000;
 
 /// `device-status watch …`
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Devices to watch; none: all of them
+    /// Devices to watch [default: all]
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
 }
 
-/// Why watching stopped: the connection is gone, or something else went wrong;
-/// none: nobody reads what we print.
+/// Why watching stopped: an error, or `None` if the output was closed.
 type Stop = Option<Fatal>;
 
-/// Watches until it is interrupted, or nobody reads any more.
+/// Watches until it is interrupted, or its output is closed.
 ///
 /// # Errors
-/// When Redis cannot be reached at first; later it is tried again for ever.
+/// When Redis cannot be reached at the start. Later it is retried forever.
 pub fn run(args: &Args, config: &Config, json: bool) -> Result<(), Fatal> {
     let mut out = io::stdout().lock();
     let colour = is_coloured(&out);
     watch(args, config, json, colour, &mut out)
 }
 
-/// Watches, to any output.
+/// Watches, with any output.
 ///
 /// # Errors
 /// As [`run`].
@@ -68,10 +67,10 @@ pub fn watch(
     loop {
         let stop = watch.follow(&mut reader, &mut listener).err();
         let Some(failure) = stop.flatten() else { return Ok(()) };
-        say(&format!("{failure}; trying again, changes in between may not be shown"));
+        say(&format!("{failure}; retrying, changes in between may not be shown"));
         (reader, listener) = loop {
             backoff.failed(0);
-            // Nothing can cut this short but the end of the process.
+            // Only the end of the process interrupts this pause.
             let pause_ms = u64::try_from(backoff.remaining_ms(0)).unwrap_or(0);
             std::thread::park_timeout(Duration::from_millis(pause_ms));
             let connected = Reader::connect(&config.redis)
@@ -86,11 +85,11 @@ pub fn watch(
 
 struct Watch<'a> {
     ids: &'a [String],
-    /// What was shown last, of the devices asked for by name.
+    /// The last shown state of each device that was asked for by id.
     shown: BTreeMap<String, Option<DeviceStatus>>,
     partitions: i32,
     clock: SystemClock,
-    /// Whether it was said that the view is old.
+    /// Whether it was reported that the view is old.
     is_old: bool,
     style: Style,
     json: bool,
@@ -98,8 +97,8 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Shows what is, then what changes, until something goes wrong. It listens
-    /// before it looks, so nothing is missed between the two.
+    /// Shows the current state, then each change, until an error. It subscribes
+    /// before it reads, so no change in between is missed.
     fn follow(&mut self, reader: &mut Reader, listener: &mut Listener) -> Result<(), Stop> {
         let mut hints = listener.hints()?;
         if !self.ids.is_empty() {
@@ -125,8 +124,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Says when the view begins to stand still, in which nothing changes and
-    /// nothing would be shown, and when it goes on.
+    /// Reports when the view stops being updated, because no change would be shown
+    /// then, and when it is current again.
     fn look_at_age(&mut self, reader: &mut Reader) -> Result<(), Fatal> {
         let oldest = match self.ids {
             [] => reader.oldest(self.partitions)?,
@@ -142,7 +141,7 @@ impl Watch<'_> {
         let is_old = oldest.is_older_than(OLD_MS);
         if is_old != self.is_old {
             match is_old {
-                true => say(&format!("the view stands still: as of {}", as_of(oldest))),
+                true => say(&format!("the view is not being updated: as of {}", as_of(oldest))),
                 false => say("the view is up to date again"),
             }
             self.is_old = is_old;
@@ -182,7 +181,7 @@ impl Watch<'_> {
         })
     }
 
-    /// How old what is shown is; for people, who need not read it where it is not.
+    /// The age of an old view; nothing if it is current.
     fn old(&self, freshness: Freshness) -> String {
         match freshness.is_older_than(OLD_MS) {
             true => self.style.strong(&format!("  as of {}", as_of(freshness))),

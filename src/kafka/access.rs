@@ -1,4 +1,5 @@
-//! What this client must be allowed to do, and whether it is (docs/security.md).
+//! The permissions (ACLs) that the service needs, and a check of them
+//! (docs/security.md).
 
 use std::fmt;
 use std::time::Duration;
@@ -14,21 +15,21 @@ use super::trouble::ListeningContext;
 use crate::config::Config;
 use crate::error::Fatal;
 
-/// How long the transaction coordinator may take.
+/// Timeout for the transaction coordinator.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A topic of this name there is not, and nothing makes one.
+/// A topic that does not exist and is never created.
 const NO_TOPIC: &str = "__device_status_no_such_topic";
 
-/// As Kafka's tools write it, which is as we do.
+/// The name that Kafka's command line tools use.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
 }
 
-/// What the service does with the topic of a role. That it may describe it
-/// follows from the others.
+/// The operations that the service needs on a topic. Each of them implies
+/// `Describe`.
 #[must_use]
 pub const fn needed(role: Role) -> &'static [Operation] {
     match role {
@@ -40,7 +41,7 @@ pub const fn needed(role: Role) -> &'static [Operation] {
     }
 }
 
-/// What of that is not allowed.
+/// The needed operations that the ACLs deny.
 #[must_use]
 pub fn denied(role: Role, access: &TopicAccess) -> Vec<Operation> {
     let needed = needed(role);
@@ -53,13 +54,13 @@ pub fn denied(role: Role, access: &TopicAccess) -> Vec<Operation> {
     }
 }
 
-/// The command that allows something: of the topic, group or id `resource`, as
+/// The `kafka-acls.sh` command that allows operations on `resource`, such as
 /// `--topic NAME`.
 #[must_use]
 pub fn allow(config: &Config, operations: &[Operation], resource: &str) -> String {
     let operations: Vec<String> =
         operations.iter().map(|operation| format!("--operation {operation}")).collect();
-    // Whom the broker takes us for, as far as the configuration tells.
+    // The principal, as far as the configuration shows it.
     let user = config.kafka.properties.get("sasl.username");
     format!(
         "run kafka-acls.sh --add --allow-principal User:{} {} {resource}",
@@ -68,10 +69,10 @@ pub fn allow(config: &Config, operations: &[Operation], resource: &str) -> Strin
     )
 }
 
-/// What stands in the way of using the group, if anything: what and remedy.
+/// The problem with using the consumer group and its remedy, if there is one.
 ///
 /// # Errors
-/// What the brokers or librdkafka say.
+/// The error of the brokers or of librdkafka.
 pub fn group_problem<C: ProducerContext>(
     client: &BaseProducer<C>,
     config: &Config,
@@ -81,10 +82,10 @@ pub fn group_problem<C: ProducerContext>(
         return Ok(None);
     }
     let remedy = allow(config, &[Operation::Read], &format!("--group {group}"));
-    Ok(Some(format!("this client may not Read the consumer group {group}; {remedy}")))
+    Ok(Some(format!("this client is not authorized to Read the consumer group {group}; {remedy}")))
 }
 
-/// What to do where transactions are refused.
+/// The remedy when Kafka refuses transactions.
 #[must_use]
 pub fn transactions_remedy(config: &Config) -> String {
     let prefix = transactional_id_prefix(config);
@@ -95,13 +96,14 @@ pub fn transactions_remedy(config: &Config) -> String {
     )
 }
 
-/// What the transactional ids of this installation begin with (rule C4).
+/// The prefix of all transactional ids of this installation (rule C4).
 #[must_use]
 pub fn transactional_id_prefix(config: &Config) -> String {
     format!("{}-", config.kafka.group)
 }
 
-/// Begins as a stream thread does, under an id of its own, and writes nothing.
+/// Initializes a transactional producer as a stream thread does, but under a
+/// separate id and without writing anything.
 ///
 /// # Errors
 /// When transactions are refused.

@@ -1,4 +1,4 @@
-//! What every Kafka client of the process has in common.
+//! Settings and logging that all Kafka clients of the process share.
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
@@ -9,13 +9,12 @@ use rdkafka::error::KafkaError;
 use crate::config::Config;
 use crate::error::Fatal;
 
-/// How long a request of the client that puts questions may take, in
-/// milliseconds: its `socket.timeout.ms`.
+/// `socket.timeout.ms` of the client for queries.
 pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
 
-/// The settings of any client: brokers, identity, and what the user gave in
-/// `kafka.properties`. Set what the client needs on top of them: the
-/// configuration has refused the properties that must not be the user's.
+/// The settings of every client: brokers, client id and the user's
+/// `kafka.properties`. Callers add their own settings on top. The configuration
+/// check has already refused properties that the user must not set.
 #[must_use]
 pub fn base(config: &Config) -> ClientConfig {
     let mut client = ClientConfig::new();
@@ -27,8 +26,8 @@ pub fn base(config: &Config) -> ClientConfig {
     client
 }
 
-/// The settings of any consumer: what is committed alone is read, the end of a
-/// partition is told, and offsets are nobody's but the caller's.
+/// The settings of every consumer: it reads committed records only, reports the end
+/// of a partition, and never commits or stores offsets by itself.
 #[must_use]
 pub fn consumer(config: &Config) -> ClientConfig {
     let mut consumer = base(config);
@@ -40,19 +39,20 @@ pub fn consumer(config: &Config) -> ClientConfig {
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest");
     let defaults = [
-        // The default of a second makes a consumer that catches up sleep.
+        // With the default of one second, a consumer that catches up sleeps.
         ("fetch.queue.backoff.ms", "10"),
         ("queued.min.messages", "200000"),
         ("queued.max.messages.kbytes", "65536"),
-        // One fetch is under way with each broker, and a partition that joins waits
-        // until it returns. The default of half a second is for idle partitions.
+        // Each broker has one fetch in flight, and a newly assigned partition waits
+        // for it to return. The default of half a second is meant for idle
+        // partitions.
         ("fetch.wait.max.ms", "50"),
     ];
     set_defaults(&mut consumer, config, &defaults);
     consumer
 }
 
-/// A client that puts questions, and does not join the group whose id it has.
+/// A client for queries. It has the group's id but does not join the group.
 ///
 /// # Errors
 /// When librdkafka refuses the configuration.
@@ -63,7 +63,7 @@ pub fn asking(config: &Config) -> Result<BaseConsumer<LoggingContext>, Fatal> {
         .map_err(refused)
 }
 
-/// Sets what the user has not.
+/// Sets each default that the user's `kafka.properties` do not set.
 pub fn set_defaults(client: &mut ClientConfig, config: &Config, defaults: &[(&str, &str)]) {
     for (key, value) in defaults {
         if !config.kafka.properties.contains_key(*key) {
@@ -72,18 +72,17 @@ pub fn set_defaults(client: &mut ClientConfig, config: &Config, defaults: &[(&st
     }
 }
 
-/// What librdkafka says when it makes no client of its settings, with what to
-/// do. Most is found before, by [`crate::config`]: what is left needs the files
-/// that are named.
+/// The error when librdkafka cannot create a client. [`crate::config`] finds most
+/// mistakes earlier; the rest are mostly files that are missing or wrong.
 #[must_use]
 pub fn refused(error: KafkaError) -> Fatal {
     let said = error.to_string();
     let said = said.strip_prefix("Client creation error: ").unwrap_or(&said);
-    Fatal::configuration(format!("a Kafka client cannot be made: {said}; check [kafka.properties]"))
+    Fatal::configuration(format!("cannot create a Kafka client: {said}; check [kafka.properties]"))
 }
 
-/// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`. Leaves
-/// rebalances to the loop: nothing happens inside a callback (rule C5).
+/// Sends librdkafka's log lines and errors to `tracing`, target `librdkafka`. The
+/// loop handles rebalances, not a callback (rule C5).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoggingContext;
 
@@ -99,17 +98,18 @@ impl ClientContext for LoggingContext {
 
 impl ConsumerContext for LoggingContext {}
 
-/// Whether librdkafka tells, as a failed authentication, of a connection that ended
-/// before the broker had answered: nobody was refused.
+/// Whether librdkafka reports a lost connection as a failed authentication: the
+/// connection ended during the SASL handshake, and the broker did not refuse
+/// anything.
 fn is_lost_in_handshake(message: &str) -> bool {
     message.contains("SASL") && message.contains("failed: Local: Broker transport failure")
 }
 
-/// An error event of librdkafka's, for contexts that do more than log.
+/// Logs an error event of librdkafka; for contexts that do more than log.
 ///
-/// Events wait until their client is polled, which may be long after. That a
-/// connection failed is told by a log line at once, and so is no news here, nor if
-/// it was lost while it was made.
+/// librdkafka delivers error events when the client is polled, which may be much
+/// later. It has already logged a lost connection at the time, so the event is
+/// logged at debug level only; so is a connection lost in the SASL handshake.
 pub fn tell_error(error: &KafkaError, reason: &str) {
     use rdkafka::error::RDKafkaErrorCode::{
         AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve,
@@ -125,12 +125,13 @@ pub fn tell_error(error: &KafkaError, reason: &str) {
     }
 }
 
-/// One log line of librdkafka's, for contexts that do more than log.
+/// Logs a line of librdkafka; for contexts that do more than log.
 ///
-/// That a property is for another kind of client is no news: all get all. Nor is
-/// it that a producer asks again for its id, as it does where a coordinator has
-/// just come up; whoever waits for it in vain says so. A transaction that fails
-/// is told of by the committer, which knows what became of it; one that ends the
+/// Some lines get a lower level. `CONFWARN`: every client gets all properties, also
+/// those for another kind of client. `GETPID … retrying`: a producer retries while
+/// a transaction coordinator comes up, and the caller reports a timeout. A
+/// connection lost in the SASL handshake is no failed authentication. `TXNERR`: the
+/// committer reports a failed transaction with its outcome; one that ends the
 /// producer is an alert.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_librdkafka_does_by_itself_is_no_warning() {
+    fn librdkafka_retries_and_lost_connections_log_below_warning() {
         use tracing::Level;
 
         struct Levels(std::sync::mpsc::Sender<Level>);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_make_no_client_are_told() {
+    fn unusable_client_settings_are_reported() {
         let files = tempfile::tempdir().unwrap();
         let path = files.path().join("ca.pem");
         std::fs::write(&path, "no certificate").unwrap();
@@ -216,12 +217,12 @@ mod tests {
         set("ssl.ca.location", path.display().to_string());
         let made: Result<rdkafka::producer::BaseProducer, _> = base(&config).create();
         let message = refused(made.err().unwrap()).message;
-        assert!(message.starts_with("a Kafka client cannot be made: ssl.ca.location"), "{message}");
+        assert!(message.starts_with("cannot create a Kafka client: ssl.ca.location"), "{message}");
         assert!(message.ends_with("; check [kafka.properties]"), "{message}");
     }
 
     #[test]
-    fn the_users_properties_come_along() {
+    fn user_properties_reach_the_client() {
         let mut config = Config::default();
         config.kafka.brokers = "a:1,b:2".to_owned();
         config.kafka.properties.insert("client.rack".to_owned(), "r1".to_owned());

@@ -1,5 +1,5 @@
-//! The producer of a stream thread, on a thread of its own, so that a commit
-//! takes none of the loop's time (rules C1, C4, C6, C9).
+//! The producer of a stream thread. It runs on its own thread, so a commit does not
+//! block the loop (rules C1, C4, C6, C9).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -24,27 +24,27 @@ use crate::error::{Fatal, lock};
 use crate::shard::{Input, Timestamp};
 use crate::stream_thread::ports::{Batch, Outcome, OutputRecord, OutputTopic, Receipt};
 
-/// No transactional request is waited for longer than this.
+/// Timeout of one transactional request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// A transaction that is not through by then is given up: the broker's own
-/// limit is `transaction.timeout.ms` (rule C4).
+/// A commit that takes longer is given up. The broker's own limit is
+/// `transaction.timeout.ms` (rule C4).
 const COMMIT_DEADLINE_MS: i64 = 15_000;
-/// How long an abort waits at a time, before delivery reports are served again.
+/// How long one abort call waits before delivery reports are served again.
 const ABORT_STEP_MS: i64 = 100;
 const ABORT_STEP: Duration = Duration::from_millis(ABORT_STEP_MS as u64);
 
-/// Whose stamps tell the broker's time (rule T6).
+/// The source of broker time (rule T6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stamps {
-    /// Those that the broker puts on the changelog: the start has made sure that
-    /// it does.
+    /// The broker's timestamps on changelog records. The start has checked that the
+    /// broker sets them.
     Broker,
-    /// Our own clock when a record is acknowledged: for a broker that cannot
-    /// stamp, such as the mock cluster of the demo.
+    /// The host's clock when a record is acknowledged: for a broker that sets no
+    /// timestamps, such as the demo's mock cluster.
     Own,
 }
 
-/// Hands batches to the producer's thread, and outcomes back.
+/// Passes batches to the producer's thread, and outcomes back.
 pub struct Committer {
     commands: Option<Sender<Command>>,
     outcomes: Receiver<Outcome>,
@@ -55,13 +55,13 @@ pub struct Committer {
 struct Command {
     batch: Arc<Batch>,
     member: ConsumerGroupMetadata,
-    /// Through which offsets are committed that are not part of a transaction.
+    /// Commits the offsets if there are no transactions.
     consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
 }
 
 impl Committer {
-    /// Starts the thread. Without `transactional`, batches are committed at
-    /// least once (rule C9), the offsets through the consumer.
+    /// Starts the thread. Without `transactional`, batches are committed at least
+    /// once (rule C9), and the consumer commits the offsets.
     pub fn start(
         config: ClientConfig,
         transactional: bool,
@@ -99,12 +99,12 @@ impl Committer {
         consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
     ) {
         if let Some(commands) = &self.commands {
-            // A thread that is gone is noticed by the outcome that never comes.
+            // `poll` reports a thread that has ended.
             let _ = commands.send(Command { batch, member, consumer });
         }
     }
 
-    /// The outcome of the last commit, if it has come.
+    /// The outcome of the last commit, once it is known.
     pub fn poll(&self) -> Option<Outcome> {
         use std::sync::mpsc::TryRecvError;
         match self.outcomes.try_recv() {
@@ -116,7 +116,8 @@ impl Committer {
         }
     }
 
-    /// Makes the thread end after what it is doing. It is handed over once.
+    /// Stops the thread after its current batch. Returns its handle on the first
+    /// call.
     pub fn close(&mut self) -> Option<JoinHandle<()>> {
         self.stop.store(true, Ordering::Relaxed);
         self.commands = None;
@@ -124,7 +125,7 @@ impl Committer {
     }
 }
 
-/// What the broker said of the records of the transaction under way.
+/// The delivery reports of the current transaction.
 struct Deliveries {
     changelog: String,
     stamps: Stamps,
@@ -135,9 +136,9 @@ struct Deliveries {
 #[derive(Default)]
 struct DeliveryState {
     receipt: Receipt,
-    /// Of a record whose report says why it was not written.
+    /// Why the first failed record was not written.
     failure: Option<String>,
-    /// Records were purged, which says nothing: something else has gone wrong.
+    /// Records were purged: the consequence of another failure, not its cause.
     purged: bool,
 }
 
@@ -203,7 +204,7 @@ impl ProducerContext for ProducerSide {
 
 struct Worker {
     config: ClientConfig,
-    /// What to do where transactions are refused.
+    /// The remedy when Kafka refuses transactions.
     transactions_remedy: String,
     topics: Topics,
     transactional: bool,
@@ -213,13 +214,13 @@ struct Worker {
     producer: Option<BaseProducer<ProducerSide>>,
 }
 
-/// How a step of a commit failed.
+/// What to do after a failed step of a commit.
 enum Failure {
     /// Abort; the same batch may be sent again.
     Abort { stale_member: bool, message: String },
-    /// Nobody knows, or this producer is of no more use: make another.
+    /// The outcome is unknown, or the producer is unusable: create a new one.
     Recreate(String),
-    /// Stop.
+    /// Stop the process.
     Fatal(Fatal),
 }
 
@@ -261,22 +262,27 @@ impl Worker {
         }
     }
 
-    /// A new producer under the same id settles whatever the old one left
-    /// behind (KIP-98, rule C6).
+    /// Creates a new producer under the same transactional id. That completes or
+    /// aborts what the old one left open (KIP-98, rule C6).
     fn recreate(&mut self, message: String) -> Outcome {
-        warn!(error = %message, "making the producer anew; the committed offsets will tell what happened");
-        // It ends before the next one begins: one that still asks for its
-        // transactional id would fence the other. Only this thread waits for it.
+        warn!(
+            error = %message,
+            "recreating the producer, because the outcome of a commit is unknown; the committed \
+             offsets will show whether it succeeded"
+        );
+        // The old producer is dropped first: while it still requests its
+        // transactional id, it would fence the new one. Only this thread waits for
+        // it.
         self.producer = None;
         match self.producer() {
             Ok(_) => Outcome::Unknown { message },
             Err(Failure::Fatal(fatal)) => Outcome::Fatal(fatal),
-            // Only a stop ends the attempts otherwise.
+            // Otherwise only a stop ends the attempts.
             Err(_) => Outcome::Unknown { message },
         }
     }
 
-    /// Makes the producer, if there is none.
+    /// Creates the producer if there is none.
     fn producer(&mut self) -> Result<(), Failure> {
         while self.producer.is_none() {
             let producer: BaseProducer<ProducerSide> = self
@@ -284,7 +290,7 @@ impl Worker {
                 .create_with_context(ProducerSide(self.deliveries.clone()))
                 .map_err(|e| {
                     Failure::Fatal(Fatal::configuration(format!(
-                        "the Kafka producer cannot be made: {e}; check kafka.properties"
+                        "cannot create the Kafka producer: {e}; check [kafka.properties]"
                     )))
                 })?;
             if self.transactional {
@@ -300,8 +306,11 @@ impl Worker {
                         if self.stop.load(Ordering::Relaxed) {
                             return Err(Failure::Recreate(error.to_string()));
                         }
-                        warn!(%error, "the transaction coordinator does not answer, so nothing is committed; trying \
-                             again. Look at the brokers that lead __transaction_state");
+                        warn!(
+                            %error,
+                            "the transaction coordinator does not answer: nothing is committed, \
+                             retrying. Check the brokers that lead __transaction_state"
+                        );
                         producer.poll(Duration::from_millis(500));
                         continue;
                     }
@@ -322,7 +331,7 @@ impl Worker {
         for record in command.batch.shards.iter().flat_map(|shard| &shard.records) {
             send(producer, topics, record, clock, started_ms)?;
         }
-        // The offsets travel while the records do.
+        // The records are still in flight meanwhile.
         let offsets = offsets(topics, &command.batch)?;
         until(clock, started_ms, || {
             producer.send_offsets_to_transaction(&offsets, &command.member, REQUEST_TIMEOUT)
@@ -331,7 +340,8 @@ impl Worker {
         self.deliveries.all_written(producer)?;
         until(clock, started_ms, || producer.commit_transaction(REQUEST_TIMEOUT)).map_err(
             |failure| match failure {
-                // A commit that may have been sent is never assumed undone.
+                // The commit request may have been sent, so the transaction may be
+                // committed.
                 Failure::Abort { stale_member: false, message } => Failure::Recreate(message),
                 other => other,
             },
@@ -339,8 +349,8 @@ impl Worker {
         Ok(self.deliveries.receipt())
     }
 
-    /// Rule C9: a crash between two steps repeats the later ones' inputs, and
-    /// loses nothing.
+    /// Rule C9: after a crash between two steps, the inputs are processed again.
+    /// Nothing is lost.
     fn at_least_once(&self, command: &Command, started_ms: i64) -> Result<Receipt, Failure> {
         let (producer, clock, topics) = (self.made()?, &*self.clock, &self.topics);
         let records = || command.batch.shards.iter().flat_map(|shard| &shard.records);
@@ -366,11 +376,11 @@ impl Worker {
         let clock = self.clock.clone();
         let started_ms = clock.monotonic_ms();
         let Some(producer) = &self.producer else { return Ok(()) };
-        // librdkafka purges what was not sent, here and at the error that made the
-        // abort necessary, and lets what is in flight be answered. A purge of our
-        // own would leave a gap in the sequence numbers, and the next transaction
-        // would be refused for it (OUT_OF_ORDER_SEQUENCE_NUMBER). Delivery reports
-        // are served here: the abort waits for them, and does not serve them.
+        // librdkafka purges unsent records, here and at the error that caused the
+        // abort, and waits for those in flight. Purging them here would leave a gap
+        // in the sequence numbers, and the broker would refuse the next transaction
+        // (OUT_OF_ORDER_SEQUENCE_NUMBER). The abort waits for delivery reports but
+        // does not serve them, so they are served here.
         until(&*clock, started_ms, || {
             serve_reports(producer, &*clock, clock.monotonic_ms() + ABORT_STEP_MS);
             producer.abort_transaction(ABORT_STEP)
@@ -379,9 +389,10 @@ impl Worker {
 }
 
 impl Deliveries {
-    /// Whether all records are written; why not, if not. What went wrong first is
-    /// known to librdkafka: it purges the other records of a transaction that has
-    /// failed, and their reports may be here before that of the one to blame.
+    /// Checks that all records are written, and returns the cause if not.
+    /// librdkafka knows the cause: it purges the other records of a failed
+    /// transaction, and their reports may come before the report of the failed
+    /// record.
     fn all_written(&self, producer: &BaseProducer<ProducerSide>) -> Result<(), Failure> {
         let (told, purged) = {
             let mut state = lock(&self.state);
@@ -390,8 +401,8 @@ impl Deliveries {
         if told.is_none() && !purged {
             return Ok(());
         }
-        // Within a transaction this begins nothing. It is refused, where the
-        // transaction has failed by the error that it has failed by.
+        // Inside a transaction this call always fails. If the transaction has
+        // failed, it returns that error.
         let cause = producer.begin_transaction().err().map(failure);
         let (stale_member, cause) = match cause {
             Some(Failure::Abort { stale_member, message }) => (stale_member, Some(message)),
@@ -439,9 +450,8 @@ fn send(
     }
 }
 
-/// How long is waited for delivery reports at a time. `BaseProducer::poll` waits
-/// by asking without a pause while less than a millisecond is left, and `flush`
-/// sleeps in steps of a hundred.
+/// Pause between two polls for delivery reports. `BaseProducer::poll` busy-waits
+/// when less than a millisecond is left, and `flush` sleeps in steps of 100 ms.
 const REPORTS_STEP: Duration = Duration::from_micros(500);
 
 /// Waits for the delivery reports.
@@ -459,8 +469,8 @@ fn drain(
     )))
 }
 
-/// Serves delivery reports until none is awaited (`true`), or until a time of
-/// the monotonic clock.
+/// Serves delivery reports. Returns `true` once none is outstanding, or `false` at
+/// `until_ms` of the monotonic clock.
 fn serve_reports(producer: &BaseProducer<ProducerSide>, clock: &dyn Clock, until_ms: i64) -> bool {
     loop {
         let before = producer.in_flight_count();
@@ -503,13 +513,13 @@ fn failure(error: KafkaError) -> Failure {
     Failure::Recreate(error.to_string())
 }
 
-/// librdkafka gave a record up because of something else.
+/// Whether librdkafka dropped a record because of another failure.
 fn is_purge(error: &KafkaError) -> bool {
     let purges = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
     error.rdkafka_error_code().is_some_and(|code| purges.contains(&code))
 }
 
-/// The group has moved on without this member (rule C6).
+/// Whether the group no longer accepts this member's generation (rule C6).
 fn is_stale_member(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -545,7 +555,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_whose_records_are_purged_tells_what_it_failed_by() {
+    fn purged_records_report_the_error_that_failed_the_transaction() {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("changelog", 1, 1).unwrap();
         let clock: Arc<dyn Clock + Send + Sync> = Arc::new(SystemClock::new());

@@ -1,9 +1,10 @@
-//! What the group says of itself: which partitions have no owner, which of our
-//! threads it has nothing for, and whose instance id it has given to another
-//! process (rules C4, C11).
+//! The state of the consumer group: partitions without an owner, our threads
+//! without partitions, and instance ids that another process has taken (rules C4,
+//! C11).
 //!
-//! An owner is who the group's coordinator names as one. What a member does with
-//! its partitions is not seen here: its process tells that itself.
+//! The owner of a partition is the member that the group's coordinator names.
+//! Whether that member works on the partition is not visible here; its own process
+//! reports that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -16,66 +17,67 @@ use super::native::{Group, GroupQuestion, Member};
 use crate::config::{Config, GroupProtocol};
 use crate::error::{Fatal, lock};
 
-/// How often the group is asked.
+/// How often the coordinator is asked.
 const ASK_INTERVAL_MS: i64 = 5_000;
-/// Two answers that are further apart say nothing about the time between them.
+/// Two answers further apart than this say nothing about the time between them.
 const APART_MS: i64 = 30_000;
-/// How long the group may take to find a new owner, once the session of the
-/// former one has ended.
+/// How long the group may take to assign a new owner after the session of the old
+/// one has ended.
 const HANDOVER_MS: i64 = 30_000;
-/// The default of `session.timeout.ms`, and of `group.consumer.session.timeout.ms`
-/// on the brokers, which clients are not told of.
+/// The default of `session.timeout.ms`, and of the brokers'
+/// `group.consumer.session.timeout.ms`, which clients cannot read.
 const SESSION_TIMEOUT_MS: i64 = 45_000;
-/// How long the group may be silent before the log says so.
+/// How long the coordinator may be silent before that is logged.
 const SILENCE_LIMIT_MS: i64 = 60_000;
 
-/// Who a stream thread is in the group.
+/// A stream thread's identity in the group.
 #[derive(Debug, Default)]
 pub struct Identity {
     instance_id: Option<String>,
     member_id: Mutex<Option<String>>,
-    /// When the group was last asked and answered, and whether a member had our
+    /// When the last answered request was sent, and whether a member then had our
     /// instance id.
     named: Mutex<Option<(i64, bool)>>,
 }
 
 impl Identity {
-    /// That of a thread which has not joined yet.
+    /// The identity of a thread that has not joined yet.
     #[must_use]
     pub fn new(instance_id: Option<String>) -> Identity {
         Identity { instance_id, ..Identity::default() }
     }
 
-    /// It joins under this id, if it chooses one itself.
+    /// Sets the member id of the next join, if the client chooses one.
     pub fn joins_as(&self, member_id: Option<String>) {
         *lock(&self.member_id) = member_id;
     }
 
-    /// Whether a member has our instance id, if the group was asked after this
-    /// moment.
+    /// Whether a member has our instance id; `None` without an answer to a request
+    /// after `since_ms`.
     #[must_use]
     pub fn named_since(&self, since_ms: i64) -> Option<bool> {
         let (_, named) = (*lock(&self.named)).filter(|(asked_ms, _)| *asked_ms > since_ms)?;
         Some(named)
     }
 
-    /// What the group said of our instance id when it was asked.
+    /// Records whether a member had our instance id, by the answer to a request at
+    /// `asked_ms`.
     pub fn set_named(&self, asked_ms: i64, named: bool) {
         *lock(&self.named) = Some((asked_ms, named));
     }
 }
 
-/// What is known of the group.
+/// A summary of the group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupReport {
-    /// The partitions that no member has.
+    /// Partitions that no member owns.
     pub without_owner: Vec<i32>,
-    /// Those of them that had none for longer than a takeover takes, and for
-    /// how long, in milliseconds.
+    /// Those without an owner for longer than a takeover takes, and the longest
+    /// time in milliseconds.
     pub abandoned: Option<(Vec<i32>, i64)>,
-    /// The threads that are members, and are to have no partition.
+    /// Threads that are members, and to which the group assigns no partition.
     pub spare: BTreeSet<usize>,
-    /// An instance id of ours that another process has by now.
+    /// An instance id of ours that another process has taken.
     pub taken: Option<String>,
 }
 
@@ -85,27 +87,28 @@ impl GroupReport {
     pub fn trouble(&self) -> Option<String> {
         let (partitions, for_ms) = self.abandoned.as_ref()?;
         Some(format!(
-            "no member of the group has had partitions {partitions:?} for {} s",
+            "partitions {partitions:?} have had no owner in the consumer group for {} s",
             for_ms / 1_000
         ))
     }
 }
 
-/// Asks the group now and then.
+/// Asks the group's coordinator at an interval.
 pub struct GroupWatch {
     question: GroupQuestion,
     group: String,
     known: Known,
     asked_ms: Option<i64>,
-    /// When it answered last, or the watch began.
+    /// Time of the last answer; at first, the start of the watch.
     heard_ms: Option<i64>,
-    /// The brokers cannot be asked this.
+    /// The brokers do not support the request.
     useless: bool,
     complained: bool,
 }
 
 impl GroupWatch {
-    /// Watches a group of which these are our members.
+    /// Watches the configured group. `members` are the stream threads of this
+    /// process.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -121,7 +124,7 @@ impl GroupWatch {
         })
     }
 
-    /// Asks if it is time; answers what was learnt, if an answer has come.
+    /// Sends a request if one is due. Returns a report if an answer has come.
     pub fn look(&mut self, now_ms: i64) -> Option<GroupReport> {
         let heard_ms = *self.heard_ms.get_or_insert(now_ms);
         let answer = self.question.poll();
@@ -138,9 +141,9 @@ impl GroupWatch {
                 return Some(self.known.learn(&group, now_ms));
             }
             Some(Err(error)) => {
-                // As the mock cluster of the demo.
+                // For example the demo's mock cluster.
                 self.useless = error.code == RDKafkaErrorCode::UnsupportedFeature;
-                debug!(%error, "the group does not say who has its partitions");
+                debug!(%error, "the group's coordinator does not return the members");
             }
             None => {}
         }
@@ -148,16 +151,16 @@ impl GroupWatch {
             self.complained = true;
             warn!(
                 group = self.group,
-                "the group's coordinator has not said for a minute who has which partitions; \
-                 partitions without an owner go unnoticed. Is it reachable, and may this client \
-                 Describe the group?"
+                "no answer from the group coordinator for a minute: partitions without an owner \
+                 go unnoticed. Check that it is reachable, and that this client is allowed to \
+                 Describe the group"
             );
         }
         None
     }
 }
 
-/// What the group's answers add up to.
+/// State collected from the coordinator's answers.
 struct Known {
     topics: [String; 3],
     partitions: i32,
@@ -167,7 +170,7 @@ struct Known {
     /// Since when partitions have had no owner.
     since_ms: BTreeMap<i32, i64>,
     answered_ms: Option<i64>,
-    /// The ids of ours that the group has named.
+    /// Our member ids that have been in an answer.
     named: BTreeSet<String>,
 }
 
@@ -216,7 +219,7 @@ impl Known {
         (0..self.partitions).filter(|partition| !has_all(*partition)).collect()
     }
 
-    /// Tells our members whether their instance ids are somebody's.
+    /// Records for each of our threads whether a member has its instance id.
     fn tell_names(&self, group: &Group, asked_ms: i64) {
         for identity in self.members.iter().filter(|identity| identity.instance_id.is_some()) {
             let named = |member: &Member| member.instance_id == identity.instance_id;
@@ -231,14 +234,16 @@ impl Known {
         for (thread, identity) in self.members.iter().enumerate() {
             let Some(id) = lock(&identity.member_id).clone() else { continue };
             if let Some(member) = group.members.iter().find(|member| member.id == id) {
-                // What is to come is told before it comes.
+                // `target` already holds partitions that the member is still to
+                // get.
                 if group.stable && member.target.as_ref().is_some_and(Vec::is_empty) {
                     spare.insert(thread);
                 }
                 self.named.insert(id);
                 continue;
             }
-            // A newcomer is not named yet, and its id may still be another's.
+            // A thread that has just joined is not listed yet, and its instance id
+            // may still be listed for the member before it.
             let has_ours = |member: &&Member| {
                 member.instance_id.is_some() && member.instance_id == identity.instance_id
             };
@@ -297,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_an_owner_is_a_fault_only_after_the_session_and_half_a_minute() {
+    fn unowned_partition_is_reported_after_session_timeout_and_handover() {
         let mut known = known(3, &[]);
         let half = group(vec![member("a", &[0]), member("b", &[2])]);
         for now_ms in (0..=PATIENCE_MS).step_by(5_000) {
@@ -307,7 +312,7 @@ mod tests {
         let report = known.learn(&half, PATIENCE_MS + 1_000);
         assert_eq!(
             report.trouble().unwrap(),
-            "no member of the group has had partitions [1] for 76 s"
+            "partitions [1] have had no owner in the consumer group for 76 s"
         );
         let whole = group(vec![member("a", &[0, 1]), member("b", &[2])]);
         assert_eq!(known.learn(&whole, PATIENCE_MS + 2_000), GroupReport::default());
@@ -316,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_of_which_one_input_has_no_owner_has_none() {
+    fn partition_is_unowned_if_one_input_is_unowned() {
         let mut known = known(1, &[]);
         let mut torn = member("a", &[0]);
         torn.assigned.pop();
@@ -325,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn while_a_classic_group_is_not_stable_nobody_has_anything() {
+    fn unstable_classic_group_owns_no_partitions() {
         let mut known = known(2, &[]);
         let mut moving = group(vec![member("a", &[0, 1])]);
         moving.stable = false;
@@ -337,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_saw_does_not_count_as_time_without_an_owner() {
+    fn gap_between_answers_does_not_count_as_time_without_owner() {
         let mut known = known(1, &[]);
         known.learn(&Group::default(), 0);
         let late_ms = 10 * PATIENCE_MS;
@@ -350,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_is_spare_once_the_group_has_come_to_rest_without_a_partition_for_it() {
+    fn thread_is_spare_once_a_stable_group_assigns_it_nothing() {
         let mut known = known(1, &[("a", None), ("b", None)]);
         let both = || vec![member("a", &[0]), member("b", &[])];
         assert!(known.learn(&group(vec![member("a", &[0])]), 0).spare.is_empty(), "b is unknown");
@@ -366,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_id_is_taken_once_another_has_it_after_we_had() {
+    fn instance_id_is_taken_once_another_member_has_it_after_us() {
         let mut known = known(1, &[("old", Some("pod-0"))]);
         let under = |id: &str| {
             let instance_id = Some("pod-0".to_owned());
@@ -381,14 +386,14 @@ mod tests {
     }
 
     #[test]
-    fn a_member_without_an_instance_id_is_nobodys_successor() {
+    fn member_without_instance_id_is_never_taken() {
         let mut known = known(1, &[("old", None)]);
         known.learn(&group(vec![member("old", &[0])]), 0);
         assert_eq!(known.learn(&group(vec![member("new", &[0])]), 1).taken, None);
     }
 
     #[test]
-    fn the_session_timeout_of_the_configuration_counts_with_the_classic_protocol() {
+    fn session_timeout_setting_counts_with_the_classic_protocol() {
         let mut config = Config::default();
         assert_eq!(patience_ms(&config), 75_000);
         config.kafka.group_protocol = GroupProtocol::Classic;

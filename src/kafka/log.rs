@@ -1,5 +1,5 @@
-//! The real [`Log`]: one group consumer, one producer, one client for
-//! questions and, while something is restored, one consumer for that.
+//! The production [`Log`]: one group consumer, one producer, one client for queries
+//! and, during a restore, one more consumer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::committer::Committer;
 pub use super::committer::Stamps;
 use super::group::Identity;
 use super::membership::Membership;
-use super::native::{ConsumerQueue, Found, NativeRecord, Polled, Questions, Spec};
+use super::native::{ConsumerQueue, NativeRecord, PartitionOffset, Polled, Questions, Spec};
 use super::reaper::{Reaped, Reaper};
 use crate::clock::Clock;
 use crate::config::{Config, Guarantee, Topics};
@@ -30,8 +30,7 @@ use crate::stream_thread::ports::{
 /// How long leaving the group may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often it is seen to that records come through the queue they are taken
-/// from.
+/// How often partition queues are forwarded again.
 const FORWARD_INTERVAL_MS: i64 = 200;
 
 /// Kafka, for one stream thread.
@@ -46,35 +45,35 @@ pub struct KafkaLog {
     reaper: Reaper,
     restore_config: ClientConfig,
     restore: Option<ConsumerQueue>,
-    /// What the group has given, and the loop has not given back.
+    /// Partitions that the group has assigned and the loop has not given back.
     held: BTreeSet<(Input, i32)>,
     names: TopicCache,
     restore_names: TopicCache,
     pending: HashMap<QuestionId, Pending>,
     parts: HashMap<u64, (QuestionId, Kind)>,
-    /// Where reading began of the partitions that were assigned by a protocol that
-    /// assigns all of them at once.
+    /// Start offsets of the assigned partitions; only with an eager protocol, which
+    /// assigns all partitions at once.
     assigned: BTreeMap<(Input, i32), i64>,
     next_id: u64,
     forwarded_ms: i64,
     refused: VecDeque<Outcome>,
 }
 
-/// Which topic a handle of librdkafka's means, while partitions stay assigned.
+/// Maps librdkafka's topic handles to sources, while partitions stay assigned.
 #[derive(Default)]
 struct TopicCache(Vec<(usize, Source)>);
 
-/// A question whose answer comes in parts.
+/// A query whose answer comes in parts.
 struct Pending {
     of: Vec<(Source, i32)>,
-    /// What is told of where a log begins and is stable, and ends.
+    /// Log start, last stable offset and high watermark.
     parts: [Option<Answer>; 3],
 }
 
-/// Of each partition an offset, or why there is none.
+/// The offset of each partition, or its error.
 type Answer = Result<BTreeMap<(Source, i32), Result<i64, String>>, String>;
 
-/// What a part of a question asks for.
+/// What a part of a query asks for.
 #[derive(Clone)]
 enum Kind {
     /// One of the [parts](Pending::parts) of the bounds.
@@ -83,8 +82,8 @@ enum Kind {
 }
 
 impl KafkaLog {
-    /// Joins the group. `thread` tells the stream threads of a process apart,
-    /// `process_id` the processes (rule C4), `stamps` the broker's time.
+    /// Joins the group. `process_id` and `thread` make the transactional id unique
+    /// (rule C4). `stamps` is the source of broker time.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -109,11 +108,12 @@ impl KafkaLog {
             config,
             &[
                 ("linger.ms", "1"),
-                // A transaction that begins while the broker still writes the last
-                // one's markers is told to come again; the default is to wait 100 ms.
+                // While the broker still writes the markers of the last
+                // transaction, it refuses the next one, and the client retries. The
+                // default is to wait 100 ms.
                 ("retry.backoff.ms", "2"),
                 ("compression.type", "lz4"),
-                // As much as the broker takes; dead letters are cut to it.
+                // The broker's default. Dead letters are truncated to it.
                 ("message.max.bytes", "1048588"),
                 ("queue.buffering.max.messages", "500000"),
             ],
@@ -130,8 +130,8 @@ impl KafkaLog {
             stamps,
             clock.clone(),
         );
-        // An answer of "fenced leader epoch" does not make librdkafka ask who leads
-        // now, so what it knows of that must be young.
+        // librdkafka does not refresh its metadata after FENCED_LEADER_EPOCH, so
+        // the metadata must be recent.
         let questions = client_config::consumer(config)
             .set("metadata.max.age.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "1000")
@@ -163,7 +163,7 @@ impl KafkaLog {
         })
     }
 
-    /// Who this thread is in the group.
+    /// This thread's identity in the group.
     #[must_use]
     pub fn identity(&self) -> Arc<Identity> {
         self.membership.identity.clone()
@@ -208,7 +208,7 @@ impl KafkaLog {
                 }
                 Kind::Bounds(place) => {
                     let found = answer.map(|found| {
-                        let of = |found: Found| {
+                        let of = |found: PartitionOffset| {
                             let source = self.topics.source(&found.topic)?;
                             let offset = found.error.map_or(Ok(found.offset), Err);
                             Some(((source, found.partition), offset))
@@ -227,7 +227,7 @@ impl KafkaLog {
         }
     }
 
-    fn committed(&self, answer: Result<Vec<Found>, String>) -> Result<Commits, String> {
+    fn committed(&self, answer: Result<Vec<PartitionOffset>, String>) -> Result<Commits, String> {
         let mut all = Commits::new();
         for found in answer? {
             let Some(input) = self.topics.input_of(&found.topic) else { continue };
@@ -247,8 +247,8 @@ impl KafkaLog {
 }
 
 impl Pending {
-    /// All parts have come. A partition that one of them knows nothing of is as
-    /// if no part knew it.
+    /// Reports the answer once all parts have come. A partition counts as answered
+    /// only if all parts have it.
     fn tell(self, question: QuestionId, topics: &Topics, events: &mut Vec<LogEvent>) {
         let mut found = Bounds::new();
         let mut failed = Vec::new();
@@ -279,7 +279,7 @@ impl Pending {
         };
         let [start, stable, end] = &self.parts;
         let (start, stable, end) = (told(start)?, told(stable)?, told(end)?);
-        // Nothing is stamped that late.
+        // No record has a timestamp that late.
         let start = if start < 0 { end } else { start };
         Ok(LogBounds { start, stable, end })
     }
@@ -297,13 +297,13 @@ impl TopicCache {
     }
 }
 
-/// What is tried again, after this has failed.
+/// Turns a failed call into a retriable error that names it.
 fn retriable(doing: &str) -> impl Fn(KafkaError) -> Error {
     move |error| Error::Retriable(format!("{doing}: {error}"))
 }
 
-/// Takes up to `max_records` records from a queue; `other` is told what the loop
-/// must know besides.
+/// Takes up to `max_records` records from a queue, and passes all other events to
+/// `other`.
 fn drain(
     queue: &ConsumerQueue,
     mut delivery_of: impl FnMut(&NativeRecord<'_>) -> Option<Delivery>,
@@ -368,7 +368,10 @@ impl Log for KafkaLog {
                     }
                 }
                 Polled::Failed { message, .. } => {
-                    warn!(error = %message, "the restore consumer failed; it reads on")
+                    warn!(
+                        error = %message,
+                        "the restore consumer reported an error; it continues to read"
+                    )
                 }
                 _ => {}
             };
@@ -387,7 +390,8 @@ impl Log for KafkaLog {
                 }
                 Polled::Assigned(partitions) => rebalances.push((true, partitions)),
                 Polled::Revoked(partitions) => rebalances.push((false, partitions)),
-                // What is fatal is said once, and lasts.
+                // A fatal error is reported once, so a later error must not replace
+                // it.
                 Polled::Failed { fatal, message } => {
                     if !matches!(failed, Some((true, _))) {
                         failed = Some((fatal, message));
@@ -410,15 +414,19 @@ impl Log for KafkaLog {
                 self.assigned.clear();
                 self.held.extend(&partitions);
             }
-            // The call that gives back, or takes, forgets it.
+            // Read before assign and unassign, which reset it.
             let lost = self.consumer()?.assignment_lost();
             if partitions.is_empty() {
-                // Nothing to decide, and librdkafka waits for the call: until it
-                // comes, this member does not join again, and the whole group
-                // waits for it.
+                // librdkafka waits for this call even without partitions. Until it
+                // comes, this member does not rejoin, and the whole group waits for
+                // it.
                 let taken = if assigned { self.assign(&[]) } else { self.unassign(&[]) };
                 if let Err(error) = taken {
-                    warn!(%error, "a rebalance without partitions was not acknowledged");
+                    warn!(
+                        %error,
+                        "acknowledging a rebalance without partitions failed; the group may wait \
+                         for this member"
+                    );
                 }
             }
             events.push(match (assigned, lost) {
@@ -434,7 +442,7 @@ impl Log for KafkaLog {
         match failed {
             Some((true, message)) => {
                 let code = self.consumer()?.client().fatal_error().map(|(code, _)| code);
-                // A consumer that gave up tells of no more rebalances.
+                // A consumer with a fatal error reports no more rebalances.
                 let held = std::mem::take(&mut self.held);
                 if !held.is_empty() {
                     events.push(LogEvent::Lost(held.into_iter().collect()));
@@ -452,7 +460,7 @@ impl Log for KafkaLog {
             OffsetAt::Start => Spec::Earliest,
             OffsetAt::Time(timestamp) => Spec::Time(timestamp),
         };
-        // One request holds a partition once, and has one isolation level.
+        // One request can hold a partition only once, and has one isolation level.
         let parts = [(from, false), (Spec::Latest, true), (Spec::Latest, false)];
         for (part, (spec, committed)) in parts.into_iter().enumerate() {
             let id = self.next_id();
@@ -486,7 +494,8 @@ impl Log for KafkaLog {
         if matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative) {
             consumer.incremental_assign(&self.starts(starts)?).map_err(retriable("assign"))?;
         } else {
-            // What was assigned before is assigned again, from where it has come.
+            // An eager protocol assigns all partitions again: the earlier ones
+            // continue from their current position.
             let come_to = if self.assigned.is_empty() { None } else { consumer.position().ok() };
             let come_to = come_to.iter().flat_map(TopicPartitionList::elements);
             for at in come_to {
@@ -571,15 +580,15 @@ impl Log for KafkaLog {
     fn submit(&mut self, batch: Arc<Batch>) {
         let Some(queue) = &self.consumer else { return };
         let member = queue.consumer().group_metadata();
-        // Taken first, checked then: what was taken before a loss is refused by
-        // the broker, what is taken after it would not be (rule C5).
+        // The metadata is read before the check: the broker refuses metadata from
+        // before a loss, but would accept metadata from after it (rule C5).
         match member {
             Some(member) if !queue.consumer().assignment_lost() => {
                 self.committer.submit(batch, member, queue.consumer().clone());
             }
             _ => self.refused.push_back(Outcome::Refused {
                 stale_member: true,
-                message: "the assignment is lost".into(),
+                message: "the partition assignment was lost".into(),
             }),
         }
     }
@@ -590,17 +599,20 @@ impl Log for KafkaLog {
         self.reaper.run(move || {
             drop(restore);
             let _ = committer.join();
-            // Leaves the group.
+            // Dropping the consumer leaves the group.
             drop(consumer);
         });
-        // The end of the process ends what is left.
+        // What still runs ends with the process.
         if !self.reaper.wait(CLOSE_LIMIT) {
-            warn!("Kafka does not answer; the group will notice by itself that this member left");
+            warn!(
+                "Kafka does not answer; the group will notice at the session timeout that this \
+                 member left"
+            );
         }
     }
 }
 
-/// Also a thread that fails leaves the group.
+/// A thread that fails leaves the group, too.
 impl Drop for KafkaLog {
     fn drop(&mut self) {
         self.close();

@@ -1,14 +1,14 @@
-//! How a stream thread is a member of the group: a new one at each start, or a
-//! static one (KIP-345) that finds the partitions it had.
+//! How a stream thread is a member of the group: as a new member at each start, or
+//! as a static member (KIP-345) that gets its previous partitions back.
 //!
-//! A static member that ends politely keeps its partitions for as long as its
-//! session: with `classic` it says nothing to the group, with `consumer`
-//! (KIP-848) that it will be back. The same id can come back at once then. After
-//! a crash, `classic` gives the id to whoever comes with it, and refuses the
-//! former one from then on; `consumer` refuses the newcomer until the session of
-//! the former one has ended. The former one may be this process itself, where
-//! the group took its partitions away while the brokers stood still. So whoever
-//! is refused waits for that, for a while.
+//! A static member that stops cleanly keeps its partitions until its session ends,
+//! and the same id can rejoin at once. With `classic` it does not leave the group;
+//! with `consumer` (KIP-848) it announces that it will return.
+//!
+//! After a crash, `classic` gives the instance id to the new process and fences the
+//! old one; `consumer` refuses the new process until the session of the old one has
+//! ended. The old one may be this process itself, if the group took its partitions
+//! away while the brokers were down. So a refused member waits for a while.
 
 use std::sync::Arc;
 
@@ -22,42 +22,42 @@ use super::{native, protocol};
 use crate::config::{Config, GroupProtocol, Topics};
 use crate::error::{Error, Fatal};
 
-/// How long a member waits for its id: twice the longest session that brokers
-/// allow unless they are told otherwise (`group.consumer.max.session.timeout.ms`).
+/// How long a member waits for its instance id: twice the brokers' default of
+/// `group.consumer.max.session.timeout.ms`.
 const RELEASE_LIMIT_MS: i64 = 120_000;
-/// How often it tries.
+/// Pause between two attempts to join.
 const JOIN_AGAIN_MS: i64 = 2_000;
-/// How long after the end of its session a member is still named by the group, at
-/// most, as far as we hear of it.
+/// How long after the end of its session our last answer may still list a member.
 const NAMED_LIMIT_MS: i64 = 15_000;
 
-/// What a stream thread joins the group with.
+/// A stream thread's membership in the group.
 pub struct Membership {
     config: ClientConfig,
     topics: Topics,
     instance_id: Option<String>,
-    /// Who the thread is in the group, whichever consumer it joins with.
+    /// The thread's identity in the group, whichever consumer it joins with.
     pub identity: Arc<Identity>,
     session_ms: i64,
     refused: Option<Refused>,
 }
 
-/// What ends a process whose instance id is another's by now. With the classic
-/// protocol librdkafka is told so, and gives up; with the consumer protocol it
-/// goes on for ever, refused, and [`super::group`] finds out.
+/// The fatal error of a process whose instance id another process has taken. With
+/// the classic protocol, librdkafka reports a fatal error. With the consumer
+/// protocol, the client is refused forever without an error, and [`super::group`]
+/// detects it.
 pub fn id_lost(id: &str) -> Fatal {
     Fatal::unavailable(format!(
-        "another process has taken the instance id {id:?} from this one, whose partitions it has. \
-         Give each process a kafka.instance_id of its own; if this one only came back late, start \
-         it again"
+        "fenced: another process has taken the instance id {id:?} and its partitions. Give each \
+         process its own kafka.instance_id; if this process was only unreachable for a while, \
+         restart it"
     ))
 }
 
-/// The id is taken, as far as the group knows.
+/// The group refused the instance id, because another member has it.
 struct Refused {
     since_ms: i64,
     again_ms: i64,
-    /// It was ours, and is another member's.
+    /// This thread had the id and was fenced.
     fenced: bool,
 }
 
@@ -86,7 +86,7 @@ impl Membership {
         Membership { config: client, topics, instance_id, identity, session_ms, refused: None }
     }
 
-    /// A consumer that joins.
+    /// Creates a consumer that joins the group.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -98,19 +98,18 @@ impl Membership {
         Ok(consumer)
     }
 
-    /// The group has spoken.
+    /// The group has assigned partitions, so it accepts this member.
     pub fn assigned(&mut self) {
         self.refused = None;
     }
 
-    /// What follows from an error after which the consumer is of no more use.
+    /// Decides what to do after a fatal error of the consumer.
     pub fn gave_up(&mut self, code: Option<RDKafkaErrorCode>, message: &str, now_ms: i64) -> Error {
         let id = self.instance_id.as_deref().unwrap_or_default();
         let taken = format!(
             "another member of the group has the instance id {id:?}. If its process was killed, \
-             the group gives the id back when its session ends \
-             (group.consumer.session.timeout.ms on the brokers); if it lives, give each process \
-             a kafka.instance_id of its own"
+             the group frees the id when its session ends (group.consumer.session.timeout.ms on \
+             the brokers); if it is running, give each process its own kafka.instance_id"
         );
         match code {
             Some(RDKafkaErrorCode::UnreleasedInstanceId) => {
@@ -127,35 +126,35 @@ impl Membership {
                 self.refused = Some(Refused { since_ms: now_ms, again_ms, fenced: true });
                 Error::Retriable(taken)
             }
-            // The start has asked; they were others then.
+            // The start has checked the protocol, so the brokers have changed
+            // since.
             Some(RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature) => {
                 let remedy = protocol::REMEDY;
-                Fatal::unavailable(format!("the Kafka consumer gave up: {message}; {remedy}"))
-                    .into()
+                Fatal::unavailable(format!("the Kafka consumer failed: {message}; {remedy}")).into()
             }
-            _ => Fatal::unavailable(format!("the Kafka consumer gave up: {message}")).into(),
+            _ => Fatal::unavailable(format!("the Kafka consumer failed: {message}")).into(),
         }
     }
 
-    /// Another consumer could not even be made: it is tried again.
+    /// A new consumer could not be created: schedules another attempt.
     pub fn not_joined(&mut self, now_ms: i64) {
         if let Some(refused) = &mut self.refused {
             refused.again_ms = now_ms + JOIN_AGAIN_MS;
         }
     }
 
-    /// Whether it is time to try again with another consumer.
+    /// Whether to join again with a new consumer now.
     ///
     /// # Errors
-    /// Where another process has the id for good: it would be fenced in its turn.
+    /// When another process keeps the id. Joining again would fence that process.
     pub fn join_again(&mut self, now_ms: i64) -> Result<bool, Error> {
         let Some(refused) = self.refused.as_mut().filter(|refused| refused.again_ms <= now_ms)
         else {
             return Ok(false);
         };
-        // Who it is that has the id is not told. It may be this process itself,
-        // whose joining was not answered by a broker that died: that member says
-        // no more, and is gone when its session ends.
+        // The group does not say which process has the id. It may be this one: a
+        // broker may have died before it answered our join. That member sends
+        // nothing more and is removed when its session ends.
         if refused.fenced && self.identity.named_since(refused.since_ms) != Some(false) {
             let id = self.instance_id.as_deref().unwrap_or_default();
             let gone_ms = refused.since_ms + self.session_ms + NAMED_LIMIT_MS;
@@ -164,11 +163,11 @@ impl Membership {
             }
             refused.again_ms = now_ms + JOIN_AGAIN_MS;
             return Err(Error::Retriable(format!(
-                "another member of the group has the instance id {id:?}, which this one had; it \
-                 joins again if that one turns out to be gone"
+                "fenced: another member of the group has the instance id {id:?} of this thread; \
+                 joining again once the group no longer lists it"
             )));
         }
-        // Until it is refused again.
+        // No further attempt unless the group refuses the id again.
         refused.again_ms = i64::MAX;
         Ok(true)
     }
@@ -185,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn each_thread_is_a_member_of_its_own_and_none_is_static_unasked() {
+    fn each_thread_has_its_own_instance_id_only_if_configured() {
         let named = membership("pod-7");
         assert_eq!(named.config.get("group.instance.id"), Some("pod-7-3"));
         assert_eq!(membership("").config.get("group.instance.id"), None);
     }
 
     #[test]
-    fn a_taken_id_is_waited_for_at_a_start_and_not_for_ever() {
+    fn taken_instance_id_is_retried_until_the_release_limit() {
         let taken = Some(RDKafkaErrorCode::UnreleasedInstanceId);
         let mut starting = membership("pod-7");
         assert!(!starting.join_again(0).unwrap());
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn who_worked_and_lost_its_id_to_another_stops() {
+    fn fenced_member_stops_if_another_keeps_its_id() {
         let mut working = fenced();
         for now_ms in (0..=working.session_ms + NAMED_LIMIT_MS).step_by(5_000) {
             working.identity.set_named(now_ms, true);
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_fenced_by_itself_comes_back_once_the_group_names_nobody_under_its_id() {
+    fn fenced_member_rejoins_once_no_member_has_its_id() {
         let mut working = fenced();
         working.identity.set_named(0, false);
         assert!(working.join_again(JOIN_AGAIN_MS).is_err(), "it is not known since the refusal");
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn who_worked_and_is_taken_for_its_own_predecessor_comes_back() {
+    fn member_refused_because_of_its_old_session_rejoins() {
         let mut working = membership("pod-7");
         working.assigned();
         let taken = Some(RDKafkaErrorCode::UnreleasedInstanceId);

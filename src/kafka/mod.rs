@@ -1,4 +1,5 @@
-//! Kafka itself, behind the ports that the loop knows.
+//! Kafka clients: the implementation of the loop's `Log` port, and the checks of
+//! topics, consumer group and permissions.
 
 pub mod access;
 pub mod client_config;

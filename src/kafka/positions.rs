@@ -1,9 +1,10 @@
-//! Asking from outside of the group how far it has come, and where logs end.
+//! Queries a group's committed offsets and high watermarks, without joining the
+//! group.
 
 use std::time::Duration;
 
 use super::client_config;
-use super::native::{Found, Questions, Spec};
+use super::native::{PartitionOffset, Questions, Spec};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::Fatal;
@@ -13,14 +14,14 @@ use crate::stream_thread::ports::CommittedOffset;
 const PATIENCE_MS: i64 = 20_000;
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Asks, and waits for the answers.
+/// Sends queries and waits for the answers.
 pub struct Positions<'a> {
     config: &'a Config,
     questions: Questions,
 }
 
 impl<'a> Positions<'a> {
-    /// By a client of its own.
+    /// Creates a client for the queries.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -28,11 +29,11 @@ impl<'a> Positions<'a> {
         Ok(Positions { config, questions: Questions::new(client_config::asking(config)?) })
     }
 
-    /// What the configured group has committed of a partition of each of these
-    /// topics; what an open transaction may add is not in it. `None`: nothing.
+    /// The offset that the configured group has committed for a partition of each
+    /// topic; `None` if there is none. Open transactions do not count.
     ///
     /// # Errors
-    /// When Kafka does not answer, or does not let us know.
+    /// When Kafka does not answer, or refuses.
     pub fn committed<const N: usize>(
         &self,
         topics: [&str; N],
@@ -41,8 +42,8 @@ impl<'a> Positions<'a> {
         let group = &self.config.kafka.group;
         let refused = |why: &str| {
             Fatal::unavailable(format!(
-                "Kafka does not say what the group {group} has committed: {why}; check \
-                 kafka.group, and that Describe or Read on the group is allowed"
+                "cannot read the committed offsets of group {group}: {why}; check kafka.group, \
+                 and that this client is allowed to Describe or Read the group"
             ))
         };
         self.questions.committed(0, group, false, &topics.map(|topic| (topic, partition)));
@@ -61,24 +62,25 @@ impl<'a> Positions<'a> {
         Ok(committed)
     }
 
-    /// One past the last record of a partition, transactions open or not.
+    /// The high watermark of a partition: one past its last record, including open
+    /// transactions.
     ///
     /// # Errors
     /// When Kafka does not answer.
     pub fn high_watermark(&self, topic: &str, partition: i32) -> Result<i64, Fatal> {
         self.questions.list_offsets(0, false, &[(topic, partition, Spec::Latest)]);
         let found = self.answer().and_then(|found| match found.into_iter().next() {
-            Some(Found { error: None, offset, .. }) => Ok(offset),
-            Some(Found { error: Some(error), .. }) => Err(error),
+            Some(PartitionOffset { error: None, offset, .. }) => Ok(offset),
+            Some(PartitionOffset { error: Some(error), .. }) => Err(error),
             None => Err("no answer".to_owned()),
         });
         found.map_err(|why| {
-            Fatal::unavailable(format!("Kafka does not say where {topic} ends: {why}"))
+            Fatal::unavailable(format!("cannot read the high watermark of {topic}: {why}"))
         })
     }
 
-    /// The answer to the one question that was put.
-    fn answer(&self) -> Result<Vec<Found>, String> {
+    /// The answer to the only open query.
+    fn answer(&self) -> Result<Vec<PartitionOffset>, String> {
         let clock = SystemClock::new();
         loop {
             if let Some((_, answer)) = self.questions.poll() {

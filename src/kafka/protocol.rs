@@ -1,12 +1,12 @@
-//! Whether the brokers know the group protocol that is configured.
+//! Checks whether the brokers support the configured group protocol.
 //!
-//! librdkafka has no question for that, and a consumer whose coordinator does not
-//! know `consumer` (KIP-848) says nothing, for ever: librdkafka 2.12 does not send
-//! its heartbeat, and waits for the answer. So a consumer asks to join the group
-//! in a way that every coordinator refuses, by an assignor that there is not, and
-//! how it is refused tells. Nothing comes of it: an assignor is looked at before
-//! there is a member. No ACL is needed besides those of the group, and without
-//! them the refusal tells as much.
+//! librdkafka has no query for that, and a consumer whose coordinator does not know
+//! `consumer` (KIP-848) stays silent forever: librdkafka 2.12 does not send its
+//! heartbeat, and waits for the answer. So a consumer tries to join the group with
+//! an assignor that does not exist, which every coordinator refuses. The error
+//! shows whether the coordinator knows the protocol. The group does not change,
+//! because the coordinator checks the assignor before it adds a member. Only the
+//! group's ACL is needed; without it, the refusal shows as much.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,15 +27,15 @@ use crate::error::Fatal;
 const PATIENCE_MS: i64 = 10_000;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// There is none of this name, on any broker.
+/// An assignor that no broker has.
 const NO_ASSIGNOR: &str = "device-status-check";
 
-/// What librdkafka logs of a coordinator whose ConsumerGroupHeartbeat is too old
-/// or not there, and tells in no other way. Kafka 3.7 to 3.9 have one that is too
-/// old, switched on or not.
+/// librdkafka's log line about a coordinator whose ConsumerGroupHeartbeat is
+/// missing or too old; it reports this in no other way. Kafka 3.7 to 3.9 have a
+/// version that is too old, whether enabled or not.
 const NOT_SENT: &str = "ConsumerGroupHeartbeatRequest not supported by broker";
 
-/// What to set where the brokers do not know the protocol.
+/// The remedy if the brokers do not support the protocol.
 pub const REMEDY: &str = "set kafka.group_protocol = \"classic\" for all members of the group, or \
     upgrade the brokers to Kafka 4.0 and their feature group.version to 1";
 
@@ -59,8 +59,8 @@ impl ClientContext for Listening {
 
 impl ConsumerContext for Listening {}
 
-/// What stands in the way of the configured protocol, if anything: what and
-/// remedy. Waits for the coordinator, which is in service.
+/// The problem with the configured group protocol and its remedy, if there is one.
+/// Waits for the coordinator, which must be available.
 ///
 /// # Errors
 /// When it does not answer in time, and when librdkafka refuses the
@@ -80,8 +80,8 @@ pub fn problem(config: &Config) -> Result<Option<String>, Fatal> {
         client.create_with_context(Listening::default()).map_err(refused)?;
     let subscribed = consumer.subscribe(&[config.topics.heartbeats.as_str()]).map_err(refused);
     let told = subscribed.and_then(|()| ask(config, &consumer));
-    // It never ends where the coordinator does not know how a member leaves. That
-    // a member was refused is said as an error at its end, and was wanted.
+    // The drop never returns if the coordinator does not support leaving. It logs
+    // the refused join as an error, which is expected here.
     Reaper::start().run(move || with_default(NoSubscriber::default(), move || drop(consumer)));
     told
 }
@@ -97,7 +97,7 @@ fn ask(config: &Config, consumer: &BaseConsumer<Listening>) -> Result<Option<Str
             Some(true) => return Ok(None),
             Some(false) => {
                 return Ok(Some(format!(
-                    "the brokers do not know the group protocol \"consumer\" (KIP-848), or know \
+                    "the brokers do not support the group protocol \"consumer\" (KIP-848), or \
                      only an early version of it; {REMEDY}"
                 )));
             }
@@ -105,14 +105,14 @@ fn ask(config: &Config, consumer: &BaseConsumer<Listening>) -> Result<Option<Str
         }
     }
     Err(Fatal::unavailable(format!(
-        "the coordinator of the group {} does not answer a member that joins by the group \
-         protocol \"consumer\"; see that it is in service, or {REMEDY}",
+        "the coordinator of the group {} does not answer a join with the group protocol \
+         \"consumer\"; check that the coordinator is available, or {REMEDY}",
         config.kafka.group
     )))
 }
 
-/// Whether the coordinator knows the protocol, if an error tells: whatever it
-/// refuses but the protocol itself, it has understood.
+/// Whether the coordinator knows the protocol, if the error shows it: a coordinator
+/// that refuses anything but the protocol has understood the request.
 fn is_known(code: RDKafkaErrorCode) -> Option<bool> {
     match code {
         RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature => Some(false),

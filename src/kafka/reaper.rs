@@ -1,6 +1,6 @@
-//! Where librdkafka's clients end. To drop one is to leave the group, to wait
-//! for requests, and to join its threads. None of it has a deadline, and all of
-//! it takes long while the brokers are away. The loop must go on meanwhile.
+//! Drops librdkafka's clients on a separate thread. Dropping a client leaves the
+//! group, waits for requests and joins its threads. None of that has a deadline,
+//! and it takes long while the brokers are away. The loop must continue meanwhile.
 
 use std::ops::Deref;
 use std::sync::mpsc::{RecvTimeoutError, SendError, Sender, channel};
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Hands work to a thread of its own, one piece after another. The thread ends
-/// with the last handle.
+/// Runs jobs one after another on its own thread. The thread ends with the last
+/// handle.
 #[derive(Clone)]
 pub struct Reaper(Sender<Job>);
 
@@ -17,27 +17,27 @@ impl Reaper {
     /// Starts the thread.
     pub fn start() -> Reaper {
         let (sender, jobs) = channel::<Job>();
-        // Without a thread nobody takes jobs, and whoever has one does it.
+        // If the thread cannot start, each caller runs its own job.
         let _ = std::thread::Builder::new()
             .name("reaper".into())
             .spawn(move || jobs.into_iter().for_each(|job| job()));
         Reaper(sender)
     }
 
-    /// Does this after all that was handed over before.
+    /// Runs a job after all earlier ones.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         if let Err(SendError(job)) = self.0.send(Box::new(job)) {
             job();
         }
     }
 
-    /// A client that ends on the thread, wherever it is let go of.
+    /// Wraps a client, so that dropping it anywhere drops it on the thread.
     pub fn keep<T: Send + 'static>(&self, client: T) -> Reaped<T> {
         Reaped { client: Some(client), reaper: self.clone() }
     }
 
-    /// Waits until all is done that was handed over, and what that has handed
-    /// over. Answers whether it was in time.
+    /// Waits until all jobs are done, including jobs that they have added. Returns
+    /// whether that was within the limit.
     pub fn wait(&self, limit: Duration) -> bool {
         let (done, finished) = channel::<()>();
         let again = self.clone();
@@ -46,7 +46,7 @@ impl Reaper {
     }
 }
 
-/// A client that ends on the thread of a [`Reaper`].
+/// A client that is dropped on the thread of a [`Reaper`].
 pub struct Reaped<T: Send + 'static> {
     client: Option<T>,
     reaper: Reaper,
@@ -77,7 +77,8 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(50);
 
-    /// A client that ends when the test lets it, and says so.
+    /// A client whose drop blocks until the test allows it, and then reports its
+    /// name.
     struct Slow {
         may_end: Mutex<Receiver<()>>,
         ended: Sender<&'static str>,
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_does_not_end_holds_up_nobody_and_is_waited_for_to_a_deadline() {
+    fn hanging_client_blocks_nobody_and_wait_has_a_deadline() {
         let reaper = Reaper::start();
         let (ended, endings) = channel();
         let (let_end, client) = slow("client", &ended);
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_those_who_share_a_client_does_not_end_it_either() {
+    fn last_shared_handle_drops_the_client_on_the_reaper() {
         let reaper = Reaper::start();
         let (ended, endings) = channel();
         let (let_end, client) = slow("shared", &ended);
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_let_go_of_by_what_was_handed_over_is_waited_for_too() {
+    fn wait_includes_clients_dropped_by_a_job() {
         let reaper = Reaper::start();
         let (ended, endings) = channel();
         let (let_end, client) = slow("inner", &ended);
@@ -137,7 +138,7 @@ mod tests {
             let _ = may_begin.recv_timeout(SHORT);
             drop(client);
         });
-        // Asked for before the client is let go of.
+        // Called before the client is dropped.
         assert!(!reaper.wait(4 * SHORT));
         drop(begin);
         let_end.send(()).unwrap();

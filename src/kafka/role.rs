@@ -1,10 +1,10 @@
-//! What the topics are for.
+//! The roles of the topics.
 
 use serde::Serialize;
 
 use crate::config::Config;
 
-/// What a topic is for.
+/// The role of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -69,14 +69,14 @@ impl Role {
                 ("retention.ms", "604800000"),
                 ("message.timestamp.type", "LogAppendTime"),
             ],
-            // Thirty days: until a person has looked.
+            // Thirty days, so that a person has time to look.
             Role::DeadLetters => &[
                 ("cleanup.policy", "delete"),
                 ("retention.ms", "2592000000"),
                 ("message.timestamp.type", "LogAppendTime"),
             ],
-            // Small segments, cleaned eagerly: what a restore reads is bounded
-            // by what is not yet compacted. Tombstones stay for a day.
+            // Small segments and eager cleaning, because a restore also reads what
+            // is not yet compacted. Tombstones stay for a day.
             Role::Changelog => &[
                 ("cleanup.policy", "compact"),
                 ("message.timestamp.type", "LogAppendTime"),

@@ -1,4 +1,4 @@
-//! The names of the topics, and what each is to the loop.
+//! Maps topic names to the loop's sources and outputs, and back.
 
 use crate::config::Topics;
 use crate::shard::Input;
@@ -18,7 +18,7 @@ impl Topics {
         }
     }
 
-    /// What is read from a topic of this name, if anything.
+    /// The source with this topic name, if there is one.
     pub(super) fn source(&self, topic: &str) -> Option<Source> {
         if topic == self.changelog {
             return Some(Source::Changelog);

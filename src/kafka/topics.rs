@@ -1,4 +1,4 @@
-//! The topics: making them, and checking that they are as they must be.
+//! Creates the topics, and checks that their settings are right.
 
 mod brokers;
 mod judge;
@@ -14,11 +14,11 @@ use super::{access, protocol};
 use crate::config::{Config, GroupProtocol, Guarantee};
 use crate::error::{Fatal, FatalKind};
 
-/// Looks at the topics, and refuses what must be otherwise: for the start.
+/// Checks topics, consumer group and group protocol at the start of the service.
 ///
 /// # Errors
-/// [`Fatal`] of kind unavailable, if Kafka cannot be reached or a topic is not
-/// as it must be; with what to do about it.
+/// [`Fatal`] of kind unavailable, with the remedy, if Kafka cannot be reached or a
+/// check fails.
 pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
     let brokers = Brokers::connect(config)?;
     let report = brokers.inspect()?.into_result()?;
@@ -26,9 +26,10 @@ pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
     if problem.is_none() {
         problem = protocol::problem(config).or_else(|fatal| match fatal.kind {
             FatalKind::Configuration => Err(fatal),
-            // It may be only late.
+            // The coordinator may only be slow.
             _ => {
-                warn!(error = %fatal, "it is not known whether this process can join its group");
+                warn!(error = %fatal, "cannot check whether this process can join its consumer \
+                                       group; starting anyway");
                 Ok(None)
             }
         })?;
@@ -36,26 +37,26 @@ pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
     problem.map_or(Ok(report), |problem| Err(Fatal::unavailable(problem)))
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at, and what was found if it is well.
+    /// What was checked, and the result if it is good.
     pub check: String,
-    /// What is wrong and what to do about it, if something is.
+    /// The problem and its remedy, if there is one.
     pub problem: Option<String>,
-    /// Whether the configuration is to blame, not what it points to.
+    /// Whether the configuration itself is wrong, not what it points to.
     #[serde(skip)]
     pub misconfigured: bool,
 }
 
 impl Check {
-    /// Something that is well.
+    /// A check without a problem.
     #[must_use]
     pub fn ok(check: String) -> Check {
         Check { check, problem: None, misconfigured: false }
     }
 
-    /// Something that is not.
+    /// A check that found a problem.
     #[must_use]
     pub fn failed(check: String, fatal: &Fatal) -> Check {
         let misconfigured = fatal.kind == FatalKind::Configuration;
@@ -63,7 +64,7 @@ impl Check {
     }
 }
 
-/// Looks at everything that the start needs of Kafka, changing nothing.
+/// Checks everything that the start needs from Kafka, without changing anything.
 #[must_use]
 pub fn inspect_all(config: &Config) -> Vec<Check> {
     let reached = format!("Kafka at {}", config.kafka.brokers);

@@ -1,4 +1,4 @@
-//! What librdkafka's words about a connection mean to those who configured it.
+//! Explains librdkafka's connection errors in terms of the configuration.
 
 use std::sync::Mutex;
 
@@ -11,34 +11,34 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use crate::config::Config;
 use crate::error::{Fatal, FatalKind, lock};
 
-/// Words that tell a cause, what kind of failure it is, and what to do about
-/// it. The first that fits counts.
+/// Words in librdkafka's log lines that show a cause, with the kind of failure and
+/// the remedy. The first match counts.
 const CAUSES: &[(&[&str], FatalKind, &str)] = &[
     (
         &["certificate verify failed", "unknown ca"],
         FatalKind::Configuration,
-        "set kafka.properties.ssl.ca.location to the file of the authority that signed the \
-         broker's certificate, and see that the names in kafka.brokers stand in it and that it \
-         has not expired",
+        "set kafka.properties.ssl.ca.location to the certificate of the CA that signed the \
+         broker's certificate; check that the broker's certificate contains the host names in \
+         kafka.brokers and has not expired",
     ),
     (
         &["certificate required", "bad certificate"],
         FatalKind::Configuration,
-        "the broker asks for a certificate of ours: set kafka.properties.ssl.certificate.location \
+        "the broker requires a client certificate: set kafka.properties.ssl.certificate.location \
          and kafka.properties.ssl.key.location",
     ),
     (
         &["to a PLAINTEXT", "wrong version number", "packet length too long"],
-        // A broker that is going down ends connections too, so this is no proof.
+        // A broker that shuts down closes connections, too, so this is no proof.
         FatalKind::Unavailable,
-        "this port may not speak TLS: use another port in kafka.brokers, or set \
+        "this port may not use TLS: use another port in kafka.brokers, or set \
          kafka.properties.security.protocol to plaintext or sasl_plaintext",
     ),
     (
         &["incorrect security.protocol", "in state APIVERSION_QUERY"],
         FatalKind::Unavailable,
-        "this port may want another protocol, TLS or SASL: set kafka.properties.security.protocol to \
-         ssl or sasl_ssl, or use another port in kafka.brokers",
+        "this port may require TLS or SASL: set kafka.properties.security.protocol to ssl or \
+         sasl_ssl, or use another port in kafka.brokers",
     ),
     (
         &["nsupported SASL mechanism", "mechanism handshake failed"],
@@ -60,11 +60,11 @@ const CAUSES: &[(&[&str], FatalKind, &str)] = &[
     (
         &["Failed to resolve"],
         FatalKind::Unavailable,
-        "check the names in kafka.brokers and the network's name service",
+        "check the host names in kafka.brokers and DNS",
     ),
 ];
 
-/// What is done when no cause is known.
+/// The remedy if no cause is known.
 const OTHERWISE: &str = "check that it runs and that kafka.brokers and the security settings in \
     kafka.properties are right";
 
@@ -74,9 +74,9 @@ fn cause(line: &str) -> Option<(FatalKind, &'static str)> {
     })
 }
 
-/// The context of a client that asks something for a person: what librdkafka
-/// complains about says why, where the errors of a call only say that. It keeps
-/// the first complaints: later ones repeat them.
+/// The context of a client used by a command. librdkafka's log lines give the cause
+/// of a failure; the error of the call only says that it failed. The first lines
+/// are kept, because later ones repeat them.
 #[derive(Debug, Default)]
 pub struct ListeningContext(Mutex<Vec<String>>);
 
@@ -96,7 +96,7 @@ impl ListeningContext {
         }
     }
 
-    /// The error of which this was the reason, with the remedy.
+    /// The error of a failed call, with its cause and remedy.
     #[must_use]
     pub fn explain(&self, config: &Config, doing: &str, error: &str) -> Fatal {
         let lines = lock(&self.0);
@@ -116,7 +116,7 @@ impl ListeningContext {
 
 impl ClientContext for ListeningContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Not at its own level: what matters goes into the error.
+        // Logged at debug level: the cause goes into the error.
         tracing::debug!(target: "librdkafka", facility, "{message}");
         self.note(level, message);
     }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_that_tells_a_cause_goes_before_the_first() {
+    fn line_with_a_known_cause_overrides_the_first_line() {
         let complaints = ListeningContext::default();
         complaints.note(
             RDKafkaLogLevel::Error,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_known_cause_the_first_line_is_told() {
+    fn without_a_known_cause_the_first_line_is_reported() {
         let complaints = ListeningContext::default();
         let fatal = complaints.explain(&Config::default(), "reach", "timed out");
         assert_eq!(fatal.kind, FatalKind::Unavailable);

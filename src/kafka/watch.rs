@@ -1,5 +1,4 @@
-//! What the process watches of Kafka beside its loops: the group, and the number
-//! of partitions.
+//! Watches the consumer group and the number of partitions, outside of the loops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +11,18 @@ use super::membership;
 use crate::config::Config;
 use crate::error::Fatal;
 
-/// How often the partition counts are looked at (rule R6).
+/// How often the number of partitions is checked (rule R6).
 const COUNT_INTERVAL_MS: i64 = 30_000;
 
-/// The way out once partitions were added (docs/operations.md).
-pub const ADDED_REMEDY: &str = "leave the service stopped, add no partitions to the others, and \
-    begin anew on new topics, as \"Scaling partitions\" in docs/operations.md has it; where only \
-    the changelog was widened, do as if it were lost";
+/// The remedy after partitions were added (docs/operations.md).
+pub const ADDED_REMEDY: &str = "leave the service stopped, add no partitions to the other topics, \
+                                and start over on new topics (\"Scaling partitions\" in \
+                                docs/operations.md); if only the changelog was widened, treat it \
+                                as lost";
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks at both, for as long as the process wants to work.
+/// Watches both while the process runs.
 pub struct Watch {
     partitions: PartitionWatch,
     group: GroupWatch,
@@ -30,7 +30,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches a group of which these are our members.
+    /// Watches the configured group. `members` are the stream threads of this
+    /// process.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -42,11 +43,12 @@ impl Watch {
         })
     }
 
-    /// Looks at what is due. Answers what the group has said, if it has.
+    /// Runs the checks that are due. Returns a report of the group, if one has
+    /// come.
     ///
     /// # Errors
-    /// When the process must stop: the number of partitions is another, or
-    /// another process has taken an instance id of ours.
+    /// When the process must stop: the number of partitions has changed, or another
+    /// process has taken an instance id of ours.
     pub fn look(&mut self, now_ms: i64) -> Result<Option<GroupReport>, Fatal> {
         if now_ms - *self.counted_ms.get_or_insert(now_ms) > COUNT_INTERVAL_MS {
             self.counted_ms = Some(now_ms);
@@ -60,8 +62,8 @@ impl Watch {
     }
 }
 
-/// Notices that somebody changed the number of partitions (rule R6): keys then
-/// belong elsewhere, and half a row in each of two shards is worse than none.
+/// Detects a change of the number of partitions (rule R6): keys then belong to
+/// other partitions, and a row split over two shards is worse than none.
 struct PartitionWatch {
     client: BaseProducer,
     topics: Vec<String>,
@@ -76,7 +78,7 @@ impl PartitionWatch {
         Ok(PartitionWatch { client, topics, expected: usize::try_from(expected).unwrap_or(0) })
     }
 
-    /// Looks once. What cannot be seen is no finding.
+    /// Checks once. A topic whose metadata cannot be read is skipped.
     fn check(&self) -> Result<(), Fatal> {
         for topic in &self.topics {
             let Ok(metadata) = self.client.client().fetch_metadata(Some(topic), METADATA_TIMEOUT)
@@ -98,8 +100,8 @@ impl PartitionWatch {
 
 fn changed(topic: &str, expected: usize, count: usize) -> Fatal {
     Fatal::unavailable(format!(
-        "topic {topic} now has {count} partitions, and had {expected}: keys belong elsewhere now; \
-         {ADDED_REMEDY}"
+        "topic {topic} now has {count} partitions, and had {expected}: keys now belong to other \
+         partitions; {ADDED_REMEDY}"
     ))
 }
 
@@ -108,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_told_to_add_more_partitions() {
+    fn remedy_never_says_to_add_partitions() {
         let told = changed("device-lifecycle", 12, 16).message;
         assert!(told.contains("device-lifecycle now has 16 partitions, and had 12"), "{told}");
         assert!(!told.contains("same number"), "{told}");

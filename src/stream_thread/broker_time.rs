@@ -1,27 +1,31 @@
-//! The broker's time, as far as this process can know it (rule T6).
+//! Broker time, as far as this process knows it (rule T6).
 
 use crate::shard::Timestamp;
 
-/// How far ahead of the time that is known a record is stamped that shows it to
-/// be stale, and how old that must be: more than brokers' clocks differ by.
+/// A record that is stamped this far ahead of the known broker time shows that the
+/// known time is stale, if its last report is at least as old. It is more than the
+/// clocks of brokers differ.
 const STALE_MS: i64 = 5_000;
 
-/// The monotonic clock, set by the stamps that the broker puts on our records.
+/// The monotonic clock plus an offset, learned from the broker's timestamps on our
+/// records.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BrokerTime {
     offset_ms: Option<i64>,
     reported_ms: i64,
-    /// A sender's stamp says that it is stale, which only a report can tell.
+    /// A producer's timestamp suggests that the time is stale. Only a report can
+    /// confirm that.
     in_doubt: bool,
 }
 
 impl BrokerTime {
-    /// The broker stamped a record with `stamp`, and said so at `received_ms` on
-    /// the monotonic clock. The stamp is older than the report, so the time
-    /// made of it is late rather than early: late, the clock only waits.
+    /// Takes a delivery report: the broker stamped a record with `stamp`, and the
+    /// report came at `received_ms` of the monotonic clock. The stamp is older than
+    /// the report, so the resulting time is late rather than early. With a late
+    /// time, the shards' clocks only wait.
     ///
-    /// Answers whether this is news: nothing was known, or the time of before a
-    /// pause of the whole machine, which no record has cast doubt on yet.
+    /// Returns whether the time was unknown, or stale as after a pause of the whole
+    /// machine that no record has shown yet.
     pub fn report(&mut self, stamp: Timestamp, received_ms: i64) -> bool {
         let known = self.now(received_ms);
         self.offset_ms = Some(stamp.0 - received_ms);
@@ -36,19 +40,19 @@ impl BrokerTime {
         self.offset_ms.map(|offset| Timestamp(monotonic_ms + offset))
     }
 
-    /// A record stamped so late shows that what is known is of before a pause of
-    /// the whole machine, which the monotonic clock slept through. Rather than
-    /// to take another broker's word for the time, it is forgotten until the
-    /// next report.
+    /// Takes the broker's timestamp of a record. If it is far ahead, the known time
+    /// is from before a pause of the whole machine, during which the monotonic
+    /// clock stood still. The time is then forgotten until the next report, because
+    /// this timestamp may be another broker's.
     pub fn doubt(&mut self, stamp: Timestamp, monotonic_ms: i64) {
         if self.is_behind(stamp, monotonic_ms) && self.age_ms(monotonic_ms) > STALE_MS {
             self.forget();
         }
     }
 
-    /// The same of a stamp that a sender has put on its record. Its clock may be
-    /// wrong, so that what is known stays known; but it is asked for anew, once
-    /// the last report is as old.
+    /// Takes a producer's timestamp of a record. The producer's clock may be wrong,
+    /// so the known time stays; but a new report is wanted once the last one is old
+    /// enough.
     pub fn doubt_by_sender(&mut self, stamp: Timestamp, monotonic_ms: i64) {
         self.in_doubt |= self.is_behind(stamp, monotonic_ms);
     }
@@ -65,7 +69,7 @@ impl BrokerTime {
         self.offset_ms.is_none() || self.in_doubt && age_ms > STALE_MS || age_ms >= interval_ms
     }
 
-    /// The time is not known until the next report.
+    /// Forgets the time until the next report.
     pub fn forget(&mut self) {
         self.offset_ms = None;
     }
@@ -81,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_that_slept_forgets_the_time_until_the_next_report() {
+    fn time_is_forgotten_after_the_machine_slept() {
         let mut time = BrokerTime::default();
         time.doubt(Timestamp(9_000_000), 5_000);
         time.report(Timestamp(1_000_000), 5_000);
@@ -96,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_senders_stamp_asks_for_the_time_and_forgets_nothing() {
+    fn producer_timestamp_wants_a_report_and_keeps_the_time() {
         let mut time = BrokerTime::default();
         assert!(time.wants_report(5_000, 55_000), "nothing is known");
         time.report(Timestamp(1_000_000), 5_000);
@@ -112,11 +116,11 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_news_where_nothing_was_known_or_what_was_known_is_stale() {
+    fn report_is_news_if_the_time_was_unknown_or_stale() {
         let mut time = BrokerTime::default();
         assert!(time.report(Timestamp(1_000_000), 5_000));
         assert!(!time.report(Timestamp(1_060_000), 65_010));
-        // The machine slept for a minute, and its first commit tells.
+        // The machine slept for a minute; its first commit shows that.
         assert!(time.report(Timestamp(1_121_000), 66_010));
         assert!(!time.report(Timestamp(1_122_000), 67_010));
     }

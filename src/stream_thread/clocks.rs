@@ -1,21 +1,21 @@
-//! Tells of senders with wrong clocks, in the log, and seldom.
+//! Logs senders with wrong clocks, at most once an hour.
 
 use tracing::warn;
 
 use crate::shard::skew::{Example, SLOW_MS};
 use crate::shard::{Doubt, Input, Skew};
 
-/// How often each doubt is told, in milliseconds.
+/// The least time between two warnings of one kind, in milliseconds.
 const TOLD_EVERY_MS: i64 = 3_600_000;
-/// So long events are counted before it begins anew, in milliseconds.
+/// Events are counted over windows of this length, in milliseconds.
 const WINDOW_MS: i64 = 600_000;
-/// So many of them say something of their senders.
+/// Fewer events than this in a window say nothing about their senders.
 const EVENTS_MIN: u64 = 20;
-/// One event in so many is late where a sender's clock is slow. Fewer are kept back
-/// now and then by senders that are honest.
+/// If one event in this many is late, or more, the clock of a sender is slow.
+/// Senders with right clocks sometimes delay fewer than that.
 const ONE_IN: u64 = 5;
 
-/// What was seen of the senders' clocks, and told.
+/// Counts of late events, and the times of the last warnings.
 #[derive(Debug)]
 pub(super) struct Clocks {
     told_ms: [Option<i64>; Doubt::ALL.len()],
@@ -25,12 +25,12 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// Nothing was seen yet.
+    /// Starts without counts.
     pub fn new(now_ms: i64) -> Clocks {
         Clocks { told_ms: [None; _], since_ms: now_ms, events: 0, slow: 0 }
     }
 
-    /// Takes in what a turn of a shard has seen, and says what is to be said.
+    /// Counts the skew of one turn of a shard, and logs the warnings that are due.
     pub fn tell(&mut self, partition: i32, skew: &Skew, now_ms: i64) {
         for doubt in self.due(skew, now_ms) {
             let Some(Example { subject: of, age_ms }) = &skew.examples[doubt.index()] else {
@@ -49,16 +49,17 @@ impl Clocks {
                     partition,
                     %of,
                     age_ms,
-                    "a heartbeat had expired when it came, so it does not count. The clock \
-                     that its occurred_at is of is slow, or heartbeats are kept back. Set the \
-                     clock (NTP), or look what delays them"
+                    "a heartbeat had expired when it came, so it does not count. The sender's \
+                     clock (occurred_at) is slow, or heartbeats are delayed. Synchronize the \
+                     clock (NTP), or find what delays them"
                 ),
                 Doubt::Ahead => warn!(
                     partition,
                     %of,
                     ahead_ms = age_ms.saturating_neg(),
-                    "an event is of later than its record, for which it counts. The clock that \
-                     its occurred_at is of is fast: set it (NTP)"
+                    "the occurred_at of an event is later than the timestamp of its record, so \
+                     the record's timestamp counts. The sender's clock is fast: synchronize it \
+                     (NTP)"
                 ),
                 Doubt::Behind => warn!(
                     partition,
@@ -67,14 +68,14 @@ impl Clocks {
                     events = self.events,
                     slow = self.slow,
                     "many events come minutes after they happened, and devices may be called \
-                     Offline in between. The clock that their occurred_at is of is slow, or they \
-                     are kept back. Set the clock (NTP), or look what delays them"
+                     Offline in between. The sender's clock (occurred_at) is slow, or events are \
+                     delayed. Synchronize the clock (NTP), or find what delays them"
                 ),
             }
         }
     }
 
-    /// Which doubts are to be told now.
+    /// The warnings that are due.
     fn due(&mut self, skew: &Skew, now_ms: i64) -> impl Iterator<Item = Doubt> + use<> {
         if now_ms - self.since_ms >= WINDOW_MS {
             (self.since_ms, self.events, self.slow) = (now_ms, 0, 0);
@@ -106,7 +107,7 @@ mod tests {
 
     const MINUTE_MS: i64 = 60_000;
 
-    /// So many heartbeats of each of these ages, and the doubts that they raise.
+    /// The skew of `count` heartbeats of each age, and of these doubts.
     fn seen(ages: &[(u64, i64)], doubts: &[Doubt]) -> Skew {
         let mut skew = Skew::default();
         for (count, age_ms) in ages {
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn each_doubt_is_told_at_once_and_then_once_an_hour() {
+    fn each_doubt_is_logged_at_once_and_then_hourly() {
         let mut clocks = Clocks::new(0);
         let mut told = |doubts: &[Doubt], minute| {
             clocks.due(&seen(&[(1, 11 * MINUTE_MS)], doubts), minute * MINUTE_MS).collect()
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn late_events_are_told_of_where_they_are_many() {
+    fn late_events_are_logged_only_if_they_are_many() {
         let (late, behind) = (11 * MINUTE_MS, [Doubt::Behind]);
         let told = |rounds: &[(&[(u64, i64)], i64)]| {
             let mut clocks = Clocks::new(0);

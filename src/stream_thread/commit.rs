@@ -1,12 +1,12 @@
-//! From outboxes to a transaction, and what to do about its outcome
-//! (rules C1, C2, C3, C6).
+//! Packs outboxes into a transaction, and handles its outcome (rules C1, C2, C3,
+//! C6).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::in_flight::{InFlight, InFlightState, Verdict, backoff_ms, pack, verdict};
+use super::in_flight::{Fate, InFlight, InFlightState, backoff_ms, fate, pack};
 use super::ports::{Batch, Commits, Log, Outcome, Receipt, ShardBatch, View};
 use super::slot::{Slot, Stage, all_inputs};
 use super::thread::StreamThread;
@@ -15,15 +15,14 @@ use crate::error::Fatal;
 
 /// How often progress alone is committed (rule C3).
 const PROGRESS_INTERVAL_MS: i64 = 5_000;
-/// The broker's time is taken anew at least this often (rule T6).
+/// Broker time is refreshed at least this often (rule T6).
 const BROKER_TIME_INTERVAL_MS: i64 = 55_000;
-/// Rows of a rewrite of the view that go with one commit, and the backlog at
-/// which no more are added.
+/// Rows of a view rewrite per commit, and the backlog from which on none are added.
 const REWRITE_PER_COMMIT: usize = 2_000;
 const VIEW_BACKLOG_HIGH: usize = 10_000;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
-    /// Commits what is due, or goes on with what is under way (rules C3, C6).
+    /// Commits what is due, or continues the commit in flight (rules C3, C6).
     pub(super) fn commit(&mut self) {
         let now_ms = self.clock.monotonic_ms();
         if self.in_flight.is_some() {
@@ -36,8 +35,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if since_commit < self.settings.commit_interval_ms && !leaving && !full {
             return;
         }
-        // Unknown it is also after a commit that had to be looked up: what the
-        // broker reported of its records is lost.
+        // Broker time is also unknown after a commit whose outcome was looked up,
+        // because its delivery reports are lost.
         let wanted = self.broker_time.wants_report(now_ms, BROKER_TIME_INTERVAL_MS);
         if wanted && let Some(running) = self.slots.values_mut().find_map(Slot::running_mut) {
             running.shard.write_epoch();
@@ -48,17 +47,17 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         for running in self.slots.values_mut().filter_map(Slot::running_mut) {
             let progress_due = leaving || now_ms - running.batched_ms >= PROGRESS_INTERVAL_MS;
             let shard = &mut running.shard;
-            // Who leaves rewrites no view: the next owner does. A shard that began
-            // to run after its partitions were asked back would never end that,
-            // since it takes no turns, and would not be given back.
+            // A leaving shard does not rewrite the view; the next owner does. A
+            // shard that started after its partitions were revoked takes no turns,
+            // so it would never finish the rewrite and never be given back.
             let rewrites = rewrite > 0 && !leaving && shard.rewriting_view();
             let output = shard.has_output() || rewrites;
-            // The clock of an idle shard moves too, and is worth keeping: a
-            // restart then judges from where it had come.
+            // The clock of an idle shard moves, too. It is committed so that a
+            // restart continues from it.
             if output || progress_due && (!leaving || running.has_moved()) {
                 running.batched_ms = now_ms;
                 let outbox = running.shard.take_outbox(rewrite);
-                // Nobody's rules, as long as some rows are not settled by ours.
+                // 0 while rows still reflect the old rules.
                 let unsettled = running.shard.is_settling_new_rules();
                 let fingerprint = if unsettled { 0 } else { self.rules_fingerprint };
                 let (shard, part) = pack(running, outbox, fingerprint, &self.settings);
@@ -82,7 +81,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         });
     }
 
-    /// Sends a refused batch again, for the shards that are still held.
+    /// Sends a refused batch again, for the shards that are still owned.
     fn retry(&mut self, now_ms: i64) {
         let Some(flight) = &mut self.in_flight else { return };
         match flight.state {
@@ -122,8 +121,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 self.counts.commits_refused += 1;
                 let leaving = self.release.is_some();
                 if stale_member {
-                    // A rebalance came between: nothing is wrong.
-                    info!(error = %message, "the group has moved on; a transaction is sent again");
+                    // A rebalance is normal.
+                    info!(
+                        error = %message,
+                        "a rebalance came before the commit; the transaction is sent again"
+                    );
                 } else {
                     warn!(error = %message, "a transaction was refused; it is sent again");
                 }
@@ -133,13 +135,17 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     flight.state = InFlightState::Waiting { until_ms };
                 }
                 if stale_member && leaving {
-                    // The group no longer waits for what we still had to say.
+                    // The group no longer waits for our last commit.
                     self.abandon_release();
                 }
             }
             Outcome::Unknown { message } => {
                 self.counts.commits_unknown += 1;
-                warn!(error = %message, "the fate of a transaction is unknown; asking for the offsets");
+                warn!(
+                    error = %message,
+                    "the outcome of a transaction is unknown; reading the committed offsets to \
+                     find out"
+                );
                 if let Some(flight) = &mut self.in_flight {
                     flight.attempts += 1;
                     flight.state = InFlightState::Unresolved { ask_ms: now_ms };
@@ -154,13 +160,14 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         if let Some((stamp, received_ms)) = receipt.broker_time
             && self.broker_time.report(stamp, received_ms)
         {
-            // Idle inputs hold the others for half a second only (rule T4), and
-            // what was asked before does not say how far they are.
+            // Idle inputs are a barrier to the others for half a second only (rule
+            // T4), and a query sent before the time was known does not show how far
+            // they are.
             self.ask_ends_at_once();
         }
         let Some(mut flight) = self.in_flight.take() else { return };
         self.counts.commits += 1;
-        // A commit that was looked up took nobody knows how long.
+        // The duration is unknown if the outcome was looked up.
         self.counts.transaction_seconds.extend(receipt.duration.map(|took| took.as_secs_f64()));
         let now = self.wall();
         for shard in &flight.batch.shards {
@@ -170,8 +177,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             let applied = slot.marker.applied();
             let ours = slot.running_mut().filter(|running| running.epoch == part.epoch);
             let Some(running) = ours else { continue };
-            // The view is touched by nobody whose epoch is not in the changelog
-            // (rule C7), which the first commit has just done.
+            // Only an owner whose epoch is in the changelog may write the view
+            // (rule C7). The first commit has just written the epoch.
             if running.committed.is_none() {
                 self.view.take(shard.partition, running.epoch, applied);
             }
@@ -188,30 +195,34 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
     }
 
-    /// Tells from the committed offsets what became of the batch (rule C6).
+    /// Finds out from the committed offsets whether the batch was committed (rule
+    /// C6).
     pub(super) fn resolve(&mut self, committed: &Commits) {
         let Some(flight) = &mut self.in_flight else { return };
         let mut happened = false;
         for (partition, part) in &flight.parts {
-            // What others have committed since to a shard that we lost may bear
-            // the numbers that ours would have had: it tells nothing.
+            // For a shard that we lost, the committed offsets say nothing: a later
+            // owner's commit may carry the same numbers as ours.
             let Some(slot) = self.slots.get_mut(partition) else { continue };
             if slot.running().is_none_or(|running| running.epoch != part.epoch) {
                 continue;
             }
-            match verdict(*partition, part, committed) {
-                Verdict::Happened => happened = true,
-                Verdict::DidNot => {}
-                Verdict::Superseded => {
-                    warn!(partition, "another owner has committed since; dropping the shard");
+            match fate(*partition, part, committed) {
+                Fate::Committed => happened = true,
+                Fate::NotCommitted => {}
+                Fate::Superseded => {
+                    warn!(
+                        partition,
+                        "fenced: another owner has committed since; the shard is dropped here"
+                    );
                     slot.stage = Stage::Failed;
                     self.view.release(*partition);
                 }
             }
         }
-        info!(happened, "the fate of the transaction is known");
+        info!(happened, "the outcome of the transaction is known");
         if happened {
-            // A transaction happens as a whole.
+            // A transaction is committed as a whole.
             self.on_committed(&Receipt::default());
         } else {
             flight.state = InFlightState::Waiting { until_ms: self.clock.monotonic_ms() };

@@ -1,8 +1,8 @@
-//! Noticing that records were deleted before they were read (rule R5).
+//! Detects records that were deleted before they were read (rule R5).
 //!
-//! A reader whose next record is gone goes on from the log's start, and says
-//! nothing: what is read next has a greater offset, as it also has behind a
-//! transaction's end. Where the log starts tells the two apart.
+//! A consumer whose next record is gone continues from the log start, without an
+//! error. The next record has a greater offset, as it also has after the end of a
+//! transaction. The log start tells the two apart.
 
 use tracing::error;
 
@@ -13,10 +13,10 @@ use crate::clock::Clock;
 use crate::shard::Input;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
-    /// Tells of records that were deleted before they were read. Where the log
-    /// starts is as old as the last answer to a fetch: it is not known behind one
-    /// that failed, and then looked at later.
-    pub(super) fn judge_gaps(&mut self) {
+    /// Logs and counts records that were deleted before they were read. The log
+    /// start is that of the last fetch. After a failed fetch it is unknown, and the
+    /// gap is checked later.
+    pub(super) fn check_gaps(&mut self) {
         let Self { log, slots, counts, .. } = self;
         let running = slots.values_mut().filter_map(Slot::running_mut);
         for running in running.filter(|running| !running.gaps.is_empty()) {
@@ -28,8 +28,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             running.gaps.retain(|gap| {
                 let at = gap.input.index();
                 let Some(start) = starts[at] else { return true };
-                // What came had not been deleted when it was fetched, so a start
-                // that lies behind it is a later one.
+                // The record that came had not been deleted when it was fetched, so
+                // a log start beyond it is from a later deletion.
                 if gap.from < start && start <= gap.to {
                     counts.offsets_gone[at] += 1;
                     error!(
@@ -37,9 +37,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         partition,
                         expected = gap.from,
                         start,
-                        "records were deleted before they were read; going on from the log's \
-                         start. Raise the retention of the input, or find out what holds up the \
-                         reading"
+                        "records were deleted before they were read (offset out of range): \
+                         continuing from the log start. Raise the retention of the input, or find \
+                         out what delays reading"
                     );
                 }
                 false

@@ -1,5 +1,5 @@
-//! A batch on its way: what it is made of, and what follows from its fate (rules
-//! C1, C2, C6).
+//! A batch in flight: its contents, and what follows from its outcome (rules C1,
+//! C2, C6).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::shard::{Input, Outbox, ViewWrite};
 use crate::wire::metadata::ShardMetadata;
 use crate::wire::{changelog, dead_letter, status_changed};
 
-/// A batch whose fate is not known yet.
+/// A batch whose outcome is not known yet.
 pub(super) struct InFlight {
     pub batch: Arc<Batch>,
     pub parts: BTreeMap<i32, Part>,
@@ -24,17 +24,17 @@ pub(super) struct InFlight {
 }
 
 pub(super) enum InFlightState {
-    /// The log has it.
+    /// It was passed to the log.
     Submitted,
-    /// To be sent again, as it is.
+    /// To be sent again unchanged.
     Waiting { until_ms: i64 },
     /// Committed offsets were asked for, to learn what happened.
     Resolving(QuestionId),
-    /// They are to be asked for.
+    /// Committed offsets are to be asked for.
     Unresolved { ask_ms: i64 },
 }
 
-/// What follows the commit of one shard's part.
+/// What to do after the commit of one shard's part.
 pub(super) struct Part {
     pub epoch: u64,
     pub batch: u64,
@@ -44,7 +44,7 @@ pub(super) struct Part {
     pub counts: Counts,
 }
 
-/// Turns what a shard has to say into its part of a batch.
+/// Turns a shard's outbox into its part of a batch.
 pub(super) fn pack(
     running: &mut Running,
     outbox: Outbox,
@@ -85,8 +85,8 @@ pub(super) fn pack(
             reason = first.reason.code(),
             detail = ?first.detail,
             and_more = outbox.dead_letters.len() - 1,
-            "a record cannot be used and becomes a dead letter; device-status dead-letters list \
-             tells which, and why"
+            "a record cannot be used and becomes a dead letter; run device-status dead-letters \
+             list to see which ones, and why"
         );
     }
     for letter in &outbox.dead_letters {
@@ -127,19 +127,19 @@ pub(super) fn pack(
     (shard, part)
 }
 
-/// What the committed offsets say of a batch whose fate nobody told.
+/// The outcome of a batch by the committed offsets.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Fate {
     /// It is committed.
-    Happened,
+    Committed,
     /// It is not.
-    DidNot,
-    /// A later owner has committed: what we hold is of the past.
+    NotCommitted,
+    /// A later owner has committed, so our state is outdated.
     Superseded,
 }
 
 /// Compares (epoch, batch) of a shard's part with what is committed (rule C6).
-pub(super) fn verdict(partition: i32, part: &Part, committed: &Commits) -> Verdict {
+pub(super) fn fate(partition: i32, part: &Part, committed: &Commits) -> Fate {
     let latest = Input::ALL
         .iter()
         .filter_map(|input| committed.get(&(*input, partition))?.as_ref())
@@ -147,13 +147,13 @@ pub(super) fn verdict(partition: i32, part: &Part, committed: &Commits) -> Verdi
         .map(|metadata| (metadata.epoch, metadata.batch))
         .max();
     match latest {
-        Some((epoch, _)) if epoch > part.epoch => Verdict::Superseded,
-        Some(latest) if latest >= (part.epoch, part.batch) => Verdict::Happened,
-        _ => Verdict::DidNot,
+        Some((epoch, _)) if epoch > part.epoch => Fate::Superseded,
+        Some(latest) if latest >= (part.epoch, part.batch) => Fate::Committed,
+        _ => Fate::NotCommitted,
     }
 }
 
-/// How long to wait before the `attempt`th time, in milliseconds.
+/// The pause before an attempt, in milliseconds.
 pub(super) fn backoff_ms(attempt: u32) -> i64 {
     (50_i64 << attempt.min(6)).min(2_000)
 }
@@ -182,11 +182,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_unknown_fate_is_judged_by_its_number() {
-        assert_eq!(verdict(3, &part(8, 2), &committed(8, 2)), Verdict::Happened);
-        assert_eq!(verdict(3, &part(8, 2), &committed(8, 1)), Verdict::DidNot);
-        assert_eq!(verdict(3, &part(8, 2), &committed(7, 9)), Verdict::DidNot);
-        assert_eq!(verdict(3, &part(8, 2), &committed(9, 1)), Verdict::Superseded);
-        assert_eq!(verdict(3, &part(8, 2), &Commits::new()), Verdict::DidNot);
+    fn batch_number_decides_an_unknown_outcome() {
+        assert_eq!(fate(3, &part(8, 2), &committed(8, 2)), Fate::Committed);
+        assert_eq!(fate(3, &part(8, 2), &committed(8, 1)), Fate::NotCommitted);
+        assert_eq!(fate(3, &part(8, 2), &committed(7, 9)), Fate::NotCommitted);
+        assert_eq!(fate(3, &part(8, 2), &committed(9, 1)), Fate::Superseded);
+        assert_eq!(fate(3, &part(8, 2), &Commits::new()), Fate::NotCommitted);
     }
 }

@@ -1,20 +1,19 @@
 //! The loop of one stream thread: poll, apply, expire, commit.
 //!
 //! It owns the shards assigned to it and knows Kafka, Redis and time only as
-//! [`ports`]. One [`StreamThread::step`] is one turn of the loop; whoever runs
-//! it calls it again and again.
+//! [`ports`]. One [`StreamThread::step`] is one turn of the loop; the caller
+//! repeats it.
 //!
 //! Architecture invariant: rebalances and answers arrive as values and are
 //! acted on here, never inside a callback (rule C5).
 //!
 //! ```text
-//! Assigned → adoption (where to start) → restore → running ─┐
-//!                                                           ├→ commit → released
-//! Revoked ──────────────────────────────────────────────────┘
-//! Lost ───────────────────────────────────────────────────────────────→ dropped
+//! Assigned → start offsets → restore → running ─┐
+//!                                               ├→ commit → released
+//! Revoked ──────────────────────────────────────┘
+//! Lost ─────────────────────────────────────────────────────→ dropped
 //! ```
 
-mod adoption;
 mod broker_time;
 mod clocks;
 mod commit;
@@ -33,6 +32,7 @@ mod restore;
 mod running;
 mod settings;
 mod slot;
+mod start_offsets;
 mod sweep;
 mod thread;
 
@@ -72,9 +72,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             self.on_event(event)?;
         }
         self.events = events;
-        self.judge_gaps();
+        self.check_gaps();
         self.poll_view();
-        self.adopt();
+        self.resolve_starts();
         self.restore();
         self.begin_reading();
         self.turn();
@@ -88,7 +88,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         Ok(())
     }
 
-    /// Begins to stop: a last commit, then the group is left.
+    /// Begins to stop: a last commit, then leaving the group.
     pub fn stop(&mut self) {
         self.stopping_since_ms.get_or_insert(self.clock.monotonic_ms());
     }
@@ -98,7 +98,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.stopped
     }
 
-    /// The view, for whoever must close it at the end.
+    /// Returns the view, so that the caller can close it.
     pub fn into_view(self) -> V {
         self.view
     }
@@ -106,16 +106,16 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     /// What happened since the last report.
     pub fn report(&mut self) -> Report {
         let now_ms = self.clock.monotonic_ms();
-        let adopted = self.adoptions.iter().flat_map(|adoption| &adoption.partitions);
-        let mut adopting: Vec<i32> = adopted
+        let assigned = self.resolving_starts.iter().flat_map(|resolving| &resolving.partitions);
+        let mut resolving: Vec<i32> = assigned
             .map(|(_, partition)| *partition)
             .filter(|partition| !self.slots.contains_key(partition))
             .collect();
-        adopting.sort_unstable();
-        adopting.dedup();
+        resolving.sort_unstable();
+        resolving.dedup();
         Report {
             counts: std::mem::take(&mut self.counts),
-            adopting: adopting.len(),
+            resolving_starts: resolving.len(),
             shards: self.slots.values().map(|slot| slot.report(now_ms)).collect(),
             broker_time: self.broker_time.now(now_ms),
             commit_pending_ms: self.in_flight.as_ref().map(|flight| now_ms - flight.submitted_ms),
@@ -126,7 +126,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     fn poll(&mut self) -> Result<(), Fatal> {
         let waiting = self.in_flight.is_some()
-            || !self.adoptions.is_empty()
+            || !self.resolving_starts.is_empty()
             || self
                 .slots
                 .values()
@@ -191,22 +191,22 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             Ok(()) => Ok(()),
             Err(Error::Fatal(fatal)) => Err(fatal),
             Err(error) => {
-                warn!(%error, "reading from Kafka; it is tried again");
+                warn!(%error, "reading from Kafka failed; retrying");
                 self.counts.kafka_error = Some(error.to_string());
                 Ok(())
             }
         }
     }
 
-    /// A shard whose past cannot be read stops; the others go on.
+    /// Stops a shard whose changelog cannot be read. The others continue.
     fn fail_shard(&mut self, partition: i32, error: &Error) {
         let Some(slot) = self.slots.get_mut(&partition) else { return };
         let Stage::Restoring(restore) = &slot.stage else { return };
         error!(
             partition,
             %error,
-            "the shard cannot be restored and stays stopped; its devices are not judged. \
-             Mend or remove the record, then restart"
+            "the shard cannot be restored and stays stopped; its devices are not re-evaluated. \
+             Repair or remove the record, then restart"
         );
         if let Some(source) = restore.reading() {
             let _ = self.log.stop_restore(source, partition);
@@ -248,16 +248,16 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 }
                 self.with_restores(|restore, _, context| restore.answered(id, &answer, context));
                 let mut answer = Some(answer);
-                for adoption in &mut self.adoptions {
-                    adoption.log_bounds.take(id, &mut answer, now_ms, &mut adoption.warn_ms);
+                for resolving in &mut self.resolving_starts {
+                    resolving.log_bounds.take(id, &mut answer, now_ms, &mut resolving.warn_ms);
                 }
             }
             LogEvent::NoAnswer { partition, error } => {
                 warn!(
                     partition,
                     %error,
-                    "nobody says where a partition begins and ends: its shard waits, or its clock \
-                     stands, and the others go on. Look at the brokers that lead it"
+                    "cannot read the log start and end of a partition: its shard waits, or its \
+                     clock stands still, and the others continue. Check the broker that leads it"
                 );
                 self.counts.kafka_error = Some(error);
             }
@@ -268,15 +268,15 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     match answer {
                         Ok(committed) => self.resolve(&committed),
                         Err(message) => {
-                            debug!(error = %message, "the fate of a batch is not known yet");
+                            debug!(error = %message, "the outcome of a batch is not known yet");
                             flight.state = InFlightState::Unresolved { ask_ms: now_ms + 200 };
                         }
                     }
                     return Ok(());
                 }
                 let mut answer = Some(answer);
-                for adoption in &mut self.adoptions {
-                    adoption.committed.take(id, &mut answer, now_ms, &mut adoption.warn_ms);
+                for resolving in &mut self.resolving_starts {
+                    resolving.committed.take(id, &mut answer, now_ms, &mut resolving.warn_ms);
                 }
             }
             LogEvent::Submitted(outcome) => return self.on_outcome(outcome),
@@ -309,7 +309,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                     }
                 }
                 ViewEvent::Superseded(partition) => {
-                    warn!(partition, "a later owner writes the view; our writes to it end");
+                    warn!(
+                        partition,
+                        "fenced: a later owner writes to the view in Redis; this process no \
+                         longer writes the partition"
+                    );
                 }
                 ViewEvent::Found(partition, keys) => self.sweep.found(partition, keys),
             }
@@ -317,9 +321,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.view_events = events;
     }
 
-    /// The shard that the view was taken for: it runs and has committed (rule
-    /// C7), or is suspended (rule R7). The view tells others nothing: what it has
-    /// left of an earlier life bears that life's numbers.
+    /// The shard for which this thread writes the view: it runs and has committed
+    /// (rule C7), or is suspended (rule R7). Events of the view for other shards
+    /// are ignored: they stem from an earlier ownership, with its sequence numbers.
     fn shown(&mut self, partition: i32) -> Option<&mut Shard> {
         let running = self.slots.get_mut(&partition).and_then(Slot::running_mut);
         match running.filter(|running| running.committed.is_some()) {
@@ -328,7 +332,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
     }
 
-    /// Moves restores on; what has become complete begins to run.
+    /// Advances the restores. A complete one becomes a running shard.
     fn restore(&mut self) {
         let mut complete = Vec::new();
         self.with_restores(|restore, marker, context| {
@@ -368,7 +372,11 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             match each(restore, &mut slot.marker, &mut context) {
                 Ok(()) => {}
                 Err(error @ Error::Retriable(_)) => {
-                    warn!(partition = slot.partition, %error, "the restore begins anew");
+                    warn!(
+                        partition = slot.partition,
+                        %error,
+                        "the restore failed and starts again"
+                    );
                     restore.begin_anew(&mut context);
                 }
                 Err(error) => failed.push((slot.partition, error)),
@@ -389,8 +397,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let settings = &self.settings;
         let running = restore.run(last_epoch, wall, has_marker, settings, now.monotonic_ms);
         self.last_epoch = self.last_epoch.max(Some(running.epoch));
-        // What was committed was no later than the broker's time: ours is of
-        // before the machine slept (rule T6).
+        // A committed clock is never later than broker time, so our broker time is
+        // from before the machine slept (rule T6).
         if now.broker.is_some_and(|broker| broker < running.shard.clock()) {
             self.broker_time.forget();
         }
@@ -403,7 +411,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         let mut waiting = self.output_bytes();
         let from = self.turn_from;
         let Self { slots, counts, clocks, busy, release, settings, turn_from, .. } = self;
-        // Each shard in its turn, so that none fills every transaction alone.
+        // Round robin, so that no shard fills every transaction alone.
         let (first, rest) = ((Included(from), Unbounded), (Unbounded, Excluded(from)));
         let partitions = slots.range(first).chain(slots.range(rest)).map(|(p, _)| *p);
         let partitions: Vec<i32> = partitions.collect();
@@ -436,8 +444,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 warn!(
                     partition,
                     %device,
-                    "a device has more open VPN sessions than are kept, and some are forgotten. \
-                     Look whether the VPN servers send a close for each session, and announce \
+                    "a device has more open VPN sessions than are kept, and some are dropped. \
+                     Check that the VPN servers send a close for each session, and announce \
                      themselves when they start"
                 );
             }
@@ -448,12 +456,13 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
     }
 
-    /// Says what waits for too long (rule R6).
+    /// Logs shards that wait too long for their inputs (rule R6).
     fn complain(&mut self) {
         let now_ms = self.clock.monotonic_ms();
-        let adoptions = &self.adoptions;
-        // Its leader does not say where it begins, and the log tells that.
-        let is_assigned = |at| adoptions.iter().any(|adoption| adoption.partitions.contains(&at));
+        let resolving_starts = &self.resolving_starts;
+        // Unresolved start offsets are logged elsewhere.
+        let is_assigned =
+            |at| resolving_starts.iter().any(|resolving| resolving.partitions.contains(&at));
         for slot in self.slots.values_mut() {
             let Stage::Created(created) = &mut slot.stage else { continue };
             if !created.complained && now_ms - created.since_ms > CREATED_LIMIT_MS {
@@ -470,8 +479,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 error!(
                     partition = slot.partition,
                     ?missing,
-                    "a shard waits for inputs that are not assigned to this thread; \
-                     are all members of the group on the same topics and assignor?"
+                    "a shard waits for inputs that are not assigned to this thread; check that \
+                     all members of the group have the same topics and assignor"
                 );
             }
         }

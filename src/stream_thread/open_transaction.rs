@@ -1,12 +1,14 @@
-//! Transactions of other producers that stay open on the inputs. What is behind
-//! one cannot be read, so the clock stands and nobody expires (rule T1).
+//! Transactions of other producers that stay open on the inputs. Records behind one
+//! cannot be read, so the shard's clock stands still and no device expires (rule
+//! T1).
 
 use tracing::{info, warn};
 
 use super::ports::LogBounds;
 use crate::shard::{Input, Timestamp};
 
-/// How long a transaction may be open before it is told: most end in a second.
+/// How long a transaction may be open before it is logged. Most end within a
+/// second.
 const TOLD_AFTER_MS: i64 = 10_000;
 
 /// A transaction that is open on a partition of an input.
@@ -27,9 +29,9 @@ impl OpenTransaction {
         self.age_ms >= TOLD_AFTER_MS
     }
 
-    /// The transaction that is open by an answer about a log, which was asked for
-    /// at `asked_at`, given the one that was open before. Says so once it hangs,
-    /// and once more when it has ended.
+    /// The open transaction by the log bounds that were asked for at `asked_at`,
+    /// given the one seen before. Logs once when it hangs, and once when it has
+    /// ended.
     pub(super) fn look(
         before: Option<OpenTransaction>,
         log: LogBounds,
@@ -50,9 +52,10 @@ impl OpenTransaction {
                 partition,
                 offset,
                 since_ms = open.since.0,
-                "a producer's transaction is open on this input: what is behind it cannot be read, \
-                 and nobody is expired meanwhile. Find it with kafka-transactions.sh find-hanging, \
-                 and abort it; transaction.timeout.ms of its producer ends it otherwise"
+                "a producer's transaction is open on this input: records behind it cannot be \
+                 read, and no device expires meanwhile. Find it with kafka-transactions.sh \
+                 find-hanging and abort it; otherwise its producer's transaction.timeout.ms ends \
+                 it"
             ),
             None if hung => info!(input, partition, "the open transaction has ended"),
             _ => {}
@@ -66,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_hangs_once_the_log_is_not_stable_beyond_it_for_ten_seconds() {
+    fn transaction_hangs_once_it_is_open_for_ten_seconds() {
         let look = |before, stable, at_ms| {
             let log = LogBounds { start: 0, stable, end: 10 };
             OpenTransaction::look(before, log, Timestamp(at_ms), (Input::Lifecycle, 3))

@@ -1,13 +1,13 @@
-//! Where the sweep of the view stands (rule V6): of each shard, and of a thread.
+//! The progress of the view's sweep (rule V6), for a shard and for a thread.
 
 use super::ports::FoundKey;
 use crate::shard::{Shard, SweepCursor};
 
-/// How many lists of found hashes may wait for their answer: a step of the scan
-/// brings one for each partition.
+/// How many lists of found keys may wait to be checked. One step of the keyspace
+/// scan brings a list for each partition.
 const FOUND_MAX: usize = 4_096;
 
-/// Where the sweep of one shard stands.
+/// The progress of one shard's sweep.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pass {
     started_ms: i64,
@@ -26,7 +26,7 @@ impl Pass {
         self.started_ms + share(interval_ms, done, total)
     }
 
-    /// The end of a pass is the beginning of the next, once its interval is over.
+    /// Starts the next pass at the end of this one, once its interval is over.
     pub fn turn_over(&mut self, shard: &Shard, interval_ms: i64, now_ms: i64) {
         let (done, total) = shard.sweep_progress(self.cursor);
         if done >= total {
@@ -47,7 +47,7 @@ fn share(interval_ms: i64, done: u32, total: u32) -> i64 {
     interval_ms * i64::from(done) / i64::from(total.max(1))
 }
 
-/// What the loop knows of the sweep, of all its shards.
+/// The sweep of all shards of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     pub next_page_ms: i64,
@@ -55,7 +55,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Keeps what was found until nothing is under way.
+    /// Keeps found keys until no transaction is in flight.
     pub fn found(&mut self, partition: i32, keys: Vec<FoundKey>) {
         if self.found.len() < FOUND_MAX {
             self.found.push((partition, keys));
@@ -77,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn passes_begin_an_interval_apart_and_lost_ones_are_not_made_up_for() {
-        // An empty shard still has the fleet of those that have none.
+    fn passes_start_an_interval_apart_and_missed_ones_are_skipped() {
+        // An empty shard still has one fleet, that of devices without a fleet.
         let mut shard = Shard::new(3, Rules::default());
         let mut pass = Pass::new(100);
         let mut turn = |pass: &mut Pass, now_ms| {

@@ -1,6 +1,6 @@
-//! What a shard is restored from (rules R1, R2, R5): what is committed of its
-//! inputs, its changelog, and heartbeats. The loop reads it in steps, and
-//! `explain` at once.
+//! The past of a shard, from which it is restored (rules R1, R2, R5): committed
+//! offsets, changelog and heartbeats. The loop reads it in steps, `explain` at
+//! once.
 
 use super::ports::{CommittedOffset, LogBounds};
 use super::replay::Replay;
@@ -16,17 +16,17 @@ pub struct InputStart {
     pub offset: i64,
     /// What the group had committed, if anything.
     pub committed: Option<CommittedOffset>,
-    /// The committed offset was no longer there, or was forgotten (rule R5).
+    /// The committed offset was out of range, or lost (rule R5).
     pub gone: bool,
-    /// One past the log's end, as it was told.
+    /// The end of the log when it was asked for.
     pub log_end: i64,
 }
 
 impl InputStart {
-    /// Where to go on from what is committed, in a log that goes so far.
+    /// The start offset by the committed offset and the bounds of the log.
     #[must_use]
     pub fn new(committed: Option<CommittedOffset>, log: LogBounds) -> InputStart {
-        // Past the end: the log was cut off, or the offset set.
+        // Past the end: the log was truncated, or the offset was set by hand.
         let gone = committed.as_ref().is_some_and(|c| !(log.start..=log.end).contains(&c.offset));
         let offset = committed.as_ref().filter(|_| !gone).map_or(log.start, |c| c.offset);
         InputStart { offset, committed, gone, log_end: log.end }
@@ -35,7 +35,7 @@ impl InputStart {
 
 /// A shard, as far as its past has been read.
 pub struct Past {
-    /// What the changelog and the heartbeats tell.
+    /// The state by the changelog and the replayed records.
     pub shard: Shard,
     /// Where its inputs are read from.
     pub starts: [InputStart; Input::ALL.len()],
@@ -57,8 +57,8 @@ impl Past {
             .max_by_key(|metadata| (metadata.epoch, metadata.batch))
     }
 
-    /// Marks the inputs of which nothing is committed, though something is of
-    /// the others, and tells them: each commit is of all three (rule R5).
+    /// Marks the inputs without a committed offset, if other inputs have one, and
+    /// returns them: each commit covers all three (rule R5).
     pub fn mark_forgotten(&mut self) -> Vec<Input> {
         if self.metadata().is_none() {
             return Vec::new();
@@ -73,8 +73,8 @@ impl Past {
             .collect()
     }
 
-    /// Takes a record of the changelog. `unwritten`: the view may not have seen
-    /// what it says.
+    /// Applies a record of the changelog. `unwritten`: the view may not have it
+    /// yet.
     ///
     /// # Errors
     /// [`Error::Corrupted`] if it cannot be read.
@@ -97,8 +97,8 @@ impl Past {
         Ok(())
     }
 
-    /// The clock the shard had come to: as committed or, without what was
-    /// committed beside the offsets, as its rows tell (rule R5).
+    /// The clock of the shard: the committed one or, without committed metadata,
+    /// the greatest of its rows (rule R5).
     #[must_use]
     pub fn clock(&self) -> Option<Timestamp> {
         self.metadata().map(|metadata| metadata.clock).or(self.shard.greatest_clock())
@@ -114,19 +114,19 @@ impl Past {
         Some(Replay::new(input, self.clock()?, metadata.as_ref(), committed, rules.slack_ms))
     }
 
-    /// Whether the last owner judged by other rules than these (rule J9).
+    /// Whether the last owner had other rules than these (rule J9).
     #[must_use]
     pub fn has_other_rules(&self, fingerprint: u64) -> bool {
         self.metadata().is_some_and(|metadata| metadata.rules_fingerprint != fingerprint)
     }
 
-    /// The offsets at which the inputs are read on.
+    /// The offsets from which the inputs are read.
     #[must_use]
     pub fn positions(&self) -> [i64; Input::ALL.len()] {
         Input::ALL.map(|input| self.starts[input.index()].offset)
     }
 
-    /// With what the shard goes on, for an owner of this epoch.
+    /// The state with which the shard starts, for an owner of this epoch.
     #[must_use]
     pub fn start(&self, epoch: u64, rules: &Rules) -> Start {
         let metadata = self.metadata();

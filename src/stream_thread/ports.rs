@@ -9,25 +9,25 @@ pub use crate::clock::Clock;
 use crate::error::{Error, Fatal};
 use crate::shard::{DeviceId, Header, Input, Timestamp, ViewWrite};
 
-/// Where a record is read from: one of the inputs, or the shard's own past.
+/// The topic that a record is read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// One of the three inputs, as the group reads it.
+    /// One of the three inputs.
     Input(Input),
     /// The changelog, in a restore.
     Changelog,
 }
 
-/// Where a delivered record comes from.
+/// Which consumer delivered a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The group's reading of an input.
+    /// The group consumer, from an input.
     Group(Input),
-    /// A restore's reading of an input or of the changelog.
+    /// The restore consumer, from an input or the changelog.
     Restore(Source),
 }
 
-/// A record as the log lends it: bytes are copied only where they are kept.
+/// A record borrowed from the log. Its bytes are copied only where they are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordRef<'a> {
     /// Its partition.
@@ -52,12 +52,12 @@ pub trait Headers: std::fmt::Debug {
     fn to_vec(&self) -> Vec<Header>;
 }
 
-/// From where on a partition is looked at.
+/// Which offset of a partition to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetAt {
     /// The log's start.
     Start,
-    /// The first record stamped at or after this.
+    /// The first record with a timestamp at or after this.
     Time(Timestamp),
 }
 
@@ -72,27 +72,26 @@ pub struct LogBounds {
     pub end: i64,
 }
 
-/// Of each partition that is answered, where its log begins and ends.
+/// The log bounds of each partition that has an answer.
 pub type Bounds = BTreeMap<(Source, i32), LogBounds>;
 
-/// Of each input partition that was asked for, what is committed; `None`:
-/// nothing.
+/// The committed offset of each input partition that was asked for; `None` if there
+/// is none.
 pub type Commits = BTreeMap<(Input, i32), Option<CommittedOffset>>;
 
-/// A committed position.
+/// A committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
     /// The next offset to read.
     pub offset: i64,
-    /// What the committer wrote beside it (rule C2).
+    /// The metadata committed with it (rule C2).
     pub metadata: String,
 }
 
-/// Identifies a question put to the log, so that its answer can be told from
-/// another's.
+/// Identifies a query to the log, to match its answer.
 pub type QuestionId = u64;
 
-/// What the log has to say.
+/// An event of the log.
 #[derive(Debug)]
 pub enum LogEvent {
     /// The group gave us partitions. Nothing is read from them until
@@ -100,59 +99,60 @@ pub enum LogEvent {
     Assigned(Vec<(Input, i32)>),
     /// The group wants partitions back: commit, then [`Log::unassign`].
     Revoked(Vec<(Input, i32)>),
-    /// The partitions are someone else's already: drop what is not committed,
-    /// then [`Log::unassign`].
+    /// Other members already have the partitions: drop what is not committed, then
+    /// [`Log::unassign`].
     Lost(Vec<(Input, i32)>),
     /// Everything before `offset` has been delivered, for now (rule T1).
     EndOfPartition {
-        /// Where.
+        /// The topic.
         input: Input,
         /// Which partition.
         partition: i32,
         /// The position reached.
         offset: i64,
     },
-    /// The same of a restore: everything that may be read now has been.
+    /// The same for a restore: all records that are readable now have been
+    /// delivered.
     RestoreEnd {
-        /// Where.
+        /// The topic.
         source: Source,
         /// Which partition.
         partition: i32,
         /// The position reached.
         offset: i64,
     },
-    /// Answer to [`Log::ask_bounds`]. Each partition is answered whole or not at
-    /// all: where some are not, a [`LogEvent::NoAnswer`] of each comes first, and
-    /// where none is, this is an error.
+    /// The answer to [`Log::ask_bounds`]: an error if no partition has an answer.
+    /// If only some have one, a [`LogEvent::NoAnswer`] for each of the others comes
+    /// first.
     Bounds(QuestionId, Result<Bounds, String>),
-    /// Others of the same question are answered, this partition is not.
+    /// This partition of a query has no answer, but others have.
     NoAnswer {
         /// Which partition.
         partition: i32,
-        /// Why, with the name of the topic.
+        /// The error, with the name of the topic.
         error: String,
     },
     /// Answer to [`Log::ask_committed`].
     Committed(QuestionId, Result<Commits, String>),
-    /// What became of the batch handed to [`Log::submit`].
+    /// The outcome of the batch that was passed to [`Log::submit`].
     Submitted(Outcome),
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
 pub enum Outcome {
     /// It is committed.
     Committed(Receipt),
-    /// It is aborted, or was never begun, and may be sent again as it is.
+    /// It is aborted, or was never begun, and may be sent again unchanged.
     Refused {
-        /// Whether the group no longer knows us as we were: take the new
-        /// metadata first (rule C6).
+        /// Whether the group's generation has changed: use the new group metadata
+        /// first (rule C6).
         stale_member: bool,
         /// For the log line.
         message: String,
     },
-    /// Nobody told us. The producer was made anew, which settles the old
-    /// transaction; committed (epoch, batch number) tell what happened.
+    /// Unknown. The new producer has completed or aborted the old transaction; the
+    /// committed (epoch, batch number) shows which.
     Unknown {
         /// For the log line.
         message: String,
@@ -161,24 +161,24 @@ pub enum Outcome {
     Fatal(Fatal),
 }
 
-/// Proof of a commit.
+/// The details of a commit.
 #[derive(Debug, Default)]
 pub struct Receipt {
     /// One past the last changelog record of each partition in the batch.
     pub changelog_end: BTreeMap<i32, i64>,
-    /// The latest stamp that the broker put on one of our changelog records,
-    /// and when its report reached us, on our monotonic clock (rule T6).
+    /// The broker's latest timestamp on our changelog records, and when its
+    /// delivery report came, on the monotonic clock (rule T6).
     pub broker_time: Option<(Timestamp, i64)>,
-    /// How long it took, where that is known.
+    /// How long it took, if known.
     pub duration: Option<Duration>,
 }
 
 /// A record to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRecord {
-    /// To which topic.
+    /// Its topic.
     pub topic: OutputTopic,
-    /// To which partition; absent: by key.
+    /// Its partition; `None`: by its key.
     pub partition: Option<i32>,
     /// Its key.
     pub key: Option<Vec<u8>>,
@@ -199,7 +199,7 @@ pub enum OutputTopic {
     DeadLetters,
 }
 
-/// One transaction (rule C1). Kept by the loop until its fate is known.
+/// One transaction (rule C1). The loop keeps it until its outcome is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Each shard's part.
@@ -209,9 +209,9 @@ pub struct Batch {
 /// One shard's part of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardBatch {
-    /// Whose.
+    /// The shard's partition.
     pub partition: i32,
-    /// In the order in which they are to be sent.
+    /// The records, in the order in which they are sent.
     pub records: Vec<OutputRecord>,
     /// The next offset to read of each input, in the order of [`Input::ALL`],
     /// with the same metadata on all three (rule C2).
@@ -261,18 +261,18 @@ pub trait Log {
     /// When the client is broken.
     fn pause(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error>;
 
-    /// Goes on with delivery.
+    /// Resumes delivery from input partitions.
     ///
     /// # Errors
     /// When the client is broken.
     fn resume(&mut self, partitions: &[(Input, i32)]) -> Result<(), Error>;
 
-    /// Where the log of an input partition that is read starts, by what the last
-    /// fetch was answered; no question is put. `None`: it did not say.
+    /// The log start offset of an assigned input partition, by the last fetch.
+    /// Sends no query. `None` if unknown.
     fn log_start(&self, input: Input, partition: i32) -> Option<i64>;
 
-    /// Begins to read a partition for a restore, `read_committed`, from an
-    /// offset; apart from the group's own reading.
+    /// Begins to read a partition for a restore, `read_committed`, from an offset.
+    /// This does not affect the group consumer.
     ///
     /// # Errors
     /// When the client is broken.
@@ -284,11 +284,11 @@ pub trait Log {
     /// When the client is broken.
     fn stop_restore(&mut self, source: Source, partition: i32) -> Result<(), Error>;
 
-    /// Begins to commit a batch; at most one at a time. The fate of it comes as
+    /// Begins to commit a batch; at most one at a time. The outcome comes as
     /// [`LogEvent::Submitted`].
     fn submit(&mut self, batch: Arc<Batch>);
 
-    /// Leaves the group and lets go of everything.
+    /// Leaves the group and closes all clients.
     fn close(&mut self);
 }
 
@@ -301,16 +301,16 @@ pub struct Marker {
     pub applied: i64,
 }
 
-/// A hash that the view holds, and its token as it was read.
+/// A key that the keyspace scan has found, with its fencing token as read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundKey {
-    /// Whose hash.
+    /// Whose key it is.
     pub subject: FoundSubject,
-    /// The token.
+    /// The fencing token.
     pub token: Box<str>,
 }
 
-/// Whose hash was found.
+/// Whose key was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundSubject {
     /// A device's.
@@ -319,24 +319,24 @@ pub enum FoundSubject {
     Fleet(Arc<str>),
 }
 
-/// What the view has to say.
+/// An event of the view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ViewEvent {
     /// Answer to [`View::ask_marker`]; `None`: there is none.
     Marker(i32, Option<Marker>),
-    /// Every write up to this sequence has been made.
+    /// Redis has acknowledged every write up to this sequence.
     Acknowledged {
-        /// Of which partition.
+        /// The partition.
         partition: i32,
-        /// Up to which write.
+        /// The sequence of the last write.
         sequence: u64,
     },
     /// The view was flushed, replaced or set back: write the whole shard again.
     RewriteNeeded(i32),
-    /// A later owner has taken the partition: its writes are refused.
+    /// A later owner has taken the partition: our writes are refused.
     Superseded(i32),
-    /// Hashes were found whose tokens name this partition. Those that no row
-    /// has are to be given to [`View::remove`] (rule V6).
+    /// The keyspace scan has found keys whose tokens name this partition. Orphaned
+    /// keys are to be given to [`View::remove`] (rule V6).
     Found(i32, Vec<FoundKey>),
 }
 
@@ -345,16 +345,17 @@ pub trait View {
     /// Asks for the marker as the last owner left it (rule V5).
     fn ask_marker(&mut self, partition: i32);
 
-    /// Takes the partition for an epoch. `applied` is what the marker may say
-    /// until more is acknowledged: the last owner's, or 0 if all is rewritten.
+    /// Takes the partition over with an epoch. `applied` is the marker's offset
+    /// until more is acknowledged: that of the last owner, or 0 if everything is
+    /// rewritten.
     fn take(&mut self, partition: i32, epoch: u64, applied: i64);
 
-    /// A commit of these partitions has begun. Until [`View::write`] follows it, the
-    /// view promises nothing of what is committed from now on (rule V4).
+    /// A commit of these partitions has begun. Until [`View::write`] follows, the
+    /// marker does not advance past it (rule V4).
     fn commit_begun(&mut self, partitions: impl Iterator<Item = i32>);
 
-    /// Writes that follow a commit. Once they and all before them are
-    /// acknowledged, the marker may say `applied`, if given.
+    /// Writes what a commit has changed. Once this and all earlier writes are
+    /// acknowledged, the marker may advance to `applied`, if given.
     fn write(
         &mut self,
         partition: i32,
@@ -366,18 +367,18 @@ pub trait View {
     /// How many writes wait, of all partitions.
     fn backlog(&self) -> usize;
 
-    /// Committed state, to be written where the view holds something else
-    /// (rule V6). It may be dropped: the next pass brings it again.
+    /// Compares a page of committed rows with the view, and repairs what differs
+    /// (rule V6). A page may be dropped: the next pass brings it again.
     fn sweep(&mut self, partition: i32, page: Vec<ViewWrite>);
 
     /// Whether the view can take another page to sweep.
     fn may_sweep(&self) -> bool;
 
-    /// Removes hashes that no row has, each only if its token is still the one
-    /// that was read (rule V6). It may be dropped, like a page.
+    /// Removes orphaned keys, each only if its token is still the one that was read
+    /// (rule V6). They may be dropped, like a page.
     fn remove(&mut self, partition: i32, keys: Vec<FoundKey>);
 
-    /// Forgets a partition that is no longer owned, and what waits for it.
+    /// Forgets a partition that is no longer owned, and its backlog.
     fn release(&mut self, partition: i32);
 
     /// What happened since the last call.

@@ -1,5 +1,5 @@
-//! Reading: records become events in line, and the loop learns how far the
-//! partitions go (rules T1, T4, R8).
+//! Reading: queues records as events, and learns the ends of the partitions (rules
+//! T1, T4, R8).
 
 use tracing::{error, info, warn};
 
@@ -19,13 +19,13 @@ use crate::wire::headers;
 
 /// How often the ends of the partitions are asked for (rule T1).
 const ENDS_INTERVAL_MS: i64 = 1_000;
-/// How many answers in a row may say that an input ends before what had been read
-/// of it, a second each: a leader that was replaced may answer so for a while.
+/// How many answers in a row, one a second, may report an end before the offset
+/// already read. A leader that was replaced may answer so for a while.
 const ENDED_BEFORE_MAX: u32 = 60;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
-    /// Reads the inputs of shards that begin to run, once a record has something
-    /// to be measured by (rules T3, T6).
+    /// Starts to read the inputs of running shards, once broker time is known:
+    /// timestamps are clamped by it (rules T3, T6).
     pub(super) fn begin_reading(&mut self) {
         if self.now().broker.is_none() {
             return;
@@ -36,13 +36,17 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             match self.log.resume(&running.read_inputs()) {
                 Ok(()) => running.reads = true,
                 Err(error) => {
-                    warn!(partition, %error, "the shard cannot be read from yet; it is tried again");
+                    warn!(
+                        partition,
+                        %error,
+                        "cannot start to read the inputs of the shard yet; retrying"
+                    );
                 }
             }
         }
     }
 
-    /// Says which inputs the others go on without (rule T4).
+    /// Logs the inputs that the others no longer wait for (rule T4).
     pub(super) fn tell_silence(&mut self) {
         let idle_ms = self.settings.rules.max_input_idle_ms;
         for running in self.slots.values_mut().filter_map(Slot::running_mut) {
@@ -61,9 +65,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         input,
                         silent_ms = idle_ms,
                         "the input does not answer, though it may have unread records: the other \
-                         inputs go on without it, and changes in between may be lost. Nobody is \
-                         expired meanwhile. Look at the broker that leads it, its ACLs and its \
-                         quotas; processing.max_input_idle says how long the others wait"
+                         inputs continue without it, and changes in between may be lost. No \
+                         device expires meanwhile. Check the broker that leads it, its ACLs and \
+                         its quotas; processing.max_input_idle sets how long the others wait"
                     ),
                     (true, false) => info!(partition, input, "the input answers again"),
                     _ => {}
@@ -72,7 +76,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
     }
 
-    /// Asks how far the partitions go, once a second for all of them (rule T1).
+    /// Asks for the ends of all partitions, once a second (rule T1).
     pub(super) fn ask_ends(&mut self) {
         let now = self.now();
         if self.ends.is_some() || now.monotonic_ms - self.ends_asked_ms < ENDS_INTERVAL_MS {
@@ -92,9 +96,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.ends = Some((self.log.ask_bounds(&of, OffsetAt::Start), now.broker));
     }
 
-    /// Something waits for the ends: a shard that begins to run, or all of them
-    /// for the first answer that the broker's time is known for. A question that
-    /// is under way says nothing of either, and may take long: it is forgotten.
+    /// Asks for the ends without waiting for the interval: a shard has begun to
+    /// run, or broker time has just become known. An open query covers neither, and
+    /// may take long, so it is dropped.
     pub(super) fn ask_ends_at_once(&mut self) {
         self.ends_asked_ms = i64::MIN / 2;
         self.ends = None;
@@ -111,8 +115,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 // No evidence: the clocks stand still until there is some.
                 warn!(
                     error = %message,
-                    "the ends of the inputs are not known; nobody is expired meanwhile. Look at \
-                     the brokers that lead them"
+                    "the ends of the inputs are not known: no device expires meanwhile. Check the \
+                     brokers that lead them"
                 );
                 self.counts.kafka_error = Some(message);
                 return Ok(());
@@ -122,7 +126,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             for input in Input::ALL {
                 let place = (Source::Input(input), running.shard.partition());
                 let reading = &mut running.inputs[input.index()];
-                // A broker answers, and what it appends after that may be here first.
+                // Records that the broker appended after its answer may have been
+                // read already, so the answer is compared with `expected` at the
+                // time of the query.
                 let (Some(read), Some(log)) = (reading.expected_when_asked, found.get(&place))
                 else {
                     continue;
@@ -143,9 +149,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         Ok(())
     }
 
-    /// Pauses inputs that run too far ahead of the others (rule T4). Nothing is
-    /// ever paused of which nothing waits, or too little to tell what time it is of
-    /// (rule T3): others may wait for that.
+    /// Pauses inputs that run too far ahead of the others (rule T4). An input
+    /// without queued records, or with too few to clamp their timestamps (rule T3),
+    /// is never paused: the others may wait for it.
     pub(super) fn balance_read_ahead(&mut self) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         let read_ahead = self.read_ahead();
@@ -172,12 +178,12 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             [(&pause, self.log_pause(&pause)), (&resume, self.log_resume(&resume))]
         {
             if let Err(error) = result {
-                warn!(?partitions, %error, "pausing or resuming; it is tried again");
+                warn!(?partitions, %error, "pausing or resuming inputs failed; retrying");
             }
         }
     }
 
-    /// How far an input may be read ahead, given what waits of all of them.
+    /// How far an input may be read ahead, given the queued bytes of all inputs.
     fn read_ahead(&self) -> ReadAhead {
         let running = self.slots.values().filter_map(Slot::running);
         let (mut inputs, mut bytes) = (0, 0);
@@ -198,7 +204,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     }
 }
 
-/// How much may wait of an input before it is paused, and until it goes on.
+/// How many bytes of an input may be queued before it is paused, and before it is
+/// resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ReadAhead {
     high_bytes: usize,
@@ -206,11 +213,12 @@ struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Where a thread reads `inputs`, of which `bytes` wait already. One alone may
-    /// have a fifth of `max_bytes`. Once there is more than that in all, each may
-    /// have its share only: so at most half as much again comes in, or the least
-    /// share of each. It goes on when it has little left: much less, since a pause
-    /// throws away what was prefetched, and more than nothing.
+    /// The limits for a thread with this many `inputs` and queued `bytes`. One
+    /// input alone may queue a fifth of `max_bytes`. Once `bytes` exceeds
+    /// `max_bytes`, each input gets only its share: at most half of `max_bytes`
+    /// more comes in, or the least share of each input. An input resumes far below
+    /// its limit, because a pause discards what was prefetched, but before its
+    /// queue is empty.
     fn of(max_bytes: usize, inputs: usize, bytes: usize) -> ReadAhead {
         let alone = max_bytes / 5;
         let share = (max_bytes / 2 / inputs.max(1)).clamp(max_bytes / 512, alone);
@@ -221,8 +229,8 @@ impl ReadAhead {
     }
 }
 
-/// An input ends before what had been read of it when its end was asked for: this
-/// is another log, and what is in it is unread, wherever we stand (rule T1).
+/// Handles an input that ends before the offset already read: it is another log,
+/// and all its records are unread, whatever our offset is (rule T1).
 fn ended_before(running: &mut Running, input: Input, read: i64, end: i64) -> Result<(), Fatal> {
     running.shard.forget_evidence(input);
     let partition = running.shard.partition();
@@ -234,14 +242,14 @@ fn ended_before(running: &mut Running, input: Input, read: i64, end: i64) -> Res
             partition,
             read,
             end,
-            "the input ends before what was read of it: its topic was made anew or has lost \
-             records. Nobody is expired meanwhile"
+            "the input ends before the offset already read: its topic was recreated or has lost \
+             records (offset out of range). No device expires meanwhile"
         );
     }
     if *times > ENDED_BEFORE_MAX {
         return Err(Fatal::unavailable(format!(
-            "partition {partition} of {} ends at {end}, and was read up to {read}: its topic was \
-             made anew or has lost records. The next start reads it from its beginning",
+            "partition {partition} of {} ends at {end}, but was read up to {read}: its topic was \
+             recreated or has lost records. The next start reads it from its beginning",
             input.name()
         )));
     }
@@ -255,15 +263,15 @@ fn tell_stop(input: Input, record: &RecordRef<'_>, share: f64, max_share: f64) {
         offset = record.offset,
         share,
         max_share,
-        "too many records of this input become dead letters: it is not read any further in this \
-         partition, where nobody is expired meanwhile, and the other inputs go on without it. \
-         Nothing is lost: a restart begins at this offset. See what is wrong with `device-status \
-         dead-letters list` and mend the producer; then restart with a greater \
-         dead_letters.max_share, or with 1, so that what is bad already becomes dead letters"
+        "too many records of this input become dead letters: reading of this partition of the \
+         input has stopped. No device of the partition goes Offline meanwhile, and the other \
+         inputs continue. Nothing is lost: a restart begins at this offset. Find the errors with \
+         `device-status dead-letters list` and fix the producer. Then restart with a larger \
+         dead_letters.max_share, or with 1, so that the bad records become dead letters"
     );
 }
 
-/// Decodes a record and puts it in line, unless too many are bad.
+/// Decodes a record and queues it, unless too many become dead letters.
 pub(super) fn offer(
     running: &mut Running,
     input: Input,
@@ -337,7 +345,7 @@ mod tests {
     use crate::stream_thread::settings::READ_AHEAD_MAX_BYTES;
 
     #[test]
-    fn a_thread_of_many_inputs_reads_no_more_ahead_than_one_of_few() {
+    fn read_ahead_is_bounded_for_any_number_of_inputs() {
         for inputs in [1, 3, 30, 300, 1_500] {
             let calm = ReadAhead::of(READ_AHEAD_MAX_BYTES, inputs, READ_AHEAD_MAX_BYTES);
             assert_eq!(calm.high_bytes, READ_AHEAD_MAX_BYTES / 5, "{inputs}");
@@ -345,7 +353,7 @@ mod tests {
             let least_share_bytes = READ_AHEAD_MAX_BYTES / 512;
             let most = READ_AHEAD_MAX_BYTES / 2 + inputs * least_share_bytes;
             assert!(inputs * full.high_bytes <= most, "{inputs}");
-            // Who is paused has something left to go on with.
+            // A paused input still has records when it is resumed.
             assert!(full.low_bytes >= least_share_bytes / 2, "{inputs}");
             assert!(full.low_bytes * 2 <= full.high_bytes, "{inputs}");
             assert_eq!(full.low_bytes, calm.low_bytes);

@@ -1,21 +1,21 @@
-//! What the loop does when the group gives and takes partitions (rules C5, R4,
-//! R6, R7).
+//! Handles partitions that the group assigns, revokes or gives to others (rules C5,
+//! R4, R6, R7).
 
 use tracing::{error, info, warn};
 
-use super::adoption::Adoption;
 use super::ports::{Log, View};
 use super::restore::Restore;
 use super::slot::{Slot, Stage, all_inputs};
+use super::start_offsets::ResolvingStarts;
 use super::thread::{Release, StreamThread};
 use crate::clock::Clock;
 use crate::shard::Input;
 
-/// How long partitions the group wants back are kept for a last commit.
+/// How long revoked partitions are kept for a last commit.
 const RELEASE_LIMIT_MS: i64 = 30_000;
-/// The same from the beginning of a stop, also for what was asked back before
-/// it: with the time it takes to leave the group and to tell
-/// Redis the rest, less than the 30 s that Kubernetes gives by default.
+/// The same limit from the beginning of a stop, also for partitions that were
+/// revoked before it. With the time to leave the group and to write the rest to
+/// Redis, it is less than the 30 s that Kubernetes gives by default.
 const STOP_LIMIT_MS: i64 = 15_000;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
@@ -24,14 +24,14 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.counts.rebalances[0] += 1;
         self.discard_suspended(&partitions);
         if !partitions.is_empty() {
-            self.adoptions.push(Adoption::new(partitions, self.clock.monotonic_ms()));
+            self.resolving_starts.push(ResolvingStarts::new(partitions, self.clock.monotonic_ms()));
         }
     }
 
     pub(super) fn on_revoked(&mut self, partitions: Vec<(Input, i32)>) {
         info!(partitions = %describe(&partitions), "revoked");
         self.counts.rebalances[1] += 1;
-        self.forget_adoptions(&partitions);
+        self.forget_resolving_starts(&partitions);
         if !partitions.is_empty() {
             self.release = Some(Release { partitions, since_ms: self.clock.monotonic_ms() });
         }
@@ -39,38 +39,47 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
 
     pub(super) fn on_lost(&mut self, partitions: &[(Input, i32)]) {
         if !partitions.is_empty() {
-            warn!(partitions = %describe(partitions), "lost: the group gave them to others");
+            warn!(
+                partitions = %describe(partitions),
+                "partitions lost: the group gave them to other members"
+            );
             self.counts.rebalances[2] += 1;
         }
-        self.forget_adoptions(partitions);
+        self.forget_resolving_starts(partitions);
         self.release = None;
-        // The machine may have slept; the first commit to come tells (rule T6).
+        // The machine may have slept. The next commit sets broker time again (rule
+        // T6).
         self.broker_time.forget();
         self.drop_partitions(partitions, false);
     }
 
-    fn forget_adoptions(&mut self, partitions: &[(Input, i32)]) {
-        for adoption in &mut self.adoptions {
-            adoption.partitions.retain(|known| !partitions.contains(known));
+    fn forget_resolving_starts(&mut self, partitions: &[(Input, i32)]) {
+        for resolving in &mut self.resolving_starts {
+            resolving.partitions.retain(|known| !partitions.contains(known));
         }
-        self.adoptions.retain(|adoption| !adoption.partitions.is_empty());
+        self.resolving_starts.retain(|resolving| !resolving.partitions.is_empty());
     }
 
-    /// Puts questions of assignments under way; what is answered is assigned.
-    pub(super) fn adopt(&mut self) {
+    /// Asks for the start offsets of assigned partitions, and assigns those that
+    /// are known.
+    pub(super) fn resolve_starts(&mut self) {
         let now_ms = self.clock.monotonic_ms();
-        let mut adopted = Vec::new();
-        for adoption in &mut self.adoptions {
-            adoption.ask(&mut self.log, now_ms);
-            adopted.push(adoption.take_starts(now_ms));
+        let mut resolved = Vec::new();
+        for resolving in &mut self.resolving_starts {
+            resolving.ask(&mut self.log, now_ms);
+            resolved.push(resolving.take_starts(now_ms));
         }
-        self.adoptions.retain(|adoption| !adoption.partitions.is_empty());
-        adopted.retain(|starts| !starts.is_empty());
-        for starts in adopted {
+        self.resolving_starts.retain(|resolving| !resolving.partitions.is_empty());
+        resolved.retain(|starts| !starts.is_empty());
+        for starts in resolved {
             let offsets: Vec<_> =
                 starts.iter().map(|(input, p, start)| (*input, *p, start.offset)).collect();
             if let Err(error) = self.log.assign(&offsets) {
-                warn!(%error, "the assignment was not taken; the group will say what comes next");
+                warn!(
+                    %error,
+                    "the Kafka client did not accept the assignment; waiting for the next \
+                     rebalance"
+                );
                 continue;
             }
             for (input, partition, start) in starts {
@@ -83,7 +92,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         committed,
                         log_start = start.offset,
                         log_end = start.log_end,
-                        "what was to be read next is not in the log any more: going on from its start"
+                        "offset out of range: the committed offset is not in the log any more; \
+                         continuing from the log start"
                     );
                 }
                 let view = &mut self.view;
@@ -120,9 +130,9 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                         error!(
                             partition,
                             input = input.name(),
-                            "nothing is committed of this input, though it is of the others: its \
-                             topic was made anew, or the offset was deleted. Going on from the \
-                             log's start"
+                            "no committed offset for this input, though the others have one: its \
+                             topic was recreated, or the offset was deleted. Continuing from the \
+                             log start"
                         );
                     }
                     slot.stage = Stage::Restoring(Box::new(restore));
@@ -134,7 +144,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
     }
 
-    /// Gives partitions back once what they had to say is committed.
+    /// Gives partitions back once their output is committed.
     pub(super) fn finish_release(&mut self) {
         let now_ms = self.clock.monotonic_ms();
         if self.stopping() && self.release.is_none() && !self.stopped {
@@ -157,7 +167,8 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         }
         if unsaid {
             warn!(
-                "the last commit before a release did not succeed in time; the next owner redoes it"
+                "the last commit before giving partitions back did not finish in time; the next \
+                 owner redoes it"
             );
         }
         self.complete_release(!unsaid);
@@ -171,14 +182,14 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
     fn complete_release(&mut self, everything_committed: bool) {
         let Some(release) = self.release.take() else { return };
         self.drop_partitions(&release.partitions, everything_committed);
-        // What was asked back before the stop may not have been everything.
+        // Partitions revoked before the stop may not have been all of ours.
         if self.stopping() && self.slots.is_empty() {
             self.log.close();
             self.stopped = true;
         }
     }
 
-    /// Lets go of partitions, and of the shards that had any of them (rule C5).
+    /// Drops partitions, and the shards that had any of them (rule C5).
     fn drop_partitions(&mut self, partitions: &[(Input, i32)], everything_committed: bool) {
         let mut orphans = Vec::new();
         let mut shards: Vec<i32> = partitions.iter().map(|(_, partition)| *partition).collect();
@@ -205,29 +216,29 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
                 running.shard.rewind();
                 self.suspended.insert(partition, running);
             } else if !self.stopping() && !self.suspended.contains_key(&partition) {
-                // Of a suspended shard the view goes on being written, whatever
-                // becomes of the slot in which it waits for its inputs (rule R7).
+                // The view of a suspended shard continues to be written, whatever
+                // becomes of the slot that waits for its inputs (rule R7).
                 self.view.release(partition);
             }
-            // At a stop, what waits in the view is written before it closes: a
-            // later owner's writes are safe from it (rule V2).
+            // At a stop, the view writes its backlog before it closes. Fencing
+            // protects the writes of a later owner (rule V2).
         }
         if !partitions.is_empty()
             && let Err(error) = self.log.unassign(partitions)
         {
-            warn!(%error, "partitions were not given back");
+            warn!(%error, "giving partitions back to the group failed");
         }
         if !orphans.is_empty() && !self.stopping() {
-            // The rest of a shard is read again from the group's offsets once
-            // the shard is complete again.
+            // The remaining inputs of the shard are read again from the committed
+            // offsets once the shard is complete again.
             if let Err(error) = self.log.unassign(&orphans) {
-                warn!(%error, "partitions of an incomplete shard were not let go");
+                warn!(%error, "unassigning the partitions of an incomplete shard failed");
             }
-            self.adoptions.push(Adoption::new(orphans, self.clock.monotonic_ms()));
+            self.resolving_starts.push(ResolvingStarts::new(orphans, self.clock.monotonic_ms()));
         }
     }
 
-    /// A rebalance that ends without a suspended shard has given it away (R7).
+    /// Drops the suspended shards that a rebalance has not brought back (rule R7).
     fn discard_suspended(&mut self, assigned: &[(Input, i32)]) {
         let view = &mut self.view;
         self.suspended.retain(|partition, _| {

@@ -17,20 +17,20 @@ pub struct Replay {
     /// when it left the window, since one followed that was stamped after the
     /// clock and is unseen now. Then all are looked at.
     pub from: OffsetAt,
-    /// The clock by which rows will be judged.
+    /// The clock by which rows will be re-evaluated.
     clock: Timestamp,
-    /// It may have seen all stamped before this: the slack is part of it (rule
-    /// T2). To leave that out would call devices Offline whose last heartbeats
-    /// took their time. Of this very millisecond may be the one that waited
-    /// next, and whose turn had not come.
+    /// The clock may have seen all records stamped before this, which is the clock
+    /// plus the allowed lateness (rule T2). Without the lateness, devices whose
+    /// last heartbeats came late would be called Offline. A record of exactly this
+    /// millisecond may not have had its turn.
     seen_by_clock: Timestamp,
     /// All below this offset were processed.
     processed: i64,
-    /// Whether these are all that the clock has seen. Where offsets were lost or
-    /// set back, and until what came after is read again, they are less: then
-    /// the others are needed too before anybody is judged (rule R5). They are
-    /// told by their stamps, one by one: where stamps are the producers', a
-    /// single absurd one would mislead a search for the offset of their end.
+    /// Whether all records that the clock has seen are below `processed`. They are
+    /// not if offsets were lost or set back, until the records after them are read
+    /// again. Then those are needed, too, before any row is re-evaluated (rule R5).
+    /// Each is checked by its timestamp: with producers' timestamps, one wrong
+    /// timestamp would mislead a search for the offset of their end.
     all_seen: bool,
     /// No record counts as later than this (rule T3). Without limit where all
     /// that were processed had nothing to be measured by.

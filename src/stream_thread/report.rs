@@ -1,4 +1,4 @@
-//! What the loop tells of itself: counted here, published by whoever runs it.
+//! The loop's report of itself. The caller publishes it.
 
 use std::collections::BTreeMap;
 
@@ -14,25 +14,24 @@ pub struct Report {
     pub shards: Vec<ShardReport>,
     /// The broker's time, once known (rule T6).
     pub broker_time: Option<Timestamp>,
-    /// How long the batch under way has been under way, in milliseconds.
+    /// How long the batch in flight has been in flight, in milliseconds.
     pub commit_pending_ms: Option<i64>,
-    /// Partitions that were assigned, and of which it is not known yet where to
-    /// start: they are not among the shards.
-    pub adopting: usize,
+    /// Assigned partitions whose start offsets are not known yet. They are not
+    /// among the shards.
+    pub resolving_starts: usize,
     /// When records were applied, since the thread began.
     pub applied: Span,
     /// When records were read by restores, since the thread began.
     pub restored: Span,
 }
 
-/// From the first to the last of something, in milliseconds of the monotonic
-/// clock. Rates of what was done in between are exact, however seldom they are
-/// published.
+/// The time from the first to the last of something, in milliseconds of the
+/// monotonic clock. It makes rates exact, however seldom they are published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span(Option<(i64, i64)>);
 
 impl Span {
-    /// Something was done between these instants.
+    /// Extends the span by work between these times.
     pub fn extend(&mut self, from_ms: i64, to_ms: i64) {
         let first_ms = self.0.map_or(from_ms, |(first_ms, _)| first_ms);
         self.0 = Some((first_ms, to_ms));
@@ -50,7 +49,7 @@ impl Span {
 pub struct Counts {
     /// Records applied, by input.
     pub applied: [u64; Input::ALL.len()],
-    /// Records that said nothing new, by input.
+    /// Records that changed nothing, by input.
     pub stale: [u64; Input::ALL.len()],
     /// Records that became dead letters.
     pub dead_letters: BTreeMap<(Input, DeadLetterReason), u64>,
@@ -66,35 +65,35 @@ pub struct Counts {
     pub commits: u64,
     /// Transactions that were not committed and are sent again.
     pub commits_refused: u64,
-    /// Transactions whose fate had to be asked for.
+    /// Transactions whose outcome had to be looked up.
     pub commits_unknown: u64,
-    /// Rebalances by what they did: assigned, revoked, lost.
+    /// Rebalances by kind: assigned, revoked, lost.
     pub rebalances: [u64; 3],
-    /// Partitions whose committed offset was gone, and records that were deleted
-    /// before they were read (rule R5), by input.
+    /// Partitions whose committed offset was out of range or lost, and records that
+    /// were deleted before they were read (rule R5), by input.
     pub offsets_gone: [u64; Input::ALL.len()],
-    /// Rows that a deadline of theirs changed.
+    /// Rows that a deadline has changed.
     pub expired: u64,
     /// Closed sessions forgotten because the device had too many (rule J4).
     pub sessions_forgotten: u64,
     /// The same of open ones.
     pub open_sessions_forgotten: u64,
-    /// Ages of the events that tell their time, by input.
+    /// Ages of the events that have an `occurred_at`, by input.
     pub ages: [Ages; Input::ALL.len()],
-    /// Leases that were over when they came.
+    /// Leases that were over when they arrived.
     pub leases_over: u64,
-    /// Heartbeats that had expired when they came.
+    /// Heartbeats that had expired when they arrived.
     pub heartbeats_over: u64,
     /// Records read by restores: of the changelog, of VPN sessions, of heartbeats.
     pub restored: [u64; 3],
     /// Views that were lost and are written again.
     pub view_rewrites: u64,
-    /// What kept Kafka from being read, last.
+    /// The last error of reading from Kafka.
     pub kafka_error: Option<String>,
 }
 
 impl Counts {
-    /// Adds what was seen of the senders' clocks.
+    /// Adds the skew of the senders' clocks.
     pub(super) fn compare(&mut self, skew: &Skew) {
         for (sum, ages) in self.ages.iter_mut().zip(&skew.ages) {
             sum.add(ages);
@@ -103,7 +102,7 @@ impl Counts {
         self.heartbeats_over += u64::from(skew.heartbeats_over);
     }
 
-    /// Adds what became true with a commit at `now`.
+    /// Adds the counts of a batch that was committed at `now`.
     pub(super) fn add(&mut self, committed: &Counts, now: Timestamp) {
         for (key, count) in &committed.changes {
             *self.changes.entry(*key).or_default() += count;
@@ -120,12 +119,12 @@ impl Counts {
 /// A status and a connectivity.
 pub type Shown = (Status, Connectivity);
 
-/// How one shard stands.
+/// The state of one shard.
 #[derive(Clone, Debug)]
 pub struct ShardReport {
-    /// Which.
+    /// Its partition.
     pub partition: i32,
-    /// Where in its life.
+    /// Its stage.
     pub stage: StageName,
     /// Devices known.
     pub rows: usize,
@@ -152,7 +151,7 @@ pub struct ShardReport {
     pub swept: f64,
 }
 
-/// Where a shard is in its life: created, restoring, running (rules R).
+/// The stage of a shard: created, restoring, running or failed (rules R).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageName {
     /// Not all of its inputs are assigned yet (rule R6).

@@ -19,12 +19,12 @@ use crate::error::{Error, Fatal};
 use crate::shard::{Input, Timestamp};
 use crate::wire::changelog;
 
-/// How long a restore waits for the view's marker: without it the whole shard
-/// is rewritten, which is right and only costs Redis some work.
+/// How long a restore waits for the view's marker. Without it the whole shard is
+/// rewritten, which is correct and only costs Redis some work.
 pub(super) const MARKER_PATIENCE_MS: i64 = 2_000;
-/// How long to wait before a question is put again.
+/// Pause before a query is repeated.
 const ASK_AGAIN_MS: i64 = 100;
-/// How often a restore tells how it gets on.
+/// How often a restore logs its progress.
 const LOGGED_EVERY_MS: i64 = 5_000;
 
 /// How far a restore has come.
@@ -32,10 +32,10 @@ pub(super) struct Restore {
     pub past: Past,
     /// How many records were read.
     pub read: u64,
-    /// How many offsets of what is being read are still to come.
+    /// How many offsets of the current step are still to be read.
     pub to_read: u64,
     step: Step,
-    /// One past the last record of the changelog, once it is told.
+    /// The end of the changelog, once it is known.
     changelog_end: Option<i64>,
     started_ms: i64,
     logged_ms: i64,
@@ -44,8 +44,8 @@ pub(super) struct Restore {
 enum Step {
     /// Waiting for the view's marker, before the changelog is read.
     Marker,
-    /// Asking where the changelog begins and ends, until no transaction is open
-    /// before the end that was told first.
+    /// Asking for the bounds of the changelog, until no transaction is open before
+    /// the end that was answered first.
     Bounds(Question),
     /// Reading the changelog, up to an offset.
     Changelog { end: i64 },
@@ -62,7 +62,7 @@ enum Question {
     Asked(QuestionId),
 }
 
-/// What the loop must know to restore any shard.
+/// What every restore needs from the loop.
 pub(super) struct RestoreContext<'a> {
     pub now_ms: i64,
     pub settings: &'a Settings,
@@ -70,7 +70,7 @@ pub(super) struct RestoreContext<'a> {
 }
 
 impl Restore {
-    /// Of a shard whose inputs are read from here.
+    /// A restore of a shard whose inputs are read from `starts`.
     pub fn new(
         partition: i32,
         starts: [InputStart; Input::ALL.len()],
@@ -88,7 +88,7 @@ impl Restore {
         }
     }
 
-    /// What the log reads for this restore now.
+    /// What the restore consumer reads for this restore now.
     pub fn reading(&self) -> Option<Source> {
         match self.step {
             Step::Changelog { .. } => Some(Source::Changelog),
@@ -101,8 +101,8 @@ impl Restore {
         self.past.shard.partition()
     }
 
-    /// Moves on, as far as it goes without waiting; `has_marker` says whether the
-    /// view's marker is waited for no more. Answers whether the shard may run.
+    /// Advances as far as possible without waiting. `has_marker`: the view's marker
+    /// is known, or no longer waited for. Returns whether the shard may run.
     ///
     /// # Errors
     /// [`Error::Retriable`] to try again; anything else ends this restore.
@@ -177,14 +177,15 @@ impl Restore {
         let bounds = match answer {
             Ok(found) => found,
             Err(error) => {
-                // The first ones fail where a leader is being elected.
+                // The first queries fail while a leader is being elected.
                 if context.now_ms - self.logged_ms >= LOGGED_EVERY_MS {
                     self.logged_ms = context.now_ms;
                     warn!(
                         partition,
                         %error,
-                        "a shard cannot be restored yet: nobody says where its past begins and \
-                         ends. Others go on; look at the brokers that lead the partition"
+                        "a shard cannot be restored yet: cannot read the log start and end of its \
+                         topics. Other shards continue; check the brokers that lead the \
+                         partition"
                     );
                 }
                 return Ok(());
@@ -205,8 +206,8 @@ impl Restore {
         context: &mut RestoreContext<'_>,
     ) -> Result<(), Error> {
         let end = *self.changelog_end.get_or_insert(bounds.end);
-        // A transaction of the last owner may still be open, or its marker on
-        // its way: the end of what may be read now is not the end (rule R1).
+        // A transaction of the last owner may still be open, or its commit marker
+        // not written yet: the last stable offset is not the end (rule R1).
         if bounds.stable < end {
             return Ok(());
         }
@@ -249,7 +250,7 @@ impl Restore {
         context.log.start_restore(Source::Input(of), self.partition(), bounds.start)
     }
 
-    /// Takes a record; the view has what the changelog says before `applied`.
+    /// Takes a record. The view has all records of the changelog before `applied`.
     ///
     /// # Errors
     /// [`Error::Corrupted`] if the shard cannot be restored; [`Error::Fatal`] if it
@@ -276,7 +277,7 @@ impl Restore {
                     let format = settings.formats[which.input.index()];
                     which.replay(&mut self.past.shard, record, format);
                 } else if record.stamped_by_broker {
-                    // Nor have any that follow been seen.
+                    // No later record has been seen, either.
                     self.to_read = 0;
                     return Ok(());
                 }
@@ -287,7 +288,7 @@ impl Restore {
         Ok(())
     }
 
-    /// Reading has come to `offset`.
+    /// Reading has reached `offset`.
     pub fn reached(&mut self, source: Source, offset: i64) {
         match self.step {
             Step::Changelog { end } if source == Source::Changelog => {
@@ -310,8 +311,8 @@ impl Restore {
         self.step = Step::Bounds(Question::Unasked { at_ms: context.now_ms + ASK_AGAIN_MS });
     }
 
-    /// The restore is complete: the shard runs, for an owner of an epoch after
-    /// these. `has_marker`: the view has a marker, so that it need not be rewritten.
+    /// Completes the restore: the shard runs with an epoch greater than all known
+    /// ones. `has_marker`: the view has a marker, so it need not be rewritten.
     pub fn run(
         self: Box<Self>,
         last_epoch: Option<u64>,
@@ -329,17 +330,17 @@ impl Restore {
             error!(
                 partition,
                 positions = ?past.positions(),
-                "committed offsets, or what was committed beside them, are gone: going on from \
-                 these positions. Unless an operator reset them, raise offsets.retention.minutes \
-                 and the retention of the inputs"
+                "committed offsets or their metadata are gone (offset out of range, or deleted): \
+                 continuing from these positions. Unless an operator reset them, raise \
+                 offsets.retention.minutes and the retention of the inputs"
             );
         }
         if metadata.is_some() && past.shard.last_epoch().is_none() {
             // Every owner's first transaction writes an epoch.
             error!(
                 partition,
-                "the changelog was emptied: what is known of the devices is lost but for what \
-                 comes anew. See \"restoring from nothing\" in docs/operations.md"
+                "the changelog was emptied: the state of all devices is lost until new events \
+                 arrive. See \"restoring from nothing\" in docs/operations.md"
             );
         }
         let mut start = past.start(epoch, &settings.rules);
@@ -367,7 +368,7 @@ impl Question {
     }
 }
 
-/// How many offsets there are from one to another, which may lie before it.
+/// The number of offsets from `from` to `to`; 0 if `to` lies before `from`.
 fn between(from: i64, to: i64) -> u64 {
     u64::try_from(to - from).unwrap_or_default()
 }
@@ -378,8 +379,8 @@ fn next_epoch(last: Option<u64>, wall: Timestamp) -> u64 {
     wall.max(last.map_or(0, |last| last.saturating_add(1)))
 }
 
-/// Refuses a row that was written when there was another number of partitions:
-/// its device's events go to another shard now (rule R6).
+/// Refuses a row that was written under another number of partitions: the events of
+/// its device now go to another shard (rule R6).
 fn belongs_here(record: &RecordRef<'_>, settings: &Settings) -> Result<(), Fatal> {
     let (Some(device), Some(_)) = (record.key.and_then(changelog::row_of), record.value) else {
         return Ok(());
@@ -388,11 +389,11 @@ fn belongs_here(record: &RecordRef<'_>, settings: &Settings) -> Result<(), Fatal
         return Ok(());
     };
     Err(Fatal::unavailable(format!(
-        "the changelog has device {:?} on partition {}, and of {} partitions it belongs on \
-         {belongs}: partitions were added to the topics, and events now go to other shards than \
-         those that know their devices. Kafka cannot take partitions away again: see \"scaling \
-         partitions\" in docs/operations.md. If producers choose partitions by another rule than \
-         murmur2, set topics.partitioner to \"any\"",
+        "the changelog has device {:?} on partition {}, but with {} partitions it belongs on \
+         {belongs}: partitions were added to the topics, so events now go to shards that do not \
+         know their devices. Kafka cannot remove partitions: see \"scaling partitions\" in \
+         docs/operations.md. If producers choose partitions by another rule than murmur2, set \
+         topics.partitioner to \"any\"",
         String::from_utf8_lossy(device),
         record.partition,
         settings.partitions

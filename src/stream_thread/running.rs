@@ -1,4 +1,4 @@
-//! A shard that applies, expires and commits, and what is known of it only then.
+//! A running shard: it applies, expires and commits.
 
 use super::letter_share::LetterShare;
 use super::open_transaction::OpenTransaction;
@@ -15,45 +15,44 @@ pub(super) struct Running {
     pub batch: u64,
     /// When the last commit of the shard began, on the monotonic clock.
     pub batched_ms: i64,
-    /// What the last successful commit said, offsets and metadata; `None`: the
-    /// epoch is not in the changelog yet (rule C7).
+    /// Offsets and metadata of the last successful commit; `None`: the epoch is not
+    /// in the changelog yet (rule C7).
     pub committed: Option<([i64; Input::ALL.len()], String)>,
     /// One past our last record in the changelog.
     pub changelog_end: i64,
-    /// Its inputs are read from now on, once broker time is known (rule T6).
+    /// Whether its inputs are read, which begins once broker time is known (rule
+    /// T6).
     pub reads: bool,
     pub inputs: [Reading; Input::ALL.len()],
-    /// What reading passed over and was not judged yet (rule R5).
+    /// Skipped offsets that were not checked yet (rule R5).
     pub gaps: Vec<Gap>,
     /// How many records the restore has read.
     pub restored: u64,
     pub pass: Pass,
 }
 
-/// How the reading of an input stands.
+/// The state of reading an input.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
     /// The next offset expected.
     pub expected: i64,
-    /// The same as it was when the ends were last asked for; `None`: not since
-    /// the shard runs (rule T1).
+    /// `expected` when the ends were last asked for; `None`: not since the shard
+    /// runs (rule T1).
     pub expected_when_asked: Option<i64>,
     pub paused: bool,
-    /// The log says that the others go on without it.
+    /// Whether it was logged that the others continue without it.
     pub passed_over: bool,
-    /// How many answers in a row said that it ends before what had been read when
-    /// they were asked for.
+    /// How many answers in a row reported an end before the offset already read.
     pub ended_before: u32,
-    /// One past the last record, as last told.
+    /// One past the last record, by the last answer.
     pub end: Option<i64>,
-    /// The transaction that is open there, if one is.
+    /// The open transaction on it, if there is one.
     pub open: Option<OpenTransaction>,
     /// How many of its records become dead letters.
     pub letters: LetterShare,
 }
 
-/// Offsets of an input that reading passed over, from one that was expected up
-/// to the one that came.
+/// Skipped offsets of an input: from the expected one up to the one that came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gap {
     pub input: Input,
@@ -81,7 +80,7 @@ impl Running {
         }
     }
 
-    /// The shard was suspended, and is back: it is read from what it committed.
+    /// Resumes a suspended shard: it is read from its committed offsets.
     pub fn resume(self, now_ms: i64) -> Running {
         let mut running = Running {
             batch: self.batch,
@@ -107,12 +106,12 @@ impl Running {
         Input::ALL.map(|input| self.shard.position(input))
     }
 
-    /// Whether something is processed that is not committed.
+    /// Whether it has processed more than it has committed.
     pub fn has_moved(&self) -> bool {
         self.committed.as_ref().is_none_or(|(offsets, _)| *offsets != self.positions())
     }
 
-    /// Whether nobody has committed since we did.
+    /// Whether our commit is still the last one.
     pub fn is_current(&self, starts: &[InputStart; Input::ALL.len()]) -> bool {
         let Some((offsets, metadata)) = &self.committed else { return false };
         let ours =
@@ -121,7 +120,7 @@ impl Running {
         committed.zip(offsets).all(|(at, offset)| at.is_some_and(|at| ours(at, *offset)))
     }
 
-    /// Reading has come to `offset`: there is nothing to read before it any more.
+    /// Reading has reached `offset`: nothing before it is left to read.
     pub fn passed_to(&mut self, input: Input, offset: i64) {
         let expected = &mut self.inputs[input.index()].expected;
         if offset > *expected {

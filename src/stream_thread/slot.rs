@@ -1,5 +1,5 @@
-//! A shard as a stream thread holds it: created → restoring → running, and gone
-//! when its partitions are.
+//! A shard in a stream thread: created → restoring → running, until its partitions
+//! are given back.
 
 use super::past::InputStart;
 use super::ports::Marker;
@@ -28,7 +28,7 @@ pub(super) enum Stage {
     Created(Created),
     Restoring(Box<Restore>),
     Running(Box<Running>),
-    /// Its past cannot be read, or it is another owner's by now; the log has said
+    /// Its changelog cannot be read, or another owner has it by now; the log says
     /// which. It stays so until its partitions are given back.
     Failed,
 }
@@ -38,7 +38,7 @@ pub(super) struct Created {
     pub inputs: [Option<InputStart>; Input::ALL.len()],
     /// When the first of them was assigned, on the monotonic clock.
     pub since_ms: i64,
-    /// Whether a minute without the others was complained of.
+    /// Whether it was logged that the others are missing for a minute.
     pub complained: bool,
 }
 

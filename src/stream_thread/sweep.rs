@@ -1,6 +1,6 @@
-//! The sweep of the view, as far as the loop has a part in it (rule V6): it
-//! hands over pages of committed rows at the pace of one pass an interval, and
-//! tells which of the hashes that the view has found have no row.
+//! The loop's part of the view's sweep (rule V6). It hands over pages of committed
+//! rows, one pass an interval, and finds the orphaned keys among those that the
+//! keyspace scan has found.
 
 use super::ports::{FoundKey, FoundSubject, Log, View};
 use super::slot::Slot;
@@ -14,9 +14,8 @@ const PAGE: u32 = 250;
 const PAGE_GAP_MS: i64 = 20;
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
-    /// Goes on with the sweep. It stands between the answer to one transaction
-    /// and the beginning of the next, when what is not marked as unwritten is
-    /// committed.
+    /// Continues the sweep. It runs only while no transaction is in flight: then
+    /// all rows that are not marked as unwritten are committed.
     pub(super) fn sweep(&mut self) {
         let interval_ms = self.settings.refresh_interval_ms;
         if interval_ms <= 0 || self.in_flight.is_some() {

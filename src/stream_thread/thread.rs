@@ -1,9 +1,7 @@
-//! What a stream thread holds. What it does stands in the files beside, by
-//! subject.
+//! The state of a stream thread. Its behaviour is in the files beside, by subject.
 
 use std::collections::BTreeMap;
 
-use super::adoption::Adoption;
 use super::broker_time::BrokerTime;
 use super::clocks::Clocks;
 use super::in_flight::InFlight;
@@ -13,10 +11,11 @@ use super::report::{Counts, Span};
 use super::running::Running;
 use super::settings::Settings;
 use super::slot::Slot;
+use super::start_offsets::ResolvingStarts;
 use crate::clock::Clock;
 use crate::shard::{Input, Now, Timestamp};
 
-/// Partitions the group wants back, until they are committed.
+/// Revoked partitions, until their output is committed.
 pub(super) struct Release {
     pub(super) partitions: Vec<(Input, i32)>,
     pub(super) since_ms: i64,
@@ -38,20 +37,20 @@ pub struct StreamThread<L, V, C> {
     pub(super) slots: BTreeMap<i32, Slot>,
     /// Revoked shards that may come back (rule R7).
     pub(super) suspended: BTreeMap<i32, Box<Running>>,
-    pub(super) adoptions: Vec<Adoption>,
+    pub(super) resolving_starts: Vec<ResolvingStarts>,
     pub(super) release: Option<Release>,
     pub(super) in_flight: Option<InFlight>,
-    /// The greatest epoch given to a shard here: a shard that was lost before
-    /// its epoch was committed, and is back, is given another (rule C7). By it
-    /// its batches are told from those of its former life.
+    /// The greatest epoch given to a shard here. A shard that was lost before its
+    /// epoch was committed gets a new one when it is back (rule C7), so that its
+    /// batches differ from its earlier ones.
     pub(super) last_epoch: Option<u64>,
     pub(super) applied: Span,
     pub(super) restored: Span,
     pub(super) sweep: Sweep,
     pub(super) broker_time: BrokerTime,
     pub(super) last_commit_ms: i64,
-    /// The question about the ends of the partitions that is under way, and
-    /// the broker's time when it was put.
+    /// The open query for the ends of the partitions, and broker time when it was
+    /// sent.
     pub(super) ends: Option<(QuestionId, Option<Timestamp>)>,
     pub(super) ends_asked_ms: i64,
     pub(super) counts: Counts,
@@ -60,15 +59,15 @@ pub struct StreamThread<L, V, C> {
     pub(super) view_events: Vec<ViewEvent>,
     /// There was work left at the end of the last turn.
     pub(super) busy: bool,
-    /// The partition whose turn it was when nothing more was to be applied: it
-    /// is the first of the next turn.
+    /// The partition at which the output limit was reached: it is the first of the
+    /// next turn.
     pub(super) turn_from: i32,
     pub(super) stopping_since_ms: Option<i64>,
     pub(super) stopped: bool,
 }
 
 impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
-    /// A thread that holds nothing yet.
+    /// A thread without shards.
     pub fn new(settings: Settings, log: L, view: V, clock: C) -> StreamThread<L, V, C> {
         let now_ms = clock.monotonic_ms();
         StreamThread {
@@ -79,7 +78,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
             clock,
             slots: BTreeMap::new(),
             suspended: BTreeMap::new(),
-            adoptions: Vec::new(),
+            resolving_starts: Vec::new(),
             release: None,
             in_flight: None,
             last_epoch: None,
@@ -106,7 +105,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         Now { monotonic_ms, broker: self.broker_time.now(monotonic_ms) }
     }
 
-    /// Broker time where it is known, else the host's idea of it.
+    /// Broker time if it is known, else the host's time.
     pub(super) fn wall(&self) -> Timestamp {
         self.now().broker.unwrap_or_else(|| self.clock.wall())
     }
@@ -115,7 +114,7 @@ impl<L: Log, V: View, C: Clock> StreamThread<L, V, C> {
         self.stopping_since_ms.is_some()
     }
 
-    /// About how much of a transaction waits for the next one, in bytes.
+    /// Approximately how much output waits for the next transaction, in bytes.
     pub(super) fn output_bytes(&self) -> usize {
         self.slots.values().filter_map(Slot::running).map(|at| at.shard.output_bytes()).sum()
     }

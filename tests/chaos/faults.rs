@@ -45,12 +45,12 @@ const SESSION_MS: &str = "6000";
 /// What a process logs that the group, or a successor, did not wait for.
 const LEFT_BEHIND: &[&str] = &[
     VIEW_SUPERSEDED,
-    "a later owner writes the view; our writes to it end",
-    "lost: the group gave them to others",
-    "another owner has committed since; dropping the shard",
+    "fenced: a later owner writes to the view in Redis",
+    "partitions lost: the group gave them to other members",
+    "another owner has committed since; the shard is dropped",
     "the next owner redoes it",
-    "the restore begins anew",
-    "partitions were not given back",
+    "the restore failed and starts again",
+    "giving partitions back to the group failed",
     "another member of the group has the instance id",
     "UnreleasedInstanceId",
 ];

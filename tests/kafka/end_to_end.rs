@@ -315,8 +315,8 @@ fn a_topic_that_is_widened_stops_who_runs_and_all_four_alike_who_starts() {
     service.announce(&["stopping error=topic"]);
     // The group gives out the new partitions, of one input alone, before that.
     service.announce(&[
-        "where to start reading is not known yet",
-        "partitions were not given back",
+        "cannot resolve the start offsets",
+        "giving partitions back to the group failed",
         "facility=ASSIGN",
     ]);
     let producer = broker.producer();

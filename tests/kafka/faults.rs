@@ -256,7 +256,7 @@ fn a_group_whose_offsets_are_gone_makes_nobody_offline_who_polled() {
     assert!(service.terminate().success());
     broker.delete_group(&topics.group);
 
-    let gone = "committed offsets, or what was committed beside them, are gone";
+    let gone = "committed offsets or their metadata are gone";
     let service = DeviceStatus::start(&config.announce(&[gone]));
     let mut reader = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
     for _ in 0..5 {
@@ -289,8 +289,8 @@ fn inputs_that_no_longer_have_what_was_to_be_read_next_are_read_from_their_start
     let deleted = || broker.delete_records(heartbeats);
     // Kafka forgets the offsets of a topic that is deleted.
     let faults: [(&dyn Fn(), _, u64); 2] = [
-        (&deleted, "what was to be read next is not in the log any more", 20),
-        (&made_anew, "nothing is committed of this input, though it is of the others", 40),
+        (&deleted, "offset out of range: the committed offset is not in the log any more", 20),
+        (&made_anew, "no committed offset for this input, though the others have one", 40),
     ];
     for (fault, expected, next) in faults {
         assert!(service.terminate().success());
@@ -298,7 +298,7 @@ fn inputs_that_no_longer_have_what_was_to_be_read_next_are_read_from_their_start
         poll_all(&producer, &topics, &devices(next + 10..next + 20), every);
         fault();
         poll_all(&producer, &topics, &devices(next..next + 10), every);
-        let gone = "committed offsets, or what was committed beside them, are gone";
+        let gone = "committed offsets or their metadata are gone";
         service = DeviceStatus::start_ready(&config.clone().announce(&[expected, gone]));
         for device in devices(next..next + 10) {
             wait_status(&redis, &device, "online");

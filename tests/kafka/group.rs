@@ -208,7 +208,7 @@ fn a_standstill_is_told(protocol: &'static str, patience: Duration) {
     let without = || first.metric("device_status_partitions_without_owner", "").unwrap_or(0.0);
     wait_until(SOON, "partitions to be without an owner", || without() > 0.0);
     let reason = wait_for(patience + SOON, "readiness to tell", || match first.get("/ready") {
-        Ok((503, body)) if body.contains("no member of the group has had partitions") => Ok(body),
+        Ok((503, body)) if body.contains("have had no owner in the consumer group") => Ok(body),
         other => Err(format!("{other:?}")),
     });
     eprintln!("{protocol}: told after {:?}: {reason}", clock.elapsed());

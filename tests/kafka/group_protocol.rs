@@ -1,4 +1,4 @@
-//! Brokers that do not know the group protocol `consumer` (KIP-848), by which a
+//! Brokers that do not support the group protocol `consumer` (KIP-848), by which a
 //! member would wait for ever and say nothing.
 
 use std::time::Duration;

@@ -136,7 +136,7 @@ fn questions_that_wait_for_a_coordinator_that_is_away_are_answered_when_it_is_ba
     let redis = RedisServer::start();
     let config = ServiceConfig::new(&broker, &topics).redis(&redis.url());
     let mut service = DeviceStatus::start(&config.announce(KAFKA_AWAY));
-    service.process.wait_for_output(SOON, "where to start reading is not known yet");
+    service.process.wait_for_output(SOON, "cannot resolve the start offsets");
     broker.kill();
     // Longer than any question may take.
     pause(Duration::from_secs(14));

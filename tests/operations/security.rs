@@ -193,7 +193,7 @@ fn what_is_wrong_with_the_connection_is_told_with_the_key_to_set() {
     assert_told(&run(&plain, &["topics", "check"]), 69, &words);
 
     let tls_to_plain = config().set("kafka.brokers", broker.broker.address());
-    assert_told(&run(&tls_to_plain, &["topics", "check"]), 69, &["may not speak TLS"]);
+    assert_told(&run(&tls_to_plain, &["topics", "check"]), 69, &["may not use TLS"]);
 
     let by_address =
         config().set("kafka.brokers", broker.address().replace("localhost", "127.0.0.1"));
@@ -207,7 +207,10 @@ fn what_is_wrong_with_the_connection_is_told_with_the_key_to_set() {
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     let told = text(&output.stdout);
     assert!(told.contains("problem  topic nothing-changelog"), "{told}");
-    assert!(told.contains("this client may not Read, Write, DescribeConfigs it"), "{told}");
+    assert!(
+        told.contains("this client is not authorized to Read, Write, DescribeConfigs it"),
+        "{told}"
+    );
     assert!(told.contains("problem  Redis at redis://127.0.0.1:1"), "{told}");
 }
 

@@ -20,7 +20,7 @@ const PARTITIONS: i32 = 2;
 
 const LEASE_OVER: &str = "a lease was over when it came";
 const HEARTBEAT_OVER: &str = "a heartbeat had expired when it came";
-const AHEAD: &str = "an event is of later than its record";
+const AHEAD: &str = "the occurred_at of an event is later than";
 const SLOW: &str = "many events come minutes after they happened";
 
 /// Events of an input that are as old as this, or younger; all of them for `+Inf`.

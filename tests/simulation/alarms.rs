@@ -15,10 +15,10 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// What is so in worlds where offsets are lost, retention is ahead of them, or a
 /// member is cut off for a minute.
 const EXPLAINED: [&str; 5] = [
-    "what was to be read next is not in the log any more",
-    "committed offsets, or what was committed beside them, are gone",
+    "offset out of range",
+    "committed offsets or their metadata are gone",
     // The offsets were lost between the two parts of an assignment.
-    "nothing is committed of this input, though it is of the others",
+    "no committed offset for this input",
     // By a member that was cut off, whose successor has read them.
     "records were deleted before they were read",
     // The other part of an assignment does not reach a member that is cut off.

@@ -22,14 +22,14 @@ pub const KAFKA_AWAY: &[&str] = &[
     "facility=REQTMOUT",
     "facility=ADDOFFSETS",
     "facility=METADATAUPDATE",
-    "reading from Kafka; it is tried again",
-    "the restore consumer failed; it reads on",
+    "reading from Kafka failed; retrying",
+    "the restore consumer reported an error",
     "the ends of the inputs are not known",
-    "nobody says where a partition begins and ends",
-    "nobody says where its past begins and ends",
-    "where to start reading is not known yet",
-    "making the producer anew",
-    "the fate of a transaction is unknown",
+    "cannot read the log start and end of a partition",
+    "a shard cannot be restored yet",
+    "cannot resolve the start offsets",
+    "recreating the producer",
+    "the outcome of a transaction is unknown",
     "a transaction was refused; it is sent again",
     "the transaction coordinator does not answer",
 ];
@@ -49,7 +49,7 @@ pub const OTHER_GROUP: &str = "the keys in Redis belong to another group";
 pub const VIEW_SUPERSEDED: &str = "a later owner writes to the view";
 
 /// What a service says whose partitions the group gave to others.
-pub const LOST: &str = "lost: the group gave them to others";
+pub const LOST: &str = "partitions lost: the group gave them to other members";
 
 /// What a service says that is refused an instance id, or has lost it. The client
 /// of librdkafka that was refused says so once more as it is put away.

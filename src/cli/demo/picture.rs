@@ -1,4 +1,4 @@
-//! What the demo shows: pure, from the changes to lines of text.
+//! The demo's picture: turns status changes into lines of text, without I/O.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,13 +10,13 @@ use crate::shard::{Connectivity, DeviceId, Status, StatusChange, Timestamp};
 /// How many of the latest changes are kept.
 const KEPT: usize = 200;
 
-/// The longest that a whole line of a change can be.
+/// The greatest length of a full line.
 const FULL_WIDTH: usize = 100;
 
-/// How much of a line the time and the device take.
+/// The width of the time and the device in a line.
 const SHORT_HEAD: usize = 24;
 
-/// What has been seen of the fleet.
+/// The fleet, as its changes show it.
 pub(super) struct Picture {
     devices: HashMap<DeviceId, Status>,
     counts: [usize; Status::ALL.len()],
@@ -89,7 +89,8 @@ impl Picture {
         let (mut seen, mut drawn) = (0, 0);
         for status in Status::ALL {
             seen += self.counts[status.index()];
-            // Rounded by where each ends, so that all together are `width`.
+            // The ends are rounded, not the lengths, so that the bar is `width`
+            // long.
             let end = (seen * width + total / 2) / total;
             let part = self.style(status).apply_to("█".repeat(end - drawn));
             bar.push_str(&part.to_string());
@@ -106,12 +107,12 @@ impl Picture {
         })
     }
 
-    /// One change as a line that fits where [`Picture::line`] does not: without
-    /// what the device was before.
+    /// One change as a shorter line than [`Picture::line`], without the previous
+    /// status.
     fn short_line(&self, change: &StatusChange) -> String {
         let line = self.line(change);
         let (head, tail) = line.split_once(" → ").unwrap_or((&line, ""));
-        // Time and device come first, in neither of which there is any style.
+        // Time and device come first, and have no style.
         let head: String = head.chars().take(SHORT_HEAD).collect();
         format!("{head}→ {tail}")
     }

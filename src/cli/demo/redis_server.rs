@@ -1,4 +1,4 @@
-//! A Redis of the demo's own.
+//! The demo's own Redis server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,8 +14,8 @@ use crate::stream_thread::ports::Clock;
 /// How long the server may take to answer.
 const STARTED_WITHIN_MS: i64 = 5_000;
 
-/// Kills the server and removes its directory when standard input ends: when
-/// the demo does, however it does.
+/// Kills the server and removes its directory when standard input ends, which
+/// happens when the demo ends in any way.
 const GUARD: &str = r#"
 directory=$1; shift
 redis-server --dir "$directory" "$@" </dev/null >"$directory/redis.log" 2>&1 &
@@ -37,8 +37,8 @@ impl RedisServer {
         command.args(["-c", GUARD, "redis-guard"]).arg(&directory);
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--save", "", "--appendonly", "no"]);
-        // Not in the terminal's process group: at Ctrl-C the service is to
-        // finish before its Redis goes.
+        // Not in the terminal's process group: at Ctrl-C the service must finish
+        // before Redis ends.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let guard = command
@@ -50,7 +50,7 @@ impl RedisServer {
             if clock.monotonic_ms() - started_ms > STARTED_WITHIN_MS {
                 let log = std::fs::read_to_string(directory.join("redis.log")).unwrap_or_default();
                 return Err(Fatal::unavailable(format!(
-                    "redis-server does not start: {}. `make demo` installs it; by hand, it is \
+                    "redis-server does not start: {}. `make demo` installs it; or install \
                      Debian's package redis-server",
                     log.lines().last().unwrap_or("it said nothing")
                 )));
@@ -79,7 +79,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // Closes its standard input first.
+        // `wait` first closes the guard's standard input.
         let _ = self.guard.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! The one device that is switched off on purpose, to see when it is Offline.
+//! The device that the demo switches off, to show when it becomes Offline.
 
 use console::Style;
 
@@ -7,13 +7,12 @@ use crate::shard::{DeviceId, Rules, Status, StatusChange, Timestamp};
 
 /// How long the device is left Online before it is switched off.
 const LEAD_MS: i64 = 5_000;
-/// It is switched off within so long of a poll, so that there is something to
-/// count down from.
+/// It is switched off at most this long after a poll, so that a countdown remains.
 const AFTER_POLL_MS: i64 = 1_000;
-/// How long it stays off after it was found Offline.
+/// How long it stays off after it became Offline.
 const OFF_MS: i64 = 12_000;
 
-/// What the demo is to do with the device.
+/// The next action on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Nothing,
@@ -21,7 +20,7 @@ pub(super) enum Act {
     SwitchOn,
 }
 
-/// How far the story is.
+/// The stage of the story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chapter {
     /// Not Online yet.
@@ -60,15 +59,15 @@ impl Story {
         self.last_heartbeat = self.last_heartbeat.max(at);
     }
 
-    /// When it is Offline if it does not poll again: the poll interval ×
-    /// tolerance, and the grace.
+    /// When it becomes Offline if it does not poll again: after the poll interval ×
+    /// tolerance, plus the grace.
     pub(super) fn deadline(&self) -> Timestamp {
         let interval_ms = self.poll_interval_ms.max(self.rules.minimum_ms);
         let counts_ms = (interval_ms as f64 * self.rules.tolerance).round() as i64;
         self.last_heartbeat.plus_ms(counts_ms + self.rules.grace_ms)
     }
 
-    /// A change was read; returns what there is to say of it.
+    /// Takes a change. Returns a line about it, if it matters.
     pub(super) fn change(&mut self, change: &StatusChange, now: Timestamp) -> Option<String> {
         if change.device != self.device {
             return None;
@@ -88,7 +87,7 @@ impl Story {
         }
     }
 
-    /// Time has passed: what is to be done?
+    /// The action that is due now.
     pub(super) fn act(&mut self, now: Timestamp) -> Act {
         match self.chapter {
             Chapter::Online { from }
@@ -133,7 +132,9 @@ impl Story {
                 format!("Last poll {last}; Offline is due at {deadline}, in {left_s:.1} s")
             }
             _ => {
-                format!("Last poll {last}; Offline at {deadline}, in {left_s:.1} s, but for polls")
+                format!(
+                    "Last poll {last}; Offline at {deadline}, in {left_s:.1} s, unless it polls"
+                )
             }
         }
     }
@@ -160,7 +161,7 @@ impl Story {
         }
     }
 
-    /// How the line is to look.
+    /// The style of the line.
     pub(super) fn style(&self) -> Style {
         match self.chapter {
             Chapter::Offline { .. } => Style::new().red().bold(),
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_is_what_the_contract_says() {
+    fn deadline_is_last_poll_plus_interval_and_grace() {
         let rules = Rules { minimum_ms: 1_000, grace_ms: 2_000, ..Rules::default() };
         let mut story = Story::new(device(), rules, 6_000);
         assert_eq!(story.act(Timestamp(50_000)), Act::Nothing);

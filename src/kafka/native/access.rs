@@ -1,4 +1,4 @@
-//! What a client may do with topics and groups.
+//! The operations that a client is allowed on topics and groups.
 
 use std::ffi::{CString, c_char};
 
@@ -12,7 +12,7 @@ use super::guards::{
     text,
 };
 
-/// What a client may do with a topic.
+/// An operation on a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "Kafka's terms")]
 pub enum Operation {
@@ -21,21 +21,23 @@ pub enum Operation {
     Write,
 }
 
-/// What the broker says of a topic that was asked for by name.
+/// The broker's answer about a topic that was asked for by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopicAccess {
-    /// There is none of that name.
+    /// The topic does not exist.
     Unknown,
-    /// Not even whether it exists is told.
+    /// The broker does not say whether it exists.
     Hidden,
-    /// What this client may do with it; `None` from a broker that does not say.
+    /// The operations that this client is allowed; `None` if the broker does not
+    /// say.
     Known(Option<Vec<Operation>>),
 }
 
-/// Asks what this client may do with these topics, and waits for the answer.
+/// Asks which operations this client is allowed on these topics. Blocks until the
+/// answer.
 ///
 /// # Errors
-/// What the brokers or librdkafka say.
+/// The error of the brokers or of librdkafka.
 pub fn topic_access<C: ProducerContext>(
     client: &BaseProducer<C>,
     topics: &[&str],
@@ -100,12 +102,12 @@ unsafe fn operations(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<V
     Some(known.collect())
 }
 
-/// Tries to commit an offset of `group` for a topic that does not exist: the
-/// group's ACL is looked at first, and nothing can come of it. Answers whether
-/// the group may be used.
+/// Whether this client is allowed to commit offsets of `group`. It commits an
+/// offset for a topic that does not exist: the broker checks the group's ACL first,
+/// and stores nothing.
 ///
 /// # Errors
-/// What the brokers or librdkafka say.
+/// The error of the brokers or of librdkafka.
 pub fn may_commit<C: ProducerContext>(
     client: &BaseProducer<C>,
     group: &str,
@@ -129,7 +131,7 @@ pub fn may_commit<C: ProducerContext>(
         sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
         let kind = sys::RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT;
         let event = match queue.answer(client, kind) {
-            // Not even the group's coordinator is told.
+            // The broker does not even return the group's coordinator.
             Err(error) if error.code == denied => return Ok(false),
             answer => answer?,
         };

@@ -1,4 +1,4 @@
-//! Asking a group's coordinator who its members are and what each has.
+//! Asks a group's coordinator for the members and their partitions.
 
 use std::ffi::{CString, c_char};
 
@@ -14,29 +14,30 @@ use crate::kafka::client_config::LoggingContext;
 /// A group, as its coordinator describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// No member has still to be told of what it gets or gives.
+    /// The last rebalance is complete: every member knows its partitions.
     pub stable: bool,
-    /// Whether it is of the classic protocol. While such a group is not stable,
-    /// its members have what they had before only in name.
+    /// Whether the group uses the classic protocol. During a rebalance of such a
+    /// group, the listed assignments are the old ones and no longer hold.
     pub classic: bool,
-    /// Its members; none where there is no such group.
+    /// Its members; empty if the group does not exist.
     pub members: Vec<Member>,
 }
 
 /// A member of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
-    /// The id by which the group knows it.
+    /// The member id.
     pub id: String,
-    /// The id that it keeps across restarts, if it has one.
+    /// The instance id of a static member.
     pub instance_id: Option<String>,
-    /// What it has, by topic and partition.
+    /// Its assigned partitions, as topic and number.
     pub assigned: Vec<(String, i32)>,
-    /// What it is to have. `None` with the classic protocol, which does not tell.
+    /// The partitions that it is to have after the rebalance. `None` with the
+    /// classic protocol, which does not say.
     pub target: Option<Vec<(String, i32)>>,
 }
 
-/// Asks for a group, one question at a time.
+/// Describes a group, one request at a time.
 pub struct GroupQuestion {
     asker: Asker,
     /// Whether an answer is awaited.
@@ -44,7 +45,8 @@ pub struct GroupQuestion {
 }
 
 impl GroupQuestion {
-    /// Asks through this client, as that of [`super::Questions`].
+    /// Sends requests through a client that does nothing else, as
+    /// [`super::Questions`] does.
     pub fn new(client: BaseConsumer<LoggingContext>) -> GroupQuestion {
         GroupQuestion { asker: Asker::new(client), asked: false }
     }
@@ -99,7 +101,7 @@ fn described(event: &Event) -> Result<Group, NoAnswer> {
         let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
         if !error.is_null() {
             let code = code_of(error).known();
-            // Before anybody has joined.
+            // No member has joined yet.
             if code == RDKafkaErrorCode::GroupIdNotFound {
                 return Ok(Group::default());
             }
@@ -148,8 +150,8 @@ unsafe fn assignment(
     Some(found.into_iter().map(|found| (found.topic, found.partition)).collect())
 }
 
-/// The id by which a group knows this consumer, once it has one: with the
-/// consumer protocol from its beginning and for its life.
+/// The member id of this consumer, once it has one. With the consumer protocol, the
+/// client chooses the id when it is created, and keeps it.
 pub fn member_id(consumer: &BaseConsumer<LoggingContext>) -> Option<String> {
     let rk = consumer.client().native_ptr();
     // SAFETY: the client is borrowed; the text is ours to free, after it is copied.

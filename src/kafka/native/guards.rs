@@ -1,4 +1,4 @@
-//! What comes from librdkafka, each in a guard that destroys it.
+//! Guards that own librdkafka's values and destroy them.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::time::Duration;
@@ -12,21 +12,22 @@ use rdkafka_sys as sys;
 use crate::kafka::client_config::LoggingContext;
 
 pub(super) const QUESTION_TIMEOUT_MS: i32 = 10_000;
-/// A question to a coordinator that runs out of time while the coordinator is
-/// away makes librdkafka 2.12 abort the process once it is back
-/// (confluentinc/librdkafka#4605). So it gets the longest time there is; what
-/// was sent and is not answered is given up by `client_config::SOCKET_TIMEOUT_MS`.
+/// Timeout of requests to a coordinator. If such a request times out while the
+/// coordinator is away, librdkafka 2.12 aborts the process once the coordinator is
+/// back (confluentinc/librdkafka#4605). So this is the maximum;
+/// `client_config::SOCKET_TIMEOUT_MS` ends requests that were sent and not
+/// answered.
 pub(super) const COORDINATOR_TIMEOUT_MS: i32 = 3_600_000;
 
 const ANSWER_SLICE_MS: i32 = 100;
 
-/// What librdkafka gives out as `rd_kafka_resp_err_t`, read as the integer that
-/// it is: a broker newer than librdkafka may answer with a code that the enum
-/// does not have, and a value of an enum that it does not have is undefined.
+/// An `rd_kafka_resp_err_t`, read as an integer. A broker newer than librdkafka may
+/// return a code that the enum does not have, and such an enum value is undefined
+/// behaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Code(c_int);
 
-/// Same size and alignment, so that the one can be read as the other.
+/// The integer and the enum have the same layout.
 const _: () = assert!(
     size_of::<sys::rd_kafka_resp_err_t>() == size_of::<c_int>()
         && align_of::<sys::rd_kafka_resp_err_t>() == align_of::<c_int>()
@@ -51,7 +52,8 @@ impl Code {
         Code(unsafe { at.cast::<c_int>().read() })
     }
 
-    /// By name; [`RDKafkaErrorCode::Unknown`] if it is newer than librdkafka.
+    /// The named code; [`RDKafkaErrorCode::Unknown`] if librdkafka does not know
+    /// it.
     pub(super) fn known(self) -> RDKafkaErrorCode {
         let known = sys::rd_kafka_resp_err_t::try_from(self.0);
         known.map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
@@ -62,13 +64,13 @@ impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match sys::rd_kafka_resp_err_t::try_from(self.0) {
             Ok(known) => RDKafkaErrorCode::from(known).fmt(f),
-            Err(_) => write!(f, "error {} of the broker, which librdkafka does not know", self.0),
+            Err(_) => write!(f, "broker error {}, unknown to librdkafka", self.0),
         }
     }
 }
 
-/// The functions of librdkafka that return a broker's code, with the type that
-/// they have in C.
+/// librdkafka's functions that return an error code, declared with the integer type
+/// that they have in C.
 mod integers {
     use std::ffi::c_int;
 
@@ -89,33 +91,33 @@ pub(super) unsafe fn code_of(error: *const sys::rd_kafka_error_t) -> Code {
     Code(unsafe { integers::rd_kafka_error_code(error) })
 }
 
-/// A query's position of one partition.
+/// A query's answer for one partition.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// Of which topic.
+pub struct PartitionOffset {
+    /// The topic.
     pub topic: String,
-    /// Of which partition.
+    /// The partition number.
     pub partition: i32,
     /// The offset found; negative: none.
     pub offset: i64,
-    /// What was committed beside it.
+    /// The metadata that was committed with the offset.
     pub metadata: String,
     /// Why there is no answer for this partition.
     pub error: Option<String>,
 }
 
-/// Why there is no answer to a question.
+/// Why a query has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct NoAnswer {
-    /// By number.
+    /// The error code.
     pub code: RDKafkaErrorCode,
-    /// In librdkafka's words.
+    /// librdkafka's message.
     pub message: String,
 }
 
 impl NoAnswer {
-    /// Whether nobody has answered in time.
+    /// Whether the request timed out.
     #[must_use]
     pub fn timed_out(&self) -> bool {
         let late = [RDKafkaErrorCode::OperationTimedOut, RDKafkaErrorCode::RequestTimedOut];
@@ -168,7 +170,7 @@ pub(super) unsafe fn options(
     }
 }
 
-/// Types of what librdkafka gives out, each with what destroys it.
+/// Defines a guard type for each of librdkafka's types, with its destructor.
 macro_rules! guards {
     ($($name:ident($native:ident) $destroy:ident;)*) => {
         $(
@@ -201,15 +203,15 @@ impl Queue {
         (!event.is_null()).then_some(Event(event))
     }
 
-    /// Waits for the answer of this kind, which librdkafka gives in time, be it
-    /// that there was none.
+    /// Waits for an answer of this kind. librdkafka always answers within the
+    /// timeout, at least with an error.
     pub(super) fn answer<C: ProducerContext>(
         &self,
         client: &BaseProducer<C>,
         kind: i32,
     ) -> Result<Event, NoAnswer> {
         for _ in 0..2 * QUESTION_TIMEOUT_MS / ANSWER_SLICE_MS {
-            // The client's log lines and errors are told only to who polls it.
+            // Polling delivers the client's log lines and errors.
             client.poll(Duration::ZERO);
             match self.poll(ANSWER_SLICE_MS) {
                 Some(event) if event.kind() != kind => {}
@@ -227,9 +229,9 @@ impl Queue {
     }
 }
 
-/// A client that puts questions and does nothing else, and where their answers
-/// come. It has the group's id, and does not join: a client without one makes
-/// librdkafka 2.12 follow a null pointer where a group's coordinator has moved.
+/// A client used only for queries, and the queue of its answers. It has the group's
+/// id but does not join: without a group id, librdkafka 2.12 follows a null pointer
+/// when a group's coordinator has moved.
 pub(super) struct Asker {
     pub(super) queue: Queue,
     client: BaseConsumer<LoggingContext>,
@@ -246,10 +248,10 @@ impl Asker {
         self.client.client().native_ptr()
     }
 
-    /// The next answer that `read` knows, if it has come.
+    /// The next answer that `read` accepts, if there is one.
     pub(super) fn poll<T>(&self, read: impl Fn(&Event) -> Option<T>) -> Option<T> {
-        // The client's log lines and errors are told only to who polls it. What
-        // it cannot reach is told with the answers.
+        // Polling delivers the client's log lines. Connection errors come with the
+        // answers.
         drop(self.client.poll(Duration::ZERO));
         loop {
             let answer = read(&self.queue.poll(0)?);
@@ -276,7 +278,7 @@ impl Event {
         unsafe { text(sys::rd_kafka_event_error_string(self.0)) }.unwrap_or_default()
     }
 
-    pub(super) fn answer(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+    pub(super) fn answer(&self) -> Option<(u64, Result<Vec<PartitionOffset>, String>)> {
         // SAFETY: the event is valid; its opaque is the number given with the question.
         let id = unsafe { sys::rd_kafka_event_opaque(self.0) } as u64;
         let kind = self.kind();
@@ -321,14 +323,14 @@ impl Event {
     }
 }
 
-/// What librdkafka 2.12 gives out as the offset of a partition, without an
-/// error, where the request to its leader failed, as when the broker goes away
-/// before it answers. Kafka's "there is none" is -1.
+/// The offset that librdkafka 2.12 returns, without an error, if the request to the
+/// partition's leader failed, for example because the broker went away. Kafka's
+/// value for "no offset" is -1.
 const NOT_ANSWERED: i64 = sys::RD_KAFKA_OFFSET_INVALID as i64;
 
-fn answered(mut found: Found) -> Found {
+fn answered(mut found: PartitionOffset) -> PartitionOffset {
     if found.offset == NOT_ANSWERED && found.error.is_none() {
-        found.error = Some("its leader did not answer".into());
+        found.error = Some("the partition's leader did not answer".into());
     }
     found
 }
@@ -352,7 +354,9 @@ impl List {
 
 /// # Safety
 /// `list` is null or a valid list.
-pub(super) unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_t) -> Vec<Found> {
+pub(super) unsafe fn partitions(
+    list: *const sys::rd_kafka_topic_partition_list_t,
+) -> Vec<PartitionOffset> {
     // SAFETY: the caller's promise; `cnt` elements stand in a row.
     unsafe {
         let Some(list) = list.as_ref() else { return Vec::new() };
@@ -361,12 +365,12 @@ pub(super) unsafe fn partitions(list: *const sys::rd_kafka_topic_partition_list_
     }
 }
 
-/// Not by reference: what a reference points to must be valid as a whole, its
-/// error code too.
+/// Takes a pointer, not a reference: behind a reference the whole struct must be
+/// valid, and the error code may not be.
 ///
 /// # Safety
 /// The element and its pointers are valid.
-pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Found {
+pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> PartitionOffset {
     // SAFETY: the caller's promise.
     let (topic, metadata, partition, offset, code) = unsafe {
         (
@@ -378,11 +382,11 @@ pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Foun
         )
     };
     let error = (code != Code::NONE).then(|| code.to_string());
-    Found {
+    PartitionOffset {
         topic: topic.to_string_lossy().into_owned(),
         partition,
         offset,
-        // An operator's tool may have written anything.
+        // Another tool may have committed any bytes.
         metadata: metadata.map(|m| String::from_utf8_lossy(m).into_owned()).unwrap_or_default(),
         error,
     }
@@ -392,11 +396,11 @@ pub(super) unsafe fn copy(found: *const sys::rd_kafka_topic_partition_t) -> Foun
 mod tests {
     use super::*;
 
-    /// What a broker newer than librdkafka may answer.
+    /// A code that only a newer broker has.
     const NEWER: c_int = 12_345;
 
     #[test]
-    fn a_code_that_librdkafka_does_not_know_is_an_error_like_another() {
+    fn unknown_error_code_is_an_ordinary_error() {
         let code = Code(NEWER);
         assert_ne!(code, Code::NONE);
         assert_eq!(code.known(), RDKafkaErrorCode::Unknown);
@@ -407,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_with_such_a_code_is_told_with_it() {
+    fn partition_with_unknown_error_code_reports_it() {
         let list = List::new(1);
         list.add("topic", 3, 7);
         // SAFETY: the list has one element; a code is as long as an integer.

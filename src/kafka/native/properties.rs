@@ -1,4 +1,4 @@
-//! The names of librdkafka's settings, to compare the configuration's with.
+//! Compares the configuration's list of property names with librdkafka's.
 
 use std::ffi::{CStr, c_char};
 use std::ptr;
@@ -7,8 +7,8 @@ use rdkafka_sys as sys;
 
 use crate::config::known_property_names;
 
-/// The names of all settings that this librdkafka documents, aliases too;
-/// none where memory is short.
+/// All property names that this librdkafka documents, with aliases; empty if out of
+/// memory.
 fn property_names() -> Vec<String> {
     let mut text: *mut c_char = ptr::null_mut();
     let mut length = 0;
@@ -34,7 +34,7 @@ fn property_names() -> Vec<String> {
 }
 
 #[test]
-fn the_configuration_knows_the_names_of_librdkafka_s_settings() {
+fn property_names_of_the_configuration_match_librdkafka() {
     let mut names = property_names();
     names.sort_unstable();
     names.dedup();

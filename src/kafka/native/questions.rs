@@ -1,4 +1,4 @@
-//! Questions that are answered without blocking (rules T1, R1).
+//! Non-blocking queries for offsets (rules T1, R1).
 
 use std::ffi::CString;
 
@@ -6,32 +6,33 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka_sys as sys;
 
 use super::guards::{
-    Asker, COORDINATOR_TIMEOUT_MS, Event, Found, List, Options, QUESTION_TIMEOUT_MS, options,
+    Asker, COORDINATOR_TIMEOUT_MS, Event, List, Options, PartitionOffset, QUESTION_TIMEOUT_MS,
+    options,
 };
 use crate::kafka::client_config::LoggingContext;
 use crate::shard::Timestamp;
 
-/// Where to look; librdkafka's numbers.
+/// Which offset of a log to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spec {
     /// The log's start.
     Earliest,
     /// The log's end, as the isolation level sees it.
     Latest,
-    /// The first record stamped at or after this.
+    /// The first record with a timestamp at or after this.
     Time(Timestamp),
 }
 
-/// Asks the brokers questions, and is told the answers later.
+/// Sends queries to the brokers; [`Questions::poll`] returns the answers.
 pub struct Questions(Asker);
 
 impl Questions {
-    /// Puts questions through this client, which does nothing else.
+    /// Sends queries through a client that does nothing else.
     pub fn new(client: BaseConsumer<LoggingContext>) -> Questions {
         Questions(Asker::new(client))
     }
 
-    /// Asks for offsets of partitions; `id` comes back with the answer.
+    /// Asks for offsets of partitions; the answer carries `id`.
     pub fn list_offsets(&self, id: u64, read_committed: bool, of: &[(&str, i32, Spec)]) {
         let list = List::new(of.len());
         for (topic, partition, spec) in of {
@@ -58,9 +59,9 @@ impl Questions {
         }
     }
 
-    /// Asks for a group's committed offsets; `id` comes back with the answer.
-    /// With `stable` the answer is an error while an open transaction may still
-    /// move them (rule R1).
+    /// Asks for a group's committed offsets; the answer carries `id`. With `stable`
+    /// the answer is an error while an open transaction may still change them (rule
+    /// R1).
     pub fn committed(&self, id: u64, group: &str, stable: bool, of: &[(&str, i32)]) {
         let list = List::new(of.len());
         for (topic, partition) in of {
@@ -87,7 +88,7 @@ impl Questions {
     }
 
     /// The next answer, if one has come.
-    pub fn poll(&self) -> Option<(u64, Result<Vec<Found>, String>)> {
+    pub fn poll(&self) -> Option<(u64, Result<Vec<PartitionOffset>, String>)> {
         self.0.poll(Event::answer)
     }
 

@@ -1,4 +1,4 @@
-//! Taking records and rebalances from a consumer's queues.
+//! Takes records and rebalances from a consumer's queues.
 
 use std::any::Any;
 use std::ffi::{CStr, CString, c_void};
@@ -10,21 +10,20 @@ use std::sync::Arc;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka_sys as sys;
 
-use super::guards::{Code, Event, Found, Queue, bytes, copy, partitions, text};
+use super::guards::{Code, Event, PartitionOffset, Queue, bytes, copy, partitions, text};
 use crate::kafka::client_config::LoggingContext;
 use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
 use crate::stream_thread::ports::Headers;
 
-/// The queues from which a consumer's records and rebalances are taken, instead
-/// of through [`BaseConsumer::poll`].
+/// Takes a consumer's records and rebalances from its queues, instead of through
+/// [`BaseConsumer::poll`].
 ///
-/// Records come through a queue of their own, to which those of the partitions
-/// are forwarded ([`ConsumerQueue::forward`]): there they can be taken many at a
-/// time. Taken one by one, two looks at the clock and three locks a record cost
-/// a quarter of all that is done with it. From the consumer's own queue they
-/// cannot be taken so: a rebalance that is met there is answered by librdkafka
-/// itself.
+/// The records of all partitions are forwarded to a separate queue
+/// ([`ConsumerQueue::forward`]), from which many can be taken at a time. Taking
+/// them one by one costs two clock reads and three locks per record, a quarter of
+/// the whole processing time. They cannot be taken in bulk from the consumer's own
+/// queue: librdkafka itself would answer a rebalance found there.
 pub struct ConsumerQueue {
     queue: Queue,
     records: Queue,
@@ -32,29 +31,29 @@ pub struct ConsumerQueue {
     consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
 }
 
-/// What a consumer's queue held.
+/// An item of a consumer's queue.
 #[derive(Debug)]
 pub enum Polled<'a> {
     /// A record.
     Record(NativeRecord<'a>),
     /// Everything before `offset` has been delivered.
     EndOfPartition {
-        /// Of which topic.
+        /// The topic.
         topic: String,
-        /// Of which partition.
+        /// The partition number.
         partition: i32,
         /// The position reached.
         offset: i64,
     },
-    /// The group gives these partitions; librdkafka waits for an assign call.
+    /// The group assigns these partitions; librdkafka waits for an assign call.
     Assigned(Vec<(String, i32)>),
-    /// The group takes these back; librdkafka waits for an unassign call.
+    /// The group revokes these partitions; librdkafka waits for an unassign call.
     Revoked(Vec<(String, i32)>),
-    /// Something went wrong.
+    /// The client reported an error.
     Failed {
-        /// Whether the client is broken for good.
+        /// Whether the client is unusable from now on.
         fatal: bool,
-        /// What, in librdkafka's words.
+        /// librdkafka's message.
         message: String,
     },
     /// Nothing that concerns the loop.
@@ -155,7 +154,7 @@ impl Headers for NativeRecord<'_> {
 }
 
 impl ConsumerQueue {
-    /// The queues of a consumer that is polled by nobody else.
+    /// Wraps a consumer that is not polled elsewhere.
     pub fn new(consumer: Reaped<BaseConsumer<LoggingContext>>) -> ConsumerQueue {
         // SAFETY: the client lives as long as `consumer`, which this value keeps.
         let (queue, records) = unsafe {
@@ -171,9 +170,9 @@ impl ConsumerQueue {
         &self.consumer
     }
 
-    /// Has the records of a partition come through [`ConsumerQueue::take`].
-    /// Called before the partition is assigned, or its first ones are lost in
-    /// the other queue.
+    /// Forwards the records of a partition to [`ConsumerQueue::take`]. Call it
+    /// before the partition is assigned, or its first records go to the other
+    /// queue.
     pub fn forward(&mut self, topic: &str, partition: i32) {
         self.stop_forwarding(topic, partition);
         let Ok(topic) = CString::new(topic) else { return };
@@ -192,10 +191,10 @@ impl ConsumerQueue {
         self.forwarded.is_empty()
     }
 
-    /// Forwards all anew: where a partition is taken away and given back at
-    /// once, librdkafka ends the first assignment after we have prepared the
-    /// second, and that ends the forwarding. What has gathered in the
-    /// partition's own queue meanwhile comes along, in order.
+    /// Forwards all partitions again. If a partition is revoked and assigned again
+    /// at once, librdkafka may end the first assignment after the second was
+    /// prepared, and that ends the forwarding. Records that have gathered in the
+    /// partition's own queue are forwarded too, in order.
     pub fn forward_again(&self) {
         (0..self.forwarded.len()).for_each(|place| self.forward_one(place));
     }
@@ -214,8 +213,8 @@ impl ConsumerQueue {
         }
     }
 
-    /// Where the log of a partition starts, by what the last fetch was answered.
-    /// `None`: nothing was fetched, or the last fetch failed.
+    /// The log start offset of a partition by the last fetch; `None` before the
+    /// first fetch and after a failed one.
     pub fn log_start(&self, topic: &str, partition: i32) -> Option<i64> {
         let topic = CString::new(topic).ok()?;
         let (mut low, mut high) = (-1, -1);
@@ -232,8 +231,8 @@ impl ConsumerQueue {
     /// Takes up to `most` records, and the ends of partitions between them;
     /// waits up to `timeout_ms` for the first.
     ///
-    /// Not by `rd_kafka_consume_batch_queue`: that takes the end of a partition
-    /// for a record, and after the next pause goes on one record too late.
+    /// Does not use `rd_kafka_consume_batch_queue`, which counts the end of a
+    /// partition as a record and skips one record after the next pause.
     pub fn take<F: FnMut(Polled<'_>)>(&self, timeout_ms: i32, most: usize, with: F) {
         let client = self.consumer.client().native_ptr();
         let mut taking = Taking { with, left: most, client, panic: None };
@@ -252,7 +251,7 @@ impl ConsumerQueue {
         }
     }
 
-    /// Takes one event of the consumer's own queue. Answers whether there was one.
+    /// Takes one event of the consumer's own queue. Returns whether there was one.
     pub fn poll(&self, mut with: impl FnMut(Polled<'_>)) -> bool {
         let Some(event) = self.queue.poll(0) else { return false };
         match event.kind() {
@@ -296,7 +295,7 @@ fn failure(event: &Event) -> Polled<'static> {
         unsafe {
             let found = sys::rd_kafka_event_topic_partition(event.0);
             if !found.is_null() {
-                let Found { topic, partition, offset, .. } = copy(found);
+                let PartitionOffset { topic, partition, offset, .. } = copy(found);
                 sys::rd_kafka_topic_partition_destroy(found);
                 return Polled::EndOfPartition { topic, partition, offset };
             }
@@ -307,8 +306,8 @@ fn failure(event: &Event) -> Polled<'static> {
     Polled::Failed { fatal, message: event.message() }
 }
 
-/// Not of a reference: what a reference points to must be valid as a whole, its
-/// error code too, which is known to be only where it is none.
+/// Takes a pointer, not a reference: behind a reference the whole struct must be
+/// valid, and the error code is only known to be valid if it is no error.
 ///
 /// # Safety
 /// The message is valid for `'a`.
@@ -331,7 +330,8 @@ unsafe fn polled<'a>(message: *const sys::rd_kafka_message_t) -> Polled<'a> {
     }
 }
 
-/// What a call of [`ConsumerQueue::take`] lends to librdkafka.
+/// The state of one call of [`ConsumerQueue::take`], which librdkafka passes to the
+/// callback.
 struct Taking<F> {
     with: F,
     left: usize,
@@ -365,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_with_a_code_that_librdkafka_does_not_know_is_a_failure() {
+    fn message_with_unknown_error_code_is_a_failure() {
         // SAFETY: all zeros is a message: no error, null pointers, numbers.
         let mut message: sys::rd_kafka_message_t = unsafe { std::mem::zeroed() };
         let said = c"of a newer broker";

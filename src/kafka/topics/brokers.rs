@@ -1,4 +1,4 @@
-//! Asking the brokers about topics, and having them make some.
+//! Reads and creates topics on the brokers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -26,24 +26,24 @@ use crate::kafka::{access, client_config};
 /// How long to wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much longer each wait for the brokers is than the one before it.
+/// By how much each wait for metadata is longer than the one before.
 const METADATA_STEP: Duration = Duration::from_secs(1);
 
-/// How long Kafka may be there and not in service: a broker that was away has to
-/// be taken back by the controller, which may have to be found anew itself.
+/// How long Kafka may be reachable without a broker in service. After an outage the
+/// controller must readmit a broker, and may have to be elected first.
 const IN_SERVICE_WITHIN_MS: i64 = 40_000;
 
-/// How often is looked whether it is.
+/// Pause between two checks for that.
 const IN_SERVICE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often, and how long each, to wait until new topics are known everywhere.
+/// Attempts and pause while waiting until all brokers know new topics.
 const PROPAGATION_TRIES: u32 = 50;
 const PROPAGATION_PAUSE: Duration = Duration::from_millis(100);
 
-/// How many of librdkafka's log lines are looked through for a reason.
+/// How many of librdkafka's log lines are searched for a cause.
 const SERVED_MAX: u32 = 100;
 
-/// A connection on which topics are asked for.
+/// Clients that read and create topics.
 pub struct Brokers<'a> {
     config: &'a Config,
     /// For metadata: unlike the admin client, it says why it cannot connect.
@@ -53,7 +53,7 @@ pub struct Brokers<'a> {
 }
 
 impl<'a> Brokers<'a> {
-    /// Clients that connect by themselves, once something is asked.
+    /// Creates the clients. They connect at their first request.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -70,15 +70,15 @@ impl<'a> Brokers<'a> {
     }
 
     fn unavailable(&self, doing: &str, error: impl fmt::Display) -> Fatal {
-        // Serves what librdkafka has logged meanwhile, down to the last line.
+        // Delivers all log lines that librdkafka has queued.
         for _ in 0..SERVED_MAX {
             self.producer.poll(Duration::ZERO);
         }
         self.producer.context().explain(self.config, doing, &error.to_string())
     }
 
-    /// Of all topics: asking for one by name could create it. Waits in steps, so
-    /// that what no waiting mends is told soon.
+    /// The metadata of all topics: a request for one by name could create it. Waits
+    /// in steps, so that a configuration error is reported soon.
     fn metadata(&self) -> Result<Metadata, Fatal> {
         let mut waited = Duration::ZERO;
         let mut step = METADATA_STEP;
@@ -97,10 +97,11 @@ impl<'a> Brokers<'a> {
         }
     }
 
-    /// The same, once a broker is in service.
+    /// The metadata, once a broker is in service.
     ///
-    /// A cluster without one tells of no controller either; who heard that waits
-    /// for one, and librdkafka does not ask again by itself.
+    /// A cluster without a broker in service names no controller either. A client
+    /// with such metadata waits for a controller, and librdkafka does not refresh
+    /// it by itself.
     fn in_service(&self) -> Result<Metadata, Fatal> {
         let clock = SystemClock::new();
         let started_ms = clock.monotonic_ms();
@@ -108,7 +109,7 @@ impl<'a> Brokers<'a> {
             let metadata = self.metadata()?;
             let late = clock.monotonic_ms() - started_ms >= IN_SERVICE_WITHIN_MS;
             if late || !metadata.brokers().is_empty() {
-                // The other client has its own idea of the cluster.
+                // The admin client has its own metadata.
                 let _ = self.admin.inner().fetch_metadata(None, METADATA_STEP);
                 return Ok(metadata);
             }
@@ -116,7 +117,7 @@ impl<'a> Brokers<'a> {
         }
     }
 
-    /// Asks until there is an answer, if Kafka is there at all.
+    /// Repeats a query that times out, as long as Kafka is reachable.
     fn ask<T>(&self, doing: &str, question: impl Fn() -> Result<T, NoAnswer>) -> Result<T, Fatal> {
         let clock = SystemClock::new();
         let started_ms = clock.monotonic_ms();
@@ -130,8 +131,7 @@ impl<'a> Brokers<'a> {
         }
     }
 
-    /// How many partitions each topic has that there is, and how many brokers
-    /// there are.
+    /// The number of partitions of each existing topic, and the number of brokers.
     fn partitions(&self) -> Result<(BTreeMap<String, i32>, usize), Fatal> {
         let metadata = self.in_service()?;
         let topics = metadata.topics().iter().filter(|topic| topic.error().is_none());
@@ -142,7 +142,7 @@ impl<'a> Brokers<'a> {
         Ok((counts.collect(), metadata.brokers().len()))
     }
 
-    /// What there is, and what is wrong with it.
+    /// Reads the topics and checks them.
     ///
     /// # Errors
     /// [`Fatal`] of kind unavailable, if Kafka cannot be reached or refuses.
@@ -155,8 +155,9 @@ impl<'a> Brokers<'a> {
             .collect();
         let settings = self.settings(&present)?;
         let names = Role::ALL.map(|role| role.topic(self.config));
-        let access =
-            self.ask("ask what is allowed in", || access::topic_access(&self.producer, &names))?;
+        let access = self.ask("read the topic permissions from", || {
+            access::topic_access(&self.producer, &names)
+        })?;
         let denied = |role: Role| {
             let name = role.topic(self.config);
             let found = access.iter().find(|(found, _)| found == name);
@@ -180,12 +181,12 @@ impl<'a> Brokers<'a> {
         Ok(judge(self.config, topics.into()))
     }
 
-    /// What stands in the way of using the group, if anything: what and remedy.
+    /// The problem with using the consumer group and its remedy, if there is one.
     ///
     /// # Errors
     /// When Kafka does not answer.
     pub fn group_problem(&self) -> Result<Option<String>, Fatal> {
-        self.ask("ask for the group's coordinator in", || {
+        self.ask("find the group coordinator in", || {
             access::group_problem(&self.producer, self.config)
         })
     }
@@ -201,7 +202,8 @@ impl<'a> Brokers<'a> {
             let settings = self.admin.describe_configs(&resources, &options);
             Ok(self.runtime.block_on(settings)?)
         })?;
-        // A topic whose settings may not be read is told by their absence.
+        // A topic whose settings must not be read is left out; the check reports
+        // that.
         let readable = results.into_iter().filter_map(Result::ok);
         Ok(readable
             .filter_map(|resource| match &resource.specifier {
@@ -211,11 +213,10 @@ impl<'a> Brokers<'a> {
             .collect())
     }
 
-    /// Makes the topics that are missing; the others are left as they are.
+    /// Creates the missing topics, and leaves the others unchanged.
     ///
-    /// If some of the inputs and the changelog are there already, the others get as
-    /// many partitions as they have, whatever `topics.partitions` says: they must be
-    /// equal.
+    /// If an input or the changelog exists, the new ones get its number of
+    /// partitions, whatever `topics.partitions` says: all must be equal.
     ///
     /// # Errors
     /// [`Fatal`] of kind unavailable, if Kafka cannot be reached or refuses.
@@ -263,7 +264,7 @@ impl<'a> Brokers<'a> {
         let mut lines: Vec<String> =
             refused.iter().map(|(code, names)| self.refused(names, *code, brokers)).collect();
         if !report.created.is_empty() {
-            lines.push(format!("created were {}", report.created.join(", ")));
+            lines.push(format!("created: {}", report.created.join(", ")));
         }
         Err(Fatal::unavailable(lines.join("\n  ")))
     }
@@ -273,7 +274,7 @@ impl<'a> Brokers<'a> {
         let topic =
             NewTopic::new(role.topic(self.config), partitions, TopicReplication::Fixed(replicas));
         let topic = role.settings().iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-        // What is acknowledged must outlive the broker that acknowledged it.
+        // An acknowledged record must survive the loss of a broker.
         if replicas >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
     }
 
@@ -290,7 +291,7 @@ impl<'a> Brokers<'a> {
             }
             _ => "see the broker's log".to_owned(),
         };
-        format!("not created: {}: {code}; {remedy}", names.join(", "))
+        format!("cannot create {}: {code}; {remedy}", names.join(", "))
     }
 
     /// A new topic is known to each broker only after a while.

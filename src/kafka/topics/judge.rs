@@ -1,4 +1,4 @@
-//! Whether the topics are as they must be.
+//! Checks the settings of the topics.
 
 use super::report::{TopicProblem, TopicReport, TopicState};
 use crate::config::Config;
@@ -6,7 +6,7 @@ use crate::kafka::access::{self, Operation};
 use crate::kafka::role::Role;
 use crate::kafka::watch::ADDED_REMEDY;
 
-/// What is wrong with the topics as they are.
+/// Finds the problems of the topics.
 pub fn judge(config: &Config, topics: Vec<TopicState>) -> TopicReport {
     let mut problems = Vec::new();
     for topic in &topics {
@@ -25,13 +25,13 @@ pub fn judge(config: &Config, topics: Vec<TopicState>) -> TopicReport {
                 problems.push(TopicProblem {
                     topic: topic.name.clone(),
                     what: format!(
-                        "has {other} partitions, but {} has {count}: the inputs and the \
-                         changelog must have as many as each other",
+                        "has {other} partitions, but {} has {count}: the inputs and the changelog \
+                         must have the same number of partitions",
                         first.name
                     ),
                     remedy: format!(
-                        "where nothing was written yet, delete them and run device-status topics \
-                         create; where partitions were added, {ADDED_REMEDY}"
+                        "if nothing was written yet, delete them and run device-status topics \
+                         create; if partitions were added, {ADDED_REMEDY}"
                     ),
                 });
             }
@@ -48,10 +48,10 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
     if !topic.denied.is_empty() {
         let denied: Vec<_> = topic.denied.iter().map(Operation::to_string).collect();
         problem(
-            format!("this client may not {} it", denied.join(", ")),
+            format!("this client is not authorized to {} it", denied.join(", ")),
             access::allow(config, &topic.denied, &format!("--topic {}", topic.name)),
         );
-        // Where it may not be seen, the rest is not known.
+        // If the topic is hidden, nothing else is known of it.
         if topic.partitions.is_none() {
             return;
         }
@@ -79,11 +79,17 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
     if timestamps != "LogAppendTime" {
         let timestamp_setting = alter("message.timestamp.type=LogAppendTime");
         if role == Role::Changelog {
-            let what = format!("has {timestamps} timestamps: its stamps tell the broker's time");
+            let what = format!(
+                "has {timestamps} timestamps, but broker time is taken from its \
+                                LogAppendTime timestamps"
+            );
             problem(what, timestamp_setting);
         } else if role.is_input() && !config.topics.accept_create_time {
             problem(
-                format!("has {timestamps} timestamps, so that one wrong clock can disturb all"),
+                format!(
+                    "has {timestamps} timestamps: one producer with a wrong clock can affect \
+                         all devices"
+                ),
                 format!("{timestamp_setting}, or accept it: topics.accept_create_time = true"),
             );
         }
@@ -91,9 +97,9 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
     let compacted = cleanup.split(',').any(|policy| policy.trim() == "compact");
     let deleted = cleanup.split(',').any(|policy| policy.trim() == "delete");
     let harm = match role {
-        Role::Changelog if !compacted || deleted => "by which rows of quiet devices are lost",
+        Role::Changelog if !compacted || deleted => "which deletes the rows of quiet devices",
         Role::DeadLetters if compacted => "which refuses records without a key",
-        _ if role.is_input() && compacted => "by which events are lost",
+        _ if role.is_input() && compacted => "which deletes events",
         _ => "",
     };
     if !harm.is_empty() {
@@ -153,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_topic_is_told_with_what_to_run() {
+    fn missing_topic_names_the_command_to_run() {
         let config = Config::default();
         let problems = problems(&config, |topic| {
             if topic.role == Role::Lifecycle {
@@ -179,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn producers_timestamps_are_refused_unless_accepted_and_always_in_the_changelog() {
+    fn create_time_must_be_accepted_and_is_never_right_for_the_changelog() {
         let mut config = Config::default();
         let create_time =
             |topic: &mut TopicState| topic.timestamp_type = Some("CreateTime".to_owned());
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_told_with_the_command_that_allows_it() {
+    fn denied_operations_name_the_acl_command() {
         let mut config = Config::default();
         let user = ("sasl.username".to_owned(), "ds".to_owned());
         config.kafka.properties.extend([user]);
@@ -209,17 +215,18 @@ mod tests {
         assert_eq!(
             found,
             [
-                "topic device-heartbeats: this client may not Read, DescribeConfigs it; run \
-                 kafka-acls.sh --add --allow-principal User:ds --operation Read --operation \
-                 DescribeConfigs --topic device-heartbeats",
-                "topic device-status-changelog: this client may not Read it; run kafka-acls.sh \
-                 --add --allow-principal User:ds --operation Read --topic device-status-changelog",
+                "topic device-heartbeats: this client is not authorized to Read, DescribeConfigs \
+                 it; run kafka-acls.sh --add --allow-principal User:ds --operation Read \
+                 --operation DescribeConfigs --topic device-heartbeats",
+                "topic device-status-changelog: this client is not authorized to Read it; run \
+                 kafka-acls.sh --add --allow-principal User:ds --operation Read --topic \
+                 device-status-changelog",
             ]
         );
     }
 
     #[test]
-    fn cleanup_must_not_lose_what_is_needed() {
+    fn cleanup_and_retention_that_lose_records_are_reported() {
         let config = Config::default();
         let with = |policy: &'static str| {
             problems(&config, |topic| topic.cleanup_policy = Some(policy.to_owned()))

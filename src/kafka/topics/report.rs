@@ -1,4 +1,4 @@
-//! The topics as they are, and what is wrong with them.
+//! The state of the topics, and their problems.
 
 use serde::Serialize;
 
@@ -9,14 +9,14 @@ use crate::kafka::role::Role;
 /// The broker's own limit for a record's size, if a topic sets none.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = crate::wire::dead_letter::DEFAULT_MAX_BYTES;
 
-/// A topic as the brokers have it.
+/// A topic as the brokers report it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopicState {
-    /// What it is for.
+    /// Its role.
     pub role: Role,
     /// Its name.
     pub name: String,
-    /// How many partitions it has; none: it does not exist.
+    /// Its number of partitions; `None` if it does not exist.
     pub partitions: Option<i32>,
     /// `LogAppendTime` or `CreateTime`, if it could be read.
     pub timestamp_type: Option<String>,
@@ -26,11 +26,11 @@ pub struct TopicState {
     pub retention_ms: Option<i64>,
     /// The largest record batch it takes (rule C8), if it could be read.
     pub max_message_bytes: Option<usize>,
-    /// What the service needs to do with it, and may not.
+    /// Operations that the service needs and the ACLs deny.
     pub denied: Vec<Operation>,
 }
 
-/// Something about a topic that must be otherwise.
+/// A problem of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("topic {topic}: {what}; {remedy}")]
 pub struct TopicProblem {
@@ -42,15 +42,15 @@ pub struct TopicProblem {
     pub remedy: String,
 }
 
-/// The topics as the brokers have them, and what is wrong with them.
+/// The topics as the brokers report them, and their problems.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopicReport {
-    /// How many shards there are: the partitions that the inputs and the
-    /// changelog have in common, if they have.
+    /// The number of shards: the partitions of the inputs and the changelog, if
+    /// they are equal.
     pub partitions: Option<i32>,
     /// In the order of [`Role::ALL`].
     pub topics: Vec<TopicState>,
-    /// What must be otherwise; empty: all is well.
+    /// All problems; empty if there are none.
     pub problems: Vec<TopicProblem>,
 }
 
@@ -80,7 +80,7 @@ impl TopicReport {
                 let lines: Vec<String> =
                     problems.iter().map(|problem| format!("\n  {problem}")).collect();
                 let lines = lines.concat();
-                Err(Fatal::unavailable(format!("the topics are not as they must be:{lines}")))
+                Err(Fatal::unavailable(format!("the topics have problems:{lines}")))
             }
         }
     }
@@ -91,8 +91,8 @@ impl TopicReport {
 pub struct CreateReport {
     /// How many partitions the new topics have.
     pub partitions: i32,
-    /// Topics that were made.
+    /// Topics that were created.
     pub created: Vec<String>,
-    /// Topics that were there, and left as they are.
+    /// Topics that existed and are unchanged.
     pub existed: Vec<String>,
 }

@@ -1,28 +1,30 @@
-//! From an assignment to the offsets at which reading starts (rules R1, R5).
+//! Resolves start offsets: the step from an assignment to the offsets at which
+//! reading starts (rules R1, R5).
 
 use super::past::InputStart;
 use super::ports::{Bounds, Commits, Log, OffsetAt, QuestionId, Source};
 use crate::shard::Input;
 
-/// How long to wait before a question is put again.
+/// Pause before a query is repeated.
 const ASK_AGAIN_MS: i64 = 200;
-/// The same where some partitions have been answered, and others have no leader.
+/// The same pause if only some partitions have an answer, because others have no
+/// leader.
 const ASK_REST_AGAIN_MS: i64 = 1_000;
 
-/// After how long it is warned that nobody answers, and how often again.
+/// How long queries may fail before a warning, and the pause between two warnings.
 const WARN_EVERY_MS: i64 = 10_000;
 
-/// Assigned partitions whose start is not known yet.
-pub(super) struct Adoption {
+/// Assigned partitions whose start offsets are not known yet.
+pub(super) struct ResolvingStarts {
     pub partitions: Vec<(Input, i32)>,
-    /// When a failure is warned of. After a crash of the last owner its
-    /// transaction stays open for a while, and nothing is wrong.
+    /// When a failure is logged as a warning. After a crash of the last owner, its
+    /// transaction stays open for a while, which is normal.
     pub warn_ms: i64,
     pub committed: Answer<Commits>,
     pub log_bounds: Answer<Bounds>,
 }
 
-/// What is asked of all of them.
+/// A query for all of them.
 pub(super) enum Answer<T> {
     Unasked { at_ms: i64 },
     Asked(QuestionId),
@@ -30,8 +32,8 @@ pub(super) enum Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// Takes the answer, if it is one to this. From `warn_ms` on a failure is
-    /// warned of.
+    /// Takes the answer, if it belongs to this query. From `warn_ms` on, a failure
+    /// is logged as a warning.
     pub fn take(
         &mut self,
         id: QuestionId,
@@ -51,16 +53,20 @@ impl<T> Answer<T> {
                     return;
                 }
                 *warn_ms = now_ms + WARN_EVERY_MS;
-                tracing::warn!(error, "where to start reading is not known yet; asking again");
+                tracing::warn!(
+                    error,
+                    "cannot resolve the start offsets of assigned partitions \
+                                       yet; retrying"
+                );
             }
             None => {}
         }
     }
 }
 
-impl Adoption {
-    pub fn new(partitions: Vec<(Input, i32)>, now_ms: i64) -> Adoption {
-        Adoption {
+impl ResolvingStarts {
+    pub fn new(partitions: Vec<(Input, i32)>, now_ms: i64) -> ResolvingStarts {
+        ResolvingStarts {
             partitions,
             warn_ms: now_ms + WARN_EVERY_MS,
             committed: Answer::Unasked { at_ms: now_ms },
@@ -68,9 +74,9 @@ impl Adoption {
         }
     }
 
-    /// Puts what questions are due. Where the logs end is asked for once the
-    /// commits are known: while a commit was waited for, another owner may have
-    /// committed past an end that was told before.
+    /// Sends the queries that are due. Log ends are asked for after the committed
+    /// offsets are known: meanwhile another owner may have committed past an
+    /// earlier end.
     pub fn ask(&mut self, log: &mut dyn Log, now_ms: i64) {
         if matches!(self.committed, Answer::Unasked { at_ms } if at_ms <= now_ms) {
             self.committed = Answer::Asked(log.ask_committed(&self.partitions));
@@ -87,8 +93,8 @@ impl Adoption {
         }
     }
 
-    /// Takes the partitions of which it is known by now where they are read
-    /// from. The others stay, and are asked for again (rule R1).
+    /// Takes the partitions whose start offsets are known. The others stay, and are
+    /// asked for again (rule R1).
     pub fn take_starts(&mut self, now_ms: i64) -> Vec<(Input, i32, InputStart)> {
         let (Answer::Known(committed), Answer::Known(log_bounds)) =
             (&self.committed, &self.log_bounds)
@@ -98,8 +104,8 @@ impl Adoption {
         let mut starts = Vec::new();
         self.partitions.retain(|&(input, partition)| {
             let committed = committed.get(&(input, partition));
-            // Asked for after the commit was known: no commit is past this end but by
-            // hand.
+            // The end was asked for after the commit, so only an offset that was
+            // set by hand is past it.
             let bounds = log_bounds.get(&(Source::Input(input), partition));
             let (Some(committed), Some(bounds)) = (committed, bounds) else { return true };
             starts.push((input, partition, InputStart::new(committed.clone(), *bounds)));
