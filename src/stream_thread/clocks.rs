@@ -41,9 +41,9 @@ impl Clocks {
                     partition,
                     %of,
                     age_ms,
-                    "a lease was over when it came, so it keeps no session. The clock that its \
-                     occurred_at is of is slow, or what tells of it is kept back. Set the clock \
-                     (NTP), or look what delays it"
+                    "a lease was over when it came, so it keeps no session. The sender's clock \
+                     (occurred_at) is slow, or its announcements are delayed. Synchronize the \
+                     clock (NTP), or find what delays them"
                 ),
                 Doubt::HeartbeatOver => warn!(
                     partition,

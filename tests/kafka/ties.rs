@@ -303,7 +303,7 @@ fn what_contradicts_itself_in_one_batch_ends_as_the_log_has_it() {
     // A machine that is slow: some of the events that are sent again are old by then.
     let config = ServiceConfig::new(broker, &topics).redis(&redis.url()).announce(&[
         "a heartbeat had expired when it came",
-        "where to start reading is not known yet",
+        "cannot resolve the start offsets",
     ]);
     let mut service = DeviceStatus::start_ready(&config);
     let producer = broker.producer();
