@@ -1,17 +1,17 @@
-//! Time, as an input, and the host's clocks: the only place that reads them.
+//! The clock interface, and the only place that reads the host's clocks.
 
-#![allow(clippy::disallowed_methods, reason = "this is the clock that everything else is given")]
+#![allow(clippy::disallowed_methods, reason = "the only place that reads the host's clocks")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::shard::Timestamp;
 
-/// Time, as an input.
+/// A source of time, passed to whatever needs it.
 pub trait Clock {
-    /// Milliseconds on a clock that only goes forward, from an arbitrary start.
+    /// Milliseconds of a monotonic clock with an arbitrary start.
     fn monotonic_ms(&self) -> i64;
-    /// The host's idea of the time of day, right or wrong.
+    /// The time of day by the host's clock, which may be wrong.
     fn wall(&self) -> Timestamp;
 }
 
@@ -38,8 +38,8 @@ impl SystemClock {
         SystemClock { start: Instant::now() }
     }
 
-    /// Blocks this thread; for tools, shut-down and the committer's thread, never
-    /// in the loop.
+    /// Blocks this thread. For tools, shutdown and the committer's thread; never in the
+    /// loop.
     pub fn pause(duration: Duration) {
         std::thread::sleep(duration);
     }

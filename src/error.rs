@@ -1,46 +1,46 @@
-//! Errors, named by their remedy. What follows each for the promises is in
-//! docs/guarantees.md.
+//! Errors, named by their remedy. docs/guarantees.md says what each means for the
+//! guarantees.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// Something went wrong; the variant says what to do about it. That somebody
-/// else owns what we thought ours is no error: it is an answer to a commit, and
-/// the loop asks what became of the batch (rule C6).
+/// An error; the variant says how to handle it. Being fenced by a later owner is not an
+/// error but an answer to a commit: the loop then looks up whether the batch was committed
+/// (rule C6).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Try again, with backoff, until a deadline.
+    /// Retry with backoff until a deadline.
     #[error("retriable: {0}")]
     Retriable(String),
-    /// What was stored cannot be read: discard the shard and restore it, or
-    /// stop it if that is of no use.
+    /// Stored data cannot be read. Discard the shard and restore it; stop it if that does
+    /// not help.
     #[error("corrupted: {0}")]
     Corrupted(String),
-    /// Stop, with a message a person can act on.
+    /// Stop the process, with a message that says what to do.
     #[error("fatal: {0}")]
     Fatal(#[from] Fatal),
 }
 
-/// A reason to stop, and the exit code that tells its kind to scripts.
+/// A reason to stop the process, and its exit code for scripts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Fatal {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub kind: FatalKind,
     /// What is wrong, where, and what to do about it.
     pub message: String,
 }
 
-/// The kinds of failure that stop the process, each with its exit code: after
-/// sysexits(3), or small.
+/// The kinds of failure that stop the process, with their exit codes: those of
+/// sysexits(3), or small ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum FatalKind {
-    /// What was asked for does not exist.
+    /// The requested object does not exist.
     NotFound = 1,
-    /// What was asked for is known, but older than it may be.
+    /// The requested object exists, but is older than allowed (`get --max-age`).
     Stale = 3,
     /// The command line was wrong.
     Usage = 2,
@@ -48,7 +48,7 @@ pub enum FatalKind {
     Unavailable = 69,
     /// The configuration is wrong.
     Configuration = 78,
-    /// Anything else: a bug, or a state that should not be.
+    /// A bug.
     Internal = 70,
 }
 
@@ -60,7 +60,7 @@ impl FatalKind {
     }
 }
 
-/// Makes a function for each kind.
+/// Defines a constructor for each kind.
 macro_rules! of_kinds {
     ($($function:ident: $kind:ident, $when:literal;)*) => {
         impl Fatal {
@@ -77,13 +77,13 @@ macro_rules! of_kinds {
 of_kinds! {
     unavailable: Unavailable, "A dependency is unavailable.";
     configuration: Configuration, "The configuration is wrong.";
-    not_found: NotFound, "What was asked for does not exist.";
-    stale: Stale, "What was asked for is older than it may be.";
+    not_found: NotFound, "The requested object does not exist.";
+    stale: Stale, "The requested object is older than allowed.";
     usage: Usage, "The command line is wrong.";
-    internal: Internal, "A bug, or a state that should not be.";
+    internal: Internal, "A bug.";
 }
 
-/// Locks: a panic elsewhere does not make what is known unknown.
+/// Locks a mutex. Its data stays valid if another thread panicked.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,14 +9,14 @@
 //!    ▼
 //!  wire::decode           bytes → Event, or a dead letter with a reason
 //!    ▼
-//!  shard::merge           three inputs, one order: by the time of the records
+//!  shard::merge           the records of three inputs, in the order of their times
 //!    ▼
-//!  shard::clock           how far everything has been read: the time that judges
+//!  shard::clock           how far all inputs have been read: devices expire by it
 //!    ▼
-//!  shard::device, scope   the facts of the row, the latest winning
+//!  shard::device, scope   the facts of the row; the latest event wins
 //!    ▼
-//!  shard::status          the ladder: facts and an instant → status, connectivity
-//!    ▼                    shard::timer, for those that say nothing any more
+//!  shard::status          the ladder: facts and a time → status, connectivity
+//!    ▼                    shard::timer, for devices that stopped sending
 //!  shard::outbox          changelog, changes, dead letters, view writes
 //!    ▼
 //!  stream_thread::commit  one transaction, with the offsets of the inputs
@@ -26,29 +26,27 @@
 //!  view                   Redis, after the commit
 //! ```
 //!
-//! A [`shard::Shard`] is one partition number across the three inputs, and all
-//! that is known of its devices. It is pure: bytes and time come in as
-//! arguments, what is to be written comes out as values. A
-//! [`stream_thread::StreamThread`] holds the shards that the group gave it and
-//! drives them in one loop, over three ports: [`stream_thread::ports::Log`]
-//! (Kafka), [`stream_thread::ports::View`] (Redis) and
-//! [`clock::Clock`]. [`cli::run`] starts as many of them as the
-//! configuration says, and the [`admin`] server beside them.
+//! A [`shard::Shard`] is one partition number across the three inputs, with the rows
+//! of its devices. It is pure: bytes and time are arguments, and the output is
+//! returned as values. A [`stream_thread::StreamThread`] owns the shards that the
+//! group assigned to it and drives them in one loop. It has three ports:
+//! [`stream_thread::ports::Log`] (Kafka), [`stream_thread::ports::View`] (Redis) and
+//! [`clock::Clock`]. [`cli::run`] starts the configured number of stream threads and
+//! the [`admin`] server.
 //!
 //! # Architecture invariants
 //!
-//! - `shard` and `wire` do no I/O, read no clock, use no randomness, and cannot
-//!   fail but by value. `tests/pure/tidy.rs` and `clippy.toml` hold that line.
-//! - A status is a function of the row and of an instant, and a row is a join of
-//!   its events: same events, any order, any duplicates, same row.
-//! - Nobody expires but by the shard's clock, and the clock never passes what
-//!   has been read.
-//! - What a batch of records changed is written in the same transaction as
-//!   their offsets; Redis follows, and is never read to decide anything.
-//! - A rebalance arrives as a value; the loop commits before it gives back.
+//! - `shard` and `wire` do no I/O, read no clock, use no randomness, and return errors
+//!   as values. `tests/pure/tidy.rs` and `clippy.toml` check this.
+//! - A status is a function of the row and a time. A row is a join of its events: the
+//!   same events, in any order and with any duplicates, make the same row.
+//! - Devices expire only by the shard's clock, and the clock never passes what has been
+//!   read.
+//! - The output of a batch of records is written in the same transaction as their
+//!   offsets. Redis is written after the commit, and never read for a decision.
+//! - A rebalance arrives as a value. The loop commits before it gives partitions back.
 //!
-//! The rules that comments cite by name (J1, T3, …) are defined in
-//! `docs/rules.md`.
+//! Comments cite rules by name (J1, T3, …). `docs/rules.md` defines them.
 
 pub mod admin;
 pub mod cli;

@@ -1,13 +1,13 @@
-//! Parse, build, run; error → exit code.
+//! Runs the command line and turns an error into an exit code.
 
 use std::io::Write as _;
 
 use tikv_jemallocator::Jemalloc;
 
-/// A record's memory is taken by a thread of librdkafka and given back by a
-/// stream thread. The C library's allocator makes the two wait for each other,
-/// which costs as much as all that is done with a heartbeat; so this one also
-/// stands in for the `malloc` that librdkafka calls (docs/performance.md).
+/// A thread of librdkafka allocates a record's memory, and a stream thread frees it. With
+/// the C library's allocator the two wait for each other, which costs as much as the whole
+/// processing of a heartbeat. So jemalloc also replaces the `malloc` of librdkafka
+/// (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -20,7 +20,7 @@ fn main() {
         }
     };
     let _ = std::io::stdout().flush();
-    // Threads of librdkafka that wait for a silent broker outlive this one. What
-    // a usual exit takes down first, such as OpenSSL's state, they still use.
+    // Threads of librdkafka may still wait for a broker that does not answer. They use
+    // state that a normal exit destroys first, for example OpenSSL's.
     signal_hook::low_level::exit(i32::from(exit_code));
 }

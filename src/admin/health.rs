@@ -1,5 +1,5 @@
-//! How the process is. The loop of each stream thread, and the view, tell
-//! [`Health`]; it judges when it is asked. Time comes from the caller's clock.
+//! The health of the process. The stream threads and the view report to [`Health`],
+//! which evaluates the reports at each probe. The caller passes the time.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::error::lock;
 
-/// A loop that has not turned for longer than this is stuck.
+/// A loop that has not run for longer than this is stuck.
 pub const MAX_TURN_MS: i64 = 30_000;
 
-/// How the process is, as its parts have told.
+/// The health of the process, from the reports of its parts.
 #[derive(Debug)]
 pub struct Health {
     threads: Vec<Thread>,
@@ -24,49 +24,48 @@ pub struct Health {
 
 #[derive(Debug)]
 struct Thread {
-    /// When its loop last came round, on the monotonic clock.
+    /// The last turn of its loop, on the monotonic clock.
     turned_ms: AtomicI64,
-    /// `None` until its loop has told.
+    /// `None` before the first report.
     report: Mutex<Option<ThreadReport>>,
 }
 
-/// What a stream thread tells of itself.
+/// The report of a stream thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ThreadReport {
-    /// Whether the group has given the thread its partitions, or told it that
-    /// there are none.
+    /// Whether the thread has received an assignment from the group, even an empty one.
     pub heard: bool,
-    /// Shards of which at least one input is assigned.
+    /// Shards with at least one assigned input.
     pub assigned: usize,
-    /// Of these, those that lack an input (rule R6).
+    /// Of these, shards that wait for another input (rule R6).
     pub waiting: usize,
-    /// Of these, those that are being restored.
+    /// Of these, shards that are being restored.
     pub restoring: usize,
-    /// Of these, those that run.
+    /// Of these, shards that run.
     pub running: usize,
     /// Whether every running shard is near the end of its inputs.
     pub near_head: bool,
-    /// Transactions of producers that have been open on the inputs for long.
+    /// Producers' transactions that have been open on an input for too long.
     pub open_transactions: Vec<String>,
-    /// Inputs that are read no further, since too many of their records became dead
+    /// Inputs whose reading has stopped because too many of their records became dead
     /// letters.
     pub stopped_inputs: Vec<String>,
-    /// Why Kafka cannot be reached, if it cannot.
+    /// Why Kafka cannot be reached; `None` while it can.
     pub kafka_error: Option<String>,
 }
 
-/// How the view is.
+/// The health of the view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisHealth {
-    /// Nothing was heard of it yet.
+    /// Redis has not answered yet.
     Connecting,
-    /// It answers.
+    /// Redis answers.
     Available,
-    /// It does not, for this reason.
+    /// Redis does not answer, for this reason.
     Unavailable(String),
-    /// It answers, and refuses what we write, for this reason.
+    /// Redis answers but refuses writes, for this reason.
     Refusing(String),
-    /// The keys under our prefix are this other group's: nothing is written.
+    /// The prefix belongs to this other group: nothing is written.
     OfAnotherGroup(String),
 }
 
@@ -82,31 +81,30 @@ impl RedisHealth {
     }
 }
 
-/// How the group is, as it says itself.
+/// The state of the consumer group, by its coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupHealth {
-    /// The threads that it knows, and has no partition for.
+    /// Members of the group without a partition, by thread.
     pub spare: BTreeSet<usize>,
-    /// What is wrong with it.
+    /// What is wrong with the group.
     pub trouble: Option<String>,
 }
 
 /// The answer to a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
-    /// Whether all is well.
+pub struct ProbeResult {
+    /// Whether the probe succeeds.
     pub ok: bool,
-    /// What is not.
+    /// Why it does not.
     pub reasons: Vec<String>,
-    /// What each stream thread told last.
+    /// The last report of each stream thread.
     pub threads: Vec<Option<ThreadReport>>,
-    /// How the view is.
+    /// The state of the view.
     pub redis: &'static str,
 }
 
 impl Health {
-    /// The health of a process of this many stream threads, all of which are
-    /// taken to have turned `now`.
+    /// The health of a process with `threads` stream threads, at its start.
     #[must_use]
     pub fn new(threads: usize, now_ms: i64) -> Health {
         let thread = || Thread { turned_ms: AtomicI64::new(now_ms), report: Mutex::new(None) };
@@ -119,60 +117,60 @@ impl Health {
         }
     }
 
-    /// A thread's loop came round. Cheap: for every turn.
+    /// Records a turn of a thread's loop. Cheap enough for every turn.
     pub fn turned(&self, thread: usize, now_ms: i64) {
         if let Some(thread) = self.threads.get(thread) {
             thread.turned_ms.store(now_ms, Ordering::Relaxed);
         }
     }
 
-    /// How a thread is. To be told when it changes.
+    /// Sets the report of a thread. To be called when it changes.
     pub fn report(&self, thread: usize, report: ThreadReport) {
         if let Some(thread) = self.threads.get(thread) {
             *lock(&thread.report) = Some(report);
         }
     }
 
-    /// How the view is.
+    /// Sets the health of the view.
     pub fn set_redis(&self, redis: RedisHealth) {
         *lock(&self.redis) = redis;
     }
 
-    /// What the group said last.
+    /// Sets the state of the group.
     pub fn set_group(&self, group: GroupHealth) {
         *lock(&self.group) = group;
     }
 
-    /// Something that ends the process. The first one stays.
+    /// Sets the error that ends the process. The first one is kept.
     pub fn set_fatal(&self, message: impl Into<String>) {
         lock(&self.fatal).get_or_insert(message.into());
     }
 
-    /// The process was asked to end: it is well, and wants no more work.
+    /// The process is stopping: it stays live, but is not ready.
     pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the process works at all: if not, it had better be restarted.
+    /// The liveness probe. A process that fails it should be restarted.
     #[must_use]
-    pub fn live(&self, now_ms: i64) -> Verdict {
+    pub fn live(&self, now_ms: i64) -> ProbeResult {
         let mut reasons: Vec<String> = lock(&self.fatal).iter().cloned().collect();
         for (number, thread) in self.threads.iter().enumerate() {
             let idle_ms = now_ms.saturating_sub(thread.turned_ms.load(Ordering::Relaxed));
             if idle_ms > MAX_TURN_MS {
                 reasons.push(format!(
-                    "stream thread {number} has not come round its loop for {} s",
+                    "stream thread {number} is stuck: its loop has not run for {} s",
                     idle_ms / 1_000
                 ));
             }
         }
-        self.verdict(reasons)
+        self.probe_result(reasons)
     }
 
-    /// Whether the process does all its work: its shards are restored, Kafka
-    /// and Redis reachable, and no partition of the group is left lying.
+    /// The readiness probe: whether all shards are restored and run, Kafka and Redis are
+    /// reachable, and each partition of the group has an owner.
     #[must_use]
-    pub fn ready(&self, now_ms: i64) -> Verdict {
+    pub fn ready(&self, now_ms: i64) -> ProbeResult {
         let mut reasons = self.live(now_ms).reasons;
         if self.stopping.load(Ordering::Relaxed) {
             reasons.push("the process is stopping".to_owned());
@@ -180,11 +178,13 @@ impl Health {
         let group = lock(&self.group).clone();
         for (number, thread) in self.threads.iter().enumerate() {
             let report = lock(&thread.report).clone().unwrap_or_default();
-            // With the consumer protocol, a thread that gets nothing is told
-            // nothing: the group knows it, and has nothing for it.
+            // With the consumer protocol, a surplus member gets no assignment, so the
+            // coordinator's list of members decides.
             let heard = report.heard || group.spare.contains(&number);
             if !heard && report.kafka_error.is_none() {
-                reasons.push(format!("stream thread {number} has not heard from the group yet"));
+                reasons.push(format!(
+                    "stream thread {number} has no partition assignment from the consumer group yet"
+                ));
             }
             reasons.extend(unready(number, &report));
         }
@@ -196,18 +196,18 @@ impl Health {
                 reasons.push(format!("Redis is unavailable: {reason}"));
             }
             RedisHealth::Refusing(reason) => {
-                reasons.push(format!("Redis takes no writes: {reason}"));
+                reasons.push(format!("Redis refuses writes: {reason}"));
             }
             RedisHealth::OfAnotherGroup(other) => reasons.push(format!(
-                "the keys under redis.prefix belong to group {other:?}, so nothing is written to \
-                 Redis: set another redis.prefix, or start with --take-view-from {other}"
+                "the keys under redis.prefix belong to group {other:?}: this process writes \
+                 nothing to Redis. Set another redis.prefix, or start with --take-view-from {other}"
             )),
         }
-        self.verdict(reasons)
+        self.probe_result(reasons)
     }
 
-    fn verdict(&self, reasons: Vec<String>) -> Verdict {
-        Verdict {
+    fn probe_result(&self, reasons: Vec<String>) -> ProbeResult {
+        ProbeResult {
             ok: reasons.is_empty(),
             reasons,
             threads: self.threads.iter().map(|thread| lock(&thread.report).clone()).collect(),
@@ -223,21 +223,21 @@ fn unready(number: usize, report: &ThreadReport) -> Vec<String> {
     }
     reasons.extend(report.open_transactions.iter().map(|open| {
         format!(
-            "stream thread {number}: a producer's transaction is open on {open}. What is behind it \
-             cannot be read, and nobody is expired meanwhile: find it with kafka-transactions.sh \
-             find-hanging, and abort it"
+            "stream thread {number}: a producer's transaction is open on {open}. Records behind it \
+             cannot be read, and no device of the partition expires. Find the transaction with \
+             kafka-transactions.sh find-hanging and abort it"
         )
     }));
     reasons.extend(report.stopped_inputs.iter().map(|stopped| {
         format!(
             "stream thread {number}: the reading of {stopped} has stopped: more than \
-             dead_letters.max_share of the last minute's records became dead letters. Mend the \
-             producer, then restart with a greater dead_letters.max_share, or with 1"
+             dead_letters.max_share of the last minute's records became dead letters. Fix the \
+             producer, then restart with a larger dead_letters.max_share, or with 1"
         )
     }));
     if report.waiting > 0 {
         reasons.push(format!(
-            "stream thread {number}: {} of {} shards wait for the rest of their inputs",
+            "stream thread {number}: {} of {} shards wait until all three inputs are assigned",
             report.waiting, report.assigned
         ));
     }
@@ -249,7 +249,7 @@ fn unready(number: usize, report: &ThreadReport) -> Vec<String> {
     }
     if reasons.is_empty() && report.running < report.assigned {
         reasons.push(format!(
-            "stream thread {number}: {} of {} shards run",
+            "stream thread {number}: only {} of {} shards are running",
             report.running, report.assigned
         ));
     }
@@ -260,7 +260,7 @@ fn unready(number: usize, report: &ThreadReport) -> Vec<String> {
 pub(super) mod tests {
     use super::*;
 
-    /// Two threads that do all their work.
+    /// A healthy process with two threads.
     pub(in crate::admin) fn all_well() -> Health {
         let health = Health::new(2, 0);
         for thread in 0..2 {
@@ -278,23 +278,26 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_loop_that_does_not_turn_is_not_live() {
+    fn a_stuck_loop_is_not_live() {
         let health = all_well();
         assert!(health.live(MAX_TURN_MS).ok);
         health.turned(0, 10_000);
-        let verdict = health.live(MAX_TURN_MS + 1);
-        assert!(!verdict.ok);
-        assert_eq!(verdict.reasons, ["stream thread 1 has not come round its loop for 30 s"]);
+        let probe = health.live(MAX_TURN_MS + 1);
+        assert!(!probe.ok);
+        assert_eq!(probe.reasons, ["stream thread 1 is stuck: its loop has not run for 30 s"]);
     }
 
     #[test]
-    fn not_ready_until_the_group_has_spoken_and_all_is_restored() {
+    fn not_ready_before_assignment_and_restore() {
         let health = Health::new(1, 0);
         assert!(health.live(0).ok);
         let reasons = health.ready(0).reasons;
         assert_eq!(
             reasons,
-            ["stream thread 0 has not heard from the group yet", "Redis has not answered yet"]
+            [
+                "stream thread 0 has no partition assignment from the consumer group yet",
+                "Redis has not answered yet"
+            ]
         );
         health.set_redis(RedisHealth::Available);
         let mut report = ThreadReport {
@@ -310,20 +313,20 @@ pub(super) mod tests {
         report.waiting = 0;
         report.restoring = 0;
         health.report(0, report.clone());
-        assert_eq!(health.ready(0).reasons, ["stream thread 0: 1 of 4 shards run"]);
+        assert_eq!(health.ready(0).reasons, ["stream thread 0: only 1 of 4 shards are running"]);
         report.running = 4;
         health.report(0, report);
         assert!(health.ready(0).ok);
-        // A spare has nothing to do, and is ready to.
+        // A spare thread without shards is ready.
         health.report(0, ThreadReport { heard: true, ..Default::default() });
         assert!(health.ready(0).ok);
     }
 
     #[test]
-    fn a_thread_that_the_group_has_nothing_for_is_ready_though_nobody_told_it() {
+    fn a_surplus_thread_without_assignment_is_ready() {
         let health = all_well();
         health.report(1, ThreadReport::default());
-        let unheard = ["stream thread 1 has not heard from the group yet"];
+        let unheard = ["stream thread 1 has no partition assignment from the consumer group yet"];
         assert_eq!(health.ready(0).reasons, unheard);
         health.set_group(GroupHealth { spare: [0].into(), trouble: None });
         assert_eq!(health.ready(0).reasons, unheard);
@@ -332,7 +335,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_kept_a_thread_from_kafka_is_told_instead_of_the_silence_and_while_it_lasts() {
+    fn a_kafka_error_replaces_the_missing_assignment_while_it_lasts() {
         let health = all_well();
         let kafka_error = Some("all brokers are down".to_owned());
         health.report(1, ThreadReport { kafka_error, ..Default::default() });
@@ -340,11 +343,14 @@ pub(super) mod tests {
         assert_eq!(reasons, ["stream thread 1 cannot reach Kafka: all brokers are down"]);
         health.report(1, ThreadReport::default());
         let reasons = health.ready(0).reasons;
-        assert_eq!(reasons, ["stream thread 1 has not heard from the group yet"]);
+        assert_eq!(
+            reasons,
+            ["stream thread 1 has no partition assignment from the consumer group yet"]
+        );
     }
 
     #[test]
-    fn a_partition_that_is_left_lying_makes_everybody_unready_and_nobody_dead() {
+    fn a_partition_without_owner_makes_unready_but_not_dead() {
         let health = all_well();
         let trouble = Some("nobody has partition 2".to_owned());
         health.set_group(GroupHealth { trouble, ..Default::default() });
@@ -353,13 +359,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_unreachable_makes_unready_and_not_dead() {
+    fn unreachable_dependencies_make_unready_but_not_dead() {
         let health = all_well();
         assert!(health.ready(0).ok);
         health.set_redis(RedisHealth::Unavailable("connection refused".to_owned()));
-        let verdict = health.ready(0);
-        assert_eq!(verdict.reasons, ["Redis is unavailable: connection refused"]);
-        assert_eq!(verdict.redis, "unavailable");
+        let probe = health.ready(0);
+        assert_eq!(probe.reasons, ["Redis is unavailable: connection refused"]);
+        assert_eq!(probe.redis, "unavailable");
         assert!(health.live(0).ok);
 
         let health = all_well();

@@ -1,4 +1,4 @@
-//! The HTTP server, on a thread of its own.
+//! The HTTP server of the probes and metrics, on its own thread.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -16,33 +16,36 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::health::{Health, Verdict};
+use super::health::{Health, ProbeResult};
 use crate::error::Fatal;
 use crate::stream_thread::ports::Clock;
 use crate::telemetry;
 
-/// How often histograms are tidied up when nobody scrapes.
+/// How often histograms are compacted, so that they do not grow without scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many connections are served at a time.
+/// The maximum number of open connections.
 const CONNECTIONS_MAX: usize = 64;
 
-/// How long a request's head may take, and a connection may wait for the next.
+/// The timeout for a request's header, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may last, however slowly its client reads.
+/// The maximum lifetime of a connection, for clients that read slowly.
 const CONNECTION_MAX: Duration = Duration::from_secs(300);
 
-/// How long to wait where the system has no room for a connection.
+/// The wait after a failed accept, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The content type of Prometheus's text format.
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
-/// The server. Dropped, it stops.
+/// The answer to a scrape without the right token.
+const NO_TOKEN: &str = "unauthorized: send the header `Authorization: Bearer <admin.token>`\n";
+
+/// The running server. It stops when dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens: with the port that was given, if 0 was asked for.
+    /// The address, with the actual port if port 0 was configured.
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -57,7 +60,7 @@ impl Drop for Server {
     }
 }
 
-/// Starts the server. Unless it is empty, `token` is what `/metrics` asks for.
+/// Starts the server. `/metrics` requires `token`, unless it is empty.
 ///
 /// # Errors
 /// When the address cannot be listened on.
@@ -81,13 +84,13 @@ pub fn start(
             .enable_io()
             .enable_time()
             .build()
-            .map_err(|error| Fatal::internal(format!("the admin server's runtime: {error}")))?;
+            .map_err(|error| Fatal::internal(format!("cannot start the admin server: {error}")))?;
     let (stop, stopped) = oneshot::channel::<()>();
     if token.is_empty() && !address.ip().is_loopback() {
         tracing::warn!(
             %address,
-            "the admin server listens to other machines, and asks none for a token: set \
-             admin.token_file, or see that the network keeps others from it"
+            "the admin server accepts connections from other machines, and /metrics requires no \
+             token: set admin.token_file, or restrict access in the network"
         );
     }
     let router = router(token, health, metrics.clone(), clock);
@@ -101,21 +104,25 @@ pub fn start(
         runtime.spawn(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => serve_all(listener, router).await,
-                Err(error) => tracing::error!(%error, "the admin server ended"),
+                Err(error) => tracing::error!(
+                    %error,
+                    "the admin server stopped: /live, /ready and /metrics do not answer; restart \
+                     the process"
+                ),
             }
         });
-        // Dropping the runtime drops its connections, however slow they are.
+        // Dropping the runtime closes all connections.
         let _ = runtime.block_on(stopped);
     };
-    let thread = std::thread::Builder::new()
-        .name("admin".to_owned())
-        .spawn(serve)
-        .map_err(|error| Fatal::internal(format!("the admin server's thread: {error}")))?;
+    let thread =
+        std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(|error| {
+            Fatal::internal(format!("cannot start the admin server's thread: {error}"))
+        })?;
     Ok(Server { address, stop: Some(stop), thread: Some(thread) })
 }
 
-/// Serves for ever, a bounded number of connections at a time: those beyond wait
-/// until others end, which silence and age see to.
+/// Accepts connections for ever, up to a limit. Further ones wait until others end,
+/// which the timeouts ensure.
 async fn serve_all(listener: tokio::net::TcpListener, router: Router) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut server = http1::Builder::new();
@@ -125,7 +132,7 @@ async fn serve_all(listener: tokio::net::TcpListener, router: Router) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the admin server could not take a connection");
+                tracing::warn!(%error, "the admin server cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -133,15 +140,15 @@ async fn serve_all(listener: tokio::net::TcpListener, router: Router) {
         let service = TowerToHyperService::new(router.clone());
         let connection = server.serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
-            // How it ends is the client's affair.
+            // An error here is the client's.
             let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
             drop(permit);
         });
     }
 }
 
-/// Listens. Where all addresses are asked for as `[::]`, which takes in those of
-/// IPv4, and this machine has no IPv6, listens on those of IPv4 alone.
+/// Binds the address. `[::]` includes IPv4; without IPv6 on this machine it falls back to
+/// IPv4 only.
 fn bind(
     listen: SocketAddr,
     listen_on: impl Fn(SocketAddr) -> std::io::Result<TcpListener>,
@@ -169,11 +176,11 @@ fn router(
     let expected = (!token.is_empty()).then(|| format!("Bearer {token}"));
     let metrics = move |headers: HeaderMap| async move {
         let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-        // In a time that does not tell how much of a guess was right.
+        // Constant time, so that the time reveals nothing about the token.
         let is_same = |expected: String| bool::from(expected.as_bytes().ct_eq(given));
         if expected.is_some_and(|expected| !is_same(expected)) {
             let told = [(header::WWW_AUTHENTICATE, "Bearer")];
-            return (StatusCode::UNAUTHORIZED, told, "admin.token is asked for\n").into_response();
+            return (StatusCode::UNAUTHORIZED, told, NO_TOKEN).into_response();
         }
         ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], telemetry::render(&metrics))
             .into_response()
@@ -185,12 +192,12 @@ fn router(
         .fallback(|| async { (StatusCode::NOT_FOUND, "try /live, /ready or /metrics\n") })
 }
 
-fn answer(verdict: &Verdict) -> Response {
-    let status = match verdict.ok {
+fn answer(probe: &ProbeResult) -> Response {
+    let status = match probe.ok {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    match serde_json::to_string(verdict) {
+    match serde_json::to_string(probe) {
         Ok(body) => {
             (status, [(header::CONTENT_TYPE, "application/json")], body + "\n").into_response()
         }
@@ -257,7 +264,7 @@ mod tests {
         clock.0.store(MAX_TURN_MS * 2, Ordering::Relaxed);
         let answer = request(address, "/live");
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.contains("stream thread 0 has not come round"), "{answer}");
+        assert!(answer.contains("stream thread 0 is stuck"), "{answer}");
 
         let again = start(address, "", health, metrics, clock);
         assert!(again.unwrap_err().message.contains("admin.listen"));
@@ -268,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_are_those_of_ipv6_and_ipv4_or_of_ipv4_alone() {
+    fn unspecified_address_is_ipv6_and_ipv4_or_ipv4_only() {
         let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         let reached = |listener: TcpListener, address: &str| {
             let address = format!("{address}:{}", listener.local_addr().unwrap().port());
             TcpStream::connect(address).is_ok()
         };
-        // Where the machine that tests has IPv6.
+        // Only on a machine with IPv6.
         if TcpListener::bind("[::1]:0").is_ok() {
             for address in ["[::1]", "127.0.0.1"] {
                 assert!(reached(bind(all, TcpListener::bind).unwrap(), address), "{address}");
@@ -294,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_say_nothing_are_closed_and_keep_nobody_out() {
+    fn silent_connections_are_closed_and_block_no_others() {
         let health = Arc::new(all_well());
         let clock = Arc::new(ManualClock(AtomicI64::new(0)));
         let metrics = PrometheusBuilder::new().build_recorder().handle();
@@ -313,7 +320,7 @@ mod tests {
         assert!(request(server.address, "/live").starts_with("HTTP/1.1 200"));
         for mut stream in silent {
             let mut answer = Vec::new();
-            // Closed, be it with a word or without: not a timeout of ours.
+            // The server closed it, with or without an answer; our read did not time out.
             if let Err(error) = stream.read_to_end(&mut answer) {
                 assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
             }
@@ -321,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_ask_for_the_token_and_probes_do_not() {
+    fn metrics_require_the_token_and_probes_do_not() {
         let health = Arc::new(all_well());
         let clock = Arc::new(ManualClock(AtomicI64::new(0)));
         let metrics = PrometheusBuilder::new().build_recorder().handle();

@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(health.ready(0).reasons, told);
         runner.kafka_error.as_mut().unwrap().1 -= KAFKA_ERROR_MS + 1;
         runner.publish(&Report::default(), false);
-        let told = ["stream thread 0 has not heard from the group yet"];
+        let told = ["stream thread 0 has no partition assignment from the consumer group yet"];
         assert_eq!(health.ready(0).reasons, told);
     }
 

@@ -1,5 +1,5 @@
-//! What is made from the table of keys: the commented example, the reference,
-//! and what `config show` prints.
+//! Documents generated from the table of keys: the commented example, the
+//! reference, and the output of `config show`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -13,14 +13,14 @@ use super::keys::{BROKER_OWNED_PROPERTIES, KEYS, Key, OWNED_PROPERTIES, PROPERTI
 use super::load::Loaded;
 use super::{Config, shown_property};
 
-/// What is said of [`PROPERTIES`].
+/// The description of [`PROPERTIES`].
 const PROPERTIES_HELP: &str = "Any other setting of librdkafka, by its own name, for every \
-    client: security, sizes, timeouts. What the loop depends on is refused.";
+    client: security, sizes, timeouts. Settings that the service needs for itself are refused.";
 
 /// The width at which comments are wrapped.
 const WIDTH: usize = 80;
 
-/// What people are told of a section.
+/// The texts of a section.
 #[derive(Deserialize)]
 struct SectionText {
     about: String,
@@ -28,12 +28,12 @@ struct SectionText {
     keys: BTreeMap<String, KeyText>,
 }
 
-/// What people are told of a key.
+/// The texts of a key.
 #[derive(Deserialize)]
 struct KeyText {
     takes: String,
     help: String,
-    /// What is said of its default, where that is not a fixed value.
+    /// A note in place of the default, where that is not a fixed value.
     default: Option<String>,
 }
 
@@ -45,8 +45,8 @@ fn sections() -> impl Iterator<Item = (&'static str, &'static [Key])> {
     KEYS.chunk_by(|a, b| a.section == b.section).map(|keys| (keys[0].section, keys))
 }
 
-/// As [`sections`], with what people are told.
-fn told() -> impl Iterator<Item = (&'static str, &'static SectionText, &'static [Key])> {
+/// As [`sections`], with their texts.
+fn documented() -> impl Iterator<Item = (&'static str, &'static SectionText, &'static [Key])> {
     sections().map(|(section, keys)| (section, &TEXTS[section], keys))
 }
 
@@ -55,13 +55,13 @@ fn told() -> impl Iterator<Item = (&'static str, &'static SectionText, &'static 
 #[must_use]
 pub fn example() -> String {
     let mut out = String::from(
-        "# device-status: every key, with its default. Made from src/config/keys.rs\n\
+        "# device-status: every key with its default. Generated from src/config/keys.rs\n\
          # and src/config/keys.toml by `UPDATE=1 cargo test --test pure configuration`.\n\
          #\n\
          # Check your own with `device-status config check --config FILE`.\n",
     );
     let default = Config::default();
-    for (section, texts, keys) in told() {
+    for (section, texts, keys) in documented() {
         let _ = write!(out, "\n[{section}]\n");
         comment(&mut out, &texts.about);
         for key in keys {
@@ -109,7 +109,7 @@ fn comment(out: &mut String, text: &str) {
 pub fn reference() -> String {
     let mut out = String::from(include_str!("reference.txt"));
     let default = Config::default();
-    for (section, texts, keys) in told() {
+    for (section, texts, keys) in documented() {
         let _ = write!(out, "\n## `{section}`\n\n{}\n\n", texts.about);
         out.push_str("| Key | Default | Takes | What it does |\n|---|---|---|---|\n");
         for key in keys {
@@ -141,20 +141,20 @@ fn properties(out: &mut String) {
     for name in BROKER_OWNED_PROPERTIES {
         let _ = writeln!(
             out,
-            "| `{name}` | is the broker's to decide with `kafka.group_protocol = \"consumer\"` \
+            "| `{name}` | is set by the broker with `kafka.group_protocol = \"consumer\"` \
              | set it on the broker, or use `classic` |"
         );
     }
 }
 
-/// librdkafka's settings, secrets left out.
+/// librdkafka's settings, with secrets redacted.
 fn properties_shown(config: &Config) -> impl Iterator<Item = (&str, String)> {
     let properties = config.kafka.properties.iter();
     properties.map(|(name, value)| (name.as_str(), shown_property(name, value)))
 }
 
-/// What holds, as a TOML file with a comment for each value that somebody set;
-/// secrets left out.
+/// The values in effect, as a TOML file. A comment says where each value comes
+/// from that is not the default. Secrets are redacted.
 #[must_use]
 pub fn effective(loaded: &Loaded) -> String {
     let mut out = String::new();
@@ -180,7 +180,7 @@ pub fn effective(loaded: &Loaded) -> String {
     out
 }
 
-/// What holds, as JSON, section by section; secrets left out.
+/// The values in effect as JSON, by section. Secrets are redacted.
 #[must_use]
 pub fn effective_json(config: &Config) -> serde_json::Value {
     let mut shown = serde_json::Map::new();
@@ -196,7 +196,7 @@ pub fn effective_json(config: &Config) -> serde_json::Value {
     shown.into()
 }
 
-/// Secrets left out.
+/// Secrets are redacted.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Config {}", effective_json(self))
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_reads_back_and_shows_no_secret() {
+    fn config_show_reads_back_and_redacts_secrets() {
         let variables = [
             ("DEVICE_STATUS_REDIS__URL", "redis://user:hunter2@redis:6379"),
             ("DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),

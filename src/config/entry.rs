@@ -1,4 +1,4 @@
-//! A value that somebody wrote, before it is taken.
+//! A configured value before it is parsed.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -9,17 +9,17 @@ use super::properties::{self, property_name};
 use super::read::{self, Raw, Wrong};
 use super::{REDACTED, is_secret_property, redact_url};
 
-/// A value that somebody wrote.
+/// A configured value before it is parsed.
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) raw: Raw,
     pub(super) origin: Origin,
 }
 
-/// What is put behind a name to give a file that holds the value.
+/// The suffix of a key that names a file with the value.
 pub(super) const FILE_SUFFIX: &str = "_file";
 
-/// The largest value in a file: a chain of certificates has room.
+/// The maximum size of a value in a file: enough for a chain of certificates.
 const CONTENTS_MAX_BYTES: u64 = 1 << 20;
 
 impl Entry {
@@ -29,7 +29,7 @@ impl Entry {
         Problem { key: self.key.clone(), value, origin: self.origin.clone(), what, remedy }
     }
 
-    /// The value as it was written, without secrets.
+    /// The value as written, with secrets redacted.
     fn shown(&self) -> String {
         match (&self.raw, property_name(&self.key)) {
             (_, Some(name)) if is_secret_property(name) => REDACTED.to_owned(),
@@ -40,7 +40,7 @@ impl Entry {
             (Raw::Text(url) | Raw::Environment(url), None) if self.key == "redis.url" => {
                 format!("{:?}", redact_url(url))
             }
-            // It may be a secret under a slip of its name.
+            // A misspelt key may hold a secret.
             (_, property) if self.is_unknown(property) && self.sounds_secret() => {
                 REDACTED.to_owned()
             }
@@ -56,9 +56,9 @@ impl Entry {
         }
     }
 
-    /// Whether it holds `${NAME}` or `$(NAME)`, which a shell, Helm or Kubernetes
-    /// should have replaced. What a file holds, as a secret may, is its own
-    /// value; and a shell sees the command of Kerberos.
+    /// Whether the value contains `${NAME}` or `$(NAME)`, which a shell, Helm or Kubernetes
+    /// should have replaced. Values from a `_file` may contain it, and a shell runs the
+    /// command of Kerberos.
     pub(super) fn is_left_placeholder(&self) -> bool {
         let (Raw::Text(text) | Raw::Environment(text)) = &self.raw else { return false };
         let is_exempt = matches!(self.origin, Origin::Contents { .. })
@@ -81,14 +81,14 @@ fn is_name_start(character: char) -> bool {
     character.is_ascii_alphabetic() || character == '_'
 }
 
-/// The key whose value is in the file that this key names: `…_file` of a secret
-/// key, or of any of librdkafka's settings.
+/// The key without its suffix `_file`, where that names a file with the value: for secret
+/// keys and for all settings of librdkafka.
 fn named_by_file(key: &str) -> Option<&str> {
     let base = key.strip_suffix(FILE_SUFFIX)?;
     (property_name(base).is_some() || SECRET_KEYS.contains(&base)).then_some(base)
 }
 
-/// What a file holds, without the line's end that editors leave.
+/// The contents of a file, without a line end at its end.
 fn contents(path: &Path) -> Result<String, Wrong> {
     let mut text = String::new();
     std::fs::File::open(path)
@@ -99,7 +99,7 @@ fn contents(path: &Path) -> Result<String, Wrong> {
         })?;
     if text.len() as u64 > CONTENTS_MAX_BYTES {
         let what = format!("has more than {CONTENTS_MAX_BYTES} bytes");
-        return Err(Wrong::new(what, "name the file that holds the value alone"));
+        return Err(Wrong::new(what, "give the path of a file that holds only the value"));
     }
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
@@ -109,7 +109,7 @@ fn contents(path: &Path) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// The secret that a file holds now, as at the start.
+/// Reads a secret from its file again.
 ///
 /// # Errors
 /// What is wrong with the file, without its path.
@@ -117,7 +117,7 @@ pub fn secret_in(path: &Path) -> Result<String, String> {
     contents(path).map_err(|wrong| wrong.what)
 }
 
-/// An entry that names a file becomes one with what the file holds.
+/// Replaces an entry that names a file by one with the contents of the file.
 pub(super) fn resolve(entry: Entry) -> Result<Entry, Box<Problem>> {
     let Some(key) = named_by_file(&entry.key).map(str::to_owned) else { return Ok(entry) };
     match read::text(&entry.raw).and_then(|path| Ok((contents(path.as_ref())?, path))) {
@@ -129,7 +129,7 @@ pub(super) fn resolve(entry: Entry) -> Result<Entry, Box<Problem>> {
     }
 }
 
-/// The key that a slip of the finger away is.
+/// The known key that is most similar to a misspelt one.
 pub(super) fn nearest_key(unknown: &str) -> Option<&'static str> {
     properties::nearest(unknown, KEYS.iter().map(|key| key.name))
 }

@@ -1,14 +1,14 @@
-//! What is wrong with a configuration, where it says so, and what to do.
+//! Configuration errors: what is wrong, where, and what to do.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::Fatal;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Nobody said anything.
+    /// The built-in default.
     Default,
     /// `--config FILE` on the command line.
     Named,
@@ -16,7 +16,7 @@ pub enum Origin {
     File {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
     },
     /// An environment variable.
@@ -26,17 +26,17 @@ pub enum Origin {
     },
     /// `--set KEY=VALUE` on the command line.
     Flag,
-    /// The contents of a file that somebody named.
+    /// A file that a `_file` key names.
     Contents {
         /// The file.
         path: PathBuf,
-        /// Where it was named.
+        /// The source of the `_file` key.
         named: Box<Origin>,
     },
 }
 
 impl Origin {
-    /// Where something was written, be it a value or the name of its file.
+    /// The source of the value, or of the `_file` key that names its file.
     #[must_use]
     pub fn written(&self) -> &Origin {
         match self {
@@ -45,8 +45,7 @@ impl Origin {
         }
     }
 
-    /// Whether both stand at the same level, so that neither goes before the
-    /// other.
+    /// Whether both are at the same level, so that neither overrides the other.
     #[must_use]
     pub fn is_beside(&self, other: &Origin) -> bool {
         std::mem::discriminant(self.written()) == std::mem::discriminant(other.written())
@@ -66,14 +65,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong with a configuration.
+/// One error in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key; empty if the file as a whole is meant, or cannot be read.
+    /// The key; empty if the error is about the file as a whole.
     pub key: String,
-    /// The value as it was written, secrets left out.
+    /// The value as written, with secrets redacted.
     pub value: Option<String>,
-    /// Where it was written.
+    /// The source of the value.
     pub origin: Origin,
     /// What is wrong.
     pub what: String,
@@ -82,7 +81,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Something that no key is to blame for.
+    /// An error that belongs to no key.
     pub(super) fn of_none(origin: Origin, what: impl Into<String>, remedy: &str) -> Problem {
         let (key, value) = (String::new(), None);
         Problem { key, value, origin, what: what.into(), remedy: remedy.to_owned() }
@@ -102,28 +101,27 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A configuration that is not taken, with everything that is wrong with it, in
-/// the order of where it is written.
+/// All errors of a configuration, ordered by source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     problems: Vec<Problem>,
 }
 
 impl Invalid {
-    /// For these reasons.
+    /// Sorts the errors by source.
     #[must_use]
     pub fn new(mut problems: Vec<Problem>) -> Invalid {
         problems.sort_by(|a, b| a.origin.cmp(&b.origin));
         Invalid { problems }
     }
 
-    /// What is wrong.
+    /// The errors.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// How much is wrong, in half a sentence.
+    /// The number of errors, as text.
     #[must_use]
     pub fn summary(&self) -> String {
         match self.problems.len() {

@@ -1,5 +1,5 @@
-//! The table of keys: how each is read and shown. What people are told of them is
-//! in `keys.toml`.
+//! The table of keys: how each is parsed and shown. Their descriptions are in
+//! `keys.toml`.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use super::{Config, REDACTED, redact_url};
 
 /// One key.
 pub struct Key {
-    /// Its name in the file: section, dot, key.
+    /// Its full name: section, dot, field.
     pub name: &'static str,
-    /// The section of the file.
+    /// Its section in the file.
     pub section: &'static str,
     /// Its name within its section.
     pub field: &'static str,
@@ -19,8 +19,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The value in a configuration, as it is written in the file, secrets
-    /// left out.
+    /// The value in a configuration, as it is written in the file. Secrets are redacted.
     #[must_use]
     pub fn shown(&self, config: &Config) -> toml::Value {
         let value = (self.get)(config);
@@ -34,13 +33,13 @@ impl Key {
     }
 }
 
-/// What the environment variables begin with.
+/// The prefix of the environment variables.
 pub const ENVIRONMENT_PREFIX: &str = "DEVICE_STATUS_";
 
-/// The key under which librdkafka's own settings are given.
+/// The key of librdkafka's own settings.
 pub const PROPERTIES: &str = "kafka.properties";
 
-/// A value as it is written in the file.
+/// Converts a value to its form in the file.
 trait Shown {
     fn shown(&self) -> toml::Value;
 }
@@ -106,7 +105,7 @@ const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The longest poll interval (rule J3).
 const LEAP_YEAR: Duration = Duration::from_secs(366 * 24 * 3_600);
 
-/// Every key but those of [`PROPERTIES`], in the order of the file.
+/// All keys except [`PROPERTIES`], in the order of the file.
 pub const KEYS: &[Key] = &[
     key!(kafka.brokers, read::brokers),
     key!(kafka.group, read::text),
@@ -131,8 +130,8 @@ pub const KEYS: &[Key] = &[
     key!(processing.commit_interval, |raw: &Raw| read::duration(raw, MILLISECOND, 5 * SECOND)),
     key!(processing.replay_window, |raw: &Raw| read::duration(raw, MINUTE, WEEK)),
     key!(processing.max_clock_jump, |raw: &Raw| read::duration(raw, SECOND, WEEK)),
-    // A record is judged up to 10 s ahead of the clock, which stands this much behind what
-    // has been read (rule T5).
+    // At most 5 s: a record may be at most 10 s ahead of the clock, which is this much
+    // behind the watermarks (rule T5).
     key!(processing.slack, |raw: &Raw| read::duration(raw, Duration::ZERO, 5 * SECOND)),
     key!(processing.tombstone_retention, |raw: &Raw| read::duration(raw, MINUTE, 365 * 24 * HOUR)),
     key!(processing.max_lease_delay, |raw: &Raw| read::duration(raw, Duration::ZERO, 24 * HOUR)),
@@ -160,30 +159,30 @@ pub const KEYS: &[Key] = &[
     key!(log.level, read::log_level),
 ];
 
-/// What is refused in [`PROPERTIES`], why, and what to do instead.
+/// The settings that are refused in [`PROPERTIES`]: names, reason, and remedy.
 pub const OWNED_PROPERTIES: &[(&[&str], &str, &str)] = &[
     (&["bootstrap.servers", "metadata.broker.list"], "has a key of its own", "use kafka.brokers"),
     (&["group.id"], "has a key of its own", "use kafka.group"),
     (&["group.protocol"], "has a key of its own", "use kafka.group_protocol"),
     (
         &["group.remote.assignor", "partition.assignment.strategy"],
-        "would take the inputs of a shard apart: only the range assignor keeps them together",
+        "would separate the inputs of a shard: only the range assignor keeps them together",
         "leave it out",
     ),
     (
         &["group.instance.id"],
-        "would make every stream thread the same member, fencing the others",
+        "would make every stream thread the same member, which fences the others",
         "use kafka.instance_id",
     ),
     (&["transactional.id"], "identifies one thread of one process", "leave it out"),
     (
         &["transaction.timeout.ms"],
-        "bounds how long a dead process holds up the readers of its output",
+        "limits how long a crashed process blocks the readers of its output",
         "leave it out",
     ),
     (
         &["enable.idempotence", "acks", "request.required.acks"],
-        "is part of exactly once",
+        "is part of the exactly-once guarantee",
         "use processing.guarantee",
     ),
     (
@@ -199,11 +198,15 @@ pub const OWNED_PROPERTIES: &[(&[&str], &str, &str)] = &[
     (&["isolation.level"], "is chosen for each client", "leave it out"),
     (
         &["auto.offset.reset", "topic.auto.offset.reset"],
-        "is decided with the state in hand",
+        "is decided from the restored state",
         "leave it out",
     ),
-    (&["enable.partition.eof"], "is how the end of a partition is known", "leave it out"),
-    (&["partitioner"], "must be that of the inputs' producers", "use topics.partitioner"),
+    (&["enable.partition.eof"], "is needed to detect the end of a partition", "leave it out"),
+    (
+        &["partitioner"],
+        "must be the partitioner of the inputs' producers",
+        "use topics.partitioner",
+    ),
     (
         &["allow.auto.create.topics"],
         "would create topics with the wrong settings",
@@ -211,12 +214,11 @@ pub const OWNED_PROPERTIES: &[(&[&str], &str, &str)] = &[
     ),
 ];
 
-/// The keys whose values are secrets. Each may be given in a file, as
-/// `<key>_file`.
+/// The keys whose values are secrets. Each can be set from a file, with `<key>_file`.
 pub const SECRET_KEYS: &[&str] = &["admin.token", "redis.password", "redis.sentinel_password"];
 
-/// librdkafka's settings that name a file, and so can be looked at before a
-/// client is made.
+/// The settings of librdkafka that name a file. The files are checked before a client is
+/// created.
 pub const FILE_PROPERTIES: &[&str] = &[
     "ssl.ca.location",
     "ssl.certificate.location",
@@ -227,6 +229,6 @@ pub const FILE_PROPERTIES: &[&str] = &[
     "sasl.kerberos.keytab",
 ];
 
-/// What the broker decides with `kafka.group_protocol = "consumer"`.
+/// The settings that the broker decides with `kafka.group_protocol = "consumer"`.
 pub const BROKER_OWNED_PROPERTIES: &[&str] =
     &["session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type"];

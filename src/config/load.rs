@@ -1,4 +1,4 @@
-//! From the file and the environment to a checked [`Config`].
+//! Loads and checks a [`Config`] from the file, the environment and the command line.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,34 +14,34 @@ use super::redis_url::{RedisServers, has_hash_tag};
 use super::variables::{from_environment, variable_of};
 use super::{Config, GroupProtocol, changelog_of};
 
-/// A configuration, and where it came from.
+/// A configuration with the sources of its values.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What holds.
+    /// The values in effect.
     pub config: Config,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// Where each key that was set was set; librdkafka's settings by their full
-    /// name, `kafka.properties.…`.
+    /// The source of each key that is not at its default. librdkafka's settings have their
+    /// full name, `kafka.properties.…`.
     pub origins: BTreeMap<String, Origin>,
 }
 
 impl Loaded {
-    /// Where a key's value came from.
+    /// The source of a key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
 
-    /// What is valid, and hardly meant.
+    /// Warnings about a valid configuration that is probably a mistake.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let is_of_file = |origin: &Origin| matches!(origin.written(), Origin::File { .. });
         let file = self.file.iter().filter(|_| !self.origins.values().any(is_of_file));
         file.map(|file| {
             format!(
-                "{} sets no key: its lines are comments or empty, so the defaults hold. Take the \
-                 # from what you mean",
+                "{} sets no key: all its lines are comments or empty, so all keys have their \
+                 defaults. Remove the # before the keys that you want to set",
                 file.display()
             )
         })
@@ -49,19 +49,18 @@ impl Loaded {
     }
 }
 
-/// How long a fetch may wait at the broker, by librdkafka's name.
+/// librdkafka's setting for how long a fetch may wait at the broker.
 const FETCH_WAIT: &str = "fetch.wait.max.ms";
 
-/// Reads a file, if there is one, the environment over it, and what the command
-/// line sets (`KEY=VALUE`) over both.
+/// Loads the configuration. The environment overrides the file, and the `KEY=VALUE` flags of
+/// the command line override both.
 ///
-/// A variable is a configuration key if it begins with `DEVICE_STATUS_` and has
-/// `__` for the dot; others are let be, since Kubernetes gives every process
-/// `DEVICE_STATUS_SERVICE_HOST` and the like where a service is named
-/// `device-status`.
+/// A variable is a configuration key if it begins with `DEVICE_STATUS_` and has `__` for the
+/// dot. Others are ignored: Kubernetes sets `DEVICE_STATUS_SERVICE_HOST` and the like where a
+/// service is named `device-status`.
 ///
 /// # Errors
-/// Everything that is wrong.
+/// All errors of the configuration.
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -77,7 +76,7 @@ pub fn load(
     from_text(Some((path, &text)), environment, flags)
 }
 
-/// As [`load`], with the file's text in hand.
+/// As [`load`], with the text of the file.
 ///
 /// # Errors
 /// As [`load`].
@@ -105,8 +104,8 @@ pub fn from_text(
             }
         };
         if let Some(twin) = origins.get(&entry.key).filter(|twin| twin.is_beside(&entry.origin)) {
-            let what = format!("is given twice: {twin} gives it too");
-            problems.push(entry.problem(Wrong::new(what, "leave one of them out")));
+            let what = format!("is set twice: {twin} sets it too");
+            problems.push(entry.problem(Wrong::new(what, "remove one of the two")));
             continue;
         }
         match set(&mut config, &entry) {
@@ -145,11 +144,10 @@ fn set(config: &mut Config, entry: &Entry) -> Result<(), Wrong> {
 }
 
 fn left_placeholder(entry: &Entry) -> Wrong {
-    let what =
-        "holds a placeholder that nothing has replaced: values are taken as they are written";
+    let what = "contains a placeholder that was not replaced: values are taken literally";
     let mut remedy = match entry.origin {
         Origin::File { .. } => {
-            "write the value itself, or leave the line out and set the environment variable "
+            "write the value itself, or remove the line and set the environment variable "
                 .to_owned()
                 + &variable_of(&entry.key)
         }
@@ -159,23 +157,24 @@ fn left_placeholder(entry: &Entry) -> Wrong {
         property_name(&entry.key).is_some() || SECRET_KEYS.contains(&entry.key.as_str());
     if may_be_a_secret {
         let file = format!("{}{FILE_SUFFIX}", entry.key);
-        remedy += &format!("; a value that is meant to hold it can be given in a file, by {file}");
+        remedy +=
+            &format!("; if the value really contains it, put the value into a file and set {file}");
     }
     Wrong::new(what, remedy)
 }
 
 fn unknown_key(unknown: &str) -> Wrong {
     let field = unknown.rsplit('.').next().unwrap_or(unknown);
-    // The right key in the wrong section is as likely as a slip of the finger.
+    // The right key in the wrong section is as likely as a typing error.
     let misplaced = KEYS.iter().find(|key| key.field == field).map(|key| key.name);
     let remedy = match misplaced.or_else(|| nearest_key(unknown)) {
         Some(key) => format!("did you mean {key}?"),
-        None => "see `device-status config show` for the keys there are".to_owned(),
+        None => "see `device-status config show` for all keys".to_owned(),
     };
-    Wrong::new("is no key", remedy)
+    Wrong::new("is not a known key", remedy)
 }
 
-/// What no key shows by itself.
+/// Checks that involve several keys.
 fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
     let config = &loaded.config;
     let mut problem = |key: &str, value: Option<&str>, what: String, remedy: &str| {
@@ -199,8 +198,8 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
     ];
     for (place, (key, name)) in named.iter().enumerate() {
         if let Some((other, _)) = named[..place].iter().find(|(_, other)| other == name) {
-            let what = format!("is the topic of {other} too");
-            problem(key, Some(name), what, "give each its own topic");
+            let what = format!("is also the topic of {other}");
+            problem(key, Some(name), what, "set a different topic for each");
         }
     }
     if !loaded.origins.contains_key("topics.changelog")
@@ -209,8 +208,11 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
         problem(
             "kafka.group",
             Some(&config.kafka.group),
-            format!("makes {:?} the changelog's name, which Kafka does not take", topics.changelog),
-            "give topics.changelog a name",
+            format!(
+                "makes {:?} the changelog's name, which is not a valid topic name",
+                topics.changelog
+            ),
+            "set topics.changelog to a valid name",
         );
     }
     for name in FILE_PROPERTIES {
@@ -228,11 +230,11 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
     let processing = &config.processing;
     if processing.replay_window + processing.slack > processing.tombstone_retention {
         let what = format!(
-            "is longer than deletions are remembered ({} s): a restart would replay heartbeats of \
-             before a deletion that is forgotten",
+            "is longer than deletions are remembered ({} s): a restart would replay heartbeats \
+             from before a deletion that was forgotten, and bring the device back",
             processing.tombstone_retention.as_secs()
         );
-        let remedy = "shorten it, or lengthen processing.tombstone_retention";
+        let remedy = "decrease it, or increase processing.tombstone_retention";
         problem("processing.replay_window", None, what, remedy);
     }
     let fetch_wait = config.kafka.properties.get(FETCH_WAIT);
@@ -240,9 +242,9 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
     if let Some(wait) = fetch_wait.filter(|wait| wait.parse().is_ok_and(|ms: u128| ms > idle_ms)) {
         let what = format!(
             "is longer than processing.max_input_idle ({idle_ms} ms): an input whose fetch waits \
-             at the broker would count as one that cannot be read"
+             at the broker would count as an input that cannot be read"
         );
-        let remedy = "shorten it or leave it out, or lengthen processing.max_input_idle";
+        let remedy = "decrease or remove it, or increase processing.max_input_idle";
         problem(&format!("{PROPERTIES}.{FETCH_WAIT}"), Some(wait), what, remedy);
     }
     redis_together(config, &mut problem);
@@ -252,8 +254,9 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
                 problem(
                     &format!("{PROPERTIES}.{name}"),
                     Some(value),
-                    "is the broker's to decide with kafka.group_protocol = \"consumer\"".to_owned(),
-                    "set it on the broker (group.consumer.*), or use the classic protocol",
+                    "is set by the broker with kafka.group_protocol = \"consumer\"".to_owned(),
+                    "set it on the broker (group.consumer.*), or use kafka.group_protocol = \
+                     \"classic\"",
                 );
             }
         }
@@ -268,16 +271,16 @@ fn from_flags(flags: &[String], entries: &mut Vec<Entry>, problems: &mut Vec<Pro
                 raw: Raw::Environment(value.to_owned()),
                 origin: Origin::Flag,
             }),
-            // Not shown: it may be a secret that lacks its key.
+            // Not shown: it may be a secret.
             None => {
-                let remedy = "write --set KEY=VALUE, such as --set log.level=debug";
-                problems.push(Problem::of_none(Origin::Flag, "lacks an equals sign", remedy));
+                let remedy = "write --set KEY=VALUE, for example --set log.level=debug";
+                problems.push(Problem::of_none(Origin::Flag, "has no equals sign", remedy));
             }
         }
     }
 }
 
-/// What is wrong with the keys of Redis together.
+/// Checks that involve several keys of Redis.
 fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, String, &str)) {
     let redis = &config.redis;
     let Ok(servers) = RedisServers::parse(&redis.url) else { return };
@@ -285,9 +288,9 @@ fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, S
         && redis.fleet_members
         && !has_hash_tag(&redis.prefix)
     {
-        let what = "cannot be kept on a cluster: a device and the sets of its fleet are changed \
-                    together, so all keys must be on one node";
-        let remedy = "set it to false, or put a hash tag into redis.prefix, such as {ds}:";
+        let what = "does not work on a cluster without a hash tag: a device and the sets of its \
+                    fleet are changed by one script, so all keys must be on one node";
+        let remedy = "set it to false, or put a hash tag into redis.prefix, for example {ds}:";
         problem("redis.fleet_members", None, what.to_owned(), remedy);
     }
     let files = [
@@ -297,8 +300,8 @@ fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, S
     ];
     for (key, path) in files.into_iter().filter(|(_, path)| !path.is_empty()) {
         if !servers.has_tls() {
-            let what = "is of no use without TLS".to_owned();
-            problem(key, Some(path), what, "let redis.url begin with rediss, or leave it out");
+            let what = "has no effect without TLS".to_owned();
+            problem(key, Some(path), what, "begin redis.url with rediss, or remove this key");
         } else if let Err(error) = std::fs::read(path) {
             let what = format!("cannot be read: {error}");
             let remedy = "give the path of a PEM file that this process may read";
@@ -311,8 +314,8 @@ fn redis_together(config: &Config, mut problem: impl FnMut(&str, Option<&str>, S
             true => ("redis.certificate_file", "redis.key_file"),
             false => ("redis.key_file", "redis.certificate_file"),
         };
-        let what = format!("is of no use without {lacking}");
-        problem(given, None, what, "give both, or neither");
+        let what = format!("has no effect without {lacking}");
+        problem(given, None, what, "set both or neither");
     }
 }
 
@@ -323,11 +326,11 @@ fn from_file(path: &Path, text: &str, entries: &mut Vec<Entry>, problems: &mut V
     };
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // What was recovered from a broken file would only be guessed at.
+        // Values recovered from a malformed file would be guesses.
         problems.extend(errors.into_iter().map(|error| {
             let origin = at(error.span().map_or(0, |span| span.start));
             let what = format!("is not TOML: {}", error.message());
-            Problem::of_none(origin, what, "see https://toml.io for how it is written")
+            Problem::of_none(origin, what, "see https://toml.io for the syntax")
         }));
         return;
     }
@@ -355,11 +358,11 @@ fn flatten(
             DeValue::Integer(number) => {
                 match i64::from_str_radix(number.as_str(), number.radix()) {
                     Ok(number) => Raw::Integer(number),
-                    Err(_) => Raw::Other("an integer beyond all bounds"),
+                    Err(_) => Raw::Other("an integer out of range"),
                 }
             }
             DeValue::Float(number) => {
-                number.as_str().parse().map_or(Raw::Other("a strange number"), Raw::Float)
+                number.as_str().parse().map_or(Raw::Other("a malformed number"), Raw::Float)
             }
             DeValue::Datetime(_) => Raw::Other("a date"),
             DeValue::Array(_) => Raw::Other("an array"),

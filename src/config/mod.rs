@@ -1,10 +1,11 @@
-//! The configuration: a TOML file, the environment over it, checked as a whole.
+//! The configuration: defaults, a TOML file, the environment and the command line.
 //!
-//! [`keys::KEYS`] is the one table that parsing, `config show`, the commented
+//! [`keys::KEYS`] is the single table of keys. Parsing, `config show`, the commented
 //! example (`deploy/device-status.example.toml`) and the reference
-//! (`docs/configuration.md`) are all made from, with the texts of `keys.toml`. To
-//! add a key: a field here, its default here, an entry in both, and `UPDATE=1
-//! cargo test --test pure configuration`.
+//! (`docs/configuration.md`) use it, with the texts of `keys.toml`.
+//!
+//! To add a key: add a field and its default here, an entry in `keys.rs` and in
+//! `keys.toml`, and run `UPDATE=1 cargo test --test pure configuration`.
 
 pub mod document;
 mod entry;
@@ -30,24 +31,24 @@ pub use properties::known_property_names;
 pub use read::check_log_directives;
 pub use secrets::{REDACTED, is_secret_property, redact_url, shown_property};
 
-/// All that can be configured.
+/// The whole configuration.
 #[derive(Clone, PartialEq)]
 pub struct Config {
-    /// How to reach Kafka, and as whom.
+    /// The connection to Kafka, and the consumer group.
     pub kafka: Kafka,
     /// The topics.
     pub topics: Topics,
-    /// How values are written.
+    /// The formats of the records' values.
     pub formats: Formats,
     /// How records are processed and committed.
     pub processing: Processing,
-    /// What is done about records that cannot be used.
+    /// The limit of dead letters.
     pub dead_letters: DeadLetters,
     /// When a device counts as communicating.
     pub heartbeat: Heartbeat,
-    /// What counts where no setting says anything of the VPN.
+    /// The defaults of the VPN settings.
     pub vpn: Vpn,
-    /// The materialized view.
+    /// The view in Redis.
     pub redis: Redis,
     /// The HTTP server for probes and metrics.
     pub admin: Admin,
@@ -55,28 +56,27 @@ pub struct Config {
     pub log: Log,
 }
 
-/// How to reach Kafka, and as whom.
+/// The connection to Kafka, and the consumer group.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Kafka {
     /// `host:port`, comma-separated.
     pub brokers: String,
     /// The consumer group.
     pub group: String,
-    /// How the group shares out partitions.
+    /// The protocol by which the group assigns partitions.
     pub group_protocol: GroupProtocol,
-    /// What the members of this process are called for static membership; empty:
-    /// the group takes them for new ones at each start.
+    /// The id of this process for static membership. Empty: each start is a new member.
     pub instance_id: String,
     /// Any other setting of librdkafka, by its own name.
     pub properties: BTreeMap<String, String>,
 }
 
-/// How the group shares out partitions.
+/// The protocol by which the group assigns partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupProtocol {
-    /// KIP-848: brokers 4.0 and later; only what must move moves.
+    /// KIP-848: brokers 4.0 or later; a rebalance stops only the partitions that move.
     Consumer,
-    /// Older brokers; every rebalance stops everybody.
+    /// Older brokers; a rebalance stops all members.
     Classic,
 }
 
@@ -93,15 +93,15 @@ pub struct Topics {
     pub status_changes: String,
     /// Output: records that could not be used.
     pub dead_letters: String,
-    /// Our own state.
+    /// The state of the service.
     pub changelog: String,
-    /// Partitions that `topics create` asks for.
+    /// The number of partitions for `topics create`.
     pub partitions: i32,
-    /// Replicas that `topics create` asks for.
+    /// The number of replicas for `topics create`.
     pub replication_factor: i32,
     /// How producers choose the partition of a key (rule R8).
     pub partitioner: Partitioner,
-    /// Whether timestamps set by producers are put up with (rule T3).
+    /// Whether inputs with timestamps set by producers are accepted (rule T3).
     pub accept_create_time: bool,
 }
 
@@ -120,13 +120,13 @@ impl Topics {
 /// How producers choose the partition of a key (rule R8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partitioner {
-    /// Java's default; a record elsewhere becomes a dead letter.
+    /// Java's default. A record in the wrong partition becomes a dead letter.
     Murmur2,
-    /// Something else, the same for all three inputs: not checked.
+    /// Another one, the same for all three inputs. Not checked.
     Any,
 }
 
-/// How values are written.
+/// The formats of the records' values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Formats {
     /// Of the heartbeats.
@@ -135,7 +135,7 @@ pub struct Formats {
     pub vpn_sessions: Format,
     /// Of the lifecycle events.
     pub lifecycle: Format,
-    /// The source of the changes as CloudEvents; empty: they are none.
+    /// The source of the changes as CloudEvents. Empty: no CloudEvents.
     pub cloud_events_source: String,
 }
 
@@ -154,120 +154,118 @@ impl Formats {
 /// How records are processed and committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Processing {
-    /// What a failure may do to the output.
+    /// The delivery guarantee of the output.
     pub guarantee: Guarantee,
-    /// Stream threads of this process.
+    /// The number of stream threads.
     pub threads: usize,
-    /// How long output may wait for its transaction.
+    /// How long output may wait before its transaction is committed.
     pub commit_interval: Duration,
     /// How far back a restore replays heartbeats (rule R2).
     pub replay_window: Duration,
-    /// How far a timestamp set by a producer may jump ahead (rule T3).
+    /// How far a producer's timestamp may jump ahead before it is clamped (rule T3).
     pub max_clock_jump: Duration,
-    /// How much later than its event a record may be (rule T2).
+    /// The allowed lateness: how much later than its event a record may be (rule T2).
     pub slack: Duration,
     /// How long closed sessions and deletions are remembered (rules J4, J5).
     pub tombstone_retention: Duration,
-    /// By how much a lease may come late, and run from its record (rule J4).
+    /// How late a lease may arrive and still run from its record (rule J4).
     pub max_lease_delay: Duration,
-    /// How long an input that others wait for may be silent (rule T4).
+    /// How long the other inputs wait for a silent input (rule T4).
     pub max_input_idle: Duration,
 }
 
-/// What a failure may do to the output.
+/// The delivery guarantee of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarantee {
-    /// Nothing.
+    /// Each change is written once.
     ExactlyOnce,
-    /// Changes may be written twice.
+    /// Changes may be written twice after a failure.
     AtLeastOnce,
 }
 
-/// What is done about records that cannot be used.
+/// The limit of dead letters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetters {
-    /// The greatest share of an input's records in a partition that may become dead
-    /// letters before it is read no further; 1: any.
+    /// The largest share of an input's records in a partition that may become dead
+    /// letters before reading of it stops; 1: any.
     pub max_share: f64,
 }
 
 /// When a device counts as communicating.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heartbeat {
-    /// How many poll intervals a heartbeat counts for.
+    /// For how many poll intervals a heartbeat counts.
     pub tolerance: f64,
-    /// The shortest poll interval that is believed.
+    /// The minimum poll interval; shorter ones count as this one.
     pub minimum: Duration,
-    /// How long after a missed poll the device is Offline.
+    /// How long after a missed poll a device becomes Offline.
     pub grace: Duration,
-    /// The poll interval of devices of which none is known.
+    /// The poll interval of devices whose own is not known.
     pub default_poll_interval: Duration,
 }
 
-/// What counts where no setting says anything of the VPN.
+/// The defaults of the VPN settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vpn {
-    /// Whether devices are meant to be on it (rule J2).
+    /// Whether devices are expected to be on the VPN (rule J2).
     pub enabled_by_default: bool,
 }
 
-/// The materialized view.
+/// The view in Redis.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redis {
-    /// Where it is.
+    /// The URL of the servers.
     pub url: String,
-    /// As whom; empty: as the URL says.
+    /// The user. Empty: the user in the URL.
     pub username: String,
-    /// With which password; empty: as the URL says.
+    /// The password. Empty: the password in the URL.
     pub password: String,
-    /// The file that the password was read from, if it was: it is read again
-    /// for each connection.
+    /// The file of the password, if it has one. It is read again for each connection.
     pub password_file: Option<PathBuf>,
-    /// As whom to ask the Sentinels; empty: as nobody.
+    /// The user for the Sentinels. Empty: none.
     pub sentinel_username: String,
-    /// With which password to ask the Sentinels; empty: with none.
+    /// The password for the Sentinels. Empty: none.
     pub sentinel_password: String,
     /// As `password_file`.
     pub sentinel_password_file: Option<PathBuf>,
-    /// The authorities whose certificates are believed, as PEM; empty: the
-    /// system's.
+    /// The trusted certificate authorities, as PEM. Empty: the system's.
     pub ca_file: String,
-    /// Our own certificate, as PEM; empty: none.
+    /// The client certificate, as PEM. Empty: none.
     pub certificate_file: String,
-    /// Its key, as PEM.
+    /// The private key of the client certificate, as PEM.
     pub key_file: String,
-    /// What all its keys begin with.
+    /// The prefix of all keys.
     pub prefix: String,
-    /// Whether each fleet's devices are listed by status.
+    /// Whether the devices of each fleet are also listed by status.
     pub fleet_members: bool,
-    /// How long one pass of the sweep takes (rule V6); zero: no sweep.
+    /// How long one pass of the sweep takes (rule V6). Zero: no sweep.
     pub refresh_interval: Duration,
 }
 
 /// The HTTP server for probes and metrics.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// What `/metrics` asks for; empty: nothing.
+    /// The token that `/metrics` requires. Empty: none.
     pub token: String,
 }
 
 /// Logging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// For people or for machines.
+    /// Text or JSON.
     pub format: LogFormat,
-    /// How much: a level, or `RUST_LOG` directives.
+    /// A level, or directives as in `RUST_LOG`.
     pub level: String,
 }
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text, for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -349,13 +347,13 @@ impl Default for Redis {
     }
 }
 
-/// The changelog's name unless it is given one.
+/// The default name of the changelog.
 fn changelog_of(group: &str) -> String {
     format!("{group}-changelog")
 }
 
 impl Config {
-    /// The numbers that statuses depend on.
+    /// The settings that statuses depend on.
     #[must_use]
     pub fn rules(&self) -> Rules {
         Rules {
@@ -374,7 +372,7 @@ impl Config {
     }
 }
 
-/// A length of time in milliseconds.
+/// A duration in milliseconds.
 #[must_use]
 pub fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)

@@ -1,5 +1,4 @@
-//! `kafka.properties`: librdkafka's own settings, checked before a client is
-//! made.
+//! `kafka.properties`: librdkafka's own settings, checked before a client is created.
 
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
@@ -8,19 +7,19 @@ use super::is_secret_property;
 use super::keys::{OWNED_PROPERTIES, PROPERTIES};
 use super::read::Wrong;
 
-/// The ways to log in that librdkafka and Kafka have in common. librdkafka takes
-/// any other text, and fails with it once a client is made.
+/// The SASL mechanisms of librdkafka. It accepts any other text as well, and fails only when
+/// a client is created.
 const SASL_MECHANISMS: [&str; 5] =
     ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"];
 
-/// What librdkafka's settings are called, aliases too, in order: to say what a slip
-/// was meant to be. The configuration knows nothing of its C interface; a test of
-/// `kafka::native` compares the two.
+/// The sorted names of all settings of librdkafka, with aliases, to suggest the right name
+/// for a misspelt one. The list is a file, since the configuration must not use the C
+/// interface; a test of `kafka::native` compares the two.
 pub fn known_property_names() -> impl Iterator<Item = &'static str> {
     include_str!("property_names.txt").lines()
 }
 
-/// librdkafka's name in a key of the configuration, if it is one.
+/// librdkafka's name of a key under `kafka.properties`.
 pub(super) fn property_name(key: &str) -> Option<&str> {
     key.strip_prefix(PROPERTIES)?.strip_prefix('.')
 }
@@ -40,7 +39,7 @@ fn refusal(name: &str, value: &str) -> Option<(RDKafkaConfRes, String)> {
     }
 }
 
-/// Whether librdkafka takes a setting, and we let it.
+/// Checks a setting: against those that are refused, then with librdkafka.
 pub(super) fn check(name: &str, value: &str) -> Result<(), Wrong> {
     let owned = OWNED_PROPERTIES.iter().find(|(names, ..)| names.contains(&name));
     if let Some((_, what, remedy)) = owned {
@@ -69,8 +68,8 @@ fn unknown_mechanism(value: &str) -> Wrong {
     let known = SASL_MECHANISMS.join(", ");
     let remedy = match value {
         "AWS_MSK_IAM" => {
-            "it is of Java clients with Amazon's library alone: give this client a user of SCRAM \
-             in the cluster, with SCRAM-SHA-512"
+            "only Java clients with Amazon's library have it: create a SCRAM user for this client \
+             in the cluster, and use it with SCRAM-SHA-512"
                 .to_owned()
         }
         _ => match SASL_MECHANISMS.iter().find(|known| known.eq_ignore_ascii_case(value.trim())) {
@@ -78,10 +77,10 @@ fn unknown_mechanism(value: &str) -> Wrong {
             None => format!("use one of {known}"),
         },
     };
-    Wrong::new("is no SASL mechanism that librdkafka has", remedy)
+    Wrong::new("is not a SASL mechanism of librdkafka", remedy)
 }
 
-/// The name that is most like this one, if any is.
+/// The most similar name, if one is similar enough.
 pub(super) fn nearest(
     unknown: &str,
     names: impl Iterator<Item = &'static str>,
@@ -98,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_a_name_is_told_with_the_name() {
+    fn a_misspelt_name_is_reported_with_the_right_one() {
         for (slip, meant) in [
             ("securty.protocol", "security.protocol"),
             ("sasl.usrname", "sasl.username"),
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mechanism_that_nobody_has_is_told_with_what_to_use() {
+    fn an_unknown_mechanism_is_reported_with_an_alternative() {
         let remedy = |value| check("sasl.mechanism", value).unwrap_err().remedy;
         assert!(remedy("AWS_MSK_IAM").contains("with SCRAM-SHA-512"));
         assert!(remedy("scram-sha-512").contains("write SCRAM-SHA-512,"));

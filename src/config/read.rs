@@ -1,4 +1,4 @@
-//! Values, from what was written to what is meant.
+//! Parses the values of keys.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::redis_url::RedisServers;
 use super::{Format, GroupProtocol, Guarantee, LogFormat, Partitioner};
 
-/// A value as it was written.
+/// A value as written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Raw {
-    /// In the environment, where everything is text.
+    /// From the environment or a flag, where everything is text.
     Environment(String),
     /// A string of the file.
     Text(String),
@@ -21,12 +21,12 @@ pub(super) enum Raw {
     Float(f64),
     /// A boolean of the file.
     Boolean(bool),
-    /// Something of the file that no key takes, by the name of its type.
+    /// A type that no key takes, by its name.
     Other(&'static str),
 }
 
 impl Raw {
-    /// The value as it was written.
+    /// The value as written.
     pub(super) fn shown(&self) -> String {
         match self {
             Raw::Environment(text) | Raw::Text(text) => format!("{text:?}"),
@@ -37,7 +37,7 @@ impl Raw {
         }
     }
 
-    /// The text, if it is one.
+    /// The value if it is text.
     pub(super) fn as_text(&self) -> Option<&str> {
         match self {
             Raw::Environment(text) | Raw::Text(text) => Some(text),
@@ -56,7 +56,7 @@ impl Raw {
     }
 }
 
-/// Why a value is not what its key takes.
+/// Why a value is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrong {
     /// What is wrong.
@@ -83,7 +83,7 @@ fn parsed<T: FromStr>(text: &str, what: &str, remedy: &str) -> Result<T, Wrong> 
     text.trim().parse().map_err(|_| Wrong::new(what, remedy))
 }
 
-/// Text that may be empty, which means none.
+/// Text; empty means none.
 pub(super) fn optional_text(raw: &Raw) -> Result<String, Wrong> {
     raw.as_text().map(str::to_owned).ok_or_else(|| wrong_type(raw, "text", "it in quotes"))
 }
@@ -91,20 +91,20 @@ pub(super) fn optional_text(raw: &Raw) -> Result<String, Wrong> {
 pub(super) fn text(raw: &Raw) -> Result<String, Wrong> {
     let text = optional_text(raw)?;
     if text.trim().is_empty() {
-        return Err(Wrong::new("is empty", "give a value, or leave the key out for its default"));
+        return Err(Wrong::new("is empty", "set a value, or remove the key to use its default"));
     }
     Ok(text)
 }
 
-/// The static members' name: what Kafka takes for a `group.instance.id`, with
-/// room for the thread's number; none if empty.
+/// A valid `group.instance.id` of Kafka, with room for the number of the thread; empty
+/// means none.
 pub(super) fn instance_id(raw: &Raw) -> Result<String, Wrong> {
     let id = optional_text(raw)?;
     if id.len() <= 240 && id.bytes().all(is_legal_in_kafka) {
         return Ok(id);
     }
     Err(Wrong::new(
-        "is not what Kafka takes for an instance id",
+        "is not a valid Kafka instance id (group.instance.id)",
         "use up to 240 letters, digits, dots, underscores and hyphens",
     ))
 }
@@ -113,27 +113,33 @@ fn is_legal_in_kafka(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
-/// A token for an HTTP header; none if empty.
+/// A token for an HTTP header; empty means none.
 pub(super) fn token(raw: &Raw) -> Result<String, Wrong> {
     let token = optional_text(raw)?;
     if token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(token);
     }
-    let what = "holds spaces, control characters or letters beyond ASCII";
-    Err(Wrong::new(what, "use visible ASCII only, such as `openssl rand -hex 32` prints"))
+    let what = "contains spaces, control characters or letters outside ASCII";
+    Err(Wrong::new(
+        what,
+        "use visible ASCII only, for example the output of `openssl rand -hex 32`",
+    ))
 }
 
-/// A URI or a part of one; none if empty.
+/// A URI reference; empty means none.
 pub(super) fn uri_reference(raw: &Raw) -> Result<String, Wrong> {
     let uri = optional_text(raw)?;
     let is_safe = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
     if uri.bytes().all(is_safe) {
         return Ok(uri);
     }
-    Err(Wrong::new("is no URI", "write one such as //fleet.example/device-status, escaped"))
+    Err(Wrong::new(
+        "is not a URI",
+        "write one such as //fleet.example/device-status, percent-encoded",
+    ))
 }
 
-/// A librdkafka property: everything is text to librdkafka.
+/// A setting of librdkafka, which takes everything as text.
 pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
     match raw {
         Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
@@ -166,7 +172,7 @@ where
 pub(super) fn number(raw: &Raw, least: f64, greatest: f64) -> Result<f64, Wrong> {
     let number = match raw {
         Raw::Float(number) => *number,
-        // Numbers this small are exact.
+        // An `i32` is exact as a float.
         Raw::Integer(number) => f64::from(i32::try_from(*number).unwrap_or(i32::MAX)),
         Raw::Environment(text) => parsed(text, "is not a number", "write a number, such as 1.5")?,
         other => return Err(wrong_type(other, "a number", "it without quotes")),
@@ -196,7 +202,7 @@ pub(super) fn duration(raw: &Raw, least: Duration, greatest: Duration) -> Result
         .ok_or_else(|| out_of_range(duration_text(least), duration_text(greatest)))
 }
 
-/// A duration as it is written in the file: `20ms`, `15m`, `24h`.
+/// A duration as in the file: `20ms`, `15m`, `24h`.
 pub(super) fn duration_text(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
@@ -208,7 +214,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
     }
 }
 
-/// A zero switches something off; otherwise like [`duration`].
+/// As [`duration`], or zero to turn something off.
 pub(super) fn duration_or_off(
     raw: &Raw,
     least: Duration,
@@ -222,9 +228,9 @@ pub(super) fn duration_or_off(
     }
 }
 
-/// A value out of a few.
+/// A key with a fixed set of values.
 pub(super) trait Choice: Copy + PartialEq + 'static {
-    /// All values, and how each is written.
+    /// All values with their names.
     const NAMES: &'static [(Self, &'static str)];
 }
 
@@ -266,7 +272,7 @@ pub(super) fn choice<T: Choice>(raw: &Raw) -> Result<T, Wrong> {
     named.map(|(value, _)| *value).ok_or_else(unknown)
 }
 
-/// A topic's or a group's name.
+/// The name of a topic.
 pub(super) fn topic(raw: &Raw) -> Result<String, Wrong> {
     const MAX: usize = 249;
     let name = text(raw)?;
@@ -274,14 +280,14 @@ pub(super) fn topic(raw: &Raw) -> Result<String, Wrong> {
         Ok(name)
     } else {
         Err(Wrong::new(
-            "is no name that Kafka takes for a topic",
+            "is not a valid Kafka topic name",
             format!("use at most {MAX} letters, digits, dots, dashes and underscores"),
         ))
     }
 }
 
 pub(super) fn address(raw: &Raw) -> Result<SocketAddr, Wrong> {
-    let remedy = "write one such as 127.0.0.1:9464, or [::]:9464 to be reached from elsewhere";
+    let remedy = "write for example 127.0.0.1:9464, or [::]:9464 to accept other machines";
     parsed(&text(raw)?, "is not an IP address and port", remedy)
 }
 
@@ -313,7 +319,7 @@ pub(super) fn brokers(raw: &Raw) -> Result<String, Wrong> {
     }
 }
 
-/// What Java clients take for a listener's name, and other URLs.
+/// The error for brokers as URLs, as with the listeners' names of Kafka's own settings.
 fn scheme_of_broker(scheme: &str) -> Wrong {
     let lower = scheme.to_ascii_lowercase();
     let remedy = match lower.as_str() {
@@ -322,7 +328,7 @@ fn scheme_of_broker(scheme: &str) -> Wrong {
         ),
         _ => "write host:port alone, such as kafka-1:9092,kafka-2:9092".to_owned(),
     };
-    Wrong::new("holds a URL; brokers are given as host:port", remedy)
+    Wrong::new("contains a URL; brokers are given as host:port", remedy)
 }
 
 pub(super) fn redis_url(raw: &Raw) -> Result<String, Wrong> {
@@ -331,14 +337,14 @@ pub(super) fn redis_url(raw: &Raw) -> Result<String, Wrong> {
     Ok(url)
 }
 
-/// A level, or directives as `RUST_LOG` has them.
+/// A level, or directives as in `RUST_LOG`.
 pub(super) fn log_level(raw: &Raw) -> Result<String, Wrong> {
     let level = text(raw)?;
     log_directives(&level)?;
     Ok(level)
 }
 
-/// Looks at directives of the environment variable `RUST_LOG`.
+/// Checks the directives of the environment variable `RUST_LOG`.
 ///
 /// # Errors
 /// What is wrong with them, and what to do.
@@ -346,13 +352,14 @@ pub fn check_log_directives(directives: &str) -> Result<(), String> {
     log_directives(directives).map_err(|wrong| format!("{}; {}", wrong.what, wrong.remedy))
 }
 
-/// Refuses directives that would be taken, and silence what they do not name.
+/// Checks directives. It also refuses misspelt ones, which would be accepted and turn the
+/// log off.
 pub(super) fn log_directives(directives: &str) -> Result<(), Wrong> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     const OURS: &str = "device_status";
     const REMEDY: &str = "use off, error, warn, info, debug or trace, or directives such as \
                           info,device_status=debug";
-    // A lone word that is no level would be taken for a target.
+    // A single word that is not a level would count as a target.
     let is_level = |part: &str| LEVELS.contains(&part.trim().to_ascii_lowercase().as_str());
     let good = directives.split(',').all(|part| part.contains('=') || is_level(part))
         && tracing_subscriber::EnvFilter::try_new(directives).is_ok();
@@ -363,7 +370,7 @@ pub(super) fn log_directives(directives: &str) -> Result<(), Wrong> {
         let target = part.split(['=', '[', ':']).next().unwrap_or_default().trim();
         let is_slip = target != OURS && strsim::damerau_levenshtein(target, OURS) <= 3;
         if is_slip {
-            let what = format!("names {target:?}, where nothing is logged from");
+            let what = format!("names the target {target:?}, which logs nothing");
             return Err(Wrong::new(what, format!("did you mean {OURS}?")));
         }
     }
@@ -375,7 +382,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_written_as_they_are_read() {
+    fn durations_are_shown_as_they_are_parsed() {
         for text in ["0s", "20ms", "15s", "90s", "15m", "24h", "168h", "1500ms"] {
             let raw = Raw::Text(text.to_owned());
             let read = duration(&raw, Duration::ZERO, Duration::MAX).unwrap();
@@ -384,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_wrong_say_what_is_right() {
+    fn wrong_values_are_refused() {
         let text = |text: &str| Raw::Text(text.to_owned());
         let day = Duration::from_secs(86_400);
         assert!(duration(&Raw::Integer(15), Duration::ZERO, day).is_err());

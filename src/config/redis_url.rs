@@ -1,25 +1,25 @@
-//! `redis.url`: which servers, and of which kind.
+//! Parses `redis.url`: the servers and their kind.
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
 /// The port of a Sentinel, where none is given.
 const SENTINEL_PORT: &str = "26379";
 
-/// Where the view is, with what the URL says of user, password and database.
+/// The servers of a URL, with its user, password and database.
 #[derive(Clone, Debug)]
 pub enum RedisServers {
     /// One server.
     One(ConnectionInfo),
-    /// The master that Sentinels know by a name.
+    /// A master that Sentinels monitor.
     Sentinel {
-        /// The Sentinels, of which one that answers is enough.
+        /// The Sentinels. One that answers is enough.
         sentinels: Vec<ConnectionInfo>,
-        /// The name.
+        /// The name of the master.
         master: String,
-        /// How to connect to the master, but for its address.
+        /// The connection settings of the master, without its address.
         server: Box<ConnectionInfo>,
     },
-    /// A cluster, by some of its nodes.
+    /// Some nodes of a cluster.
     Cluster(Vec<ConnectionInfo>),
 }
 
@@ -27,8 +27,8 @@ impl RedisServers {
     /// Reads a URL.
     ///
     /// # Errors
-    /// What is wrong with it, and how it is written; without any of its text,
-    /// which may hold a password.
+    /// What is wrong with it, and the right form. Without any of its text, since it may
+    /// contain a password.
     pub fn parse(url: &str) -> Result<RedisServers, (String, String)> {
         let wrong = |what: &str| {
             (
@@ -47,13 +47,13 @@ impl RedisServers {
         {
             return Err(wrong("is not a Redis URL"));
         }
-        // What a URL cannot hold before the last `@` as it is.
+        // These characters must be percent-encoded before the last `@`.
         let (credentials, _) = rest.rsplit_once('@').unwrap_or_default();
         if base != "unix" && kind != "unix" && credentials.contains(['/', '?', '#']) {
-            let what = "has a user or a password with a character that ends them in a URL: one of \
-                        / ? #";
-            let remedy = "encode it (%2F for /, %3F for ?, %23 for #), or give the password as \
-                          redis.password or redis.password_file";
+            let what =
+                "has a user or a password with / ? or #, a character that ends them in a URL";
+            let remedy = "percent-encode it (%2F for /, %3F for ?, %23 for #), or set the password \
+                          with redis.password or redis.password_file";
             return Err((what.to_owned(), remedy.to_owned()));
         }
         let one = |base: &str, rest: &str| {
@@ -68,7 +68,7 @@ impl RedisServers {
                 Ok(RedisServers::One(one(base, rest)?))
             };
         }
-        // The last `@`: a password may hold one that nobody escaped.
+        // Split at the last `@`: the password may contain an unescaped one.
         let (credentials, rest) = match rest.rsplit_once('@') {
             Some((credentials, rest)) => (format!("{credentials}@"), rest),
             None => (String::new(), rest),
@@ -76,18 +76,18 @@ impl RedisServers {
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
         if hosts.iter().any(|host| host.is_empty()) {
-            return Err(wrong("lacks a host"));
+            return Err(wrong("has an empty host name"));
         }
         if kind == "cluster" {
             if !["", "0"].contains(&path.trim_matches('/')) {
-                return Err(wrong("names a database, and a cluster has only database 0"));
+                return Err(wrong("names a database, but a cluster has only database 0"));
             }
             let nodes = hosts.iter().map(|host| one(base, &format!("{credentials}{host}")));
             return Ok(RedisServers::Cluster(nodes.collect::<Result<_, _>>()?));
         }
         let (master, database) = path.split_once('/').unwrap_or((path, ""));
         if master.is_empty() {
-            return Err(wrong("lacks the name by which the Sentinels know the master"));
+            return Err(wrong("lacks the name of the master that the Sentinels monitor"));
         }
         let sentinels = hosts.iter().map(|host| match has_port(host) {
             true => one(base, host),
@@ -112,13 +112,12 @@ impl RedisServers {
     }
 }
 
-/// Whether a host has a port behind it; an IPv6 address is in brackets.
+/// Whether a host has a port. IPv6 addresses are in brackets.
 fn has_port(host: &str) -> bool {
     host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
-/// Whether all keys that begin with `prefix` are on one node of a cluster: they
-/// are if the prefix holds a hash tag.
+/// Whether `prefix` contains a hash tag, which puts all its keys on one node of a cluster.
 #[must_use]
 pub fn has_hash_tag(prefix: &str) -> bool {
     let tag = prefix.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read() {
+    fn every_form_of_url_is_parsed() {
         let Ok(RedisServers::One(info)) = RedisServers::parse("redis://u:p%40@h/3") else {
             panic!("one server")
         };
@@ -175,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_without_the_password() {
+    fn errors_do_not_show_the_password() {
         for (url, told) in [
             ("http://:secret@h", "not a Redis URL"),
             ("redis//u:secret@h", "not a Redis URL"),
             ("redis://:secret@h/x", "database"),
             ("redis-cluster://:secret@h/1", "only database 0"),
-            ("redis-cluster://:secret@h,,i", "lacks a host"),
+            ("redis-cluster://:secret@h,,i", "empty host name"),
             ("redis-sentinel://:secret@h:26379", "lacks the name"),
         ] {
             let (what, remedy) = RedisServers::parse(url).unwrap_err();
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_must_be_encoded_is_told_with_the_way_around_it() {
+    fn an_unencoded_password_is_refused_with_a_remedy() {
         for url in [
             "redis://:secret#s@h",
             "redis://u:secret/s@h:1/3",
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_tag_is_told_as_redis_does() {
+    fn hash_tags_are_recognized_as_redis_does() {
         assert!(has_hash_tag("{ds}:") && has_hash_tag("a{b}c") && has_hash_tag("{{}:"));
         assert!(!has_hash_tag("ds:") && !has_hash_tag("{}ds:") && !has_hash_tag("a{b"));
     }

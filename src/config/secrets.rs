@@ -1,9 +1,9 @@
-//! What must not be shown, and what is shown instead.
+//! Redaction of secrets.
 
-/// What is shown in place of a secret.
+/// The text in place of a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// Whether a librdkafka property's value must not be shown.
+/// Whether the value of a librdkafka setting is a secret.
 #[must_use]
 pub fn is_secret_property(name: &str) -> bool {
     let names_a_secret = ["passw", "secret", "key", "pem", "token", "sasl.oauthbearer.config"];
@@ -12,7 +12,7 @@ pub fn is_secret_property(name: &str) -> bool {
         && !names_a_place.iter().any(|end| name.ends_with(end))
 }
 
-/// A librdkafka property's value as it may be shown.
+/// The value of a librdkafka setting, redacted if it is a secret.
 #[must_use]
 pub fn shown_property(name: &str, value: &str) -> String {
     match name {
@@ -22,14 +22,14 @@ pub fn shown_property(name: &str, value: &str) -> String {
     }
 }
 
-/// A URL without the password in it, if there is one.
+/// A URL with its password redacted.
 #[must_use]
 pub fn redact_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return if url.contains('@') { REDACTED.to_owned() } else { url.to_owned() };
     };
-    // A password may hold a `?` that nobody escaped; and some schemes carry
-    // passwords in their query.
+    // A password may contain an unescaped `?`, and some schemes have passwords in their
+    // query.
     let harmless = |query: &str| {
         query.split('&').all(|part| ["db=", "protocol="].iter().any(|name| part.starts_with(name)))
     };
@@ -39,7 +39,7 @@ pub fn redact_url(url: &str) -> String {
         Some((rest, _)) => (rest, format!("?{REDACTED}")),
         None => (rest, String::new()),
     };
-    // The last `@`: a password may hold one that nobody escaped.
+    // Split at the last `@`: the password may contain an unescaped one.
     match rest.rsplit_once('@') {
         Some((user, hosts)) => {
             let user = user.split(':').next().unwrap_or_default();

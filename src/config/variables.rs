@@ -1,5 +1,4 @@
-//! The environment: which variables are keys, which were meant to be, and which
-//! are of others.
+//! The environment: tells apart variables that are keys, misspelt keys, and others.
 
 use super::entry::{Entry, FILE_SUFFIX};
 use super::errors::{Origin, Problem};
@@ -7,7 +6,7 @@ use super::keys::{ENVIRONMENT_PREFIX, KEYS, SECRET_KEYS};
 use super::properties::{self, property_name};
 use super::read::{Raw, Wrong};
 
-/// The variable of a key.
+/// The environment variable of a key.
 pub(super) fn variable_of(key: &str) -> String {
     let name = match property_name(key) {
         Some(property) => format!("KAFKA__PROPERTIES__{}", property.replace('.', "_")),
@@ -16,13 +15,13 @@ pub(super) fn variable_of(key: &str) -> String {
     ENVIRONMENT_PREFIX.to_owned() + &name.to_ascii_uppercase()
 }
 
-/// What a variable is to us.
+/// The meaning of a variable.
 enum Meaning {
-    /// It names this key, or should.
+    /// It names this key, which may not exist.
     Key(String),
-    /// It would name this key with the underscores doubled.
+    /// It names this key, but with one underscore in place of two.
     Slip(String),
-    /// Somebody else's.
+    /// It is not a key.
     Other,
 }
 
@@ -45,8 +44,8 @@ fn meaning(variable: &str) -> Meaning {
     slip.map_or(Meaning::Other, Meaning::Slip)
 }
 
-/// Kubernetes gives every process `DEVICE_STATUS_SERVICE_HOST` and the like where
-/// a service is named `device-status`, or begins so.
+/// Whether Kubernetes sets this variable, for a service whose name begins with
+/// `device-status`.
 fn is_of_kubernetes(name: &str) -> bool {
     let name = format!("_{name}");
     ["_SERVICE_HOST", "_PORT"].iter().any(|end| name.ends_with(end))
@@ -61,14 +60,14 @@ fn key_of(name: &str) -> String {
     // librdkafka's names have dots and no underscores.
     let dotted = property.replace('_', ".");
     let property = match property.strip_suffix(FILE_SUFFIX) {
-        // Some of librdkafka's own names end so.
+        // Some of librdkafka's own names end in `.file`.
         Some(base) if !properties::is_known(&dotted) => base.replace('_', ".") + FILE_SUFFIX,
         _ => dotted,
     };
     format!("{section}.{field}.{property}")
 }
 
-/// Whether a variable of this name is meant to be a configuration key.
+/// Whether a variable of this name is a configuration key, or a misspelt one.
 #[must_use]
 pub fn is_key(variable: &str) -> bool {
     !matches!(meaning(variable), Meaning::Other)
@@ -89,7 +88,8 @@ pub(super) fn from_environment(
             Meaning::Key(key) => entries.push(Entry { key, raw, origin }),
             Meaning::Slip(key) => {
                 let remedy = format!("name the variable {}", variable_of(&key));
-                let wrong = Wrong::new("has one underscore where two stand for the dot", remedy);
+                let wrong =
+                    Wrong::new("has one underscore where two must stand for the dot", remedy);
                 problems.push(Entry { key, raw, origin }.problem(wrong));
             }
             Meaning::Other => {}
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_with_one_underscore_is_told_with_its_right_name() {
+    fn a_variable_with_one_underscore_is_reported_with_its_right_name() {
         for (key, slip) in [
             ("kafka.brokers", "KAFKA_BROKERS"),
             ("redis.password_file", "REDIS_PASSWORD_FILE"),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_and_others_set_is_let_be() {
+    fn variables_of_kubernetes_and_others_are_ignored() {
         for name in [
             "SERVICE_HOST",
             "SERVICE_PORT",

@@ -63,7 +63,7 @@ pub struct DeadLetterSettings {
     pub topics: [String; 3],
     /// The largest record that the broker takes, in bytes (rule C8).
     pub max_bytes: usize,
-    /// The greatest share of an input's records in a partition that may become dead
-    /// letters in a minute before it is read no further; 1: any.
+    /// The largest share of an input's records in a partition that may become dead
+    /// letters in a minute before reading of it stops; 1: any.
     pub max_share: f64,
 }

@@ -1,6 +1,6 @@
-//! The histogram of the events' ages. The exporter keeps each observation of a
-//! histogram of its own until it is asked: of heartbeats that would be millions. This
-//! one takes what is counted already, and has no sum: ages below 0 let it fall.
+//! The histogram of the events' ages. The exporter's own histograms store each observation
+//! until the next scrape, which would be millions for heartbeats. This one takes counts per
+//! bucket. It has no sum, since negative ages would let the sum fall.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use super::table::METRICS;
 use crate::shard::skew::AGE_BOUNDS_MS;
 use crate::shard::{Ages, Input};
 
-/// What the whole process has counted.
+/// The counts of the whole process.
 pub(super) static OF_EVENTS: AgeHistogram = AgeHistogram::new();
 
-/// Counts by input and age.
+/// Counts by input and bucket.
 pub(super) struct AgeHistogram {
     counts: [[AtomicU64; AGE_BOUNDS_MS.len() + 1]; Input::ALL.len()],
 }
@@ -22,7 +22,7 @@ impl AgeHistogram {
         AgeHistogram { counts: [const { [const { AtomicU64::new(0) }; _] }; _] }
     }
 
-    /// Adds what a thread has counted.
+    /// Adds the counts of a thread.
     pub fn add(&self, ages: &[Ages; Input::ALL.len()]) {
         for (sums, ages) in self.counts.iter().zip(ages) {
             for (sum, count) in sums.iter().zip(ages.0) {
@@ -31,7 +31,7 @@ impl AgeHistogram {
         }
     }
 
-    /// Appends it in Prometheus's text format, under the name of a metric of the table.
+    /// Appends the histogram in Prometheus's text format, under the name of a metric.
     pub fn render(&self, name: &str, text: &mut String) {
         let help = METRICS.iter().find(|metric| metric.name == name).map_or("", |it| it.help);
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
@@ -55,7 +55,7 @@ mod tests {
     use crate::telemetry::EVENT_AGE;
 
     #[test]
-    fn buckets_add_up_and_those_below_zero_are_shown() {
+    fn buckets_are_cumulative_and_include_negative_ages() {
         let histogram = AgeHistogram::new();
         let mut ages = [Ages::default(); Input::ALL.len()];
         for age_ms in [-700_000, -5, 0, 1_500, 600_000, 1_700_000_000_000] {

@@ -1,9 +1,9 @@
-//! Keeps a fault that lasts from filling the disk: of warnings and errors from
-//! one place in the code, some are written at once and then few; what was left
-//! out is counted and told.
+//! Rate limit for warnings and errors, so that a lasting problem does not fill the disk.
+//! Each place in the code may log a burst, and then one line at a time. Suppressed lines
+//! are counted and reported.
 //!
-//! librdkafka's lines come through one place in the code, so there its facility
-//! (`FAIL`, `REQTMOUT` …) tells them apart.
+//! All lines of librdkafka come from one place in the code, so they are told apart by
+//! their facility (`FAIL`, `REQTMOUT` …).
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -17,19 +17,19 @@ use tracing_subscriber::layer::{Context, Filter};
 
 use crate::error::lock;
 
-/// Lines of one kind that are written at once: enough for one a partition.
+/// The burst of lines from one place: enough for one line per partition.
 const BURST: f64 = 20.0;
-/// After that one is written in this time.
+/// After the burst, one line is allowed in this time.
 const REFILL_MS: f64 = 10_000.0;
-/// How often it is told what was left out.
+/// How often suppressed lines are reported.
 const TELL_MS: i64 = 60_000;
 
-/// A clock that does not go back, in milliseconds.
+/// A monotonic clock, in milliseconds.
 pub type MonotonicMs = Box<dyn Fn() -> i64 + Send + Sync>;
 
 type Kind = (Identifier, String);
 
-/// Counts lines by kind.
+/// The rate limit, by place and facility.
 pub struct Limit {
     clock: MonotonicMs,
     state: Mutex<State>,
@@ -50,15 +50,15 @@ struct Bucket {
 
 static LIMIT: OnceLock<Limit> = OnceLock::new();
 
-/// The limit of the process's log.
+/// Installs the rate limit of the process's log.
 pub fn install(clock: MonotonicMs) -> &'static Limit {
     LIMIT.get_or_init(|| Limit::new(clock))
 }
 
-/// Says, once a minute, how many lines were left out. To be called now and then.
+/// Logs, at most once a minute, how many lines were suppressed. Call it regularly.
 pub fn tell_left_out() {
     if let Some(limit) = LIMIT.get() {
-        limit.tell();
+        limit.report();
     }
 }
 
@@ -88,7 +88,7 @@ impl Limit {
         }
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         let now_ms = (self.clock)();
         let mut left_out = Vec::new();
         {
@@ -102,12 +102,16 @@ impl Limit {
             }
         }
         for (place, lines) in left_out {
-            tracing::info!(lines, place, "log lines were left out: the same trouble goes on");
+            tracing::info!(
+                lines,
+                place,
+                "similar log lines were suppressed: the problem continues"
+            );
         }
     }
 }
 
-/// The facility of librdkafka's line.
+/// The facility of a line of librdkafka.
 #[derive(Default)]
 struct Facility(String);
 
@@ -126,8 +130,8 @@ impl<S> Filter<S> for &'static Limit {
         true
     }
 
-    /// None of its own; were this not said, every debug line that nobody wants
-    /// would be put together and asked about.
+    /// No limit by level. Without this hint, every disabled debug line would be built and
+    /// passed to the filter.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::TRACE)
     }
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_that_goes_on_is_told_some_times_then_seldom_and_what_is_left_out_is_counted() {
+    fn a_lasting_problem_is_logged_as_a_burst_then_rarely_and_counted() {
         logged(|limit, now_ms, lines| {
             for second in 0..120 {
                 now_ms.store(second * 1_000, Ordering::Relaxed);
@@ -207,16 +211,16 @@ mod tests {
             let told = lines.count("the same again");
             assert_eq!(told, 20 + 11);
             assert_eq!(lines.count("news"), 120);
-            limit.tell();
+            limit.report();
             assert_eq!(lines.count(&format!("lines={}", 1_200 - told)), 1);
             assert_eq!(lines.count("place=\"src/telemetry/limit.rs:"), 1);
-            limit.tell();
-            assert_eq!(lines.count("log lines were left out"), 1);
+            limit.report();
+            assert_eq!(lines.count("log lines were suppressed"), 1);
         });
     }
 
     #[test]
-    fn one_kind_of_trouble_does_not_hide_another() {
+    fn one_problem_does_not_suppress_another() {
         logged(|_, _, lines| {
             let librdkafka = |facility: &str| {
                 tracing::error!(target: "librdkafka", facility, "its words");

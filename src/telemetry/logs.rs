@@ -1,4 +1,4 @@
-//! Where logs go.
+//! Logging to standard error.
 
 use std::io::IsTerminal as _;
 
@@ -11,15 +11,15 @@ use super::limit;
 use crate::config::{Log, LogFormat, check_log_directives};
 use crate::error::Fatal;
 
-/// The binding's own errors where it drops a consumer. A member that the group has
-/// refused cannot leave it in order, which is no news: the loop has told why.
+/// Silences errors of the Kafka binding when it drops a consumer. A member that the group
+/// has refused cannot leave it cleanly; the loop has already logged the reason.
 const DROPPED_CONSUMERS: &str = "rdkafka::consumer::base_consumer=off";
 
-/// Sends the logs to standard error, as configured; `RUST_LOG` goes before
-/// `log.level`. librdkafka's come along. What goes on and on is [`limit`]ed.
+/// Sets up logging, with librdkafka's lines and the rate [`limit`]. `RUST_LOG` overrides
+/// `log.level`.
 ///
 /// # Errors
-/// When logging is set up already, or `RUST_LOG` cannot be read.
+/// When logging is already set up, or `RUST_LOG` is malformed.
 pub fn init_logging(log: &Log, clock: limit::MonotonicMs) -> Result<(), Fatal> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
@@ -45,5 +45,5 @@ pub fn init_logging(log: &Log, clock: limit::MonotonicMs) -> Result<(), Fatal> {
             registry.with(layer.json().flatten_event(true).with_filter(filter)).try_init()
         }
     }
-    .map_err(|error| Fatal::internal(format!("logging: {error}")))
+    .map_err(|error| Fatal::internal(format!("cannot set up logging: {error}")))
 }

@@ -1,4 +1,4 @@
-//! Logs, and every metric there is.
+//! Logs and metrics.
 
 mod ages;
 pub mod limit;

@@ -1,4 +1,4 @@
-//! What the parts of the process tell, as metrics.
+//! Publishes the reports of the loop and the view as metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,25 +11,25 @@ use crate::shard::{Input, Status, Timestamp};
 use crate::stream_thread::report::{Counts, Report, StageName};
 use crate::view::ViewStats;
 
-/// Whose names are counted.
+/// The kinds of names that are counted.
 const NAME_KINDS: [&str; 3] = ["fleet", "organization", "instance"];
 
-/// What a stream thread publishes of what its loop tells.
+/// The metrics of a stream thread.
 #[derive(Debug)]
 pub struct ThreadMetrics {
     thread: usize,
-    /// The partitions of which metrics were published.
+    /// The partitions with published gauges.
     owned: Vec<i32>,
 }
 
 impl ThreadMetrics {
-    /// Those of a thread that has published nothing yet.
+    /// Metrics of a thread before its first report.
     #[must_use]
     pub fn new(thread: usize) -> ThreadMetrics {
         ThreadMetrics { thread, owned: Vec::new() }
     }
 
-    /// Publishes a report. The time of day is asked where the broker's is not known.
+    /// Publishes a report. `wall` is used while the broker time is not known.
     pub fn publish(&mut self, report: &Report, wall: impl Fn() -> Timestamp) {
         publish_counts(&report.counts);
         let count = |stage| report.shards.iter().filter(|s| s.stage == stage).count();
@@ -104,8 +104,7 @@ impl ThreadMetrics {
     }
 }
 
-/// Counts on. What nothing is known to have happened to is published too: it stays
-/// at zero.
+/// Adds to the counters. Zeros are published too, so that each counter exists.
 pub(super) fn publish_counts(counts: &Counts) {
     for input in Input::ALL {
         let (applied, stale) = (counts.applied[input.index()], counts.stale[input.index()]);
@@ -160,8 +159,8 @@ pub(super) fn publish_counts(counts: &Counts) {
     counter!(REDIS_REWRITES).increment(counts.view_rewrites);
 }
 
-/// Puts the gauges of a partition that is no longer owned to zero: its next
-/// owner reports it from now on.
+/// Sets the gauges of a partition to zero that is no longer owned. Its next owner
+/// publishes them from now on.
 pub(super) fn forget_partition(partition: i32) {
     let partition = partition.to_string();
     for status in Status::ALL.map(Status::wire_name) {
@@ -181,7 +180,7 @@ pub(super) fn forget_partition(partition: i32) {
     gauge!(RESTORE_REMAINING, "partition" => partition).set(0);
 }
 
-/// Publishes what the views of all threads tell.
+/// Publishes the metrics of all views.
 pub fn publish_views(views: &[Arc<ViewStats>]) {
     let backlog: usize = views.iter().map(|view| view.backlog.load(Ordering::Relaxed)).sum();
     let connected = views.iter().all(|view| view.connected.load(Ordering::Relaxed));
@@ -196,7 +195,7 @@ pub fn publish_views(views: &[Arc<ViewStats>]) {
     publish_view_counts(views);
 }
 
-/// What the views of all threads have counted.
+/// Publishes the counters of all views.
 pub(super) fn publish_view_counts(views: &[Arc<ViewStats>]) {
     let sum = |of: fn(&ViewStats) -> &AtomicU64| {
         views.iter().map(|view| of(view).load(Ordering::Relaxed)).sum::<u64>()

@@ -1,4 +1,4 @@
-//! What remembers the metrics, and tells them to Prometheus.
+//! The metrics recorder, and its output for Prometheus.
 
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -10,13 +10,13 @@ use crate::error::Fatal;
 use crate::shard::{DeadLetterReason, Input, Status};
 use crate::stream_thread::report::Counts;
 
-/// Makes the process's metrics recorder, with every metric described and, where
-/// its labels are known beforehand, at zero.
+/// Installs the metrics recorder of the process. All metrics are described, and those with
+/// known labels start at zero.
 ///
 /// # Errors
-/// When there is one already.
+/// When a recorder is already installed.
 pub fn install() -> Result<PrometheusHandle, Fatal> {
-    let failed = |error| Fatal::internal(format!("metrics: {error}"));
+    let failed = |error| Fatal::internal(format!("cannot set up metrics: {error}"));
     let handle = builder().map_err(failed)?.install_recorder().map_err(failed)?;
     describe_all();
     zero_all();
@@ -32,7 +32,7 @@ fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildErro
     })
 }
 
-/// Tells the recorder what each metric is.
+/// Registers type, unit and help of each metric.
 pub fn describe_all() {
     for metric in METRICS {
         let Metric { name, kind, help, .. } = *metric;
@@ -41,15 +41,15 @@ pub fn describe_all() {
             Kind::Counter => metrics::describe_counter!(name, unit, help),
             Kind::Gauge => metrics::describe_gauge!(name, unit, help),
             Kind::Histogram(_) => metrics::describe_histogram!(name, unit, help),
-            // It describes itself.
+            // `render` writes its description.
             Kind::Counted => {}
         }
     }
     metrics_process::Collector::default().describe();
 }
 
-/// Makes what can be known beforehand be there at zero: an alert on a counter
-/// that is not there yet never fires.
+/// Creates the counters with known labels at zero: an alert on a missing counter never
+/// fires.
 fn zero_all() {
     publish_counts(&Counts::default());
     publish_view_counts(&[]);
@@ -67,7 +67,7 @@ fn zero_all() {
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
 }
 
-/// What Prometheus is told, the process's own metrics included.
+/// All metrics in Prometheus's text format, with those of the process.
 #[must_use]
 pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();

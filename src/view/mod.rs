@@ -1,17 +1,20 @@
-//! The view: the current status of every device in Redis, written after each
-//! commit, rebuildable, never read by the core (rules V).
+//! The view: the current status of every device in Redis. It is written after each
+//! commit and can be rebuilt from the changelog. The core never reads it (rules V).
 //!
 //! ```text
 //! loop ── View ──▶ state (backlog by device, marks, marker) ──▶ worker ──▶ Redis
 //!      ◀─ events ─                                          ◀── answers ──
 //! ```
 //!
-//! The loop's calls only touch memory. A thread of its own sends pipelines of
-//! scripts, each a compare-and-set by token on one hash (V2), and advances a
-//! marker for each partition behind them (V4). In between it compares pages of
-//! committed rows, which the loop hands over, with what the server holds, and
-//! looks for hashes that no row has (V6). What the keys mean is in
-//! docs/redis.md.
+//! The loop's calls only touch memory. A separate thread, the worker, does the I/O:
+//!
+//! - It sends pipelines of scripts. Each script is a compare-and-set by fencing
+//!   token on one hash (V2).
+//! - After the writes it advances the marker of each partition (V4).
+//! - In between it runs the sweep: it compares pages of committed rows with the
+//!   server. It also scans the keyspace for orphaned keys (V6).
+//!
+//! docs/redis.md describes the keys.
 
 mod core;
 mod repair;
@@ -43,34 +46,32 @@ use self::server::link::Link;
 use self::server::worker::Worker;
 use self::turns::Turns;
 
-/// Connects as a stream thread does, and gives the connection up again. Returns
-/// what people should know of a server although it takes writes.
+/// Tests the connection to Redis, for `config check --connect`. Returns a warning
+/// where a usable server has a dangerous setting.
 ///
 /// # Errors
-/// When that fails, with what to do.
+/// When the server cannot be used; the message says what to do.
 pub fn try_connection(redis: &Redis) -> Result<Option<String>, Fatal> {
     let access = Access::new(redis)?;
     let shown_url = access.shown();
     Link::new(access).connect().map_err(|error| {
-        Fatal::unavailable(format!(
-            "Redis at {shown_url} cannot be used: {error}. Is redis.url right?"
-        ))
+        Fatal::unavailable(format!("cannot use Redis at {shown_url}: {error}. Check redis.url"))
     })
 }
 
-/// The view in Redis. One a stream thread.
+/// The view in Redis. Each stream thread has one.
 pub struct RedisView {
     shared: Arc<Shared>,
 }
 
 impl RedisView {
-    /// Starts the worker, which connects by itself, now or later. The views of a
-    /// process are `peers`; the one that `scans` looks for keys without a device,
-    /// for all.
+    /// Starts the worker. It connects in the background, as soon as the server
+    /// answers. `peers` are all views of this process. One of them `scans` the
+    /// keyspace for orphaned keys, for all of them.
     ///
     /// # Errors
-    /// When the URL is wrong, or no thread can be started. A server that is
-    /// away is no error.
+    /// When the URL is wrong, or the thread cannot be started. A server that does
+    /// not answer is not an error.
     pub fn start(
         config: &Redis,
         group: &Group,
@@ -88,8 +89,8 @@ impl RedisView {
         Ok(view)
     }
 
-    /// A view without a thread: whoever has the turns takes them, against a
-    /// server of its own.
+    /// A view without a thread, for the simulation. The caller drives the returned
+    /// turns against its own server.
     #[must_use]
     pub fn stepped(
         config: &Redis,
@@ -110,14 +111,14 @@ impl RedisView {
         (RedisView { shared }, turns)
     }
 
-    /// How it is doing.
+    /// Counters and conditions, for metrics and readiness.
     #[must_use]
     pub fn stats(&self) -> Arc<ViewStats> {
         self.shared.stats.clone()
     }
 
-    /// Writes what waits, for at most `within`, then stops. Returns whether
-    /// everything was written.
+    /// Writes the backlog for at most `within`, then stops the worker. Returns
+    /// whether everything was written.
     pub fn close(self, within: Duration) -> bool {
         let now_ms = self.shared.clock.monotonic_ms();
         let close_at_ms = now_ms.saturating_add(milliseconds(within));
@@ -136,8 +137,8 @@ impl RedisView {
 }
 
 impl Drop for RedisView {
-    /// Lets the worker stop after the round that is under way. It is not waited
-    /// for: an answer may take seconds.
+    /// Tells the worker to stop after its current round. Does not wait for it,
+    /// since an answer of the server may take seconds.
     fn drop(&mut self) {
         self.shared.lock().close_at_ms = Some(i64::MIN);
         self.shared.changed.notify_all();

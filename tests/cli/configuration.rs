@@ -72,7 +72,7 @@ fn programs_are_told_everything_that_is_wrong() {
     let sources =
         [&*line(2), &*line(4), &*line(6), "environment variable DEVICE_STATUS_LOG__LEVEL"];
     assert_eq!(column("source"), sources);
-    assert_eq!(column("problem")[2], "is no key");
+    assert_eq!(column("problem")[2], "is not a known key");
     assert_eq!(column("remedy")[2], "did you mean kafka.brokers?");
     assert!(column("problem").iter().chain(&column("remedy")).all(|text| !text.is_empty()));
 

@@ -301,10 +301,9 @@ fn what_contradicts_itself_in_one_batch_ends_as_the_log_has_it() {
     let redis = RedisServer::start();
     let topics = broker.service_topics("ties", 1);
     // A machine that is slow: some of the events that are sent again are old by then.
-    let config = ServiceConfig::new(broker, &topics).redis(&redis.url()).announce(&[
-        "a heartbeat had expired when it came",
-        "cannot resolve the start offsets",
-    ]);
+    let config = ServiceConfig::new(broker, &topics)
+        .redis(&redis.url())
+        .announce(&["a heartbeat had expired when it came", "cannot resolve the start offsets"]);
     let mut service = DeviceStatus::start_ready(&config);
     let producer = broker.producer();
     // Longer than this machine may pause between the first and the last.

@@ -50,7 +50,7 @@ fn a_redis_that_refuses_writes_makes_unready_until_it_takes_them() {
             "maxmemory-policy is volatile-ttl",
             "OOM",
             "used memory > 'maxmemory'",
-            "docs/redis.md names all",
+            "docs/redis.md lists all",
         ]);
     let mut service = DeviceStatus::start_ready(&config);
     assert_eq!(service.metric("device_status_redis_evicts", ""), Some(1.0));
@@ -71,7 +71,7 @@ fn a_redis_that_refuses_writes_makes_unready_until_it_takes_them() {
     run("CONFIG SET maxmemory-policy noeviction");
     run("CONFIG SET maxmemory 1");
     register(&devices[1]);
-    wait_for_readiness(&service, 503, &["Redis takes no writes", "maxmemory", "refusing"]);
+    wait_for_readiness(&service, 503, &["Redis refuses writes", "maxmemory", "refusing"]);
     wait_for_gauges(&service, 1.0, 1.0);
     run("CONFIG SET maxmemory 0");
     arrived(&devices[1]);
@@ -81,7 +81,7 @@ fn a_redis_that_refuses_writes_makes_unready_until_it_takes_them() {
     // Without the right to write.
     run("ACL SETUSER writer -hset");
     register(&devices[2]);
-    wait_for_readiness(&service, 503, &["Redis takes no writes", "docs/redis.md"]);
+    wait_for_readiness(&service, 503, &["Redis refuses writes", "docs/redis.md"]);
     wait_for_gauges(&service, 1.0, 1.0);
     run("ACL SETUSER writer +hset");
     arrived(&devices[2]);

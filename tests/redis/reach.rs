@@ -120,18 +120,18 @@ fn what_bars_the_way_of_tls_is_told_with_its_remedy() {
 
     let stranger = Authority::new();
     let told = complaint(&Redis { ca_file: stranger.ca_file(), ..whole.clone() });
-    assert!(told.contains("name its authority in redis.ca_file"), "{told}");
+    assert!(told.contains("signed by an unknown authority: set redis.ca_file"), "{told}");
 
     let told = complaint(&Redis {
         certificate_file: String::new(),
         key_file: String::new(),
         ..whole.clone()
     });
-    assert!(told.contains("see redis.certificate_file and redis.key_file"), "{told}");
+    assert!(told.contains("set redis.certificate_file and redis.key_file"), "{told}");
 
     let (certificate_file, key_file) = stranger.sign("client", &[]);
     let told = complaint(&Redis { certificate_file, key_file, ..whole.clone() });
-    assert!(told.contains("does not believe our certificate"), "{told}");
+    assert!(told.contains("rejects our client certificate"), "{told}");
 
     let plain = format!("rediss://127.0.0.1:{}", tls.server.port());
     let told = complaint(&Redis { url: plain, ..whole.clone() });
@@ -139,11 +139,11 @@ fn what_bars_the_way_of_tls_is_told_with_its_remedy() {
 
     let url = whole.url.replace("rediss:", "redis:");
     let told = complaint(&Redis { url, ..Redis::default() });
-    assert!(told.contains("let redis.url begin with rediss"), "{told}");
+    assert!(told.contains("begin redis.url with rediss"), "{told}");
 
     let other = TlsServer::start(false, "redis.example");
     let told = complaint(&Redis { ca_file: other.authority.ca_file(), ..other.config() });
-    assert!(told.contains("is for another name"), "{told}");
+    assert!(told.contains("is for another host name"), "{told}");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_user_with_a_password_and_a_database() {
     assert_reaches(redis.clone(), &mut admin);
 
     let told = complaint(&Redis { password: "s3cret-no".to_owned(), ..redis.clone() });
-    assert!(told.contains("wrong user or password: see redis.username"), "{told}");
+    assert!(told.contains("wrong user or password: check redis.username"), "{told}");
     run(&mut admin, "ACL SETUSER default off");
     let told = complaint(&Redis { url, ..Redis::default() });
     assert!(told.contains("the password is missing"), "{told}");
@@ -173,14 +173,14 @@ fn a_user_with_a_password_and_a_database() {
         "ACL SETUSER reader on >s3cret ~ds:* resetchannels &ds:* +@read +@connection +time",
     );
     let told = complaint(&Redis { username: "reader".to_owned(), ..redis.clone() });
-    assert!(told.contains("docs/redis.md names all"), "{told}");
+    assert!(told.contains("docs/redis.md lists all"), "{told}");
     // Not allowed to write what the scripts write, though to run them.
     InProcess::announce(&["The user executing the script can't run this command"]);
     run(&mut admin, "ACL SETUSER half on >s3cret ~ds:* resetchannels &ds:* +@all -hset");
     let mut owner = Owner::start_with(Redis { username: "half".to_owned(), ..redis }, EPOCH);
     owner.turn_until("the complaint", |owner| owner.view.stats().advice().trouble.is_some());
     let told = owner.view.stats().advice().trouble.clone().unwrap();
-    assert!(told.contains("docs/redis.md names all"), "{told}");
+    assert!(told.contains("docs/redis.md lists all"), "{told}");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_server_of_another_kind_is_told_by_the_form_that_its_url_needs() {
     let alone = RedisServer::start();
     let url = format!("redis-cluster://127.0.0.1:{}", alone.port());
     let told = complaint(&Redis { url, ..Redis::default() });
-    assert!(told.contains("is no cluster"), "{told}");
+    assert!(told.contains("is not a cluster"), "{told}");
 
     let bus_port = crate::support::process::free_port().to_string();
     let node = RedisServer::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus_port]);
@@ -221,7 +221,7 @@ fn a_server_of_another_kind_is_told_by_the_form_that_its_url_needs() {
     });
     assert!(told.contains("knows no master \"other\""), "{told}");
     let told = complaint(&Redis { url, ..Redis::default() });
-    assert!(told.contains("see redis.sentinel_username and redis.sentinel_password"), "{told}");
+    assert!(told.contains("check redis.sentinel_username and redis.sentinel_password"), "{told}");
 }
 
 /// Traffic, until a condition holds.
@@ -251,7 +251,7 @@ fn sentinels_and_servers_that_all_speak_tls_alone_are_followed_likewise() {
     let nobody =
         Redis { certificate_file: String::new(), key_file: String::new(), ..redis.clone() };
     let told = complaint(&nobody);
-    assert!(told.contains("see redis.certificate_file and redis.key_file"), "{told}");
+    assert!(told.contains("set redis.certificate_file and redis.key_file"), "{told}");
     assert_follows_the_replica(servers, redis);
 }
 

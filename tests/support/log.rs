@@ -10,10 +10,11 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Value};
 
 /// What a service says of a Redis that does not take connections.
-pub const REDIS_AWAY: &str = "cannot connect to Redis; processing goes on and the view waits";
+pub const REDIS_AWAY: &str = "cannot connect to Redis; processing continues, writes to Redis wait";
 
 /// What a service says when the Redis that it is connected to goes away.
-pub const REDIS_LOST: &str = "lost the connection to Redis; processing goes on and the view waits";
+pub const REDIS_LOST: &str =
+    "lost the connection to Redis; processing continues, writes to Redis wait";
 
 /// What a service says while its brokers are away or do not answer, and what
 /// follows from it for what was under way.
@@ -35,7 +36,7 @@ pub const KAFKA_AWAY: &[&str] = &[
 ];
 
 /// What it says of a Redis that has lost what was written to it.
-pub const VIEW_FLUSHED: &str = "the view was flushed, replaced or set back";
+pub const VIEW_FLUSHED: &str = "Redis lost data of this partition";
 
 /// What a service says whose Redis goes away and comes back without what was
 /// written to it, or with less.
@@ -46,7 +47,7 @@ pub const REDIS_ANEW: &[&str] =
 pub const OTHER_GROUP: &str = "the keys in Redis belong to another group";
 
 /// What an owner says that finds the marker of its successor.
-pub const VIEW_SUPERSEDED: &str = "a later owner writes to the view";
+pub const VIEW_SUPERSEDED: &str = "fenced: a later owner of this partition writes to Redis";
 
 /// What a service says whose partitions the group gave to others.
 pub const LOST: &str = "partitions lost: the group gave them to other members";

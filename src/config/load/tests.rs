@@ -24,7 +24,7 @@ fn message(text: &str, environment: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn nothing_said_is_the_default() {
+fn an_empty_configuration_is_the_default() {
     let loaded = load(None, variables(&[]), &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
     assert_eq!(loaded.config.topics.changelog, "device-status-changelog");
@@ -126,7 +126,7 @@ fn every_key_is_read_from_the_file() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file() {
+fn the_environment_overrides_the_file() {
     let loaded = load_text(
         "[kafka]\nbrokers = \"file:9092\"\ngroup = \"file\"\n",
         &[
@@ -169,7 +169,7 @@ fn every_variable_of_the_table_is_understood() {
 }
 
 #[test]
-fn everything_wrong_is_said_at_once_with_place_and_remedy() {
+fn all_errors_are_reported_at_once_with_source_and_remedy() {
     let message = message(
         "[heartbeat]\ntolerance = 0.5\ngracee = \"1s\"\n\n[processing]\nthreads = \"four\"\n\
          commit_interval = \"20\"\n[formats]\nlifecycle = \"avro\"\n",
@@ -179,7 +179,7 @@ fn everything_wrong_is_said_at_once_with_place_and_remedy() {
     assert_eq!(lines[0], "the configuration is wrong in 6 places:");
     let expected = [
         ":2: heartbeat.tolerance = 0.5: is out of range; it must be from 1 to 100",
-        ":3: heartbeat.gracee = \"1s\": is no key; did you mean heartbeat.grace?",
+        ":3: heartbeat.gracee = \"1s\": is not a known key; did you mean heartbeat.grace?",
         ":6: processing.threads = \"four\": is text, not a whole number;",
         ":7: processing.commit_interval = \"20\": is not a duration",
         ":9: formats.lifecycle = \"avro\": is not a known value; use protobuf or confluent-",
@@ -191,7 +191,7 @@ fn everything_wrong_is_said_at_once_with_place_and_remedy() {
 }
 
 #[test]
-fn what_the_loop_owns_is_refused_with_the_reason() {
+fn settings_that_the_service_owns_are_refused_with_the_reason() {
     let owned = OWNED_PROPERTIES
         .iter()
         .flat_map(|(names, what, remedy)| names.iter().map(move |name| (name, what, remedy)));
@@ -201,7 +201,7 @@ fn what_the_loop_owns_is_refused_with_the_reason() {
         assert!(message.contains(what) && message.contains(remedy), "{message}");
     }
     let text = "[kafka.properties]\n\"session.timeout.ms\" = 6000\n";
-    assert!(message(text, &[]).contains("the broker's to decide"));
+    assert!(message(text, &[]).contains("is set by the broker"));
     assert!(load_text(text, &[("DEVICE_STATUS_KAFKA__GROUP_PROTOCOL", "classic")]).is_ok());
 }
 
@@ -224,42 +224,42 @@ fn secrets_are_not_shown_in_errors() {
 }
 
 #[test]
-fn heartbeats_are_not_replayed_from_before_a_deletion_that_is_forgotten() {
+fn replay_window_must_not_exceed_tombstone_retention() {
     let text = "[processing]\nreplay_window = \"48h\"\n";
-    assert!(message(text, &[]).contains("lengthen processing.tombstone_retention"));
+    assert!(message(text, &[]).contains("increase processing.tombstone_retention"));
     let longer = [("DEVICE_STATUS_PROCESSING__TOMBSTONE_RETENTION", "49h")];
     assert!(load_text(text, &longer).is_ok());
 }
 
 #[test]
-fn a_secret_under_a_slip_of_its_name_is_not_shown() {
+fn a_secret_under_a_misspelt_key_is_not_shown() {
     for variable in
         ["REDIS__PASWORD", "KAFKA__PROPERTIES__SASL_PASWORD", "KAFKA__PROPERTIES_SASL_PASSWORD"]
     {
         let variable = format!("DEVICE_STATUS_{variable}");
         let message = message("", &[(&variable, "hunter2")]);
-        assert!(message.contains("is no key") || message.contains("asword"), "{message}");
+        assert!(message.contains("is not a known key") || message.contains("asword"), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
     }
 }
 
 #[test]
-fn a_topic_has_one_use_and_a_group_makes_a_name() {
+fn topics_must_differ_and_the_default_changelog_must_be_valid() {
     let text = "[topics]\nlifecycle = \"device-heartbeats\"\n";
-    assert!(message(text, &[]).contains("is the topic of topics.heartbeats too"));
+    assert!(message(text, &[]).contains("is also the topic of topics.heartbeats"));
     let text = "[kafka]\ngroup = \"a/b\"\n";
-    assert!(message(text, &[]).contains("give topics.changelog a name"));
+    assert!(message(text, &[]).contains("set topics.changelog to a valid name"));
     assert!(load_text(text, &[("DEVICE_STATUS_TOPICS__CHANGELOG", "c")]).is_ok());
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_told_by_its_line() {
+fn a_malformed_file_is_reported_with_its_line() {
     let message = message("[kafka]\nbrokers = localhost\n", &[]);
     assert!(message.contains(":2: is not TOML"), "{message}");
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told() {
+fn a_missing_file_is_reported() {
     let fatal =
         Fatal::from(load(Some(Path::new("/nowhere.toml")), variables(&[]), &[]).unwrap_err());
     assert!(fatal.message.contains("/nowhere.toml"));
@@ -281,7 +281,7 @@ fn secret(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn secrets_come_from_files_without_the_line_s_end() {
+fn secrets_come_from_files_without_a_line_end() {
     let (password, other, token) = (secret("hunter2\n"), secret("hunter3\r\n"), secret("t0ken"));
     let path = |file: &tempfile::NamedTempFile| file.path().display().to_string();
     let text = format!(
@@ -301,14 +301,14 @@ fn secrets_come_from_files_without_the_line_s_end() {
     let variable = "DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD_FILE";
     let loaded = load_text(&text, &[(variable, &path(&other))]).unwrap();
     assert_eq!(loaded.config.kafka.properties["sasl.password"], "hunter3");
-    // One of librdkafka's own names that end so.
+    // One of librdkafka's own names that end in `.file`.
     let variable = "DEVICE_STATUS_KAFKA__PROPERTIES__SASL_OAUTHBEARER_ASSERTION_FILE";
     let loaded = load_text("", &[(variable, "/some/where")]).unwrap();
     assert_eq!(loaded.config.kafka.properties["sasl.oauthbearer.assertion.file"], "/some/where");
 }
 
 #[test]
-fn a_file_of_a_secret_that_cannot_be_used_is_told_by_its_path() {
+fn an_unusable_secret_file_is_reported_with_its_path() {
     let empty = secret("\n");
     let empty_path = empty.path().display().to_string();
     let message = message(
@@ -316,7 +316,7 @@ fn a_file_of_a_secret_that_cannot_be_used_is_told_by_its_path() {
          \"ssl.ca.location\" = \"/nowhere/ca.pem\"\n\"group.id_file\" = \"/etc/hostname\"\n",
         &[
             ("DEVICE_STATUS_ADMIN__TOKEN_FILE", &empty_path),
-            // Has no end.
+            // It never ends.
             ("DEVICE_STATUS_KAFKA__PROPERTIES__SASL_PASSWORD_FILE", "/dev/zero"),
         ],
     );
@@ -333,19 +333,19 @@ fn a_file_of_a_secret_that_cannot_be_used_is_told_by_its_path() {
 }
 
 #[test]
-fn a_secret_given_twice_at_one_level_is_refused_and_over_another_level_wins() {
+fn a_secret_set_twice_is_refused_unless_one_overrides_the_other() {
     let file = secret("hunter2");
     let path = file.path().display().to_string();
     let text = format!("[admin]\ntoken = \"a\"\ntoken_file = {path:?}\n");
     let message = message(&text, &[]);
-    assert!(message.contains("is given twice") && !message.contains("hunter2"), "{message}");
+    assert!(message.contains("is set twice") && !message.contains("hunter2"), "{message}");
     let text = "[admin]\ntoken = \"a\"\n";
     let loaded = load_text(text, &[("DEVICE_STATUS_ADMIN__TOKEN_FILE", &path)]).unwrap();
     assert_eq!(loaded.config.admin.token, "hunter2");
 }
 
 #[test]
-fn the_command_line_goes_before_file_and_environment() {
+fn the_command_line_overrides_file_and_environment() {
     let file = secret("[kafka]\ngroup = \"file\"\n");
     let environment = || variables(&[("DEVICE_STATUS_KAFKA__GROUP", "environment")]);
     let flags = ["kafka.group=flag".to_owned(), "kafka.properties.client.rack=r1".to_owned()];
@@ -355,8 +355,11 @@ fn the_command_line_goes_before_file_and_environment() {
     assert_eq!(loaded.origin("kafka.group"), &Origin::Flag);
     let flags = ["kafka.grup=x".to_owned(), "hunter2".to_owned()];
     let message = Fatal::from(load(None, variables(&[]), &flags).unwrap_err()).message;
-    assert!(message.contains("--set: kafka.grup = \"x\": is no key; did you mean kafka.group?"));
-    assert!(message.contains("--set: lacks an equals sign") && !message.contains("hunter2"));
+    assert!(
+        message
+            .contains("--set: kafka.grup = \"x\": is not a known key; did you mean kafka.group?")
+    );
+    assert!(message.contains("--set: has no equals sign") && !message.contains("hunter2"));
 }
 
 proptest::proptest! {
@@ -373,7 +376,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_fetch_that_waits_at_the_broker_is_no_silent_input() {
+fn a_fetch_wait_beyond_max_input_idle_is_refused() {
     let text = "[processing]\nmax_input_idle = \"5s\"\n\
                 [kafka.properties]\n\"fetch.wait.max.ms\" = \"5001\"\n";
     let told = message(text, &[]);

@@ -1,4 +1,4 @@
-//! What the server's answers say.
+//! Parses the server's answers.
 
 use std::collections::BTreeMap;
 
@@ -6,48 +6,52 @@ use redis::Value;
 
 use super::keys::MarkerValue;
 
-/// What a command was answered with: a value, or the server's complaint.
+/// The answer to a command: a value, or the server's error.
 pub type Answer = Result<Value, String>;
 
-/// What a marker turned out to hold.
+/// The content of a marker's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Something that is no marker, or nothing.
+pub enum MarkerContent {
+    /// The key is missing, or does not hold a marker.
     Nothing,
-    /// This epoch, in a value that may be malformed otherwise.
+    /// Only the epoch can be read; other fields are missing or malformed.
     Epoch(u64),
-    /// A marker.
+    /// A complete marker.
     Value(MarkerValue),
 }
 
-impl Found {
+impl MarkerContent {
     /// Reads a marker's fields, in the order of
     /// [`MARKER_FIELDS`](super::keys::MARKER_FIELDS).
     #[must_use]
-    pub fn read(value: &Value) -> Found {
-        let Value::Array(fields) = value else { return Found::Nothing };
-        let [epoch, applied, sequence, time, _group] = &fields[..] else { return Found::Nothing };
-        let Some(epoch) = integer(epoch) else { return Found::Nothing };
+    pub fn read(value: &Value) -> MarkerContent {
+        let Value::Array(fields) = value else { return MarkerContent::Nothing };
+        let [epoch, applied, sequence, time, _group] = &fields[..] else {
+            return MarkerContent::Nothing;
+        };
+        let Some(epoch) = integer(epoch) else { return MarkerContent::Nothing };
         match (integer(applied), integer(sequence), integer(time)) {
             (Some(applied), Some(sequence), Some(time_ms)) => {
-                Found::Value(MarkerValue { epoch, applied, sequence, time_ms })
+                MarkerContent::Value(MarkerValue { epoch, applied, sequence, time_ms })
             }
-            _ => Found::Epoch(epoch),
+            _ => MarkerContent::Epoch(epoch),
         }
     }
 
-    /// The epoch that it names.
+    /// The epoch in it.
     #[must_use]
     pub fn epoch(self) -> Option<u64> {
         match self {
-            Found::Nothing => None,
-            Found::Epoch(epoch) | Found::Value(MarkerValue { epoch, .. }) => Some(epoch),
+            MarkerContent::Nothing => None,
+            MarkerContent::Epoch(epoch) | MarkerContent::Value(MarkerValue { epoch, .. }) => {
+                Some(epoch)
+            }
         }
     }
 }
 
-/// The group that an answer to a marker's script or reading names, if it is
-/// another than `ours`. A marker without a group is ours.
+/// The group in an answer about a marker, if it differs from `ours`. A marker
+/// without a group counts as ours.
 #[must_use]
 pub fn other_group(answer: &Value, ours: &str) -> Option<String> {
     let Value::Array(fields) = answer else { return None };
@@ -55,14 +59,14 @@ pub fn other_group(answer: &Value, ours: &str) -> Option<String> {
     text(group).filter(|group| group != ours)
 }
 
-/// Whether this is a complaint about a key of another type than ours: somebody's
-/// accident under one of our names, which is replaced.
+/// Whether the error says that a key has the wrong type. Such a key was written by
+/// mistake under one of our names; it is replaced.
 #[must_use]
 pub fn is_wrong_type(message: &str) -> bool {
     message.contains("WRONGTYPE")
 }
 
-/// A number, however the server tells it.
+/// Parses a number, sent as an integer or as text.
 #[must_use]
 pub fn integer<T: std::str::FromStr>(value: &Value) -> Option<T> {
     match value {
@@ -72,7 +76,7 @@ pub fn integer<T: std::str::FromStr>(value: &Value) -> Option<T> {
     }
 }
 
-/// A bulk of text.
+/// Parses a text.
 #[must_use]
 pub fn text(value: &Value) -> Option<String> {
     match value {
@@ -82,7 +86,7 @@ pub fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The fields of a hash; nothing if this is no hash.
+/// The fields of a hash; `None` if this is not a hash.
 #[must_use]
 pub fn pairs(value: &Value) -> Option<BTreeMap<&[u8], &[u8]>> {
     fn bytes(value: &Value) -> Option<&[u8]> {

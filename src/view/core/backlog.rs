@@ -1,6 +1,6 @@
-//! What waits to be written, of one partition: the latest state of each device
-//! and fleet, so that its size is bounded by their number however long the
-//! server is away.
+//! The writes of one partition that wait for the server. Only the latest state of
+//! each device and fleet is kept, so the size is bounded by their number however
+//! long Redis is unavailable.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -10,37 +10,37 @@ use hashbrown::HashMap;
 
 use crate::shard::{DeviceId, ViewBody, ViewWrite};
 
-/// What a write is about; a later write about the same replaces it.
+/// The device or fleet of a write. A later write to the same target replaces it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Subject {
+enum Target {
     Device(DeviceId),
     Fleet(Arc<str>),
 }
 
-impl Subject {
-    fn of(body: &ViewBody) -> Subject {
+impl Target {
+    fn of(body: &ViewBody) -> Target {
         match body {
-            ViewBody::Device(view) => Subject::Device(view.device.clone()),
-            ViewBody::DeviceDeleted { device, .. } => Subject::Device(device.clone()),
-            ViewBody::FleetCounts { fleet, .. } => Subject::Fleet(fleet.clone()),
+            ViewBody::Device(view) => Target::Device(view.device.clone()),
+            ViewBody::DeviceDeleted { device, .. } => Target::Device(device.clone()),
+            ViewBody::FleetCounts { fleet, .. } => Target::Fleet(fleet.clone()),
         }
     }
 }
 
-/// A write that waits, standing for itself and the ones it replaced.
+/// A waiting write. It includes the effects of the writes that it replaced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waiting {
-    /// The sequence of the latest, which goes into the token.
+    /// The sequence of the latest write, for the token.
     pub sequence: u64,
-    /// What the latest says. A hint is due if one was due for any.
+    /// The state of the latest write. It is marked as changed if any of the
+    /// replaced writes was, so that the hint is published.
     pub body: ViewBody,
-    /// Fleets whose member sets the device must leave, besides those that
-    /// `body` names.
+    /// Fleets whose member sets the device must leave, besides those in `body`.
     pub leave: Vec<Arc<str>>,
 }
 
 impl Waiting {
-    /// Makes this stand for `older` as well.
+    /// Takes over the effects of `older`.
     fn replace(&mut self, older: Waiting) {
         let Waiting { body, leave, .. } = older;
         let mut left = leave;
@@ -65,80 +65,76 @@ impl Waiting {
     }
 }
 
-/// Writes that wait, each in the place of the earliest that it stands for: so
-/// everything before the first in line has been written.
+/// Waiting writes in order. A write keeps the place of the earliest write that it
+/// replaced, so everything before the first place has been written.
 #[derive(Debug, Default)]
 pub struct Backlog {
     line: BTreeMap<u64, Waiting>,
     places: Places,
 }
 
-/// How many tables [`Places`] is spread over.
+/// The number of tables in [`Places`].
 const TABLES: usize = 256;
 
-/// Where in the line each subject is. Many small tables rather than one: each
-/// grows by itself, so that no single write pays for moving a million entries
-/// while the loop waits for it.
+/// The place of each target in the line. It is split into many small tables,
+/// because a table that grows moves all its entries while the loop waits.
 #[derive(Debug, Default)]
 struct Places {
     hasher: foldhash::fast::RandomState,
-    tables: Vec<HashMap<Subject, u64, foldhash::fast::RandomState>>,
+    tables: Vec<HashMap<Target, u64, foldhash::fast::RandomState>>,
 }
 
 impl Places {
-    /// The table of a subject, by bits of the hash that a table itself looks at
-    /// last.
-    fn at(&self, subject: &Subject) -> usize {
-        (self.hasher.hash_one(subject) >> 40) as usize % TABLES
+    /// The index of a target's table. It uses bits of the hash that the tables
+    /// themselves hardly use.
+    fn at(&self, target: &Target) -> usize {
+        (self.hasher.hash_one(target) >> 40) as usize % TABLES
     }
 
-    fn get(&self, subject: &Subject) -> Option<u64> {
-        self.tables.get(self.at(subject))?.get(subject).copied()
+    fn get(&self, target: &Target) -> Option<u64> {
+        self.tables.get(self.at(target))?.get(target).copied()
     }
 
-    fn table(
-        &mut self,
-        subject: &Subject,
-    ) -> &mut HashMap<Subject, u64, foldhash::fast::RandomState> {
+    fn table(&mut self, target: &Target) -> &mut HashMap<Target, u64, foldhash::fast::RandomState> {
         if self.tables.is_empty() {
             let hasher = &self.hasher;
             self.tables.resize_with(TABLES, || HashMap::with_hasher(hasher.clone()));
         }
-        let at = self.at(subject);
+        let at = self.at(target);
         &mut self.tables[at]
     }
 
-    fn remove(&mut self, subject: &Subject) {
-        self.table(subject).remove(subject);
+    fn remove(&mut self, target: &Target) {
+        self.table(target).remove(target);
     }
 }
 
 impl Backlog {
-    /// Adds a write, whose sequence is larger than any before.
+    /// Adds a write. Its sequence must be larger than all before.
     pub fn push(&mut self, write: ViewWrite) {
         let ViewWrite { sequence, body } = write;
         let mut waiting = Waiting { sequence, body, leave: Vec::new() };
-        let subject = Subject::of(&waiting.body);
-        let place = *self.places.table(&subject).entry(subject).or_insert(sequence);
+        let target = Target::of(&waiting.body);
+        let place = *self.places.table(&target).entry(target).or_insert(sequence);
         if let Some(older) = self.line.remove(&place) {
             waiting.replace(older);
         }
         self.line.insert(place, waiting);
     }
 
-    /// Takes the first in line, and its place.
+    /// Takes the first write, with its place.
     pub fn pop(&mut self) -> Option<(u64, Waiting)> {
         let (place, waiting) = self.line.pop_first()?;
-        self.places.remove(&Subject::of(&waiting.body));
+        self.places.remove(&Target::of(&waiting.body));
         Some((place, waiting))
     }
 
-    /// Puts back what was taken. The latest of a subject holds, in the earliest
-    /// place of those it stands for.
+    /// Puts back a write that was taken. If a later write to the same target came
+    /// meanwhile, that one stays, in the earlier of the two places.
     pub fn put_back(&mut self, place: u64, waiting: Waiting) {
-        let subject = Subject::of(&waiting.body);
+        let target = Target::of(&waiting.body);
         let (mut first, mut latest) = (place, waiting);
-        if let Some(other_place) = self.places.get(&subject)
+        if let Some(other_place) = self.places.get(&target)
             && let Some(mut other) = self.line.remove(&other_place)
         {
             first = first.min(other_place);
@@ -147,29 +143,29 @@ impl Backlog {
             }
             latest.replace(other);
         }
-        self.places.table(&subject).insert(subject, first);
+        self.places.table(&target).insert(target, first);
         self.line.insert(first, latest);
     }
 
-    /// Whether a write about the same waits.
+    /// Whether a write to the same target waits.
     #[must_use]
     pub fn has_of(&self, body: &ViewBody) -> bool {
-        self.places.get(&Subject::of(body)).is_some()
+        self.places.get(&Target::of(body)).is_some()
     }
 
-    /// The place of the first in line.
+    /// The place of the first write.
     #[must_use]
     pub fn first(&self) -> Option<u64> {
         self.line.first_key_value().map(|(place, _)| *place)
     }
 
-    /// How many wait.
+    /// The number of waiting writes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.line.len()
     }
 
-    /// Whether none waits.
+    /// Whether no write waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.line.is_empty()
@@ -208,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_a_device_keeps_the_place_of_its_first() {
+    fn latest_write_of_a_device_keeps_the_place_of_its_first() {
         let mut backlog = Backlog::default();
         backlog.push(device(1, "a", "f", true));
         backlog.push(device(2, "b", "f", false));
@@ -221,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_gives_way_to_what_came_meanwhile_but_keeps_its_place() {
+    fn put_back_write_yields_to_a_later_one_and_keeps_its_place() {
         let mut backlog = Backlog::default();
         backlog.push(device(1, "a", "first", false));
         let (place, waiting) = backlog.pop().unwrap();
@@ -237,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_putting_back_does_not_matter() {
+    fn order_of_put_back_does_not_matter() {
         for reversed in [false, true] {
             let mut backlog = Backlog::default();
             let mut taken = Vec::new();
@@ -259,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn fleets_passed_through_while_waiting_are_left_too() {
+    fn member_sets_of_intermediate_fleets_are_left_too() {
         let mut backlog = Backlog::default();
         for (sequence, fleet) in [(1, "one"), (2, "two"), (3, "three"), (4, "two")] {
             backlog.push(device(sequence, "a", fleet, false));

@@ -1,4 +1,4 @@
-//! From view writes to commands.
+//! Encodes view writes as Redis commands.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::scripts::{DELETED_TTL_SECONDS, Script};
 use crate::shard::{DeviceId, DeviceView, Status, UpdateOutcome, UpdatePhase, ViewBody, ViewWrite};
 use crate::stream_thread::ports::{FoundKey, FoundSubject};
 
-/// Turns writes into commands for one prefix.
+/// Encodes writes for one prefix and group.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     keys: Keys,
@@ -29,7 +29,7 @@ impl Encoder {
         Encoder { keys: Keys::new(prefix), group: group.into(), fleet_members }
     }
 
-    /// The command that writes what waits. It answers 1, or 0 if refused.
+    /// The command for a waiting write. It returns 1, or 0 if it was fenced.
     #[must_use]
     pub fn write(&self, partition: i32, epoch: u64, waiting: &Waiting) -> Cmd {
         let token = Token { partition, epoch, sequence: waiting.sequence };
@@ -101,8 +101,8 @@ impl Encoder {
         fleet_arguments(begin(Script::Fleet, &key, token), counts)
     }
 
-    /// What the sweep compares: the hash of what is written and, of a device
-    /// where member sets are kept, whether it is in its set.
+    /// The commands that read what the sweep compares: the hash, and whether the
+    /// device is in its member set where those are kept.
     #[must_use]
     pub fn look(&self, partition: i32, body: &ViewBody) -> (Cmd, Option<Cmd>) {
         let all_of = |key: String| {
@@ -128,7 +128,7 @@ impl Encoder {
         }
     }
 
-    /// What the hash of what is written holds, besides its token.
+    /// The expected fields of a hash, without its token.
     #[must_use]
     pub fn fields(body: &ViewBody) -> Vec<(&'static str, Cow<'_, str>)> {
         match body {
@@ -141,8 +141,8 @@ impl Encoder {
         }
     }
 
-    /// The command that repairs a hash: where a token is expected, only while
-    /// the hash has exactly that one. It answers 1, or 0 if refused.
+    /// The command that repairs a hash. With an `expected` token it writes only
+    /// while the hash has exactly that token. It returns 1, or 0 if refused.
     #[must_use]
     pub fn repair(
         &self,
@@ -171,8 +171,8 @@ impl Encoder {
         }
     }
 
-    /// The command that removes a hash while it has the token that was read. It
-    /// answers 1, or 0 if refused.
+    /// The command that removes an orphaned key, only while it has the token that
+    /// the scan read. It returns 1, or 0 if refused.
     #[must_use]
     pub fn remove(&self, partition: i32, found: &FoundKey) -> Cmd {
         match &found.subject {
@@ -191,8 +191,8 @@ impl Encoder {
         }
     }
 
-    /// The command that takes those ids out of a member set that do not belong
-    /// there. It answers how many.
+    /// The command that removes the ids from a member set whose devices do not
+    /// belong there. It returns how many.
     #[must_use]
     pub fn cull(&self, fleet: &str, partition: i32, status: Status, ids: &[Box<[u8]>]) -> Cmd {
         let mut command = Script::Cull.call(&self.keys.members(fleet, partition, status));
@@ -204,13 +204,13 @@ impl Encoder {
         command
     }
 
-    /// The keys.
+    /// The names of the keys.
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
-    /// The group whose view is written.
+    /// The group that owns the view.
     #[must_use]
     pub fn group(&self) -> &str {
         &self.group
@@ -222,7 +222,7 @@ impl Encoder {
         self.fleet_members
     }
 
-    /// Reads a marker.
+    /// The command that reads a marker.
     #[must_use]
     pub fn read_marker(&self, partition: i32, place: Place) -> Cmd {
         let mut command = redis::cmd("HMGET");
@@ -230,7 +230,7 @@ impl Encoder {
         command
     }
 
-    /// Takes a marker.
+    /// The command that takes a marker for an epoch.
     #[must_use]
     pub fn take_marker(&self, partition: i32, place: Place, epoch: u64, applied: i64) -> Cmd {
         let mut command = Script::Take.call(&self.keys.marker(partition, place));
@@ -238,7 +238,7 @@ impl Encoder {
         command
     }
 
-    /// Advances a marker that holds one of `from`.
+    /// The command that advances a marker, if it holds one of `from`.
     #[must_use]
     pub fn advance_marker(
         &self,
@@ -301,7 +301,7 @@ fn fleet_arguments(mut command: Cmd, counts: &[u64; Status::ALL.len()]) -> Cmd {
     command
 }
 
-/// Told on the channel when a device's status has changed.
+/// The hint that is published when a device's status has changed.
 #[derive(Serialize)]
 struct ChangeHint<'a> {
     device: &'a str,

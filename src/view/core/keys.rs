@@ -1,5 +1,5 @@
-//! The names of the view's keys and fields, and the tokens they carry. Written
-//! by the view, read by `get` and `watch`; described in docs/redis.md.
+//! The names of the view's keys and fields, and their fencing tokens. `get` and
+//! `watch` use the same names. docs/redis.md describes them.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl Keys {
         format!("{}device:{device}", self.prefix)
     }
 
-    /// The hash of a device, by the id as somebody typed it.
+    /// The hash of a device, by an id from the command line.
     #[must_use]
     pub fn device_text(&self, device: &str) -> String {
         format!("{}device:{device}", self.prefix)
@@ -36,15 +36,15 @@ impl Keys {
         format!("{}fleet:{fleet}:{partition}", self.prefix)
     }
 
-    /// The members of a fleet in one partition that have a status.
+    /// The set of a fleet's devices in one partition with a status.
     #[must_use]
     pub fn members(&self, fleet: &str, partition: i32, status: Status) -> String {
         let (head, tail) = self.members_around(partition);
         format!("{head}{fleet}{tail}{}", status.wire_name())
     }
 
-    /// What stands before the fleet and between fleet and status in the key of
-    /// a member set, for the scripts that put such keys together.
+    /// The parts of a member set's key before and after the fleet. Scripts build
+    /// such keys from them.
     #[must_use]
     pub fn members_around(&self, partition: i32) -> (String, String) {
         (format!("{}fleet:", self.prefix), format!(":{partition}:members:"))
@@ -56,23 +56,22 @@ impl Keys {
         format!("{}partition:{partition}", self.prefix)
     }
 
-    /// Another marker of the partition, for the sake of the cluster node that
-    /// it is on.
+    /// A replica marker: a copy of the partition's marker on another cluster node.
     #[must_use]
-    pub fn witness(&self, partition: i32, number: u32) -> String {
+    pub fn replica_marker(&self, partition: i32, number: u32) -> String {
         format!("{}partition:{partition}:{number}", self.prefix)
     }
 
-    /// The marker of a partition at a place: its own, or a witness.
+    /// The marker of a partition at a place: the partition's own, or a replica marker.
     #[must_use]
     pub fn marker(&self, partition: i32, place: Option<u32>) -> String {
         match place {
             None => self.partition(partition),
-            Some(number) => self.witness(partition, number),
+            Some(number) => self.replica_marker(partition, number),
         }
     }
 
-    /// Says which group all keys under the prefix belong to (rule V4).
+    /// The key that names the group that owns the prefix (rule V8).
     #[must_use]
     pub fn owner(&self) -> String {
         format!("{}owner", self.prefix)
@@ -84,21 +83,21 @@ impl Keys {
         &self.prefix
     }
 
-    /// The channel of hints.
+    /// The channel on which hints are published.
     #[must_use]
     pub fn changes(&self) -> String {
         format!("{}changes", self.prefix)
     }
 }
 
-/// What a key found by a scan is, by its name.
+/// The kind of a key that the scan found, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
     /// The hash of a device.
     Device(DeviceId),
     /// The counts of a fleet in a partition.
     Fleet(Box<str>, i32),
-    /// The members of a fleet in a partition that have a status.
+    /// The set of a fleet's devices in a partition with a status.
     Members {
         /// The fleet.
         fleet: Box<str>,
@@ -110,7 +109,7 @@ pub enum Named {
 }
 
 impl Keys {
-    /// The pattern of all our keys, for `SCAN`.
+    /// The pattern for `SCAN` that matches all keys of the prefix.
     #[must_use]
     pub fn pattern(&self) -> String {
         let mut pattern = String::new();
@@ -123,14 +122,13 @@ impl Keys {
         pattern + "*"
     }
 
-    /// What stands before a device's id.
+    /// The key of a device's hash without the id at its end.
     #[must_use]
     pub fn before_device(&self) -> String {
         format!("{}device:", self.prefix)
     }
 
-    /// What a key is; nothing if its name is none of those that the sweep looks
-    /// after.
+    /// The kind of a key; `None` if the sweep does not maintain keys of this name.
     #[must_use]
     pub fn named(&self, key: &str) -> Option<Named> {
         let rest = key.strip_prefix(&*self.prefix)?;
@@ -153,8 +151,8 @@ impl Keys {
     }
 }
 
-/// Fields of a device's hash, besides `token`, in the order in which the
-/// scripts take their values.
+/// The fields of a device's hash without `token`, in the order of the scripts'
+/// arguments.
 pub const DEVICE_FIELDS: [&str; 16] = [
     "status",
     "connectivity",
@@ -174,22 +172,22 @@ pub const DEVICE_FIELDS: [&str; 16] = [
     "update_since_ms",
 ];
 
-/// Fields of a partition's marker.
+/// The fields of a partition's marker.
 pub const MARKER_FIELDS: [&str; 5] = ["epoch", "applied", "sequence", "time_ms", "group"];
 
-/// Who wrote a hash, and when in the life of that owner (rule V2).
+/// The fencing token of a hash: which owner wrote it, and as which write (rule V2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// The partition that the key belonged to.
+    /// The partition of the writer.
     pub partition: i32,
     /// The epoch of the partition's owner (rule C7).
     pub epoch: u64,
-    /// The owner's count of view writes.
+    /// The number of the write among the owner's view writes.
     pub sequence: u64,
 }
 
 impl Token {
-    /// Reads a token.
+    /// Parses a token; `None` if it is malformed.
     #[must_use]
     pub fn parse(text: &str) -> Option<Token> {
         let mut parts = text.splitn(3, ':');
@@ -207,16 +205,16 @@ impl fmt::Display for Token {
     }
 }
 
-/// What a marker holds besides its group, in the order of [`MARKER_FIELDS`].
+/// The value of a marker without its group, in the order of [`MARKER_FIELDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkerValue {
     /// The owner's epoch.
     pub epoch: u64,
     /// The changelog offset up to which every write is acknowledged.
     pub applied: i64,
-    /// The write up to which every write is acknowledged. It makes each value
-    /// of a marker unlike the ones before, so that a view that was set back is
-    /// told even where `applied` has not moved.
+    /// The sequence up to which every write is acknowledged. It makes each value of
+    /// a marker unique, so a view that was set back is noticed even if `applied` has
+    /// not moved.
     pub sequence: u64,
     /// Everything committed up to this time is in the view.
     pub time_ms: i64,
@@ -233,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_read_back_whatever_colons_a_fleet_has() {
+    fn keys_parse_back_with_any_colons_in_the_fleet() {
         let keys = Keys::new("d*s:");
         assert_eq!(keys.pattern(), "d\\*s:*");
         let device = DeviceId::from_key(b"a:b").unwrap();
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_read_back() {
+    fn tokens_parse_back() {
         let token = Token { partition: 3, epoch: 1_700_000_000_000, sequence: 42 };
         assert_eq!(Token::parse(&token.to_string()), Some(token));
         for other in ["", "3:1", "3:1:x", "3:-1:2", "a:1:2", "3:1:2:4"] {

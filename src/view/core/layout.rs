@@ -1,4 +1,4 @@
-//! Which keys are on the same server.
+//! Which cluster node holds which key.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,51 +7,53 @@ use redis::cluster_routing::Slot;
 
 use super::keys::Keys;
 
-/// How many names are tried to find keys for all nodes. A node with the
-/// fewest slots there can be is found with the certainty of `1 - e^-12`.
+/// How many names are tried to find a replica marker for each node. Even a node
+/// with a single slot is missed only with probability `e^-12`.
 const NAMES_MAX: u32 = 200_000;
 
-/// How many slots a cluster has.
+/// The number of hash slots of a cluster.
 pub const SLOTS: u16 = 16_384;
 
-/// Who has which slots.
+/// The number of the node that owns each slot.
 pub type Slots = Arc<HashMap<Slot, u16, foldhash::fast::FixedState>>;
 
-/// Which keys are on the same server (rule V4).
+/// The map from keys to cluster nodes, for the placement of markers (rule V4).
 #[derive(Clone, Debug, Default)]
 pub struct Layout(Option<Slots>);
 
 impl Layout {
-    /// The layout of a cluster; without slots, of a server that has all keys.
+    /// The layout of a cluster; without slots, of a single server.
     #[must_use]
     pub fn new(slots: Option<Slots>) -> Layout {
         Layout(slots)
     }
 
-    /// The markers that, with the partition's own, leave no server without one:
-    /// numbers for [`Keys::witness`]. None are needed where there is one server,
-    /// or where all keys have the same hash tag.
+    /// The replica markers that a partition needs so that, with its own marker, each
+    /// node has one: numbers for [`Keys::replica_marker`]. A single server needs none,
+    /// nor do keys that share a hash tag.
     #[must_use]
-    pub fn witnesses(&self, keys: &Keys, partition: i32) -> Vec<u32> {
+    pub fn replica_markers(&self, keys: &Keys, partition: i32) -> Vec<u32> {
         let Layout(Some(slots)) = self else { return Vec::new() };
         let node = |key: &str| slots.get(&Slot::for_key(key));
         let mut bare: BTreeSet<&u16> = slots.values().collect();
         if let Some(own) = node(&keys.partition(partition)) {
             bare.remove(own);
         }
-        if Slot::for_key(keys.witness(partition, 0)) == Slot::for_key(keys.witness(partition, 1)) {
+        if Slot::for_key(keys.replica_marker(partition, 0))
+            == Slot::for_key(keys.replica_marker(partition, 1))
+        {
             return Vec::new();
         }
-        let mut witnesses = Vec::new();
+        let mut replica_markers = Vec::new();
         for number in 0..NAMES_MAX {
             if bare.is_empty() {
                 break;
             }
-            if node(&keys.witness(partition, number)).is_some_and(|node| bare.remove(node)) {
-                witnesses.push(number);
+            if node(&keys.replica_marker(partition, number)).is_some_and(|node| bare.remove(node)) {
+                replica_markers.push(number);
             }
         }
-        witnesses
+        replica_markers
     }
 }
 
@@ -59,7 +61,7 @@ impl Layout {
 mod tests {
     use super::*;
 
-    /// A layout in which the nodes share the slots out evenly.
+    /// A layout whose nodes own equal shares of the slots.
     fn layout(nodes: u16) -> Layout {
         let slots = (0..SLOTS).filter_map(Slot::new).zip(0..);
         let share = SLOTS / nodes;
@@ -73,9 +75,9 @@ mod tests {
         for nodes in [1, 3, 16] {
             let Layout(Some(slots)) = layout(nodes) else { panic!("a cluster") };
             for partition in 0..50 {
-                let witnesses = Layout(Some(slots.clone())).witnesses(&keys, partition);
-                assert_eq!(witnesses.len(), usize::from(nodes) - 1);
-                let names = witnesses.iter().map(|n| keys.witness(partition, *n));
+                let replica_markers = Layout(Some(slots.clone())).replica_markers(&keys, partition);
+                assert_eq!(replica_markers.len(), usize::from(nodes) - 1);
+                let names = replica_markers.iter().map(|n| keys.replica_marker(partition, *n));
                 let names = names.chain([keys.partition(partition)]);
                 let covered: BTreeSet<u16> = names.map(|key| slots[&Slot::for_key(key)]).collect();
                 assert_eq!(covered.len(), usize::from(nodes));
@@ -84,8 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn one_server_and_one_hash_tag_need_no_more_markers() {
-        assert!(Layout::default().witnesses(&Keys::new("ds:"), 3).is_empty());
-        assert!(layout(3).witnesses(&Keys::new("{ds}:"), 3).is_empty());
+    fn single_server_or_hash_tag_needs_no_replica_markers() {
+        assert!(Layout::default().replica_markers(&Keys::new("ds:"), 3).is_empty());
+        assert!(layout(3).replica_markers(&Keys::new("{ds}:"), 3).is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! What the view knows and decides, without I/O: what waits and has been
-//! written, how it is told to the server, and what the server's answers mean.
+//! The state and decisions of the view, without I/O: the backlog, the markers, the
+//! commands for the server, and the meaning of its answers.
 
 pub mod answer;
 pub mod backlog;

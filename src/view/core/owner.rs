@@ -1,4 +1,4 @@
-//! Whose keys they are (rule V4): what names the group that a prefix belongs to.
+//! The ownership of a prefix (rule V8): which group its keys name.
 
 use redis::{Cmd, Value};
 
@@ -7,36 +7,35 @@ use super::encode::Encoder;
 use super::partition::Place;
 use super::port::Server;
 
-/// The group whose view is written.
+/// The consumer group that owns the view.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// `kafka.group`.
     pub name: String,
-    /// How many partitions it shares. Keys of a partition beyond them are
-    /// nobody's.
+    /// Its number of partitions. Keys of higher partitions are orphaned.
     pub partitions: i32,
-    /// The group that the view may be taken from, on purpose.
+    /// The group whose view may be taken over (`--take-view-from`).
     pub take_view_from: Option<String>,
 }
 
 impl Group {
-    /// A group of any number of partitions that takes nothing from another.
+    /// A group with any number of partitions that takes over no other view.
     #[must_use]
     pub fn named(name: &str) -> Group {
         Group { name: name.to_owned(), partitions: i32::MAX, take_view_from: None }
     }
 }
 
-/// A marker of another group, met while writing.
+/// A marker of another group that was found while writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Met {
-    /// The group that it names.
+pub struct ForeignMarker {
+    /// The group in it.
     pub group: String,
-    /// Which marker.
+    /// Its partition and place.
     pub marker: (i32, Place),
 }
 
-/// Reads the group of a key: the owner of the prefix, or a marker.
+/// The command that reads the group in a key: the prefix's owner key, or a marker.
 #[must_use]
 pub fn read_group(key: &str) -> Cmd {
     let mut command = redis::cmd("HMGET");
@@ -44,10 +43,10 @@ pub fn read_group(key: &str) -> Cmd {
     command
 }
 
-/// The group that was read, and whether there was anything.
+/// Parses the answer to [`read_group`]: whether the key exists, and its group.
 ///
 /// # Errors
-/// When the server refused to tell.
+/// When the server refused the command.
 pub fn group_read(answer: Answer) -> Result<(bool, Option<String>), String> {
     match answer {
         Ok(Value::Array(fields)) => {
@@ -60,8 +59,8 @@ pub fn group_read(answer: Answer) -> Result<(bool, Option<String>), String> {
     }
 }
 
-/// Whether neither the owner of the prefix nor the markers of these partitions
-/// name another group.
+/// Whether no other group is named by the prefix's owner key or by the markers of
+/// these partitions.
 ///
 /// # Errors
 /// When the connection was lost.

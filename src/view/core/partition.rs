@@ -1,95 +1,97 @@
-//! One partition of the view: what waits, what has been written, and how far
-//! its marker may go (rules V2 to V5). No I/O.
+//! One partition of the view: its waiting writes, its acknowledged writes, and how
+//! far its marker may advance (rules V2 to V5). No I/O.
 //!
-//! A write goes through three places: `backlog` (to be sent), the round that is
-//! under way, and `unconfirmed` (answered, but the marker does not cover it
-//! yet). It is forgotten, and acknowledged, only once the marker has been
-//! advanced over it. So a view that loses its last writes, as a replica does
-//! that takes over, is always caught: either its marker is not what we last
-//! wrote, or everything behind that marker is still here to be written again.
+//! A write passes three places: `backlog` (to be sent), the current round (sent),
+//! and `unconfirmed` (answered, but the marker does not cover it yet). It is
+//! acknowledged and dropped only after the marker has advanced past it. A failover
+//! may lose the last writes of a server. The loss is always noticed: either the
+//! marker differs from the one we wrote last, or all writes behind it are still here
+//! and are written again.
 //!
-//! The nodes of a cluster lose their last writes one by one, so each has a
-//! marker: a *witness*, where it is not the partition's own. All witnesses are
-//! advanced first, and the partition's own marker only as far as all of them
-//! have come: it speaks for the whole.
+//! Each node of a cluster can lose its last writes on its own. So each node has a
+//! marker: one has the partition's own marker, the others have replica markers. The
+//! replica markers advance first. The own marker advances only as far as all of them
+//! have, so it is valid for the whole partition.
 
 use std::collections::VecDeque;
 
-use super::answer::Found;
+use super::answer::MarkerContent;
 use super::backlog::{Backlog, Waiting};
 use super::keys::MarkerValue;
 use crate::shard::{Timestamp, ViewBody, ViewWrite};
 
-/// How long a marker goes unchecked (rule V4).
+/// How often an idle marker is checked (rule V4).
 pub const CHECK_INTERVAL_MS: i64 = 5_000;
 
-/// How many marks are kept; beyond it every other one is dropped, which only
-/// makes the marker's steps larger.
+/// The maximum number of marks. Beyond it every other one is dropped, which only
+/// makes the steps of the marker larger.
 const MARKS_MAX: usize = 512;
 
-/// How many unconfirmed writes let more be sent. It is passed only where the
-/// server refuses some writes and takes others.
+/// The number of unconfirmed writes at which sending slows down. It is reached only
+/// if the server refuses some writes and accepts others.
 const UNCONFIRMED_MAX: usize = 8_192;
 
-/// How many values a marker may possibly hold before the oldest doubt is
-/// dropped; wrongly dropping one costs a rewrite.
+/// The maximum number of values that a marker is assumed to possibly hold. The
+/// oldest unanswered one is dropped first. If that was the true one, the partition
+/// is rewritten.
 const POSSIBLE_MAX: usize = 8;
 
-/// Where a partition stands with its markers.
+/// Who owns a partition of the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nobody has said for which epoch to write.
+enum Ownership {
+    /// The loop has not taken the partition yet.
     Untaken,
-    /// They are ours, or to be taken.
+    /// The markers are ours, or about to be taken.
     Owned,
-    /// A later owner holds the marker: nothing is written any more.
+    /// Fenced: a later owner holds the marker. Nothing is written any more.
     Superseded,
 }
 
-/// Where we stand with one marker.
+/// The state of one marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// It is to be taken.
+enum MarkerState {
+    /// It must be taken.
     Taking {
-        /// What it may say.
+        /// The `applied` that it may promise.
         applied: i64,
     },
-    /// It is ours, as far as we know.
+    /// It was taken.
     Held {
-        /// Whether that was seen on this connection.
+        /// Whether it was checked on this connection.
         verified: bool,
     },
 }
 
-/// Which marker of a partition: its own, or a witness, by number.
+/// A marker of a partition: `None` is its own, a number is a replica marker.
 pub type Place = Option<u32>;
 
-/// A marker, as far as we know it.
+/// What is known of a marker.
 #[derive(Debug)]
 struct Marker {
     place: Place,
-    standing: Standing,
-    /// What it may hold: first what it held when last seen, then what calls
-    /// would have written whose answers never came (rule V4).
+    state: MarkerState,
+    /// The values that it may hold: first the value last seen, then those of
+    /// unanswered calls (rule V4).
     possible: Vec<MarkerValue>,
     check_at_ms: i64,
-    /// No server needs it any more. It is looked at once: whoever took its slot
-    /// over without its keys has lost others with it.
+    /// No node needs it any more. It is checked once before it is dropped: if it is
+    /// missing, a node took over its slot without the keys, and lost other keys too.
     leaves: bool,
 }
 
 impl Marker {
     fn new(place: Place, applied: i64) -> Marker {
-        let standing = Standing::Taking { applied };
-        Marker { place, standing, possible: Vec::new(), check_at_ms: 0, leaves: false }
+        let state = MarkerState::Taking { applied };
+        Marker { place, state, possible: Vec::new(), check_at_ms: 0, leaves: false }
     }
 
     fn is_verified(&self) -> bool {
-        self.standing == Standing::Held { verified: true }
+        self.state == MarkerState::Held { verified: true }
     }
 }
 
-/// Once every write up to `sequence` is acknowledged, the marker may say so.
+/// The `applied` that the marker may promise once every write up to `sequence` is
+/// acknowledged.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
     sequence: u64,
@@ -97,107 +99,109 @@ struct Mark {
     now: Timestamp,
 }
 
-/// What is to be done with a marker next.
+/// The next action on a marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MarkerStep {
     /// Take it.
     Take {
         /// For this epoch.
         epoch: u64,
-        /// What it may say.
+        /// The `applied` that it may promise.
         applied: i64,
     },
-    /// See whether it is still ours, before anything is written.
+    /// Check that it is still ours, before anything is written.
     Check,
-    /// Advance it, or only see whether it still holds what we last wrote.
+    /// Advance it, or only check that it still holds our last value.
     Advance {
-        /// What it may hold now.
+        /// The values that it may hold now.
         from: Vec<MarkerValue>,
-        /// What it shall hold.
+        /// The new value.
         to: MarkerValue,
     },
 }
 
-/// What the loop must be told.
+/// A finding that the loop must be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// The view was flushed, replaced or set back.
     RewriteNeeded,
-    /// A later owner has taken the partition.
+    /// Fenced: a later owner has taken the partition.
     Superseded,
 }
 
 /// One partition of the view.
 #[derive(Debug)]
 pub struct Partition {
-    /// Tells this life of the partition from others in rounds under way.
+    /// Tells apart different instances of this partition: a round that is under way
+    /// may belong to an earlier one.
     pub generation: u64,
     epoch: u64,
-    phase: Phase,
+    ownership: Ownership,
     backlog: Backlog,
     unconfirmed: Vec<(u64, Waiting)>,
-    /// The last sequence that was handed to us.
+    /// The last sequence received from the loop.
     received: u64,
-    /// Everything up to here has been answered.
+    /// Everything up to this sequence is answered.
     written: u64,
-    /// Everything up to here is covered by the marker.
+    /// Everything up to this sequence is covered by the marker.
     acknowledged: u64,
-    /// Up to here the loop has been told.
-    told: u64,
+    /// The acknowledged sequence that was reported to the loop.
+    reported: u64,
     marks: VecDeque<Mark>,
-    /// The last mark that was passed.
+    /// The last mark whose writes are all answered.
     passed: Mark,
-    /// While nothing is missing from what was handed to us: the time of the
-    /// last commit, and when on our monotonic clock we heard it.
+    /// The time of the last commit, and when it was received on the monotonic clock.
+    /// `None` while writes of a commit are still missing. No moment of receipt: a
+    /// commit has begun, and the time stays the same until its writes are added.
     complete: Option<(Timestamp, Option<i64>)>,
-    /// The partition's own marker, then its witnesses.
+    /// The partition's own marker, then its replica markers.
     markers: Vec<Marker>,
-    /// A rewrite is needed and the loop does not know yet, so what it says of
-    /// `applied` does not allow for it.
-    rewrite_untold: bool,
-    /// What is no longer to be written, kept until somebody has the time to
-    /// free it.
+    /// The loop does not know yet that a rewrite is needed. Until it does, its values
+    /// of `applied` must be ignored.
+    rewrite_unreported: bool,
+    /// Discarded writes. The worker frees them, since freeing takes time that the
+    /// loop does not have.
     discarded: Backlog,
 }
 
 impl Partition {
-    /// A partition that nobody has taken.
+    /// A partition that the loop has not taken yet.
     #[must_use]
-    pub fn new(generation: u64, witnesses: &[u32]) -> Partition {
-        let places = std::iter::once(None).chain(witnesses.iter().copied().map(Some));
+    pub fn new(generation: u64, replica_markers: &[u32]) -> Partition {
+        let places = std::iter::once(None).chain(replica_markers.iter().copied().map(Some));
         Partition {
             generation,
             epoch: 0,
-            phase: Phase::Untaken,
+            ownership: Ownership::Untaken,
             backlog: Backlog::default(),
             unconfirmed: Vec::new(),
             received: 0,
             written: 0,
             acknowledged: 0,
-            told: 0,
+            reported: 0,
             marks: VecDeque::new(),
             passed: Mark::default(),
             complete: None,
             markers: places.map(|place| Marker::new(place, 0)).collect(),
-            rewrite_untold: false,
+            rewrite_unreported: false,
             discarded: Backlog::default(),
         }
     }
 
-    /// Whether `take` for this epoch goes on with what is here, rather than
-    /// beginning anew.
+    /// Whether `take` for this epoch keeps the state here. Otherwise the partition
+    /// must be made anew.
     #[must_use]
     pub fn continues_as(&self, epoch: u64) -> bool {
-        self.phase == Phase::Untaken || self.epoch == epoch
+        self.ownership == Ownership::Untaken || self.epoch == epoch
     }
 
     /// Takes the partition for an epoch.
     pub fn take(&mut self, epoch: u64, applied: i64) {
-        if self.phase != Phase::Untaken {
+        if self.ownership != Ownership::Untaken {
             self.forget_marks();
         }
         self.epoch = epoch;
-        self.phase = Phase::Owned;
+        self.ownership = Ownership::Owned;
         self.take_markers(applied);
         self.requeue_unconfirmed();
     }
@@ -209,51 +213,51 @@ impl Partition {
         }
     }
 
-    /// The servers have changed, and with them the witnesses. New ones begin
-    /// with what is there. One that is no longer needed goes once it was seen
-    /// where it is now: then that node was given what is beside it, too.
-    pub fn witnessed_by(&mut self, witnesses: &[u32]) {
-        let taking = |marker: &Marker| match marker.standing {
-            Standing::Taking { applied } => Some(applied),
-            Standing::Held { .. } => None,
+    /// Applies a new set of replica markers, after the nodes of the cluster changed.
+    /// New ones are taken. One that is no longer needed is dropped after a check: if
+    /// it is still there, the node that has its slot now got the slot's other keys too.
+    pub fn set_replica_markers(&mut self, replica_markers: &[u32]) {
+        let taking = |marker: &Marker| match marker.state {
+            MarkerState::Taking { applied } => Some(applied),
+            MarkerState::Held { .. } => None,
         };
         let applied = self.markers.iter().filter_map(taking).max().unwrap_or(0);
         for marker in &mut self.markers {
-            marker.leaves = marker.place.is_some_and(|number| !witnesses.contains(&number));
-            if let Standing::Held { verified } = &mut marker.standing {
+            marker.leaves = marker.place.is_some_and(|number| !replica_markers.contains(&number));
+            if let MarkerState::Held { verified } = &mut marker.state {
                 *verified &= !marker.leaves;
             }
         }
         self.markers.retain(|marker| !marker.leaves || taking(marker).is_none());
-        for &number in witnesses {
+        for &number in replica_markers {
             if !self.markers.iter().any(|marker| marker.place == Some(number)) {
                 self.markers.push(Marker::new(Some(number), applied));
             }
         }
     }
 
-    /// The epoch that writes are made for.
+    /// The epoch of the writes.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// How many writes wait to be sent.
+    /// The number of writes to send.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.backlog.len()
     }
 
-    /// A commit has begun: until what it holds is written, the marker says nothing
-    /// of later times, since nobody knows whether it has happened.
+    /// A commit has begun. Until its writes are added, the marker's time stays the
+    /// same, because it is unknown whether the commit has happened.
     pub fn commit_begun(&mut self, monotonic_ms: i64) {
         if let Some((now, Some(at_ms))) = self.complete {
             self.complete = Some((now.plus_ms(monotonic_ms - at_ms), None));
         }
     }
 
-    /// Hands over writes that follow a commit, and what the marker may say
-    /// once they are acknowledged.
+    /// Adds the writes of a commit, and the `applied` that the marker may promise once
+    /// they are acknowledged.
     pub fn write(
         &mut self,
         writes: Vec<ViewWrite>,
@@ -261,7 +265,7 @@ impl Partition {
         now: Timestamp,
         monotonic_ms: i64,
     ) {
-        if self.phase == Phase::Superseded {
+        if self.ownership == Ownership::Superseded {
             return;
         }
         if applied.is_none() && !writes.is_empty() {
@@ -271,7 +275,7 @@ impl Partition {
             self.received = self.received.max(write.sequence);
             self.backlog.push(write);
         }
-        let Some(applied) = applied.filter(|_| !self.rewrite_untold) else { return };
+        let Some(applied) = applied.filter(|_| !self.rewrite_unreported) else { return };
         self.complete = Some((now, Some(monotonic_ms)));
         if self.marks.len() >= MARKS_MAX {
             let mut keep = false;
@@ -286,10 +290,10 @@ impl Partition {
         }
     }
 
-    /// What is to be done with the markers now.
+    /// The actions on the markers that are due now.
     #[must_use]
     pub fn marker_steps(&self, monotonic_ms: i64) -> Vec<(Place, MarkerStep)> {
-        if self.phase != Phase::Owned {
+        if self.ownership != Ownership::Owned {
             return Vec::new();
         }
         let step = |marker: &Marker| Some((marker.place, self.marker_step(marker, monotonic_ms)?));
@@ -297,16 +301,18 @@ impl Partition {
     }
 
     fn marker_step(&self, marker: &Marker, monotonic_ms: i64) -> Option<MarkerStep> {
-        match marker.standing {
-            Standing::Taking { applied } => Some(MarkerStep::Take { epoch: self.epoch, applied }),
-            Standing::Held { verified: false } => Some(MarkerStep::Check),
-            // None goes ahead while it is not known what became of another.
-            Standing::Held { verified: true } if !self.may_write() => None,
-            Standing::Held { verified: true } => {
+        match marker.state {
+            MarkerState::Taking { applied } => {
+                Some(MarkerStep::Take { epoch: self.epoch, applied })
+            }
+            MarkerState::Held { verified: false } => Some(MarkerStep::Check),
+            // No marker advances until all have been checked.
+            MarkerState::Held { verified: true } if !self.may_write() => None,
+            MarkerState::Held { verified: true } => {
                 let held = marker.possible.first()?;
                 (self.is_behind(marker) || monotonic_ms >= marker.check_at_ms).then(|| {
                     let to = match marker.place {
-                        None if self.has_witnesses() => self.agreed(held),
+                        None if self.has_replica_markers() => self.agreed(held),
                         _ => self.next_marker(held, monotonic_ms),
                     };
                     MarkerStep::Advance { from: marker.possible.clone(), to }
@@ -318,15 +324,15 @@ impl Partition {
     /// Whether a marker is about to be taken.
     #[must_use]
     pub fn takes_any(&self) -> bool {
-        let taking = |marker: &Marker| matches!(marker.standing, Standing::Taking { .. });
-        self.phase == Phase::Owned && self.markers.iter().any(taking)
+        let taking = |marker: &Marker| matches!(marker.state, MarkerState::Taking { .. });
+        self.ownership == Ownership::Owned && self.markers.iter().any(taking)
     }
 
-    fn has_witnesses(&self) -> bool {
+    fn has_replica_markers(&self) -> bool {
         self.markers.len() > 1
     }
 
-    /// How far all witnesses have come, at least as far as `held`.
+    /// The value that all replica markers have reached, but at least `held`.
     fn agreed(&self, held: &MarkerValue) -> MarkerValue {
         let values = self.markers.iter().skip(1).filter_map(|marker| marker.possible.first());
         let least = values.copied().reduce(|a, b| MarkerValue {
@@ -343,17 +349,17 @@ impl Partition {
         })
     }
 
-    /// Whether the marker could say more than it does.
+    /// Whether the marker can advance.
     fn is_behind(&self, marker: &Marker) -> bool {
         let Some(held) = marker.possible.first() else { return true };
-        if marker.place.is_none() && self.has_witnesses() {
+        if marker.place.is_none() && self.has_replica_markers() {
             return self.agreed(held) != *held;
         }
         held.sequence != self.written || held.applied != self.may_say(held).applied
     }
 
-    /// The mark that the marker may show, `held` being what it shows now: after
-    /// a lost connection what follows `held` is written again first.
+    /// The mark that the marker may promise. After a lost connection it stays at
+    /// `held`, its present value, until all later writes are written again.
     fn may_say(&self, held: &MarkerValue) -> Mark {
         let MarkerValue { sequence, applied, time_ms, .. } = *held;
         if self.written >= self.passed.sequence {
@@ -365,7 +371,7 @@ impl Partition {
 
     fn next_marker(&self, held: &MarkerValue, monotonic_ms: i64) -> MarkerValue {
         let mark = self.may_say(held);
-        // Idle, what is committed is in the view up to this moment.
+        // While idle, the view is complete up to now.
         let time = match self.complete {
             Some((now, at_ms)) if self.marks.is_empty() && self.written == self.received => {
                 at_ms.map_or(now, |at_ms| now.plus_ms(monotonic_ms - at_ms))
@@ -376,68 +382,68 @@ impl Partition {
         MarkerValue { epoch, applied: mark.applied, sequence, time_ms: time.0 }
     }
 
-    /// Whether writes may be sent: only where all markers were seen to be ours.
+    /// Whether writes may be sent: only if all markers were checked to be ours.
     #[must_use]
     pub fn may_write(&self) -> bool {
-        self.phase == Phase::Owned && self.markers.iter().all(Marker::is_verified)
+        self.ownership == Ownership::Owned && self.markers.iter().all(Marker::is_verified)
     }
 
-    /// How long until there is something to do; 0 if there is now.
+    /// The time until something is due; 0: now.
     #[must_use]
     pub fn due_in_ms(&self, monotonic_ms: i64) -> Option<i64> {
-        match self.phase {
-            Phase::Untaken | Phase::Superseded => None,
-            Phase::Owned if !self.may_write() || self.unsettled() => Some(0),
-            Phase::Owned => {
+        match self.ownership {
+            Ownership::Untaken | Ownership::Superseded => None,
+            Ownership::Owned if !self.may_write() || self.has_unwritten() => Some(0),
+            Ownership::Owned => {
                 let check_at_ms = self.markers.iter().map(|marker| marker.check_at_ms).min();
                 check_at_ms.map(|check_at_ms| (check_at_ms - monotonic_ms).max(0))
             }
         }
     }
 
-    /// Whether there are writes to send, or a marker to advance over them.
+    /// Whether there are writes to send, or a marker to advance.
     #[must_use]
-    pub fn unsettled(&self) -> bool {
-        match self.phase {
-            Phase::Untaken | Phase::Superseded => false,
-            Phase::Owned => {
+    pub fn has_unwritten(&self) -> bool {
+        match self.ownership {
+            Ownership::Untaken | Ownership::Superseded => false,
+            Ownership::Owned => {
                 !self.backlog.is_empty() || self.markers.iter().any(|marker| self.is_behind(marker))
             }
         }
     }
 
-    /// How many writes may be sent in a round.
+    /// The maximum number of writes in a round.
     #[must_use]
     pub fn send_limit(&self) -> usize {
         match self.unconfirmed.len() {
-            // Only the one that holds up the others.
+            // Only the first, which blocks the marker.
             UNCONFIRMED_MAX.. => 1,
             _ => self.backlog.len(),
         }
     }
 
-    /// Whether a write about the same waits to be sent.
+    /// Whether a write to the same device or fleet waits to be sent.
     #[must_use]
     pub fn awaits(&self, body: &ViewBody) -> bool {
         self.backlog.has_of(body)
     }
 
-    /// The last sequence that was handed to us.
+    /// The last sequence received from the loop.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Takes the next write to be sent, if any may be.
+    /// Takes the next write to send, if writes may be sent.
     pub fn next_write(&mut self) -> Option<(u64, Waiting)> {
         self.may_write().then(|| self.backlog.pop()).flatten()
     }
 
-    /// The connection was lost, or made anew: nothing is known of the markers,
-    /// and of what the last server had not yet made durable.
+    /// The connection was lost or replaced: the markers must be checked again, and
+    /// unconfirmed writes may be lost.
     pub fn disconnected(&mut self) {
         for marker in &mut self.markers {
-            if let Standing::Held { verified } = &mut marker.standing {
+            if let MarkerState::Held { verified } = &mut marker.state {
                 *verified = false;
             }
         }
@@ -451,27 +457,27 @@ impl Partition {
         self.written = self.written.min(self.before_line());
     }
 
-    /// The last sequence before everything that waits.
+    /// The last sequence before the first waiting write.
     fn before_line(&self) -> u64 {
         self.backlog.first().map_or(self.received, |place| place - 1)
     }
 
-    /// A write of this round was answered.
+    /// A write of the round was answered.
     pub fn write_done(&mut self, place: u64, waiting: Waiting) {
         self.unconfirmed.push((place, waiting));
     }
 
-    /// A write of this round was not made, or nobody knows.
+    /// A write of the round failed, or was not answered.
     pub fn write_failed(&mut self, place: u64, waiting: Waiting) {
         self.backlog.put_back(place, waiting);
     }
 
-    /// A write was refused: see at once whether somebody else owns the marker.
+    /// A write was fenced: check at once whether another owner holds the marker.
     pub fn write_refused(&mut self) {
         self.markers[0].check_at_ms = 0;
     }
 
-    /// All writes of a round have been told to be done or failed.
+    /// All results of the round have been reported.
     pub fn round_ended(&mut self) {
         self.written = self.before_line();
         self.pass_marks();
@@ -490,7 +496,7 @@ impl Partition {
         self.markers.iter_mut().find(|marker| marker.place == place)
     }
 
-    /// The marker was taken with `wanted`, and says `applied` and `time_ms`.
+    /// The marker was taken with the promise `wanted`; it holds `applied` and `time_ms`.
     pub fn taken(
         &mut self,
         place: Place,
@@ -500,8 +506,8 @@ impl Partition {
     ) -> Option<Finding> {
         let epoch = self.epoch;
         let marker = self.marker(place)?;
-        // Another loss may have been found in the same round.
-        if marker.standing != (Standing::Taking { applied: wanted }) {
+        // A loss found in the same round has reset the markers.
+        if marker.state != (MarkerState::Taking { applied: wanted }) {
             return None;
         }
         let sequence = 0;
@@ -509,7 +515,7 @@ impl Partition {
         if applied != wanted {
             return Some(self.lost());
         }
-        marker.standing = Standing::Held { verified: true };
+        marker.state = MarkerState::Held { verified: true };
         marker.check_at_ms = monotonic_ms + CHECK_INTERVAL_MS;
         if place.is_none() && self.passed.applied < applied {
             self.passed = Mark { sequence, applied, now: Timestamp(time_ms) };
@@ -517,10 +523,10 @@ impl Partition {
         None
     }
 
-    /// The marker holds `to`, by our hand.
+    /// The marker was advanced to `to`.
     pub fn advanced(&mut self, place: Place, to: MarkerValue, monotonic_ms: i64) {
         let Some(marker) = self.marker(place) else { return };
-        if !matches!(marker.standing, Standing::Held { .. }) {
+        if !matches!(marker.state, MarkerState::Held { .. }) {
             return;
         }
         marker.possible.clear();
@@ -532,7 +538,7 @@ impl Partition {
         }
     }
 
-    /// Nobody knows whether the marker was advanced.
+    /// The answer never came: the marker may or may not hold `to`.
     pub fn advance_unanswered(&mut self, place: Place, to: MarkerValue) {
         let Some(marker) = self.marker(place) else { return };
         if !marker.possible.contains(&to) {
@@ -543,18 +549,18 @@ impl Partition {
         }
     }
 
-    /// The marker was looked at, before writing on a new connection.
-    pub fn checked(&mut self, place: Place, found: Found) -> Option<Finding> {
+    /// The result of [`MarkerStep::Check`].
+    pub fn checked(&mut self, place: Place, found: MarkerContent) -> Option<Finding> {
         let marker = self.marker(place)?;
         match found {
-            Found::Value(value) if marker.possible.contains(&value) => {
+            MarkerContent::Value(value) if marker.possible.contains(&value) => {
                 marker.possible.retain(|other| *other != value);
                 marker.possible.insert(0, value);
-                if let Standing::Held { verified } = &mut marker.standing {
+                if let MarkerState::Held { verified } = &mut marker.state {
                     *verified = true;
                 }
-                // Write it again soon: a call whose answer never came may
-                // still be on its way.
+                // Write it again soon: an unanswered call may still arrive at the
+                // server.
                 marker.check_at_ms = 0;
                 self.markers.retain(|marker| !(marker.leaves && marker.is_verified()));
                 None
@@ -563,18 +569,18 @@ impl Partition {
         }
     }
 
-    /// The marker does not hold what we last wrote (rule V4).
-    pub fn mismatch(&mut self, place: Place, found: Found) -> Option<Finding> {
+    /// The marker does not hold our last value (rule V4).
+    pub fn mismatch(&mut self, place: Place, found: MarkerContent) -> Option<Finding> {
         if found.epoch().is_some_and(|epoch| epoch > self.epoch) {
             return Some(self.superseded());
         }
-        let held = self.marker(place).is_some_and(|m| matches!(m.standing, Standing::Held { .. }));
+        let held = self.marker(place).is_some_and(|m| matches!(m.state, MarkerState::Held { .. }));
         held.then(|| self.lost())
     }
 
-    /// A later owner holds the marker.
+    /// Fenced: a later owner holds the marker.
     pub fn superseded(&mut self) -> Finding {
-        self.phase = Phase::Superseded;
+        self.ownership = Ownership::Superseded;
         self.discarded = std::mem::take(&mut self.backlog);
         self.unconfirmed.clear();
         self.marks.clear();
@@ -584,7 +590,7 @@ impl Partition {
     fn lost(&mut self) -> Finding {
         self.requeue_unconfirmed();
         self.forget_marks();
-        self.rewrite_untold = true;
+        self.rewrite_unreported = true;
         self.take_markers(0);
         Finding::RewriteNeeded
     }
@@ -596,15 +602,15 @@ impl Partition {
     }
 
     /// The loop has been told that a rewrite is needed.
-    pub fn rewrite_told(&mut self) {
-        self.rewrite_untold = false;
+    pub fn rewrite_reported(&mut self) {
+        self.rewrite_unreported = false;
     }
 
-    /// What is newly acknowledged, once.
-    pub fn tell_acknowledged(&mut self) -> Option<u64> {
-        (self.acknowledged > self.told).then(|| {
-            self.told = self.acknowledged;
-            self.told
+    /// The newly acknowledged sequence, reported once.
+    pub fn take_acknowledged(&mut self) -> Option<u64> {
+        (self.acknowledged > self.reported).then(|| {
+            self.reported = self.acknowledged;
+            self.reported
         })
     }
 }

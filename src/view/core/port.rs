@@ -1,20 +1,20 @@
-//! The server, as what asks it several things in a row sees it.
+//! The port to the Redis servers, for code that sends several commands in sequence.
 
 use redis::Cmd;
 
 use super::answer::Answer;
 
-/// The servers that hold the view. A connection answers before it returns; the
-/// simulator lets others act meanwhile.
+/// The servers that hold the view. The real connection blocks until the answer; the
+/// simulation runs other actors meanwhile.
 pub trait Server {
-    /// Sends commands in one go and collects the answers.
+    /// Sends commands as one pipeline and collects the answers.
     ///
     /// # Errors
-    /// When an answer did not come, so that nobody knows what was done.
+    /// When an answer did not come, so the commands may or may not have run.
     fn round_trip(&mut self, commands: &[Cmd])
     -> impl Future<Output = Result<Vec<Answer>, String>>;
 
-    /// Sends a command to one of the servers, whatever key it names.
+    /// Sends a command to one server, regardless of its key.
     ///
     /// # Errors
     /// As [`Server::round_trip`].
@@ -24,6 +24,6 @@ pub trait Server {
         command: &Cmd,
     ) -> impl Future<Output = Result<Answer, String>>;
 
-    /// How many servers there are.
+    /// The number of servers.
     fn servers(&self) -> usize;
 }

@@ -1,18 +1,18 @@
 //! The scripts that make each write a compare-and-set (rule V2).
 //!
-//! Numbers are compared as numbers; Lua's are exact up to 2^53, which epochs
-//! (milliseconds) and sequences (a count) do not reach. A key of another type
-//! than ours is somebody's accident: it is replaced, since a write that failed
-//! for ever would hold up all acknowledgements behind it.
+//! Numbers are compared as numbers. Lua's are exact up to 2^53; epochs
+//! (milliseconds) and sequences (a count) do not reach that. A key of the wrong type
+//! was written by mistake. It is replaced, since a write that fails for ever would
+//! block all acknowledgements behind it.
 
 use std::sync::LazyLock;
 
 use redis::Cmd;
 
-/// How long a deleted device's token stays, to refuse late writers (rule V3).
+/// How long the token of a deleted device stays, to fence late writers (rule V3).
 pub const DELETED_TTL_SECONDS: u64 = 3600;
 
-/// Returns 0 if what is held was written later than what is to be written.
+/// Returns 0 if the hash has a later token: the write is fenced.
 /// `KEYS[1]` the hash, `ARGV` token, epoch, sequence.
 const GUARD: &str = r"
 local held = redis.pcall('HGET', KEYS[1], 'token')
@@ -31,8 +31,8 @@ if held then
 end
 ";
 
-/// Returns 0 if the token is not exactly the one that was read (rule V6).
-/// `KEYS[1]` the hash, `ARGV` new token, token expected, nothing.
+/// Returns 0 if the hash does not have exactly the expected token (rule V6).
+/// `KEYS[1]` the hash, `ARGV` new token, expected token, empty.
 const EXACT: &str = r"
 local held = redis.pcall('HGET', KEYS[1], 'token')
 if type(held) == 'table' then
@@ -42,9 +42,9 @@ end
 if held ~= ARGV[2] then return 0 end
 ";
 
-/// Keeps the member sets in step with the hash, in the same script, so that
-/// neither a crash nor a late writer comes between the two. It stands within
-/// the branch that needs it: closures are made anew by each call.
+/// Updates the member sets in the same script as the hash, so that no crash or late
+/// writer can separate the two. It is inserted only in the branch that needs it,
+/// since each call creates the closures again.
 const MEMBERS: &str = r"
 local statuses = {'online', 'configuring', 'updating', 'offline', 'post-provisioning', 'inactive', 'frozen'}
 local function set(command, key, id)
@@ -61,9 +61,8 @@ local function leave(id, head, fleet, tail, except)
 end
 ";
 
-/// `ARGV` 4–19 the fields, 20 channel or empty, 21 hint; with member sets also
-/// 22 id, 23 and 24 what stands around the fleet in their keys, 25… other
-/// fleets to leave.
+/// `ARGV` 4–19 fields, 20 channel or empty, 21 hint. With member sets also 22 id, 23
+/// and 24 the parts of their keys around the fleet, 25… other fleets to leave.
 const DEVICE: &str = r"
 if #ARGV > 21 then
   --MEMBERS--
@@ -88,9 +87,9 @@ if ARGV[20] ~= '' then redis.call('PUBLISH', ARGV[20], ARGV[21]) end
 return 1
 ";
 
-/// `ARGV` 4 seconds to keep the token, 5 channel, 6 hint; with member sets also
-/// 7 id, 8 and 9 what stands around the fleet, 10… fleets to leave. The hint
-/// goes out only if there was something to delete.
+/// `ARGV` 4 seconds to keep the token, 5 channel, 6 hint. With member sets also 7 id,
+/// 8 and 9 the parts of their keys around the fleet, 10… fleets to leave. The hint is
+/// published only if the device existed.
 const DELETION: &str = r"
 local was = redis.call('HMGET', KEYS[1], 'status', 'fleet')
 if #ARGV > 6 then
@@ -107,7 +106,7 @@ if was[1] then redis.call('PUBLISH', ARGV[5], ARGV[6]) end
 return 1
 ";
 
-/// `ARGV` 4–10 counts, 11 seconds to keep a fleet that has no devices left.
+/// `ARGV` 4–10 counts, 11 seconds to keep the hash of a fleet without devices.
 const FLEET: &str = r"
 --WIPE--
 redis.call('HSET', KEYS[1], 'token', ARGV[1],
@@ -123,11 +122,11 @@ redis.call('EXPIRE', KEYS[1], ARGV[11])
 return 1
 ";
 
-/// In a repair: fields that are none of ours go (rule V6).
+/// In a repair: removes unknown fields (rule V6).
 const WIPE: &str = "redis.call('DEL', KEYS[1])";
 
-/// Removes a hash that no row has. With member sets `ARGV` 4 id, 5 and 6 what
-/// stands around the fleet.
+/// Removes an orphaned hash. With member sets `ARGV` 4 id, 5 and 6 the parts of their
+/// keys around the fleet.
 const REMOVAL: &str = r"
 if #ARGV > 3 then
   --MEMBERS--
@@ -137,9 +136,9 @@ end
 return redis.call('DEL', KEYS[1])
 ";
 
-/// Takes those out of a member set whose hashes do not say that they belong
-/// there. `KEYS[1]` the set, `ARGV` 1 what stands before an id in the key of its
-/// hash, 2 how its token must begin, 3 fleet, 4 status, 5… ids. Returns how many.
+/// Removes the ids from a member set whose hashes have another fleet or status.
+/// `KEYS[1]` the set, `ARGV` 1 prefix of the hashes' keys, 2 required prefix of their
+/// tokens, 3 fleet, 4 status, 5… ids. Returns how many.
 const CULL: &str = r"
 local removed = 0
 for i = 5, #ARGV do
@@ -156,12 +155,14 @@ end
 return removed
 ";
 
-/// `KEYS[1]` the marker, `ARGV` epoch, applied, group. Takes the partition unless
-/// another group or a larger epoch holds it: {1, applied, time}, {2, group held}
-/// or {0, epoch held}. A marker without a group is ours. The marker
-/// never says more by being taken: where less than `applied` is found, it was
-/// flushed or set back since it was asked, and starts from 0 (rules V4, V5).
-/// That is decided here so that a repeated call gives the same answer.
+/// Takes the partition, unless another group or a larger epoch holds it.
+/// `KEYS[1]` the marker, `ARGV` epoch, applied, group. Returns {1, applied, time} if it
+/// was taken, {2, group} for another group, {0, epoch} for a larger epoch. A marker
+/// without a group counts as ours.
+///
+/// Taking a marker never increases its promise. If it holds less than `applied`, the
+/// view was flushed or set back since the marker was read, and it starts from 0 (rules
+/// V4, V5). The script decides this, so that a repeated call gives the same answer.
 const TAKE: &str = r"
 local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'time_ms', 'group')
 if m.err then
@@ -181,8 +182,8 @@ redis.call('PERSIST', KEYS[1])
 return {1, applied, time}
 ";
 
-/// `ARGV` 1–4 the new values, 5 the group, 6… the values that the marker may
-/// hold now. Returns 1, or what it holds instead, the group last.
+/// Advances a marker. `ARGV` 1–4 the new value, 5 the group, 6… the values that the
+/// marker may hold now. Returns 1, or the fields that it holds, with the group last.
 const ADVANCE: &str = r"
 local m = redis.pcall('HMGET', KEYS[1], 'epoch', 'applied', 'sequence', 'time_ms', 'group')
 if m.err then
@@ -201,9 +202,9 @@ end
 return m
 ";
 
-/// `KEYS[1]` the name of the owner of all keys under the prefix, `ARGV` group,
-/// another group that it may be taken from, or empty. Returns the group that
-/// owns them now (rule V4).
+/// Claims the prefix for a group (rule V8). `KEYS[1]` the owner key, `ARGV` group, and
+/// the group that it may be taken from or empty. Returns the group that owns the prefix
+/// now.
 const CLAIM: &str = r"
 local held = redis.pcall('HGET', KEYS[1], 'group')
 if type(held) == 'table' then
@@ -218,18 +219,18 @@ redis.call('PERSIST', KEYS[1])
 return ARGV[1]
 ";
 
-/// Removes a marker of the group `ARGV[1]`, from which the view was taken.
+/// Removes a marker of the group `ARGV[1]`, whose view was taken over.
 const EVICT: &str = r"
 if redis.call('HGET', KEYS[1], 'group') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 ";
 
-/// A script.
+/// A Redis script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
     /// Writes a device.
     Device,
-    /// Empties a device's hash.
+    /// Deletes a device, except for its token.
     Deletion,
     /// Writes a fleet's counts.
     Fleet,
@@ -245,13 +246,13 @@ pub enum Script {
     FleetRepair,
     /// Repairs a fleet's counts whose token is larger than ours.
     FleetRepairExact,
-    /// Removes a hash that no row has.
+    /// Removes an orphaned hash.
     Removal,
-    /// Takes those out of a member set that do not belong there.
+    /// Removes the ids from a member set that do not belong there.
     Cull,
     /// Claims the prefix for a group.
     Claim,
-    /// Removes a marker of the group that the view was taken from.
+    /// Removes a marker of the former group.
     Evict,
 }
 
@@ -277,7 +278,7 @@ impl Script {
         Script::Evict,
     ];
 
-    /// Its text.
+    /// Its source code.
     #[must_use]
     pub fn code(self) -> String {
         let with = |guard: &str, code: &str, wipe: &str| {
@@ -300,13 +301,13 @@ impl Script {
         }
     }
 
-    /// The hash of its text, by which it is called.
+    /// Its SHA-1, for `EVALSHA`.
     #[must_use]
     pub fn hash(self) -> &'static str {
         HASHED[self as usize].get_hash()
     }
 
-    /// Begins a call of it on one key.
+    /// A call on one key, to which arguments are added.
     #[must_use]
     pub fn call(self, key: &str) -> Cmd {
         let mut command = Cmd::with_capacity(32, 512);
@@ -315,7 +316,7 @@ impl Script {
     }
 }
 
-/// The commands that make a server know the scripts.
+/// The commands that load all scripts on a server.
 #[must_use]
 pub fn load_commands() -> [Cmd; Script::ALL.len()] {
     Script::ALL.map(|script| redis::cmd("SCRIPT").arg("LOAD").arg(script.code()).to_owned())

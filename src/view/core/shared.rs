@@ -1,4 +1,4 @@
-//! What the loop's side and the worker's side of a view hold together.
+//! The state that the loop and the worker of a view share.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use super::state::State;
 use super::stats::ViewStats;
 use crate::stream_thread::ports::Clock;
 
-/// The longest wait for something to happen; a bound only so that it is one.
+/// The upper bound of a single wait for a change.
 pub const WAIT_MAX_MS: i64 = 60_000;
 
-/// What the loop's side and the worker's side hold together.
+/// The state that the loop and the worker share.
 pub struct Shared {
-    /// Guarded for moments only, never across I/O.
+    /// Locked only briefly, never during I/O.
     pub state: Mutex<State>,
-    /// Something was put into `state`, or the worker has stopped.
+    /// Signals that `state` has changed, or that the worker has stopped.
     pub changed: Condvar,
     /// For metrics, readable without the lock.
     pub stats: Arc<ViewStats>,
@@ -23,12 +23,12 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Locks the state. A panic elsewhere does not make it less true.
+    /// Locks the state. It stays valid if another thread panicked.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something changes, at most so long.
+    /// Waits for a change, for at most `ms`.
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>, ms: i64) -> MutexGuard<'a, State> {
         let ms = u64::try_from(ms.clamp(1, WAIT_MAX_MS)).unwrap_or(1);
         let waited = self.changed.wait_timeout(state, Duration::from_millis(ms));

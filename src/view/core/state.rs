@@ -1,5 +1,5 @@
-//! What the loop and the worker share: the partitions, what was asked and what
-//! is to be told. Everything here is quick and does no I/O.
+//! The state behind the lock of a view: the partitions, the requests of the loop, and
+//! the events for it. Everything here is fast and does no I/O.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -8,42 +8,42 @@ use std::sync::atomic::Ordering;
 
 use redis::{Cmd, Value};
 
-use super::answer::{Answer, Found, integer, is_wrong_type, other_group};
+use super::answer::{Answer, MarkerContent, integer, is_wrong_type, other_group};
 use super::backlog::Waiting;
 use super::encode::Encoder;
 use super::keys::{Keys, MarkerValue};
 use super::layout::Layout;
-use super::owner::Met;
+use super::owner::ForeignMarker;
 use super::partition::{Finding, MarkerStep, Partition, Place};
 use super::stats::ViewStats;
 use super::task::{Sweep, Task};
 use crate::stream_thread::ports::{FoundKey, Marker, ViewEvent};
 
-/// How many writes go into one pipeline.
+/// The maximum number of writes in one pipeline.
 const ROUND_WRITES: usize = 400;
 
-/// How many pages of the sweep may wait.
+/// The maximum number of waiting pages of the sweep.
 const SWEEPS_MAX: usize = 4;
 
-/// How many lists of what no row has may wait besides. A step of the scan finds
-/// one for each partition, and what is dropped waits for the next pass.
+/// The maximum number of waiting lists of orphaned keys. A step of the scan finds up
+/// to one list per partition. A list that is dropped is found again by the next pass.
 const REMOVALS_MAX: usize = 4_096;
 
-/// How many writes let the sweep wait for them.
+/// The backlog above which the sweep pauses.
 const SWEEP_BACKLOG_MAX: usize = 10 * ROUND_WRITES;
 
-/// Something to be done by one command.
+/// An action that needs one command.
 #[derive(Debug)]
 pub enum Step {
     /// Read a marker for the loop.
     Ask(i32, Place),
-    /// Do something with a marker of a partition in one of its lives.
+    /// Act on a marker of a partition, by its number and generation.
     Marker(i32, u64, Place, MarkerStep),
     /// Write.
     Write(Sent),
 }
 
-/// A write under way.
+/// A write in the current round.
 #[derive(Debug)]
 pub struct Sent {
     partition: i32,
@@ -54,7 +54,7 @@ pub struct Sent {
 }
 
 impl Step {
-    /// The command that does it.
+    /// Its command.
     #[must_use]
     pub fn command(&self, encoder: &Encoder) -> Cmd {
         match self {
@@ -72,37 +72,37 @@ impl Step {
     }
 }
 
-/// What the loop and the worker share.
+/// The state behind the lock of a view.
 #[derive(Debug)]
 pub struct State {
     keys: Keys,
     group: Box<str>,
-    /// Who has which keys, as of the last connection.
+    /// The cluster's slots, as of the last connection.
     layout: Layout,
     partitions: BTreeMap<i32, Partition>,
     generations: u64,
     asked: BTreeSet<i32>,
     events: VecDeque<ViewEvent>,
-    /// The partition that was served last, so that each has its turn.
+    /// The partition that was served last, for a round robin.
     served: i32,
     under_way: usize,
     sweeps: VecDeque<Sweep>,
-    /// Partitions that are no longer ours, kept until the worker frees them:
-    /// that may take long, and the loop has no time for it.
-    gone: Vec<Partition>,
+    /// Released partitions. The worker frees them, since that may take long and the
+    /// loop must not wait.
+    dropped: Vec<Partition>,
     stats: Arc<ViewStats>,
-    /// When to stop, once somebody has said so.
+    /// The time to stop; set by `close`.
     pub close_at_ms: Option<i64>,
     /// The worker has stopped.
     pub stopped: bool,
-    /// A view was found lost: old keys may have come back.
+    /// A loss of data was found. Old keys may have come back, so the scan must run.
     pub lost: bool,
-    /// A marker turned out to be another group's: nothing more may be written.
-    pub met: Option<Met>,
+    /// A marker of another group was found: nothing more may be written.
+    pub foreign: Option<ForeignMarker>,
 }
 
 impl State {
-    /// Nothing asked, nothing owned.
+    /// An empty state.
     #[must_use]
     pub fn new(keys: Keys, group: &str, stats: Arc<ViewStats>) -> State {
         State {
@@ -116,12 +116,12 @@ impl State {
             served: i32::MIN,
             under_way: 0,
             sweeps: VecDeque::new(),
-            gone: Vec::new(),
+            dropped: Vec::new(),
             stats,
             close_at_ms: None,
             stopped: false,
             lost: false,
-            met: None,
+            foreign: None,
         }
     }
 
@@ -130,11 +130,11 @@ impl State {
         self.asked.insert(partition);
     }
 
-    /// The partition, made if there is none.
+    /// The partition; created if needed.
     pub fn partition(&mut self, partition: i32) -> &mut Partition {
         self.partitions.entry(partition).or_insert_with(|| {
             self.generations += 1;
-            Partition::new(self.generations, &self.layout.witnesses(&self.keys, partition))
+            Partition::new(self.generations, &self.layout.replica_markers(&self.keys, partition))
         })
     }
 
@@ -156,7 +156,7 @@ impl State {
 
     /// [`View::release`](crate::stream_thread::ports::View::release).
     pub fn release(&mut self, partition: i32) {
-        self.gone.extend(self.partitions.remove(&partition));
+        self.dropped.extend(self.partitions.remove(&partition));
         self.asked.remove(&partition);
         self.sweeps.retain(|sweep| sweep.partition != partition);
         self.events.retain(|event| partition_of(event) != partition);
@@ -169,24 +169,24 @@ impl State {
             if let ViewEvent::RewriteNeeded(partition) = event
                 && let Some(partition) = self.partitions.get_mut(&partition)
             {
-                partition.rewrite_told();
+                partition.rewrite_reported();
             }
             events.push(event);
         }
         for (&number, partition) in &mut self.partitions {
-            if let Some(sequence) = partition.tell_acknowledged() {
+            if let Some(sequence) = partition.take_acknowledged() {
                 events.push(ViewEvent::Acknowledged { partition: number, sequence });
             }
         }
     }
 
-    /// Whether something is to be told by [`State::poll`], besides acknowledgements.
+    /// Whether [`State::poll`] has events other than acknowledgements.
     #[must_use]
-    pub fn has_to_tell(&self) -> bool {
+    pub fn has_events(&self) -> bool {
         !self.events.is_empty()
     }
 
-    /// Brings the backlog's size up to date.
+    /// Updates the metric of the backlog.
     pub fn count(&mut self) {
         let waiting: usize = self.partitions.values().map(Partition::waiting).sum();
         self.stats.backlog.store(waiting + self.under_way, Ordering::Relaxed);
@@ -198,7 +198,7 @@ impl State {
         self.sweeps.len() < SWEEPS_MAX
     }
 
-    /// Takes in what is to be swept, unless too much of it waits.
+    /// Queues a task of the sweep, or drops it if the queue is full.
     pub fn sweep(&mut self, partition: i32, task: Task) {
         let sweep = Sweep { partition, epoch: 0, latest: 0, task };
         let most = match sweep.task {
@@ -212,13 +212,13 @@ impl State {
         }
     }
 
-    /// Whether the partition's marker is ours, as far as we know.
+    /// Whether the partition's markers were checked to be ours.
     #[must_use]
     pub fn holds(&self, partition: i32) -> bool {
         self.partitions.get(&partition).is_some_and(Partition::may_write)
     }
 
-    /// Whether the marker of any partition is ours.
+    /// Whether the markers of any partition were checked to be ours.
     #[must_use]
     pub fn holds_any(&self) -> bool {
         self.partitions.values().any(Partition::may_write)
@@ -234,8 +234,8 @@ impl State {
         self.stats.backlog.load(Ordering::Relaxed) <= SWEEP_BACKLOG_MAX
     }
 
-    /// The next page or list to sweep. What has been overtaken is left out: by
-    /// writes that wait, by a rewrite, by a later owner.
+    /// The next task of the sweep. Rows with waiting writes are skipped, and so are
+    /// tasks of partitions that are being rewritten or were lost to a later owner.
     pub fn next_sweep(&mut self) -> Option<Sweep> {
         if !self.has_time_to_sweep() {
             return None;
@@ -263,24 +263,24 @@ impl State {
         self.stats.sweep.skipped.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
-    /// Something in the view says that the marker may not be ours: look soon.
+    /// The sweep found that the marker may not be ours: check it soon.
     pub fn doubt(&mut self, partition: i32) {
         if let Some(partition) = self.partitions.get_mut(&partition) {
             partition.write_refused();
         }
     }
 
-    /// Hashes were found whose tokens name a partition of ours.
+    /// Reports hashes that the scan found for a partition of ours.
     pub fn found(&mut self, partition: i32, keys: Vec<FoundKey>) {
         self.events.push_back(ViewEvent::Found(partition, keys));
     }
 
-    /// What is to be freed, by whom it does not hurt.
-    pub fn gone(&mut self) -> Vec<Partition> {
-        std::mem::take(&mut self.gone)
+    /// Dropped partitions, freed on the worker's thread.
+    pub fn take_dropped(&mut self) -> Vec<Partition> {
+        std::mem::take(&mut self.dropped)
     }
 
-    /// How long until there is something to do; 0 if there is now.
+    /// The time until something is due; 0: now.
     #[must_use]
     pub fn due_in_ms(&self, monotonic_ms: i64) -> Option<i64> {
         if !self.asked.is_empty() || !self.sweeps.is_empty() && self.has_time_to_sweep() {
@@ -289,19 +289,19 @@ impl State {
         self.partitions.values().filter_map(|partition| partition.due_in_ms(monotonic_ms)).min()
     }
 
-    /// Whether all that can be written has been, markers included.
+    /// Whether all writes and markers are written.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        !self.partitions.values().any(Partition::unsettled)
+        !self.partitions.values().any(Partition::has_unwritten)
     }
 
-    /// What to do next, in the order in which it is to be sent.
+    /// The actions of the next round, in the order of sending.
     pub fn plan(&mut self, monotonic_ms: i64) -> Vec<Step> {
         let mut steps = Vec::new();
         for asked in std::mem::take(&mut self.asked) {
             steps.push(Step::Ask(asked, None));
-            let witnesses = self.layout.witnesses(&self.keys, asked);
-            steps.extend(witnesses.into_iter().map(|number| Step::Ask(asked, Some(number))));
+            let replica_markers = self.layout.replica_markers(&self.keys, asked);
+            steps.extend(replica_markers.into_iter().map(|number| Step::Ask(asked, Some(number))));
         }
         for (&number, partition) in &self.partitions {
             for (place, step) in partition.marker_steps(monotonic_ms) {
@@ -332,22 +332,22 @@ impl State {
         steps
     }
 
-    /// A connection was made anew, or found to lead elsewhere.
+    /// A connection was made, or the slots of the cluster have moved.
     pub fn connected(&mut self, layout: Layout) {
         self.layout = layout;
         for (&number, partition) in &mut self.partitions {
-            partition.witnessed_by(&self.layout.witnesses(&self.keys, number));
+            partition.set_replica_markers(&self.layout.replica_markers(&self.keys, number));
         }
         self.disconnected();
     }
 
-    /// Nothing is known of the markers any more.
+    /// The markers must be checked again before anything is written.
     pub fn disconnected(&mut self) {
         self.partitions.values_mut().for_each(Partition::disconnected);
     }
 
-    /// Takes in what became of a round. Returns a complaint, if there was one.
-    pub fn settle(
+    /// Handles the answers of a round. Returns the first error, if any.
+    pub fn handle_answers(
         &mut self,
         steps: Vec<Step>,
         answers: Vec<Answer>,
@@ -376,7 +376,7 @@ impl State {
         complaint
     }
 
-    /// The connection was lost in the middle of a round.
+    /// The connection was lost during a round.
     pub fn failed(&mut self, steps: Vec<Step>) {
         self.stats.errors.fetch_add(1, Ordering::Relaxed);
         for step in steps {
@@ -409,25 +409,25 @@ impl State {
         self.partitions.get_mut(&number).filter(|partition| partition.generation == generation)
     }
 
-    /// A partition's own marker has answered, then its witnesses: what each of
-    /// them promises holds for all.
+    /// Reports the marker as the last owner left it: the least promise of the own
+    /// marker and the replica markers.
     fn asked_answered(&mut self, partition: i32, answers: Vec<Answer>) {
         let mut markers = Vec::new();
         for answer in answers {
             if let Ok(value) = &answer
                 && let Some(group) = other_group(value, &self.group)
             {
-                self.met = Some(Met { group, marker: (partition, None) });
+                self.foreign = Some(ForeignMarker { group, marker: (partition, None) });
                 self.ask(partition);
                 return;
             }
-            markers.push(match answer.map(|value| Found::read(&value)) {
-                Ok(Found::Value(MarkerValue { epoch, applied, .. })) => {
+            markers.push(match answer.map(|value| MarkerContent::read(&value)) {
+                Ok(MarkerContent::Value(MarkerValue { epoch, applied, .. })) => {
                     Some(Marker { epoch, applied })
                 }
-                // Half a marker: its epoch still tells who was here.
-                Ok(Found::Epoch(epoch)) => Some(Marker { epoch, applied: 0 }),
-                Ok(Found::Nothing) => None,
+                // An incomplete marker: only its epoch is known.
+                Ok(MarkerContent::Epoch(epoch)) => Some(Marker { epoch, applied: 0 }),
+                Ok(MarkerContent::Nothing) => None,
                 Err(message) if is_wrong_type(&message) => None,
                 Err(_) => {
                     self.ask(partition);
@@ -451,7 +451,7 @@ impl State {
         if let Ok(value) = &answer
             && let Some(group) = other_group(value, &self.group)
         {
-            self.met = Some(Met { group, marker: (number, place) });
+            self.foreign = Some(ForeignMarker { group, marker: (number, place) });
             return;
         }
         let Some(partition) = self.alive(number, generation) else { return };
@@ -464,16 +464,16 @@ impl State {
                 }
                 _ => Some(partition.superseded()),
             },
-            (MarkerStep::Check, Ok(value)) => partition.checked(place, Found::read(&value)),
+            (MarkerStep::Check, Ok(value)) => partition.checked(place, MarkerContent::read(&value)),
             (MarkerStep::Check, Err(message)) if is_wrong_type(&message) => {
-                partition.checked(place, Found::Nothing)
+                partition.checked(place, MarkerContent::Nothing)
             }
             (MarkerStep::Advance { to, .. }, Ok(Value::Int(1))) => {
                 partition.advanced(place, to, monotonic_ms);
                 None
             }
             (MarkerStep::Advance { .. }, Ok(value)) => {
-                partition.mismatch(place, Found::read(&value))
+                partition.mismatch(place, MarkerContent::read(&value))
             }
             (MarkerStep::Advance { to, .. }, Err(_)) => {
                 partition.advance_unanswered(place, to);
@@ -485,7 +485,11 @@ impl State {
         match finding {
             None => {}
             Some(Finding::RewriteNeeded) => {
-                tracing::warn!(partition = number, "the view was flushed, replaced or set back");
+                tracing::warn!(
+                    partition = number,
+                    "Redis lost data of this partition (flushed, replaced or set back to an older \
+                     state); the whole partition is written again"
+                );
                 self.lost = true;
                 self.stats.rewrites.fetch_add(1, Ordering::Relaxed);
                 let event = ViewEvent::RewriteNeeded(number);
@@ -494,7 +498,11 @@ impl State {
                 }
             }
             Some(Finding::Superseded) => {
-                tracing::warn!(partition = number, "a later owner writes to the view");
+                tracing::warn!(
+                    partition = number,
+                    "fenced: a later owner of this partition writes to Redis; this process stops \
+                     writing it"
+                );
                 self.events.push_back(ViewEvent::Superseded(number));
             }
         }

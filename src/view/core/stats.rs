@@ -1,61 +1,61 @@
-//! How the view is doing, for metrics, readiness and people.
+//! Counters and warnings of the view.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How the view is doing, for metrics and readiness.
+/// Counters and warnings of the view, for metrics and readiness.
 #[derive(Debug, Default)]
 pub struct ViewStats {
-    /// How many writes wait or are under way.
+    /// Writes that wait, or are in the current round.
     pub backlog: AtomicUsize,
-    /// Whether the server answered last time.
+    /// Whether the connection is up.
     pub connected: AtomicBool,
-    /// Writes that the server took.
+    /// Writes that the server accepted.
     pub written: AtomicU64,
-    /// Writes that the server refused, holding later ones.
+    /// Writes that were fenced by a later token.
     pub refused: AtomicU64,
-    /// Attempts to connect, and commands, that failed.
+    /// Failed connection attempts and failed commands.
     pub errors: AtomicU64,
-    /// Partitions whose view was found flushed, replaced or set back.
+    /// Rewrites of a partition, because the server had lost data.
     pub rewrites: AtomicU64,
-    /// What the sweep found and did.
+    /// Results of the sweep.
     pub sweep: SweepStats,
-    /// What keeps the view from being right, or may; for people.
+    /// Warnings for people.
     pub advice: Mutex<Advice>,
 }
 
-/// What the sweep found and did, in hashes (rule V6).
+/// Results of the sweep, counted in hashes (rule V6).
 #[derive(Debug, Default)]
 pub struct SweepStats {
-    /// Hashes that were as they should be.
+    /// Hashes that were right.
     pub same: AtomicU64,
-    /// Hashes whose heartbeat alone was brought up to date.
+    /// Hashes of which only the heartbeat was refreshed.
     pub refreshed: AtomicU64,
-    /// Hashes that were missing or wrong and have been written again.
+    /// Hashes that were missing or wrong, and were written again.
     pub repaired: AtomicU64,
-    /// Hashes of no row, and members of no set, that have been removed.
+    /// Orphaned keys and wrong members of sets that were removed.
     pub removed: AtomicU64,
-    /// Hashes that were left alone: something newer waits, or came meanwhile.
+    /// Hashes that were not compared, because a newer write waits or came meanwhile.
     pub skipped: AtomicU64,
-    /// Hashes that the server would not let us read or write.
+    /// Hashes that could not be read or written.
     pub failed: AtomicU64,
-    /// Scans of the keyspace that came to their end.
+    /// Completed keyspace scans.
     pub scans: AtomicU64,
 }
 
-/// What people should know.
+/// Warnings for people.
 #[derive(Debug, Default)]
 pub struct Advice {
-    /// Why nothing is written; absent while the server takes writes.
+    /// Why nothing is written; `None` while the server accepts writes.
     pub trouble: Option<String>,
-    /// That the server evicts keys when it is full, with what is lost then.
+    /// A warning that the server evicts keys when its memory is full.
     pub evicts: Option<String>,
-    /// The group that the keys belong to, if it is another: nothing is written.
+    /// The other group that owns the prefix: nothing is written.
     pub other_group: Option<String>,
 }
 
 impl ViewStats {
-    /// Why the server takes no writes although it answers, if it takes none.
+    /// Why the server answers but refuses writes, if it does.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
         let advice = self.advice();
@@ -63,7 +63,7 @@ impl ViewStats {
         advice.trouble.clone().filter(|_| answers)
     }
 
-    /// What people should know.
+    /// Locks the warnings.
     pub fn advice(&self) -> MutexGuard<'_, Advice> {
         self.advice.lock().unwrap_or_else(PoisonError::into_inner)
     }

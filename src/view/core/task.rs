@@ -1,32 +1,32 @@
-//! What the loop hands over to be put right (rule V6).
+//! The tasks of the sweep (rule V6).
 
 use crate::shard::ViewWrite;
 use crate::stream_thread::ports::FoundKey;
 
-/// Something to sweep.
+/// A task of the sweep, for one partition.
 #[derive(Debug)]
 pub struct Sweep {
-    /// Whose.
+    /// The partition.
     pub partition: i32,
-    /// For which epoch.
+    /// The epoch of its owner.
     pub epoch: u64,
-    /// The last sequence that a token of ours can have.
+    /// The largest sequence that one of our tokens can have.
     pub latest: u64,
-    /// What to do.
+    /// The task.
     pub task: Task,
 }
 
-/// What to do.
+/// The kind of a task.
 #[derive(Debug)]
 pub enum Task {
-    /// Write where the view holds something else.
+    /// Compare these rows with the server, and repair what differs.
     Compare(Vec<ViewWrite>),
-    /// Remove hashes that no row has.
+    /// Remove orphaned keys.
     Remove(Vec<FoundKey>),
 }
 
 impl Sweep {
-    /// How many hashes it is about.
+    /// Its number of hashes.
     #[must_use]
     pub fn rows(&self) -> usize {
         match &self.task {

@@ -1,5 +1,5 @@
-//! What puts the view right behind the writes (rule V6): the comparison of
-//! pages with memory, and the look for keys that no row has.
+//! Repairs of the view in the background (rule V6): the sweep compares hashes with
+//! memory, the keyspace scan finds orphaned keys.
 
 pub mod scan;
 pub mod sweep;

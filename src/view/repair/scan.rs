@@ -1,6 +1,6 @@
-//! The slow walk over all keys that finds what no row has (rule V6): one a
-//! process, one pass an interval. It reads tokens; whether there is a row is
-//! for the loop to say.
+//! The keyspace scan: it finds orphaned keys (rule V6). Each process has one scan, with
+//! one pass per `redis.refresh_interval`. It reads the tokens of the keys; the loop
+//! decides whether a key has a row.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,23 +21,23 @@ use crate::view::core::port::Server;
 use crate::view::core::shared::Shared;
 use crate::view::core::stats::ViewStats;
 
-/// The least time between two steps.
+/// The minimum time between two steps.
 const STEP_MS: i64 = 100;
-/// Keys of one step. The most bounds the rate, to 20,000 keys a second.
+/// Keys per step. The maximum limits the rate to 20,000 keys a second.
 const KEYS_PER_STEP: std::ops::RangeInclusive<i64> = 100..=2_000;
-/// Keys of one step of a pass that follows a loss, which is not drawn out.
+/// Keys per step of a pass after a loss, which is not spread over the interval.
 const KEYS_AFTER_LOSS: i64 = 1_000;
-/// Member sets looked at in one step, and members of each.
+/// Member sets per step, and members read of each.
 const SETS_PER_STEP: usize = 32;
 const MEMBERS_PER_STEP: usize = 100;
-/// How long to wait while no partition is ours.
+/// The wait while this process owns no partition.
 const IDLE_MS: i64 = 500;
 
 /// The views of one process, which share one scan.
 #[derive(Default)]
 pub struct Peers {
     views: Mutex<Vec<Weak<Shared>>>,
-    /// Some view was set back: old keys may be there again.
+    /// A view lost data: old keys may have come back.
     again: AtomicBool,
 }
 
@@ -47,10 +47,10 @@ impl Peers {
         lock(&self.views).push(Arc::downgrade(view));
     }
 
-    /// A view was lost: the scan begins again.
+    /// Restarts the scan, after a view lost data.
     pub fn scan_again(&self) {
         self.again.store(true, Ordering::Relaxed);
-        // The one that scans may be another, and sleep.
+        // Another view may run the scan, and its worker may be waiting.
         self.views().iter().for_each(|view| view.changed.notify_all());
     }
 
@@ -67,10 +67,10 @@ impl Peers {
     }
 }
 
-/// What one `SCAN` found: whence to go on, if there is more, and the items.
-type Found = (Option<String>, Vec<Box<[u8]>>);
+/// The answer to one `SCAN`: the next cursor, if there is more, and the items.
+type ScanPage = (Option<String>, Vec<Box<[u8]>>);
 
-/// Where a pass is: it goes from server to server.
+/// The position of a pass, which goes from server to server.
 #[derive(Clone)]
 struct Cursor {
     server: usize,
@@ -78,13 +78,13 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Where a server begins, if there are so many.
+    /// The start of a server's keys; `None` after the last server.
     fn at(server: usize, servers: usize) -> Option<Cursor> {
         (server < servers).then(|| Cursor { server, cursor: "0".to_owned() })
     }
 }
 
-/// A member set whose members are looked at.
+/// A member set to check.
 struct Set {
     fleet: Box<str>,
     partition: i32,
@@ -92,23 +92,23 @@ struct Set {
     cursor: String,
 }
 
-/// The scan.
+/// The keyspace scan.
 pub struct Scan {
     peers: Arc<Peers>,
     interval_ms: i64,
     pattern: String,
-    /// How many partitions the group has: keys of others are nobody's.
+    /// The number of partitions of the group. Keys of higher partitions are orphaned.
     partitions: i32,
-    /// Where to go on; absent between passes.
+    /// The position; `None` between passes.
     cursor: Option<Cursor>,
     started_ms: i64,
     next_ms: i64,
     keys_per_step: i64,
     step_ms: i64,
     sets: VecDeque<Set>,
-    /// This pass, or the next, follows a loss.
+    /// This pass, or the next, follows a loss and is fast.
     hurry: bool,
-    /// The server does not let us: said once.
+    /// The server refuses `SCAN`, and that was logged.
     refused: bool,
 }
 
@@ -127,13 +127,13 @@ impl Scan {
             keys_per_step: *KEYS_PER_STEP.start(),
             step_ms: STEP_MS,
             sets: VecDeque::new(),
-            // What the other group leaves behind is not left for long.
+            // The keys of the former group should disappear soon.
             hurry: group.take_view_from.is_some(),
             refused: false,
         }
     }
 
-    /// How long until the next step.
+    /// The time until the next step.
     #[must_use]
     pub fn due_in_ms(&self, now_ms: i64) -> i64 {
         if self.peers.again.load(Ordering::Relaxed) {
@@ -142,7 +142,7 @@ impl Scan {
         (self.next_ms - now_ms).max(0)
     }
 
-    /// Takes a step, if one is due.
+    /// Runs a step, if one is due.
     ///
     /// # Errors
     /// When the connection was lost.
@@ -176,7 +176,7 @@ impl Scan {
         } else if let Some(cursor) = self.cursor.take()
             && let Err(message) = self.look_at_keys(&cursor, encoder, server, stats, now_ms).await
         {
-            // The same again: what it found has not been told.
+            // Repeat the step: what it found has not been reported.
             self.cursor = Some(cursor);
             return Err(message);
         }
@@ -188,8 +188,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Paces the steps by the number of keys that a server holds now, so that a
-    /// pass takes most of its interval, however many come in while it runs.
+    /// Sets the pace by the number of keys that a server has now, so that a pass takes
+    /// most of its interval, even if the number changes meanwhile.
     async fn pace(&mut self, number: usize, server: &mut impl Server) -> Result<(), String> {
         if self.hurry {
             self.keys_per_step = KEYS_AFTER_LOSS;
@@ -198,7 +198,7 @@ impl Scan {
         }
         let keys = match server.ask_server(number, &redis::cmd("DBSIZE")).await? {
             Ok(Value::Int(keys)) => keys,
-            // Not allowed to know: as if there were many.
+            // Without the right to ask, assume many.
             _ => 1_000_000,
         };
         let servers = i64::try_from(server.servers()).unwrap_or(i64::MAX).max(1);
@@ -219,7 +219,7 @@ impl Scan {
         now_ms: i64,
     ) -> Result<(), String> {
         if *number >= server.servers() {
-            // The cluster has become smaller: this pass has seen what there is.
+            // The cluster has fewer nodes now: the pass is complete.
             return Ok(());
         }
         self.pace(*number, server).await?;
@@ -287,7 +287,7 @@ impl Scan {
             return Ok(());
         }
         let key = |set: &Set| encoder.keys().members(&set.fleet, set.partition, set.status);
-        // Left over from when they were kept, or by another group.
+        // Leftovers: member sets are turned off, or another group had more partitions.
         let (sets, leftover): (Vec<Set>, Vec<Set>) = sets
             .into_iter()
             .partition(|set| encoder.keeps_members() && set.partition < self.partitions);
@@ -303,7 +303,7 @@ impl Scan {
         let answers = server.round_trip(&reads).await?;
         let mut culls = Vec::new();
         for (mut set, answer) in sets.into_iter().zip(answers) {
-            // What is no set is replaced by the next write to it.
+            // A key that is not a set is replaced by the next write to it.
             let Some((next, ids)) = parse(answer.ok().as_ref()) else { continue };
             if !ids.is_empty() {
                 culls.push(encoder.cull(&set.fleet, set.partition, set.status, &ids));
@@ -317,7 +317,7 @@ impl Scan {
         Ok(())
     }
 
-    fn page(&mut self, answer: Answer, stats: &ViewStats) -> Option<Found> {
+    fn page(&mut self, answer: Answer, stats: &ViewStats) -> Option<ScanPage> {
         match answer {
             Ok(value) => parse(Some(&value)),
             Err(message) => {
@@ -325,7 +325,7 @@ impl Scan {
                 if !std::mem::replace(&mut self.refused, true) {
                     tracing::warn!(
                         error = message,
-                        "Redis does not let us look for keys without a device"
+                        "Redis refuses SCAN: orphaned keys are neither found nor removed"
                     );
                 }
                 None
@@ -346,8 +346,8 @@ fn add_removed(answers: &[Answer], stats: &ViewStats) {
     }
 }
 
-/// What a `SCAN` says: whence to go on, if there is more, and what was found.
-fn parse(value: Option<&Value>) -> Option<Found> {
+/// Parses the answer to a `SCAN`.
+fn parse(value: Option<&Value>) -> Option<ScanPage> {
     let Some(Value::Array(parts)) = value else { return None };
     let [Value::BulkString(cursor), Value::Array(items)] = &parts[..] else { return None };
     let cursor = String::from_utf8_lossy(cursor).into_owned();
@@ -358,8 +358,8 @@ fn parse(value: Option<&Value>) -> Option<Found> {
     Some(((cursor != "0").then_some(cursor), items.collect()))
 }
 
-/// The hash as one that may have no row, and the partition that must say so.
-/// What is about to go away by itself is left to do so.
+/// A hash that may be orphaned, and the partition whose owner decides. `None` for an
+/// empty hash that expires by itself.
 fn orphan(of: Named, hash: &Answer, ttl: &Answer) -> Option<(i32, FoundKey)> {
     let held = pairs(hash.as_ref().ok()?)?;
     let text = std::str::from_utf8(held.get("token".as_bytes())?).ok()?;

@@ -1,5 +1,5 @@
-//! The sweep, as far as the server has a part in it (rule V6): reads the hashes
-//! of a page, and writes those that hold something else than memory.
+//! The server's side of the sweep (rule V6): reads the hashes of a page and rewrites
+//! those that differ from memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,38 +7,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redis::{Cmd, Value};
 
 use crate::shard::{ViewBody, ViewWrite};
-use crate::view::core::answer::{Answer, Found, is_wrong_type, other_group, pairs};
+use crate::view::core::answer::{Answer, MarkerContent, is_wrong_type, other_group, pairs};
 use crate::view::core::encode::Encoder;
 use crate::view::core::keys::Token;
 use crate::view::core::port::Server;
 use crate::view::core::stats::SweepStats;
 use crate::view::core::task::{Sweep, Task};
 
-/// What was found where something should be written.
+/// How a hash compares with the row in memory.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is as it should be.
+enum Comparison {
+    /// It is equal.
     Same,
-    /// Only the heartbeat is older.
+    /// Only its heartbeat is older.
     Stale,
-    /// It is wrong. The token that must be replaced, where it is larger than
-    /// any of ours.
+    /// It differs. If its token is larger than all of ours, this is the token, which
+    /// must be replaced exactly.
     Wrong(Option<String>),
-    /// It was written later than what it was compared with.
+    /// It was written after the page was taken.
     Newer,
 }
 
-/// How a sweep went.
+/// The result of a task.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Something says that the marker is not ours.
+    /// The marker may not be ours.
     pub doubt: bool,
-    /// What the server would not let us do.
+    /// The server's first error.
     pub complaint: Option<String>,
 }
 
 impl Sweep {
-    /// Does it.
+    /// Runs the task.
     ///
     /// # Errors
     /// When the connection was lost.
@@ -85,19 +85,19 @@ impl Sweep {
             let Some(hash) = answers.next() else { break };
             let of_set = encoder.keeps_members() && matches!(write.body, ViewBody::Device(_));
             let member = if of_set { answers.next() } else { None };
-            let verdict = match hash {
+            let comparison = match hash {
                 Err(message) if !is_wrong_type(&message) => {
                     add(&stats.failed);
                     outcome.complaint.get_or_insert(message);
                     continue;
                 }
-                hash => self.judge(write, hash.ok().as_ref(), member.as_ref()),
+                hash => self.classify(write, hash.ok().as_ref(), member.as_ref()),
             };
-            match verdict {
-                Verdict::Same => add(&stats.same),
-                Verdict::Newer => add(&stats.skipped),
-                Verdict::Stale => wrong.push((write, None, false)),
-                Verdict::Wrong(larger) => wrong.push((write, larger, true)),
+            match comparison {
+                Comparison::Same => add(&stats.same),
+                Comparison::Newer => add(&stats.skipped),
+                Comparison::Stale => wrong.push((write, None, false)),
+                Comparison::Wrong(larger) => wrong.push((write, larger, true)),
             }
         }
         self.admit(&mut wrong, encoder, server, stats, outcome).await?;
@@ -118,9 +118,9 @@ impl Sweep {
         Ok(())
     }
 
-    /// Leaves out what has a larger token that may be somebody's: markers are
-    /// read after the tokens, and a later owner takes its marker before it
-    /// writes anything.
+    /// Drops repairs whose hash has a larger token of a living owner. The markers are
+    /// read after the tokens, and an owner takes its marker before it writes anything,
+    /// so a living owner is always seen.
     async fn admit(
         &self,
         wrong: &mut Vec<(&ViewWrite, Option<String>, bool)>,
@@ -143,11 +143,11 @@ impl Sweep {
             let Some(token) = larger.as_deref().and_then(Token::parse) else { return true };
             let marker = markers.get(&token.partition).and_then(|marker| marker.as_ref().ok());
             let is_owner = |marker: &Value| {
-                Found::read(marker).epoch() == Some(token.epoch)
+                MarkerContent::read(marker).epoch() == Some(token.epoch)
                     || other_group(marker, encoder.group()).is_some()
             };
-            // The living owner of another partition is left alone: two rows of
-            // one device would only overwrite each other for ever.
+            // Leave the living owner of another partition alone: if one device has a
+            // row in two partitions, they would overwrite each other for ever.
             let theirs = token.partition != self.partition && marker.is_some_and(is_owner);
             let admitted = ours && !theirs;
             if !admitted {
@@ -161,25 +161,30 @@ impl Sweep {
     fn is_ours(&self, marker: Option<&Answer>, encoder: &Encoder, outcome: &mut Outcome) -> bool {
         let marker = marker.and_then(|marker| marker.as_ref().ok());
         let ours = marker.is_some_and(|marker| {
-            Found::read(marker).epoch() == Some(self.epoch)
+            MarkerContent::read(marker).epoch() == Some(self.epoch)
                 && other_group(marker, encoder.group()).is_none()
         });
         outcome.doubt |= !ours;
         ours
     }
 
-    fn judge(&self, write: &ViewWrite, hash: Option<&Value>, member: Option<&Answer>) -> Verdict {
-        let Some(mut held) = hash.and_then(pairs) else { return Verdict::Wrong(None) };
+    fn classify(
+        &self,
+        write: &ViewWrite,
+        hash: Option<&Value>,
+        member: Option<&Answer>,
+    ) -> Comparison {
+        let Some(mut held) = hash.and_then(pairs) else { return Comparison::Wrong(None) };
         let text = held.remove("token".as_bytes());
         let text = text.and_then(|text| std::str::from_utf8(text).ok());
-        let Some(token) = text.and_then(Token::parse) else { return Verdict::Wrong(None) };
+        let Some(token) = text.and_then(Token::parse) else { return Comparison::Wrong(None) };
         let ours = token.partition == self.partition && token.epoch == self.epoch;
         if ours && token.sequence > write.sequence && token.sequence <= self.latest {
-            return Verdict::Newer;
+            return Comparison::Newer;
         }
         let larger = (token.epoch, token.sequence) > (self.epoch, self.latest);
         if larger || token.partition != self.partition {
-            return Verdict::Wrong(larger.then(|| text.unwrap_or_default().to_owned()));
+            return Comparison::Wrong(larger.then(|| text.unwrap_or_default().to_owned()));
         }
         let expected = Encoder::fields(&write.body);
         let right = |(name, value): &(&str, std::borrow::Cow<'_, str>)| {
@@ -187,16 +192,16 @@ impl Sweep {
         };
         let is_member = member.is_none_or(|member| matches!(member, Ok(Value::Int(1))));
         if held.len() != expected.len() || !is_member {
-            return Verdict::Wrong(None);
+            return Comparison::Wrong(None);
         }
         let mut differing = expected.iter().filter(|field| !right(field)).peekable();
         if differing.peek().is_none() {
-            return Verdict::Same;
+            return Comparison::Same;
         }
         if differing.all(|(name, _)| matches!(*name, "heartbeat" | "heartbeat_ms")) {
-            return Verdict::Stale;
+            return Comparison::Stale;
         }
-        Verdict::Wrong(None)
+        Comparison::Wrong(None)
     }
 }
 
@@ -204,7 +209,7 @@ fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts what the server said to repairs and removals.
+/// Counts the answers to repairs and removals.
 fn count<'a>(
     answers: &[Answer],
     stats: &'a SweepStats,

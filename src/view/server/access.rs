@@ -1,5 +1,5 @@
-//! The way to the servers: addresses, credentials and certificates, as
-//! configured, and what to say when it is barred.
+//! How to connect to the servers: addresses, credentials and certificates. Also the
+//! error messages when that fails.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::config::redis_url::RedisServers;
 use crate::config::{Redis, redact_url, secret_in};
 use crate::error::Fatal;
 
-/// How long a connection may take to be made.
+/// The timeout for a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an answer may take. The crate's 500 ms is less than a server needs
-/// that forks, loads or is failing over.
+/// The timeout for an answer. The crate's 500 ms is too short for a server that forks,
+/// loads its data or fails over.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to the servers.
+/// How to connect to the servers.
 pub struct Access {
     config: Redis,
-    /// Which servers.
+    /// The servers.
     pub servers: RedisServers,
 }
 
@@ -31,8 +31,7 @@ impl Access {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// When the URL is none, or certificates cannot be used, in words for the
-    /// person who wrote it.
+    /// When the URL is malformed, or a certificate cannot be read.
     pub fn new(config: &Redis) -> Result<Access, Fatal> {
         let servers = RedisServers::parse(&config.url).map_err(|(what, remedy)| {
             let url = redact_url(&config.url);
@@ -43,13 +42,13 @@ impl Access {
         Ok(access)
     }
 
-    /// The servers' address, without its password.
+    /// The URL of the servers, without its password.
     #[must_use]
     pub fn shown(&self) -> String {
         redact_url(&self.config.url)
     }
 
-    /// The certificates, read anew each time since they are renewed.
+    /// The certificates. They are read for each connection, since they get renewed.
     fn certificates(&self) -> Result<Option<TlsCertificates>, String> {
         let read = |key: &str, path: &str| match path {
             "" => Ok(None),
@@ -70,7 +69,7 @@ impl Access {
     /// Connects to a server of the view.
     ///
     /// # Errors
-    /// When there is no server that answers, or it does not let us in.
+    /// When the server does not answer, or refuses the login.
     pub fn connect(&self, server: &ConnectionInfo) -> Result<Connection, String> {
         let username = &self.config.username;
         let password = current(&self.config.password, self.config.password_file.as_deref())?;
@@ -106,10 +105,10 @@ impl Access {
         Ok(connection)
     }
 
-    /// Asks the Sentinels, one after the other, where the master is.
+    /// Asks the Sentinels, one after the other, for the address of the master.
     ///
     /// # Errors
-    /// When none knows.
+    /// When none of them knows it.
     pub fn master_of(
         &self,
         sentinels: &[ConnectionInfo],
@@ -120,7 +119,7 @@ impl Access {
             Some((host, port)) => Ok(moved_to(server, &host, port)),
             None => Err(format!(
                 "the Sentinel {} knows no master {master:?}; redis.url must end with the name in \
-                 its `sentinel monitor`",
+                 its line `sentinel monitor NAME`",
                 sentinel.addr()
             )),
         })
@@ -147,13 +146,13 @@ impl Access {
     }
 }
 
-/// The password as it is now: secrets in files are rotated while we run.
+/// The current password. It is read from its file again, since it may be rotated.
 fn current(password: &str, file: Option<&Path>) -> Result<String, String> {
     let Some(path) = file else { return Ok(password.to_owned()) };
     secret_in(path).map_err(|what| format!("the password file {} {what}", path.display()))
 }
 
-/// The first answer of several; where there is none, why none answers.
+/// The first success of several; without one, all errors.
 pub fn first_of<T, A>(
     several: &[T],
     ask: impl FnMut(&T) -> Result<A, String>,
@@ -164,7 +163,7 @@ pub fn first_of<T, A>(
     answer.ok_or_else(|| reasons.join("; "))
 }
 
-/// The same with another address.
+/// The same connection settings with another address.
 pub fn moved_to(server: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
     let host = host.to_owned();
     let addr = match server.addr() {
@@ -179,43 +178,50 @@ pub fn moved_to(server: &ConnectionInfo, host: &str, port: u16) -> ConnectionInf
     server.clone().set_addr(addr)
 }
 
-/// An error of a connection, with what to do about it.
+/// The message for a failed connection, with a remedy.
 fn explained(error: &RedisError, server: &str, tls: bool, credentials: &str) -> String {
     let text = error.to_string();
     let says = |what: &str| text.contains(what);
     let remedy = if error.kind() == ErrorKind::AuthenticationFailed {
-        format!("wrong user or password: see {credentials}")
+        format!("authentication failed, wrong user or password: check {credentials}")
     } else if says("NOAUTH")
         || says("Authentication required")
         || says("without any password configured")
     {
-        format!("the password is missing, or none is wanted: see {credentials}")
+        format!(
+            "authentication failed, the password is missing or the server has none: check \
+             {credentials}"
+        )
     } else if says("UnknownIssuer") || says("BadSignature") {
-        "the server's certificate is not signed by an authority that is believed: \
-         name its authority in redis.ca_file"
+        "the server's certificate is signed by an unknown authority: set redis.ca_file to the \
+         certificate of its authority (CA)"
             .to_owned()
     } else if says("not valid for name") {
-        "the server's certificate is for another name: use that name in redis.url, and with \
-         Sentinels or a cluster let the servers announce it"
+        "the server's certificate is for another host name: use a name of the certificate in \
+         redis.url, and with Sentinels or a cluster let the servers announce that name"
             .to_owned()
     } else if says("expired") || says("not valid yet") {
-        "the server's certificate is not valid now: renew it, and see to both clocks".to_owned()
+        "the server's certificate has expired or is not valid yet: renew it, and check the \
+         clocks of both hosts"
+            .to_owned()
     } else if says("CertificateRequired") || says("peer sent no certificates") {
-        "the server wants a certificate of us: see redis.certificate_file and redis.key_file"
+        "the server requires a client certificate: set redis.certificate_file and redis.key_file"
             .to_owned()
     } else if says("UnknownCA") || says("BadCertificate") || says("DecryptError") {
-        "the server does not believe our certificate: see redis.certificate_file".to_owned()
+        "the server rejects our client certificate: check redis.certificate_file".to_owned()
     } else if says("InvalidContentType") || says("corrupt message") {
-        "the server does not speak TLS on this port: use its TLS port, or redis:// without the \
-         second s"
+        "the server does not speak TLS on this port: use its TLS port, or begin redis.url with \
+         redis instead of rediss"
             .to_owned()
     } else if error.is_connection_refusal() {
-        "nobody listens there".to_owned()
+        "connection refused, no server listens on this port: check host and port in redis.url"
+            .to_owned()
     } else if error.is_connection_dropped() || error.is_timeout() {
-        let what = if error.is_timeout() { "does not answer" } else { "hung up" };
+        let what =
+            if error.is_timeout() { "does not answer (timeout)" } else { "closed the connection" };
         let scheme = match tls {
-            true => "does not speak TLS on this port, let redis.url begin with redis, without TLS",
-            false => "speaks TLS on this port, let redis.url begin with rediss",
+            true => "does not speak TLS on this port, begin redis.url with redis, not rediss",
+            false => "speaks TLS on this port, begin redis.url with rediss",
         };
         format!("the server {what}; if it {scheme}")
     } else {
@@ -224,23 +230,23 @@ fn explained(error: &RedisError, server: &str, tls: bool, credentials: &str) -> 
     format!("{server}: {remedy} ({text})")
 }
 
-/// The server's complaint about a command, with what to do about it.
+/// The message for a server's error on a command, with a remedy.
 pub fn complaint(error: &RedisError) -> String {
     let text = error.to_string();
     if text.contains("NOAUTH") || text.contains("Authentication required") {
-        return format!("{text}: the password is missing: see redis.username and redis.password");
+        return format!("{text}: authentication required, check redis.username and redis.password");
     }
     let lacks_rights = ["NOPERM", "NoPerm", "can't run this command", "ACL failure"];
     if lacks_rights.iter().any(|word| text.contains(word)) {
         return format!(
-            "{text}: the user of redis.url lacks a right; docs/redis.md names all that are needed, \
-             as `ACL SETUSER` takes them"
+            "{text}: permission denied, the Redis user lacks a right of its ACL; docs/redis.md \
+             lists all rights for `ACL SETUSER`"
         );
     }
     text
 }
 
-/// What a server says of itself in `INFO`.
+/// A field of the answer to `INFO`.
 pub fn said<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
@@ -250,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_url_is_told_by_key_without_its_password() {
+    fn a_bad_url_is_reported_without_its_password() {
         for url in ["redis//me:secret@host", "http://:secret@host", "redis-sentinel://:secret@h"] {
             let config = Redis { url: url.to_owned(), ..Redis::default() };
             let Err(fatal) = Access::new(&config) else { panic!("{url} was taken") };

@@ -1,5 +1,5 @@
-//! Whose keys they are (rule V4): one prefix belongs to one group. Asked before
-//! anything is written on a connection, and before a marker is taken.
+//! The ownership of the prefix (rule V8): a prefix belongs to one group. It is claimed
+//! before the first write on a connection, and before a marker is taken.
 
 use redis::Cmd;
 
@@ -11,35 +11,36 @@ use crate::view::core::answer::{Answer, is_wrong_type, text};
 use crate::view::core::keys::Keys;
 use crate::view::core::layout::Layout;
 pub use crate::view::core::owner::Group;
-use crate::view::core::owner::{Met, group_read, read_group};
+use crate::view::core::owner::{ForeignMarker, group_read, read_group};
 use crate::view::core::partition::{CHECK_INTERVAL_MS, Place};
 use crate::view::core::scripts::Script;
 
-/// Markers are read in blocks of so many partitions, until a block is empty.
+/// Markers are read in blocks of this many partitions, until a block is empty.
 const PARTITIONS_BLOCK: i32 = 128;
 
-/// How long the keys must have been nobody's before a group that was kept from
-/// them claims them. Who had them looks at its markers more often than that, and
-/// claims them again after a flush.
+/// How long the prefix must be without an owner before a waiting group claims it. The
+/// former owner checks its markers more often than that, so after a flush it claims the
+/// prefix again first.
 const VACANT_MS: i64 = 2 * CHECK_INTERVAL_MS;
 
-/// What names a group: the owner of the prefix, or a marker.
-type Named = (Option<(i32, Place)>, String);
+/// A group, and the marker that names it; `None`: the prefix's owner key.
+type NamedGroup = (Option<(i32, Place)>, String);
 
 /// Sends commands and collects the answers.
 type Ask<'a> = &'a mut dyn FnMut(&[Cmd]) -> Result<Vec<Answer>, String>;
 
-/// All groups that are named under the prefix, on every server: the owner, the
-/// witnesses of partition 0, `also`, and the markers of all partitions.
-fn named(
+/// All groups that are named under the prefix, on every server: in the owner key, the
+/// replica markers of partition 0, `also`, and the markers of all partitions.
+fn named_groups(
     keys: &Keys,
     layout: &Layout,
     also: Option<(i32, Place)>,
     ask: Ask<'_>,
-) -> Result<Vec<Named>, String> {
-    let witnesses = layout.witnesses(keys, 0).into_iter().map(|number| Some((0, Some(number))));
+) -> Result<Vec<NamedGroup>, String> {
+    let replica_markers =
+        layout.replica_markers(keys, 0).into_iter().map(|number| Some((0, Some(number))));
     let mut places: Vec<Option<(i32, Place)>> = vec![None];
-    places.extend(witnesses);
+    places.extend(replica_markers);
     places.extend(also.map(Some));
     let mut first = 0;
     let mut found = Vec::new();
@@ -64,7 +65,7 @@ fn named(
     }
 }
 
-/// The groups besides `ours` that are named under the prefix.
+/// The groups other than `ours` that are named under the prefix.
 ///
 /// # Errors
 /// When a server does not answer.
@@ -75,12 +76,13 @@ pub fn others_named(
     also: Option<(i32, Place)>,
     ask: Ask<'_>,
 ) -> Result<Vec<String>, String> {
-    let found = named(keys, layout, also, ask)?;
+    let found = named_groups(keys, layout, also, ask)?;
     Ok(found.into_iter().map(|(_, group)| group).filter(|group| group != ours).collect())
 }
 
-/// Claims the prefix for `ours`, unless another group has it: then its name.
-/// Of the group `from` it is taken: its markers go, which it notices.
+/// Claims the prefix for `ours`. Returns the name of another group that owns it, if
+/// any. From the group `from` the prefix is taken over: its markers are removed, which
+/// that group notices.
 fn claim(
     keys: &Keys,
     layout: &Layout,
@@ -88,7 +90,7 @@ fn claim(
     also: Option<(i32, Place)>,
     ask: Ask<'_>,
 ) -> Result<Option<String>, String> {
-    let found = named(keys, layout, also, ask)?;
+    let found = named_groups(keys, layout, also, ask)?;
     let other = found.iter().map(|(_, group)| group);
     if let Some(other) = other.into_iter().find(|g| *g != ours && Some(g.as_str()) != from) {
         return Ok(Some(other.clone()));
@@ -108,8 +110,9 @@ fn claim(
     let mut commands = Vec::new();
     for (partition, place) in theirs.filter_map(|(marker, _)| *marker) {
         commands.push(evict(keys.marker(partition, place)));
-        let witnesses = layout.witnesses(keys, partition).into_iter();
-        commands.extend(witnesses.map(|number| evict(keys.witness(partition, number))));
+        let replica_markers = layout.replica_markers(keys, partition).into_iter();
+        commands
+            .extend(replica_markers.map(|number| evict(keys.replica_marker(partition, number))));
     }
     if !commands.is_empty() {
         for answer in ask(&commands)? {
@@ -124,7 +127,8 @@ fn claim(
     Ok(None)
 }
 
-/// Claims the prefix at the start. A server that is away is asked later.
+/// Claims the prefix at the start. If the server is not available, the worker claims it
+/// later.
 ///
 /// # Errors
 /// When the prefix belongs to another group, or the configuration is wrong.
@@ -145,13 +149,13 @@ pub fn claim_at_start(config: &Redis, group: &Group) -> Result<(), Fatal> {
     }
 }
 
-/// What a person is told of a prefix that belongs to another group.
+/// The error message for a prefix that belongs to another group.
 #[must_use]
 pub fn of_another(shown_url: &str, keys: &Keys, ours: &str, other: &str) -> String {
     format!(
         "Redis at {shown_url}: the keys under {:?} belong to group {other:?}, and kafka.group is \
-         {ours:?}. Set redis.prefix to one that no other group uses. If {ours:?} is to take this \
-         view over, stop {other:?} and start `device-status run --take-view-from {other}`",
+         {ours:?}. Set redis.prefix to a prefix that no other group uses. To take these keys over, \
+         stop {other:?} and start `device-status run --take-view-from {other}`",
         keys.prefix()
     )
 }
@@ -159,58 +163,58 @@ pub fn of_another(shown_url: &str, keys: &Keys, ours: &str, other: &str) -> Stri
 /// Whether a worker may write.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Passage {
-    /// The prefix is ours.
+    /// The prefix belongs to our group.
     Open,
-    /// It belongs to this group.
+    /// It belongs to this other group.
     Shut(String),
 }
 
-/// Nothing may be written.
+/// Why nothing may be written.
 struct Shut {
-    met: Met,
-    /// When to look again.
+    foreign: ForeignMarker,
+    /// When to check again.
     at_ms: i64,
-    /// The last look found nobody.
+    /// The last check found no owner.
     vacant: bool,
 }
 
-/// Keeps a worker from writing to another group's keys.
+/// Prevents a worker from writing to another group's keys.
 pub struct Gate {
     group: Group,
-    /// The prefix was seen to be ours on this connection.
+    /// The prefix was claimed on this connection.
     open: bool,
-    /// What was met, and when to look again.
+    /// Set while the prefix belongs to another group.
     shut: Option<Shut>,
-    /// It was ours once: from then on nothing is taken from anybody.
+    /// The prefix was claimed once: from then on nothing is taken over.
     passed: bool,
 }
 
 impl Gate {
-    /// A gate that nobody has passed.
+    /// A gate before the first claim.
     #[must_use]
     pub fn new(group: Group) -> Gate {
         Gate { group, open: false, shut: None, passed: false }
     }
 
-    /// The connection is another: ask again.
+    /// A new connection: the prefix must be claimed again.
     pub fn connected(&mut self) {
         self.open = false;
     }
 
-    /// Whether nothing may be written.
+    /// Whether the prefix belongs to another group.
     #[must_use]
     pub fn is_shut(&self) -> bool {
         self.shut.is_some()
     }
 
-    /// While nothing may be written: how long until it is looked at again.
+    /// While the prefix belongs to another group: the time until the next check.
     #[must_use]
     pub fn due_in_ms(&self, now_ms: i64) -> Option<i64> {
         self.shut.as_ref().map(|shut| (shut.at_ms - now_ms).max(0))
     }
 
-    /// Whether the prefix must be claimed before anything is written. `doubt`:
-    /// a marker of another group was met, or one is about to be taken.
+    /// Whether the prefix must be claimed before anything is written. `doubt`: a marker
+    /// of another group was found, or a marker is about to be taken.
     #[must_use]
     pub fn must_ask(&self, doubt: bool, now_ms: i64) -> bool {
         self.due_in_ms(now_ms).map_or(!self.open || doubt, |due_ms| due_ms == 0)
@@ -224,21 +228,21 @@ impl Gate {
         &mut self,
         link: &mut Link,
         keys: &Keys,
-        met: Option<Met>,
+        foreign: Option<ForeignMarker>,
         now_ms: i64,
     ) -> Result<Passage, String> {
         let Group { name, take_view_from, .. } = &self.group;
         let from = take_view_from.as_deref().filter(|_| !self.passed);
-        let met = met.or_else(|| self.shut.as_ref().map(|shut| shut.met.clone()));
-        let marker = met.as_ref().map(|met| met.marker);
+        let foreign = foreign.or_else(|| self.shut.as_ref().map(|shut| shut.foreign.clone()));
+        let marker = foreign.as_ref().map(|foreign| foreign.marker);
         let layout = link.layout();
         let mut ask = |commands: &[Cmd]| link.exchange(commands);
         if let Some(shut) = self.shut.as_mut().filter(|shut| !shut.vacant)
             && others_named(keys, &layout, name, marker, &mut ask)?.is_empty()
         {
-            // Where all was flushed, who had it writes it again.
+            // After a flush the former owner claims the prefix again.
             (shut.vacant, shut.at_ms) = (true, now_ms + VACANT_MS);
-            return Ok(Passage::Shut(shut.met.group.clone()));
+            return Ok(Passage::Shut(shut.foreign.group.clone()));
         }
         match claim(keys, &layout, (name, from), marker, &mut ask)? {
             None => {
@@ -248,8 +252,9 @@ impl Gate {
             Some(other) => {
                 self.open = false;
                 let marker = marker.unwrap_or((0, None));
-                let met = Met { group: other.clone(), marker };
-                self.shut = Some(Shut { met, at_ms: now_ms + CHECK_INTERVAL_MS, vacant: false });
+                let foreign = ForeignMarker { group: other.clone(), marker };
+                self.shut =
+                    Some(Shut { foreign, at_ms: now_ms + CHECK_INTERVAL_MS, vacant: false });
                 Ok(Passage::Shut(other))
             }
         }

@@ -1,5 +1,5 @@
-//! The worker's connections: made with a deadline, given up at the first doubt,
-//! and able to run the scripts whatever a server has forgotten.
+//! The worker's connections. They are made with a timeout and closed at the first
+//! unanswered command. Scripts that a server has forgotten are loaded again.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,45 +14,44 @@ use crate::view::core::layout::Layout;
 use crate::view::core::port::Server;
 use crate::view::core::scripts;
 
-/// How often scripts are loaded for the calls of one exchange.
+/// How often the scripts are loaded during one exchange.
 const LOADS_MAX: usize = 3;
 
-/// The first and the longest wait between two attempts. The longest is well
-/// within the interval in which a marker is checked.
+/// The first and the longest wait between two attempts. The longest is well below the
+/// interval between two checks of a marker.
 const BACKOFF_MS: std::ops::RangeInclusive<i64> = 50..=2_000;
 
-/// How often the servers are asked whether they evict keys.
+/// How often the eviction policy of the servers is read.
 const POLICY_MS: i64 = 60_000;
 
 /// The worker's connections.
 pub struct Link {
     access: Arc<Access>,
     nodes: Option<Nodes>,
-    /// When the servers are asked next whether they evict; `None` where they
-    /// have just told it.
+    /// When the eviction policy is read next; `None` after it was read.
     policy_due_ms: Option<i64>,
 }
 
 impl Link {
-    /// A link that is not connected yet.
+    /// A link without a connection.
     #[must_use]
     pub fn new(access: Access) -> Link {
         Link { access: Arc::new(access), nodes: None, policy_due_ms: None }
     }
 
-    /// Whether there is a connection, as far as we know.
+    /// Whether there is a connection.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.nodes.is_some()
     }
 
-    /// Connects to all servers and makes them know the scripts, which also shows
-    /// that they answer: a server that is still loading does not.
+    /// Connects to all servers and loads the scripts. That also tests that they answer,
+    /// which a server that still loads its data does not.
     ///
-    /// Returns that a server evicts keys when it is full, if one does.
+    /// Returns a warning if a server evicts keys when its memory is full.
     ///
     /// # Errors
-    /// When that fails, or a server is one that takes no writes.
+    /// When that fails, or a server is a read-only replica.
     pub fn connect(&mut self) -> Result<Option<String>, String> {
         self.nodes = None;
         let mut nodes = Nodes::connect(&self.access)?;
@@ -71,9 +70,8 @@ impl Link {
         Ok(evicting)
     }
 
-    /// Whether a server evicts keys when it is full, asked again once a
-    /// minute: somebody may have changed it. `None` while it is not asked.
-    /// Where that fails the connection is given up.
+    /// Reads the eviction policy again once a minute, since it may have been changed.
+    /// `None`: it was not read now. The connection is closed if that fails.
     pub fn policy_again(&mut self, now_ms: i64) -> Option<Option<String>> {
         if now_ms < *self.policy_due_ms.get_or_insert(now_ms + POLICY_MS) {
             return None;
@@ -88,14 +86,14 @@ impl Link {
         Some(evicting)
     }
 
-    /// Who has which keys.
+    /// Which node holds which key.
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.nodes.as_ref().map(Nodes::layout).unwrap_or_default()
     }
 
-    /// Looks at the map of a cluster again, now and then. Where that fails the
-    /// connection is given up, as at any question without an answer.
+    /// Reads the slots of a cluster again, from time to time. The connection is closed
+    /// if that fails, as after any unanswered command.
     pub fn look_again(&mut self, now_ms: i64) {
         if let Some(nodes) = &mut self.nodes
             && nodes.look_again(now_ms).is_err()
@@ -104,22 +102,22 @@ impl Link {
         }
     }
 
-    /// The layout, if it has changed since the last connection or question.
+    /// The layout, if it has changed since the last connection or call.
     pub fn new_layout(&mut self) -> Option<Layout> {
         let nodes = self.nodes.as_mut()?;
         nodes.take_changed().then(|| nodes.layout())
     }
 
-    /// Sends commands in one go and collects the answers. A script that a
-    /// server has forgotten is loaded and called again.
+    /// Sends commands as one pipeline and collects the answers. A script that a server
+    /// has forgotten is loaded and called again.
     ///
     /// # Errors
-    /// When an answer did not come, so that nobody knows what was done. The
-    /// connections are given up then.
+    /// When an answer did not come, so the commands may or may not have run. The
+    /// connections are closed then.
     pub fn exchange(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, String> {
         let mut nodes = self.nodes.take().ok_or("not connected")?;
         let mut answers = nodes.exchange(commands)?;
-        // Twice where the call is redirected to a node that was not known before.
+        // A second load is needed if a call is redirected to a new node.
         for _ in 0..LOADS_MAX {
             let forgotten: Vec<usize> = (0..answers.len())
                 .filter(|&i| is(&answers[i], ServerErrorKind::NoScript))
@@ -133,10 +131,10 @@ impl Link {
                 answers[i] = answer;
             }
         }
-        // A replica that was the master a moment ago: the next connection may
-        // lead to the new one.
+        // The server was demoted to a replica: a new connection may lead to the new
+        // master.
         let read_only = |answer: &Reply| {
-            // Before Redis 7 the error of a script only names it.
+            // Before Redis 7 the error of a script has it only in its text.
             let named = matches!(answer, Err(error) if error.to_string().contains("READONLY"));
             named || is(answer, ServerErrorKind::ReadOnly)
         };
@@ -148,7 +146,7 @@ impl Link {
     }
 }
 
-/// Each is answered before the call returns.
+/// All answers have come when a call returns.
 impl Server for Link {
     async fn round_trip(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, String> {
         self.exchange(commands)
@@ -167,7 +165,7 @@ impl Server for Link {
     }
 }
 
-/// Runs what asks a [`Link`]: it never waits.
+/// Runs a future that uses a [`Link`]. It never has to wait.
 pub fn run<T>(asking: impl Future<Output = T>) -> T {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(asking).poll(&mut context) {
@@ -176,7 +174,7 @@ pub fn run<T>(asking: impl Future<Output = T>) -> T {
     }
 }
 
-/// What a server says of itself; nothing where it may not be asked.
+/// The answer to `INFO`; empty if the user may not ask.
 fn info(nodes: &mut Nodes, node: usize) -> Result<String, String> {
     let ask = |section: &str| redis::cmd("INFO").arg(section).to_owned();
     let answers = nodes.exchange_on(node, &["replication", "memory"].map(ask))?;
@@ -190,7 +188,7 @@ fn replica(info: &str) -> Option<String> {
         let port = said(info, "master_port").unwrap_or("?");
         format!(
             "the server is a read-only replica of {master}:{port}; \
-             redis.url must lead to the master"
+             redis.url must name the master"
         )
     })
 }
@@ -198,13 +196,13 @@ fn replica(info: &str) -> Option<String> {
 fn evicts(info: &str) -> Option<String> {
     let policy = said(info, "maxmemory_policy").filter(|policy| *policy != "noeviction")?;
     let what = if policy.starts_with("volatile-") {
-        "the tokens of deleted devices, which keep late writers out"
+        "the tokens of deleted devices, which fence late writers"
     } else {
-        "devices, which then are missing until the sweep has come by or they change"
+        "devices, which are then missing until they change or the sweep repairs them"
     };
     Some(format!(
-        "Redis evicts when it is full: maxmemory-policy is {policy}. It will throw away {what}. \
-         Set maxmemory-policy noeviction"
+        "Redis evicts keys when its memory is full: maxmemory-policy is {policy}. It evicts \
+         {what}. Set maxmemory-policy to noeviction"
     ))
 }
 
@@ -222,8 +220,8 @@ fn load_scripts(nodes: &mut Nodes) -> Result<(), String> {
     Ok(())
 }
 
-/// Waits between attempts: doubling, each somewhere in its upper half, so that
-/// many processes do not come back in step.
+/// Exponential backoff with jitter: each wait is in the upper half of its interval, so
+/// that processes do not reconnect all at once.
 #[derive(Debug, Default)]
 pub struct Backoff {
     last_ms: i64,
@@ -243,7 +241,7 @@ impl Backoff {
         *self = Backoff::default();
     }
 
-    /// How long to wait still.
+    /// The remaining wait.
     #[must_use]
     pub fn remaining_ms(&self, monotonic_ms: i64) -> i64 {
         (self.until_ms - monotonic_ms).max(0)
@@ -255,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_is_not_fit_is_told_by_what_it_says() {
+    fn unsuitable_servers_are_recognized_by_info() {
         let master = "# Replication\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n";
         assert_eq!((replica(master), evicts(master)), (None, None));
         assert_eq!((replica(""), evicts("")), (None, None));
@@ -267,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_to_a_limit_and_begin_anew() {
+    fn backoff_grows_to_a_limit_and_resets() {
         let mut backoff = Backoff::default();
         for _ in 0..20 {
             backoff.failed(0);

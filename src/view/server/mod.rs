@@ -1,5 +1,5 @@
-//! The way to Redis: connections, whose keys they are, the thread that writes,
-//! and the reader of `get` and `watch`.
+//! The connection to Redis: servers and credentials, the ownership of the prefix, the
+//! worker thread that writes, and the reader for `get` and `watch`.
 
 pub mod access;
 pub mod claim;

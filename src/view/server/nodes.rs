@@ -1,5 +1,5 @@
-//! Connections to all the servers that hold the view: to one, or to each master
-//! of a cluster, with the map of who has which keys.
+//! Connections to all servers of the view: to one server, or to each master of a
+//! cluster, with the map of its slots.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,11 +14,10 @@ use crate::config::redis_url::RedisServers;
 use crate::view::core::answer::text;
 use crate::view::core::layout::{Layout, SLOTS, Slots};
 
-/// How many times a command is sent on where a node says so. While slots move
-/// one is usual.
+/// The maximum number of redirections of a command. One is usual while slots move.
 const REDIRECTIONS_MAX: usize = 5;
 
-/// What a command was answered with.
+/// The answer to a command.
 pub type Reply = Result<Value, RedisError>;
 
 struct Node {
@@ -26,26 +25,26 @@ struct Node {
     connection: Connection,
 }
 
-/// Connections to all of them.
+/// Connections to all servers.
 pub struct Nodes {
     access: Arc<Access>,
     nodes: Vec<Node>,
     slots: Option<Slots>,
-    /// The map has changed since somebody asked.
+    /// The slots have changed since `take_changed` was called.
     changed: bool,
-    /// When the map was last looked at for no reason but the time.
+    /// When the slots were last read without a redirection.
     looked_ms: Option<i64>,
 }
 
-/// How often the map of a cluster is looked at although nothing calls for it.
+/// How often the slots of a cluster are read without a redirection.
 const LOOK_INTERVAL_MS: i64 = 10_000;
 
 impl Nodes {
     /// Connects to all.
     ///
     /// # Errors
-    /// When one of them is away: a part of the view is of no use, since nobody
-    /// can tell what became of the rest.
+    /// When one of them does not answer. A part of the view is useless, since the state
+    /// of the rest is unknown.
     pub fn connect(access: &Arc<Access>) -> Result<Nodes, String> {
         let mut nodes = Nodes {
             access: access.clone(),
@@ -69,12 +68,11 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// Refuses a server that is not what `redis.url` says it is, where it may be
-    /// asked.
+    /// Refuses a server of another kind than `redis.url` says, if `INFO` is allowed.
     fn check_kind(&mut self) -> Result<(), String> {
         let answer = self.exchange_on(0, &[redis::cmd("INFO").arg("server").clone()])?.pop();
         let info = answer.and_then(|answer| text(&answer.ok()?)).unwrap_or_default();
-        // Valkey calls it by another name.
+        // Valkey has another name for it.
         let mode = said(&info, "redis_mode").or_else(|| said(&info, "server_mode"));
         let (what, form) = match mode {
             Some("sentinel") => {
@@ -86,33 +84,33 @@ impl Nodes {
         Err(format!("the server {what}: write redis.url as {form}"))
     }
 
-    /// A connection of its own for listening, to any server: a cluster's nodes
-    /// pass messages on to each other.
+    /// A new connection for subscriptions, to any server: the nodes of a cluster forward
+    /// messages to each other.
     ///
     /// # Errors
-    /// When there is none.
+    /// When no server answers.
     pub fn listener(&self) -> Result<Connection, String> {
         first_of(&self.nodes, |node| self.access.connect(&node.server))
     }
 
-    /// How many servers there are.
+    /// The number of servers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Who has which keys.
+    /// Which node holds which key.
     #[must_use]
     pub fn layout(&self) -> Layout {
         Layout::new(self.slots.clone())
     }
 
-    /// Whether the layout has changed since this was last asked.
+    /// Whether the layout has changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// The node of an address, connected to if it is new.
+    /// The index of the node with an address; connects if it is new.
     fn node(&mut self, server: &ConnectionInfo) -> Result<usize, String> {
         if let Some(known) = self.nodes.iter().position(|node| node.server.addr() == server.addr())
         {
@@ -123,8 +121,8 @@ impl Nodes {
         Ok(self.nodes.len() - 1)
     }
 
-    /// Reads the map of the cluster from the first node that tells it, and
-    /// connects to all masters.
+    /// Reads the slots of the cluster from the first node that answers, and connects to
+    /// all masters.
     fn learn_from(&mut self, seeds: &[ConnectionInfo]) -> Result<(), String> {
         first_of(seeds, |seed| {
             let mut connection = self.access.connect(seed)?;
@@ -133,11 +131,11 @@ impl Nodes {
             let value = answer.map_err(|error| match error.to_string() {
                 text if text.contains("cluster support disabled") => {
                     let server = seed.addr();
-                    format!("{server} is no cluster: let redis.url begin with redis://")
+                    format!("{server} is not a cluster: begin redis.url with redis://")
                 }
                 _ => complaint(&error),
             })?;
-            // A node that was taken out of its cluster knows of none.
+            // A node that was removed from its cluster returns none.
             let ranges = parse_slots(&value, seed)?;
             self.adopt(&ranges).map_err(|error| format!("{}: {error}", seed.addr()))
         })
@@ -145,7 +143,7 @@ impl Nodes {
 
     fn adopt(&mut self, ranges: &[(u16, u16, ConnectionInfo)]) -> Result<(), String> {
         let mut slots: HashMap<Slot, u16, _> = HashMap::default();
-        // In the order of their slots, so that a scan goes on where it was.
+        // In the order of their slots, so that a scan can continue.
         let mut masters: Vec<&ConnectionInfo> = Vec::new();
         for (first, last, server) in ranges {
             let known = masters.iter().position(|master| master.addr() == server.addr());
@@ -179,11 +177,11 @@ impl Nodes {
         Ok(())
     }
 
-    /// Sends commands, all that go to one server in one go, and collects the
-    /// answers. Where a key has moved, its command is sent on.
+    /// Sends commands, as one pipeline per server, and collects the answers. Redirections
+    /// are followed.
     ///
     /// # Errors
-    /// When an answer did not come, so that nobody knows what was done.
+    /// When an answer did not come, so the commands may or may not have run.
     pub fn exchange(&mut self, commands: &[Cmd]) -> Result<Vec<Reply>, String> {
         if self.slots.is_none() {
             return match self.nodes.first_mut() {
@@ -218,7 +216,7 @@ impl Nodes {
         answers.into_iter().map(|answer| answer.ok_or_else(|| "no answer".to_owned())).collect()
     }
 
-    /// Sends commands to one server, whatever keys they name.
+    /// Sends commands to one server, regardless of their keys.
     ///
     /// # Errors
     /// As [`Nodes::exchange`].
@@ -227,12 +225,12 @@ impl Nodes {
         exchange(&mut node.connection, commands)
     }
 
-    /// Looks at the map of a cluster again, now and then: of slots that move and
-    /// hold none of our keys no answer tells, and the answer that does may have
-    /// been followed to a node that did not know all of it yet.
+    /// Reads the slots of a cluster again, from time to time. No redirection tells of
+    /// moved slots without keys of ours, and a redirection may have led to a node that
+    /// did not know all moves yet.
     ///
     /// # Errors
-    /// When no node tells it, or one that it names cannot be reached.
+    /// When no node answers, or a master cannot be reached.
     pub fn look_again(&mut self, now_ms: i64) -> Result<(), String> {
         let looked_ms = *self.looked_ms.get_or_insert(now_ms);
         if self.slots.is_none() || now_ms - looked_ms < LOOK_INTERVAL_MS {
@@ -276,7 +274,7 @@ impl Nodes {
             let owner = slot.zip(self.slots.as_ref()).and_then(|(slot, slots)| slots.get(&slot));
             of_node.entry(owner.map_or(0, |owner| usize::from(*owner))).or_default().push(i);
         }
-        // All are sent before the first is waited for: the nodes work side by side.
+        // Send to all nodes before waiting for answers, so that they work in parallel.
         for (node, commands_of) in &of_node {
             let node = self.nodes.get_mut(*node).ok_or("not connected")?;
             send(&mut node.connection, commands_of.iter().map(|&i| &commands[i]))?;
@@ -291,7 +289,7 @@ impl Nodes {
     }
 }
 
-/// The key by which a command finds its node.
+/// The key that determines the node of a command.
 fn key_of(command: &Cmd) -> Option<&[u8]> {
     let argument = |n| match command.args_iter().nth(n) {
         Some(redis::Arg::Simple(bytes)) => Some(bytes),
@@ -300,14 +298,14 @@ fn key_of(command: &Cmd) -> Option<&[u8]> {
     if argument(0)? == b"EVALSHA" { argument(3) } else { argument(1) }
 }
 
-/// Where a key has gone.
+/// The host and port of a redirection.
 fn target(error: &RedisError) -> Option<(String, u16)> {
     let (address, _) = error.redirect_node()?;
     let (host, port) = address.rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))
 }
 
-/// Reads the answer to `CLUSTER SLOTS`: first and last slot, and their master.
+/// Parses the answer to `CLUSTER SLOTS`: first and last slot, and their master.
 fn parse_slots(
     value: &Value,
     asked: &ConnectionInfo,
@@ -322,22 +320,24 @@ fn parse_slots(
             return None;
         };
         let [host, Value::Int(port), ..] = &master[..] else { return None };
-        // A node that does not know its own address is where it was found.
+        // A node that does not know its own address has the one that we used.
         let host = text(host).filter(|host| !host.is_empty() && host != "?");
         let host = host.unwrap_or_else(|| own_host.to_owned());
         let server = moved_to(asked, &host, u16::try_from(*port).ok()?);
         Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, server))
     };
-    let Value::Array(items) = value else { return Err("CLUSTER SLOTS makes no sense".to_owned()) };
+    let Value::Array(items) = value else {
+        return Err("the answer to CLUSTER SLOTS is malformed".to_owned());
+    };
     let mut ranges: Vec<_> = items.iter().filter_map(range).collect();
     ranges.sort_by_key(|(first, ..)| *first);
     Ok(ranges)
 }
 
-/// Sends commands in one go and collects the answers.
+/// Sends commands as one pipeline and collects the answers.
 ///
-/// The crate's own pipelines go on waiting for each answer after one has timed
-/// out, which for hundreds of commands is half an hour; this stops at once.
+/// The crate's own pipelines wait for each answer even after one has timed out. For
+/// hundreds of commands that is half an hour. This function stops at once.
 fn exchange(connection: &mut Connection, commands: &[Cmd]) -> Result<Vec<Reply>, String> {
     send(connection, commands.iter())?;
     commands.iter().map(|_| receive(connection)).collect()
@@ -372,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_goes_where_its_key_is() {
+    fn the_key_of_a_command_is_found() {
         let mut script = redis::cmd("EVALSHA");
         script.arg("sha").arg(1).arg("key").arg("other");
         assert_eq!(key_of(&script), Some(&b"key"[..]));

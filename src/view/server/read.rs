@@ -1,4 +1,4 @@
-//! Reads the view: what `get` and `watch` know.
+//! Reads the view, for `get` and `watch`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::error::Fatal;
 use crate::shard::Status;
 use crate::view::core::keys::{DEVICE_FIELDS, Keys, Token};
 
-/// Partitions are asked for in blocks of so many, until a block is empty.
+/// Partitions are read in blocks of this many, until a block is empty.
 const PARTITIONS_BLOCK: i32 = 128;
 
-/// How long a listener hears nothing before it asks whether the server is there.
+/// How long a listener waits for a message before it tests the connection.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A device as the view shows it. Fields are as they stand there, so that a
-/// newer writer's words are shown too.
+/// A device as stored in the view. The fields are kept as text, so that values of a
+/// newer version are shown too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceStatus {
     /// Its id.
@@ -32,19 +32,19 @@ pub struct DeviceStatus {
 }
 
 impl DeviceStatus {
-    /// A field's value, one of [`DEVICE_FIELDS`]; absent if it is empty.
+    /// The value of one of [`DEVICE_FIELDS`]; `None` if it is empty.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// A field that holds a number.
+    /// The value of a numeric field.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<i64> {
         self.field(name)?.parse().ok()
     }
 
-    /// As JSON: numbers as numbers, `null` for what there is none of.
+    /// As JSON: numbers as numbers, empty fields as `null`.
     #[must_use]
     pub fn to_json(&self, freshness: Freshness) -> Json {
         let mut object = Map::new();
@@ -62,33 +62,34 @@ impl DeviceStatus {
     }
 }
 
-/// The markers move on every 5 s (rule V4). Beyond this, something is the matter.
+/// A view older than this is not up to date. Markers advance every 5 s (rule V4).
 pub const OLD_MS: i64 = 30_000;
 
-/// Up to when something is in the view.
+/// How fresh the view is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
-    /// Everything committed until then is in it, in milliseconds since the epoch;
-    /// absent while nothing is promised.
+    /// Everything committed up to this time is in the view, in milliseconds since the
+    /// epoch; `None` while the marker promises nothing.
     pub up_to_ms: Option<i64>,
-    /// The server's time, by which ages are told, whatever this host's clock says.
+    /// The time of the Redis server. Ages are relative to it, since this host's clock may
+    /// be wrong.
     pub now_ms: i64,
 }
 
 impl Freshness {
-    /// How old it is; absent while nothing is promised.
+    /// The age; `None` while the marker promises nothing.
     #[must_use]
     pub fn age_ms(self) -> Option<i64> {
         self.up_to_ms.map(|up_to_ms| self.now_ms.saturating_sub(up_to_ms).max(0))
     }
 
-    /// Whether it may be older than that.
+    /// Whether the age exceeds `max_ms`, or is unknown.
     #[must_use]
     pub fn is_older_than(self, max_ms: i64) -> bool {
         self.age_ms().is_none_or(|age_ms| age_ms > max_ms)
     }
 
-    /// A JSON object with this as two more members.
+    /// Adds the freshness to a JSON object, as two members.
     #[must_use]
     pub fn beside(self, mut object: Json) -> Json {
         object["view_time_ms"] = json!(self.up_to_ms);
@@ -97,7 +98,7 @@ impl Freshness {
     }
 }
 
-/// A device, if the view has one of that id, and how old that is.
+/// A device, if the view has it, and the freshness of its partition.
 pub type Seen = (Option<DeviceStatus>, Freshness);
 
 /// A connection for reading.
@@ -112,27 +113,26 @@ impl Reader {
     /// Connects.
     ///
     /// # Errors
-    /// When the URL is wrong, there is no server, or it does not let us in.
+    /// When the URL is wrong, the server does not answer, or it refuses the login.
     pub fn connect(config: &Redis) -> Result<Reader, Fatal> {
         let access = Arc::new(Access::new(config)?);
         let shown_url = access.shown();
         let nodes = Nodes::connect(&access).map_err(|error| {
             Fatal::unavailable(format!(
                 "cannot reach Redis at {shown_url}: {error}. \
-                 Is it running, and is redis.url right?"
+                 Check that it runs, and redis.url"
             ))
         })?;
         let mut reader = Reader { keys: Keys::new(&config.prefix), nodes, shown_url };
-        // A server that wants a password lets everybody connect.
+        // A missing password is only noticed by a command.
         reader.now_ms()?;
         Ok(reader)
     }
 
-    /// Looks whether all keys under the prefix are those of `group`, or nobody's
-    /// (rule V4).
+    /// Checks that no group other than `group` owns keys under the prefix (rule V8).
     ///
     /// # Errors
-    /// When another group has some, or the server does not answer.
+    /// When another group does, or the server does not answer.
     pub fn check_owner(&mut self, group: &str) -> Result<(), Fatal> {
         let Reader { keys, nodes, shown_url } = self;
         let layout = nodes.layout();
@@ -147,23 +147,23 @@ impl Reader {
         }
     }
 
-    /// Another connection to the same server, for hints of changes.
+    /// A second connection, to subscribe to hints.
     ///
     /// # Errors
-    /// When there is no server.
+    /// When the server does not answer.
     pub fn listener(&self) -> Result<Listener, Fatal> {
         let connection = self.nodes.listener().map_err(|error| self.unavailable(&error))?;
         let (channel, shown_url) = (self.keys.changes(), self.shown_url.clone());
         Ok(Listener { connection, channel, shown_url })
     }
 
-    /// Reads devices. What is known of none is as old as the oldest partition, of
-    /// `partitions` at least.
+    /// Reads devices. For a device that the view does not have, the freshness is that of
+    /// the oldest partition, of at least `partitions`.
     ///
     /// # Errors
     /// When the server does not answer.
     pub fn devices(&mut self, ids: &[String], partitions: i32) -> Result<Vec<Seen>, Fatal> {
-        // The markers before the devices: what is shown is then never older than told.
+        // Read the markers before the devices, so that no device is older than reported.
         let places = ids.iter().map(|id| fields(&self.keys.device_text(id), &["token"]));
         let places = self.query(&places.collect::<Vec<_>>())?;
         let places: Vec<Option<i32>> = places.into_iter().map(partition).collect();
@@ -194,8 +194,8 @@ impl Reader {
         Ok(seconds * 1000 + micros / 1000)
     }
 
-    /// How old the view is: its oldest partition. At least `partitions` are looked
-    /// at, and more while there are markers of more.
+    /// The freshness of the oldest partition. At least `partitions` are read, and more if
+    /// there are more markers.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -213,15 +213,14 @@ impl Reader {
                 break;
             }
         }
-        // One that promises nothing is older than any that does.
+        // `None` sorts first: a partition that promises nothing is the oldest.
         let up_to_ms = all.into_iter().min().flatten();
         Ok(Freshness { up_to_ms, now_ms: self.now_ms()? })
     }
 
-    /// How many devices of a fleet have each status, in the order of
-    /// [`Status::ALL`]: its partitions' counts added up (rule V7). Absent if no
-    /// partition knows of the fleet. At least `partitions` are looked at, and
-    /// more while there are markers of more.
+    /// The number of a fleet's devices in each status, in the order of
+    /// [`Status::ALL`]: the sum over the partitions (rule V7). `None` if no partition has
+    /// the fleet. At least `partitions` are read, and more if there are more markers.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -265,7 +264,7 @@ impl Reader {
         let answers = self.nodes.exchange(commands);
         let answers = answers.map_err(|error| self.unavailable(&error))?;
         let taken = answers.into_iter().map(|answer| match answer {
-            // Somebody's accident under one of our names: not ours, so nothing.
+            // A key of the wrong type was written by mistake: treat it as missing.
             Err(error) if error.code() == Some("WRONGTYPE") => Ok(Value::Nil),
             answer => answer.map_err(|error| self.unavailable(&complaint(&error))),
         });
@@ -281,14 +280,14 @@ fn unavailable(shown_url: &str, error: &str) -> Fatal {
     Fatal::unavailable(format!("Redis at {shown_url} does not answer: {error}"))
 }
 
-/// A device may have changed: look at it.
+/// A hint: the device may have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Hint {
-    /// Which.
+    /// Its id.
     pub device: String,
 }
 
-/// A connection for hints.
+/// A connection to subscribe to hints.
 pub struct Listener {
     connection: Connection,
     channel: String,
@@ -296,7 +295,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins to listen.
+    /// Subscribes.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -310,18 +309,18 @@ impl Listener {
     }
 }
 
-/// Hints as they come.
+/// A subscription to hints.
 pub struct Hints<'a> {
     messages: PubSub<'a>,
     shown_url: &'a str,
 }
 
 impl Hints<'_> {
-    /// Waits for the next hint. After some seconds without any, sees to it that
-    /// there still is a server, and returns with none.
+    /// Waits for the next hint. After some seconds without one it tests the connection
+    /// and returns `None`.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the server does not answer.
     pub fn next_hint(&mut self) -> Result<Option<Hint>, Fatal> {
         loop {
             let heard = match self.messages.get_message() {
@@ -343,21 +342,21 @@ fn fields(key: &str, names: &[&str]) -> Cmd {
     command
 }
 
-/// The partition of the token that `HMGET key token` was answered with.
+/// The partition in the answer to `HMGET key token`.
 fn partition(answer: Value) -> Option<i32> {
     let values: Vec<Option<String>> = redis::from_redis_value(answer).ok()?;
     Some(Token::parse(&values.into_iter().next()??)?.partition)
 }
 
-/// What `HMGET marker time_ms` was answered with, if there is a marker: up to
-/// when, if that is promised.
+/// The time in the answer to `HMGET marker time_ms`. `None`: there is no marker;
+/// `Some(None)`: it promises nothing.
 fn marker_time(answer: Value) -> Option<Option<i64>> {
     let values: Vec<Option<String>> = redis::from_redis_value(answer).ok()?;
     let time_ms: i64 = values.into_iter().next()??.parse().ok()?;
     Some((time_ms > 0).then_some(time_ms))
 }
 
-/// A device, if the view has one: a deleted one has left only its token.
+/// A device; `None` if the hash has no status, as after a deletion.
 fn device(id: &str, answer: Value) -> Option<DeviceStatus> {
     let values: Vec<Option<String>> = redis::from_redis_value(answer).ok()?;
     let fields: BTreeMap<_, _> = DEVICE_FIELDS

@@ -1,6 +1,6 @@
-//! What a worker does on a connection, without a thread and without a server: a
-//! round of markers and writes, then a page of the sweep and a step of the scan.
-//! The worker drives it against its link, the simulator against its own server.
+//! The work on a connection, independent of thread and server: a round of markers and
+//! writes, then a page of the sweep and a step of the scan. The worker runs it on its
+//! link, the simulation on its own server.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,33 +14,32 @@ use crate::view::core::shared::Shared;
 use crate::view::core::state::Step;
 use crate::view::repair::scan::{Peers, Scan};
 
-/// What became of a round that was answered.
+/// The result of a round that was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// No write was sent, though perhaps markers were looked at: it is not
-    /// known whether the server takes writes.
+    /// No write was sent, so it is unknown whether the server accepts writes.
     Idle,
-    /// The server took the writes, or none wait.
+    /// The server accepted the writes, or none wait.
     Done,
-    /// The server refused some of it, and why.
+    /// The server refused a command, with this error.
     Refused(String),
 }
 
-/// What a worker does on a connection.
+/// The work on a connection.
 pub struct Turns {
-    /// What it shares with the loop's side.
+    /// The state shared with the loop.
     pub shared: Arc<Shared>,
-    /// Turns writes into commands.
+    /// Encodes the commands.
     pub encoder: Encoder,
-    /// The look for keys without a device, if it is ours to do.
+    /// The keyspace scan, if this view runs it.
     scan: Option<Scan>,
     peers: Arc<Peers>,
-    /// Whether the sweep was refused something, and that was said.
+    /// Whether a refusal of the sweep was logged.
     sweep_complained: bool,
 }
 
 impl Turns {
-    /// Turns that nobody has taken yet.
+    /// Turns before the first round.
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,
@@ -51,12 +50,12 @@ impl Turns {
         Turns { shared, encoder, scan, peers, sweep_complained: false }
     }
 
-    /// A connection was made anew, to one server.
+    /// A connection to a single server was made.
     pub fn connected(&self) {
         self.shared.lock().connected(Layout::default());
     }
 
-    /// How long until there is something to do; 0 if there is now.
+    /// The time until something is due; 0: now.
     #[must_use]
     pub fn due_in_ms(&self) -> Option<i64> {
         let now_ms = self.shared.clock.monotonic_ms();
@@ -64,21 +63,20 @@ impl Turns {
         round.into_iter().chain(self.scan_due_in_ms(now_ms)).min()
     }
 
-    /// How long until the next step of the scan, if it is ours to do.
+    /// The time until the next step of the scan, if this view runs it.
     #[must_use]
     pub fn scan_due_in_ms(&self, now_ms: i64) -> Option<i64> {
         self.scan.as_ref().map(|scan| scan.due_in_ms(now_ms))
     }
 
-    /// Whether all that can be written has been, markers included, and all that
-    /// is to be told has been.
+    /// Whether all writes and markers are written, and all events are delivered.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let state = self.shared.lock();
-        state.is_drained() && !state.has_to_tell()
+        state.is_drained() && !state.has_events()
     }
 
-    /// Markers first, then a pipeline of writes.
+    /// Runs a round: markers first, then a pipeline of writes.
     ///
     /// # Errors
     /// When the connection was lost.
@@ -93,7 +91,7 @@ impl Turns {
         match server.round_trip(&commands).await {
             Ok(answers) => {
                 let now_ms = self.shared.clock.monotonic_ms();
-                let complaint = self.shared.lock().settle(steps, answers, now_ms);
+                let complaint = self.shared.lock().handle_answers(steps, answers, now_ms);
                 let waits = self.shared.stats.backlog.load(Ordering::Relaxed) > 0;
                 let well = if waits && !wrote { Round::Idle } else { Round::Done };
                 Ok(complaint.map_or(well, Round::Refused))
@@ -105,7 +103,7 @@ impl Turns {
         }
     }
 
-    /// A page of the sweep and a step of the scan, between two rounds.
+    /// Runs a page of the sweep and a step of the scan, between two rounds.
     ///
     /// # Errors
     /// When the connection was lost.
@@ -132,7 +130,11 @@ impl Turns {
                 if let Some(message) = outcome.complaint
                     && !std::mem::replace(&mut self.sweep_complained, true)
                 {
-                    tracing::warn!(error = message, "Redis refuses the sweep");
+                    tracing::warn!(
+                        error = message,
+                        "Redis refuses commands of the sweep: what is missing or wrong there is \
+                         not repaired"
+                    );
                 }
             }
             match &mut self.scan {
@@ -150,7 +152,7 @@ impl Turns {
         repaired
     }
 
-    /// The connection was lost, and with it the answers to these.
+    /// The connection was lost, with the answers to these steps.
     pub fn lost(&self, steps: Vec<Step>) {
         self.shared.lock().failed(steps);
         self.shared.stats.connected.store(false, Ordering::Relaxed);

@@ -1,5 +1,4 @@
-//! The thread that talks to the server, round after round: markers first, then
-//! a pipeline of writes.
+//! The worker: the thread that sends rounds of markers and writes to Redis.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,26 +8,26 @@ use super::link::{self, Backoff, Link};
 use super::turns::{Round, Turns};
 use crate::view::core::shared::{Shared, WAIT_MAX_MS};
 
-/// The worker.
+/// The worker thread.
 pub struct Worker {
     shared: Arc<Shared>,
     turns: Turns,
     link: Link,
     gate: Gate,
     backoff: Backoff,
-    /// Whether a failure was said aloud since the last success.
+    /// Whether a failure was logged as a warning since the last success.
     complained: bool,
 }
 
 impl Worker {
-    /// A worker that is not connected yet.
+    /// A worker without a connection.
     #[must_use]
     pub fn new(turns: Turns, link: Link, gate: Gate) -> Worker {
         let (shared, backoff) = (turns.shared.clone(), Backoff::default());
         Worker { shared, turns, link, gate, backoff, complained: false }
     }
 
-    /// Works until told to stop.
+    /// Runs until it is told to stop.
     pub fn run(mut self) {
         while self.wait_for_work() {
             if (self.link.is_connected() || self.connect()) && self.is_admitted() {
@@ -40,7 +39,9 @@ impl Worker {
                     self.tell_policy(evicting);
                 }
                 if let Some(layout) = self.link.new_layout() {
-                    tracing::info!("the keys of the Redis cluster have moved");
+                    tracing::info!(
+                        "slots of the Redis cluster have moved: all markers are checked"
+                    );
                     self.shared.lock().connected(layout);
                 }
             }
@@ -50,14 +51,14 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until there is something to do and it may be tried. False: stop.
+    /// Waits until something is due and the backoff is over. False: stop.
     fn wait_for_work(&self) -> bool {
         let mut state = self.shared.lock();
         loop {
             let now_ms = self.shared.clock.monotonic_ms();
             let mut wait_ms = state.due_in_ms(now_ms).unwrap_or(WAIT_MAX_MS);
             if !self.link.is_connected() {
-                // Connect ahead of the first work: readiness looks at it.
+                // Connect before the first work, since readiness depends on it.
                 wait_ms = 0;
             }
             if let Some(due_ms) = self.gate.due_in_ms(now_ms) {
@@ -72,10 +73,10 @@ impl Worker {
                 }
                 wait_ms = wait_ms.min(close_at_ms - now_ms);
             }
-            let gone = state.gone();
-            if !gone.is_empty() {
+            let dropped = state.take_dropped();
+            if !dropped.is_empty() {
                 drop(state);
-                drop(gone);
+                drop(dropped);
                 state = self.shared.lock();
                 continue;
             }
@@ -103,32 +104,34 @@ impl Worker {
         }
     }
 
-    /// Warns of an evicting policy once, and remembers it for the metric.
+    /// Logs an evicting policy once, and stores it for the metric.
     fn tell_policy(&self, evicting: Option<String>) {
         let mut advice = self.shared.stats.advice();
         match &evicting {
             Some(warning) if advice.evicts != evicting => tracing::warn!("{warning}"),
-            None if advice.evicts.is_some() => tracing::info!("Redis evicts no keys any more"),
+            None if advice.evicts.is_some() => {
+                tracing::info!("Redis no longer evicts keys: maxmemory-policy is noeviction")
+            }
             _ => {}
         }
         advice.evicts = evicting;
     }
 
-    /// Whether the keys are ours to write (rule V4).
+    /// Whether the prefix belongs to our group (rule V8).
     fn is_admitted(&mut self) -> bool {
         let now_ms = self.shared.clock.monotonic_ms();
-        let (met, takes_any) = {
+        let (foreign, takes_any) = {
             let mut state = self.shared.lock();
-            (state.met.take(), state.takes_any())
+            (state.foreign.take(), state.takes_any())
         };
-        if !self.gate.must_ask(met.is_some() || takes_any, now_ms) {
+        if !self.gate.must_ask(foreign.is_some() || takes_any, now_ms) {
             return !self.gate.is_shut();
         }
         let was_shut = self.gate.is_shut();
-        match self.gate.pass(&mut self.link, self.turns.encoder.keys(), met, now_ms) {
+        match self.gate.pass(&mut self.link, self.turns.encoder.keys(), foreign, now_ms) {
             Ok(Passage::Open) => {
                 if was_shut {
-                    tracing::info!("the keys in Redis are ours again; writing goes on");
+                    tracing::info!("the keys in Redis belong to this group again: writing resumes");
                     self.shared.stats.advice().other_group = None;
                     self.shared.lock().connected(self.link.layout());
                 }
@@ -141,8 +144,8 @@ impl Worker {
                         group = self.turns.encoder.group(),
                         other_group = other,
                         prefix = self.turns.encoder.keys().prefix(),
-                        "the keys in Redis belong to another group; nothing is written there. \
-                         Set another redis.prefix, or start with --take-view-from"
+                        "the keys in Redis belong to another group: this process writes nothing \
+                         to Redis. Set another redis.prefix, or start with --take-view-from"
                     );
                 }
                 self.shared.stats.advice().other_group = Some(other);
@@ -177,14 +180,14 @@ impl Worker {
         }
     }
 
-    /// Says it once, and once more when it is over.
+    /// Logs a warning once; `success` logs the end.
     fn trouble(&mut self, what: &str, message: &str) {
         self.shared.stats.advice().trouble = Some(format!("{what}: {message}"));
         self.backoff.failed(self.shared.clock.monotonic_ms());
         if std::mem::replace(&mut self.complained, true) {
             tracing::debug!(error = message, "{what}");
         } else {
-            tracing::warn!(error = message, "{what}; processing goes on and the view waits");
+            tracing::warn!(error = message, "{what}; processing continues, writes to Redis wait");
         }
     }
 
@@ -192,7 +195,7 @@ impl Worker {
         self.backoff.succeeded();
         if std::mem::replace(&mut self.complained, false) {
             self.shared.stats.advice().trouble = None;
-            tracing::info!("Redis takes commands again");
+            tracing::info!("Redis accepts commands again");
         }
     }
 }

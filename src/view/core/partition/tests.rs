@@ -1,4 +1,4 @@
-//! What a partition does after answers, losses and silence.
+//! A partition after answers, data loss and lost connections.
 
 use super::*;
 use crate::shard::ViewBody;
@@ -8,8 +8,7 @@ fn count(sequence: u64) -> ViewWrite {
     ViewWrite { sequence, body: ViewBody::FleetCounts { fleet, counts: [0; 7] } }
 }
 
-/// A partition that holds its marker and has sent one write, which was
-/// answered.
+/// A partition that holds its marker, with one answered write.
 fn written_once() -> Partition {
     let mut partition = Partition::new(1, &[]);
     partition.take(5, 0);
@@ -40,31 +39,31 @@ fn advance(partition: &Partition) -> (Vec<MarkerValue>, MarkerValue) {
 #[test]
 fn a_write_is_acknowledged_once_the_marker_covers_it() {
     let mut partition = written_once();
-    assert_eq!(partition.tell_acknowledged(), None);
+    assert_eq!(partition.take_acknowledged(), None);
     let (_, to) = advance(&partition);
     assert_eq!((to.applied, to.sequence), (10, 1));
     partition.advanced(None, to, 0);
-    assert_eq!(partition.tell_acknowledged(), Some(1));
+    assert_eq!(partition.take_acknowledged(), Some(1));
     assert_eq!(own_step(&partition, 0), None);
     partition.disconnected();
     assert_eq!(partition.waiting(), 0);
 }
 
 #[test]
-fn after_a_lost_connection_the_marker_waits_for_what_it_did_not_cover() {
+fn after_a_lost_connection_the_marker_waits_for_unconfirmed_writes() {
     for advanced_unseen in [false, true] {
         let mut partition = written_once();
         let (from, lost) = advance(&partition);
         partition.advance_unanswered(None, lost);
         partition.disconnected();
         partition.round_ended();
-        // Nothing is written before the marker was seen to be ours.
+        // Nothing is written before the marker is checked.
         assert_eq!(partition.waiting(), 1);
         assert_eq!(partition.next_write(), None);
         assert_eq!(own_step(&partition, 0), Some(MarkerStep::Check));
         let found = if advanced_unseen { lost } else { from[0] };
-        assert_eq!(partition.checked(None, Found::Value(found)), None);
-        // Either value may still turn up; what is promised does not grow.
+        assert_eq!(partition.checked(None, MarkerContent::Value(found)), None);
+        // The marker may still become either value; the promise does not grow.
         let (from, to) = advance(&partition);
         assert!(from.contains(&lost) && from.contains(&found));
         assert_eq!(to.applied, found.applied);
@@ -78,9 +77,9 @@ fn after_a_lost_connection_the_marker_waits_for_what_it_did_not_cover() {
 }
 
 #[test]
-fn a_lost_marker_is_taken_from_nothing_and_promises_nothing_until_told() {
+fn a_lost_marker_promises_nothing_until_the_loop_knows() {
     let mut partition = written_once();
-    assert_eq!(partition.mismatch(None, Found::Nothing), Some(Finding::RewriteNeeded));
+    assert_eq!(partition.mismatch(None, MarkerContent::Nothing), Some(Finding::RewriteNeeded));
     assert_eq!(own_step(&partition, 0), Some(MarkerStep::Take { epoch: 5, applied: 0 }));
     assert_eq!(partition.taken(None, 0, (0, 0), 0), None);
     assert_eq!(partition.waiting(), 1);
@@ -89,22 +88,22 @@ fn a_lost_marker_is_taken_from_nothing_and_promises_nothing_until_told() {
     partition.write_done(place, waiting);
     partition.round_ended();
     assert_eq!(advance(&partition).1.applied, 0);
-    partition.rewrite_told();
+    partition.rewrite_reported();
     partition.write(vec![], Some(30), Timestamp(3), 0);
     assert_eq!(advance(&partition).1.applied, 30);
 }
 
 #[test]
-fn a_larger_epoch_ends_it() {
+fn a_larger_epoch_fences_the_partition() {
     let mut partition = written_once();
     partition.write(vec![count(2)], None, Timestamp(2), 0);
-    assert_eq!(partition.checked(None, Found::Epoch(6)), Some(Finding::Superseded));
+    assert_eq!(partition.checked(None, MarkerContent::Epoch(6)), Some(Finding::Superseded));
     partition.write(vec![count(3)], None, Timestamp(3), 0);
     assert_eq!((partition.waiting(), partition.due_in_ms(0)), (0, None));
 }
 
 #[test]
-fn idle_time_goes_on_and_time_with_writes_missing_stands_still() {
+fn marker_time_advances_while_idle_and_stops_while_writes_are_missing() {
     let mut partition = written_once();
     let (_, to) = advance(&partition);
     partition.advanced(None, to, 0);
@@ -128,7 +127,7 @@ fn marks_do_not_grow_with_an_outage() {
     assert_eq!(partition.marks.back().unwrap().applied, 10_000);
 }
 
-/// The same as [`written_once`], on a cluster of three nodes.
+/// As [`written_once`], on a cluster of three nodes.
 fn written_once_on_a_cluster() -> Partition {
     let mut partition = Partition::new(1, &[4, 7]);
     partition.take(5, 0);
@@ -143,7 +142,7 @@ fn written_once_on_a_cluster() -> Partition {
     partition
 }
 
-fn advance_witness(partition: &mut Partition, number: u32) -> MarkerValue {
+fn advance_replica_marker(partition: &mut Partition, number: u32) -> MarkerValue {
     let Some(MarkerStep::Advance { to, .. }) = step_of(partition, Some(number), 0) else {
         panic!("{partition:?}")
     };
@@ -152,19 +151,19 @@ fn advance_witness(partition: &mut Partition, number: u32) -> MarkerValue {
 }
 
 #[test]
-fn the_marker_says_no_more_than_every_witness() {
+fn the_marker_promises_no_more_than_each_replica_marker() {
     let mut partition = written_once_on_a_cluster();
     assert_eq!(own_step(&partition, 0), None);
-    assert_eq!(advance_witness(&mut partition, 4).applied, 10);
+    assert_eq!(advance_replica_marker(&mut partition, 4).applied, 10);
     assert_eq!(own_step(&partition, 0), None);
-    assert_eq!(partition.tell_acknowledged(), None);
-    advance_witness(&mut partition, 7);
+    assert_eq!(partition.take_acknowledged(), None);
+    advance_replica_marker(&mut partition, 7);
     let (_, to) = advance(&partition);
     assert_eq!((to.applied, to.sequence), (10, 1));
     partition.advanced(None, to, 0);
-    assert_eq!(partition.tell_acknowledged(), Some(1));
+    assert_eq!(partition.take_acknowledged(), Some(1));
     assert_eq!(partition.marker_steps(0), []);
-    // Idle, its time goes on with theirs.
+    // While idle, its time follows theirs.
     assert_eq!(partition.due_in_ms(0), Some(CHECK_INTERVAL_MS));
     for number in [4, 7] {
         let Some(MarkerStep::Advance { to, .. }) = step_of(&partition, Some(number), 7_000) else {
@@ -176,20 +175,20 @@ fn the_marker_says_no_more_than_every_witness() {
 }
 
 #[test]
-fn a_node_that_lost_its_last_writes_has_everything_written_again() {
+fn a_node_that_lost_its_last_writes_causes_a_rewrite() {
     let mut partition = written_once_on_a_cluster();
     let before = partition.markers[1].possible[0];
-    advance_witness(&mut partition, 4);
-    let held = advance_witness(&mut partition, 7);
+    advance_replica_marker(&mut partition, 4);
+    let held = advance_replica_marker(&mut partition, 7);
     let (_, to) = advance(&partition);
     partition.advanced(None, to, 0);
     partition.disconnected();
-    assert_eq!(partition.checked(None, Found::Value(to)), None);
-    assert_eq!(partition.checked(Some(4), Found::Value(held)), None);
+    assert_eq!(partition.checked(None, MarkerContent::Value(to)), None);
+    assert_eq!(partition.checked(Some(4), MarkerContent::Value(held)), None);
     assert!(!partition.may_write());
-    let finding = partition.checked(Some(7), Found::Value(before));
+    let finding = partition.checked(Some(7), MarkerContent::Value(before));
     assert_eq!(finding, Some(Finding::RewriteNeeded));
-    // What the others were asked in the same round changes nothing any more.
+    // Answers for the other markers in the same round change nothing any more.
     partition.advanced(Some(4), held, 0);
     assert_eq!(partition.taken(None, 10, (10, 1), 0), None);
     for place in [None, Some(4), Some(7)] {
@@ -199,24 +198,24 @@ fn a_node_that_lost_its_last_writes_has_everything_written_again() {
 }
 
 #[test]
-fn a_node_that_is_new_gets_a_witness_and_one_that_has_gone_loses_its_own() {
+fn a_new_node_gets_a_replica_marker_and_a_removed_node_loses_its_own() {
     let mut partition = written_once_on_a_cluster();
-    advance_witness(&mut partition, 4);
-    let held = advance_witness(&mut partition, 7);
+    advance_replica_marker(&mut partition, 4);
+    let held = advance_replica_marker(&mut partition, 7);
     let (_, to) = advance(&partition);
     partition.advanced(None, to, 0);
-    partition.witnessed_by(&[4, 9]);
-    // Whoever has its keys now has that of the witness, too.
+    partition.set_replica_markers(&[4, 9]);
+    // The old replica marker is checked on the node that has its slot now.
     assert_eq!(step_of(&partition, Some(7), 0), Some(MarkerStep::Check));
     assert!(!partition.may_write());
-    assert_eq!(partition.checked(Some(7), Found::Value(held)), None);
+    assert_eq!(partition.checked(Some(7), MarkerContent::Value(held)), None);
     assert_eq!(step_of(&partition, Some(7), 0), None);
     let take = MarkerStep::Take { epoch: 5, applied: 0 };
     assert_eq!(partition.marker_steps(0), [(Some(9), take)]);
     assert_eq!(partition.taken(Some(9), 0, (0, 0), 0), None);
-    // The partition's own does not go back for it.
+    // The partition's own marker does not go back.
     assert_eq!(own_step(&partition, 0), None);
-    advance_witness(&mut partition, 9);
+    advance_replica_marker(&mut partition, 9);
     assert_eq!(partition.marker_steps(0), []);
 }
 
@@ -224,24 +223,24 @@ fn a_node_that_is_new_gets_a_witness_and_one_that_has_gone_loses_its_own() {
 fn a_node_that_took_slots_over_without_their_keys_has_everything_written_again() {
     let mut partition = written_once_on_a_cluster();
     for number in [4, 7] {
-        advance_witness(&mut partition, number);
+        advance_replica_marker(&mut partition, number);
     }
     let (_, to) = advance(&partition);
     partition.advanced(None, to, 0);
-    partition.witnessed_by(&[4]);
-    let finding = partition.checked(Some(7), Found::Nothing);
+    partition.set_replica_markers(&[4]);
+    let finding = partition.checked(Some(7), MarkerContent::Nothing);
     assert_eq!(finding, Some(Finding::RewriteNeeded));
     let take = MarkerStep::Take { epoch: 5, applied: 0 };
     assert_eq!(partition.marker_steps(0), [None, Some(4)].map(|place| (place, take.clone())));
 }
 
 #[test]
-fn a_takeover_believes_no_node_that_has_lost_what_was_asked_of_it() {
+fn a_takeover_rewrites_if_a_replica_marker_was_lost() {
     let mut partition = Partition::new(1, &[4]);
     partition.take(5, 100);
     assert_eq!(partition.taken(None, 100, (100, 1), 0), None);
-    // New nodes too.
-    partition.witnessed_by(&[4, 9]);
+    // A new node needs the same promise.
+    partition.set_replica_markers(&[4, 9]);
     let take = MarkerStep::Take { epoch: 5, applied: 100 };
     assert_eq!(step_of(&partition, Some(9), 0), Some(take));
     assert_eq!(partition.taken(Some(4), 100, (0, 0), 0), Some(Finding::RewriteNeeded));
