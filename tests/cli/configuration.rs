@@ -184,10 +184,10 @@ fn what_only_looks_right_is_refused_with_its_remedy() {
         ("[kafka]\ngroup = \"$(GROUP)\"".to_owned(), "DEVICE_STATUS_KAFKA__GROUP"),
         (
             "[redis]\nurl = \"redis://:${SECRET_NAME}@redis\"".to_owned(),
-            "a placeholder that nothing",
+            "a placeholder that was not replaced",
         ),
         ("[redis]\nurl = \"redis://:hunter2#s@redis\"".to_owned(), "%23 for #"),
-        ("[redis]\nurl = \"redis://:hunter2/s@redis:1/3\"".to_owned(), "or give the password as"),
+        ("[redis]\nurl = \"redis://:hunter2/s@redis:1/3\"".to_owned(), "or set the password with"),
     ] {
         let message = refused(&text, &[]);
         assert!(message.contains(told), "{text}: {message}\nlacks {told}");
@@ -202,7 +202,7 @@ fn a_value_with_a_placeholder_can_still_be_given_in_a_file() {
     std::fs::write(&file, "${odd}").unwrap();
     let variables = [("DEVICE_STATUS_REDIS__PASSWORD", "${odd}")];
     let message = refused("", &variables);
-    assert!(message.contains("in a file, by redis.password_file"), "{message}");
+    assert!(message.contains("into a file and set redis.password_file"), "{message}");
     let variables = [("DEVICE_STATUS_REDIS__PASSWORD_FILE", file.to_str().unwrap())];
     assert!(device_status(&["config", "check"], &variables).status.success());
 }

@@ -43,7 +43,7 @@ fn too_many_dead_letters_stop_their_input_and_a_greater_share_goes_on_without_a_
 
     let stopped = format!("the reading of heartbeats[0] before offset {} has stopped", 2 * GOOD);
     wait_for(SOON, "readiness to tell", || match service.get("/ready") {
-        Ok((503, body)) if body.contains(&stopped) && body.contains("with a greater") => Ok(()),
+        Ok((503, body)) if body.contains(&stopped) && body.contains("with a larger") => Ok(()),
         other => Err(format!("{other:?}")),
     });
     let of_heartbeats = "input=\"heartbeats\",partition=\"0\"";
