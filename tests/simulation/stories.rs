@@ -505,7 +505,7 @@ fn a_steady_input_is_not_taken_for_one_that_was_made_anew() {
             script.loses_the_log(Input::Heartbeats);
             script.until(95_000);
             let told = alarms::take();
-            assert!(told.len() == 1 && told[0].contains("made anew"), "{told:?}");
+            assert!(told.len() == 1 && told[0].contains("was recreated"), "{told:?}");
         },
     );
 }
