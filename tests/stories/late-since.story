@@ -127,3 +127,12 @@
 10:05 a frozen
 10:06 a heartbeat interval=1d              | frozen full since=10:01
 10:07 a unfrozen at=10:05                  | online full since=10:05 cause=unfrozen
+
+== A setting that moves the links is no contact: provisioned late, and heard of again
+10:00    a registered f
+10:01    a heartbeat interval=24h          | online heartbeat-only
+10:03    a settings vpn=off                | online full links=10:03
+10:05    a provisioned at=10:02            | post-provisioning full since=10:02
+10:06    a settings vpn=off                | post-provisioning full changes=0
+10:08    a activated
+10:09    a heartbeat interval=24h at=10:07 | online full since=10:07 cause=heartbeat

@@ -209,9 +209,14 @@ impl Facts<'_> {
         let seen = contacts.into_iter().flatten().filter(|at| view.sees(*at)).max();
         let View::AsOf { at, .. } = view else { return seen };
         let Some((status, connectivity)) = self.hot.shown() else { return seen };
+        // These say that the contact was before they began, whatever moved the link since.
+        let unseen = matches!(status, Status::PostProvisioning | Status::Inactive)
+            .then(|| self.cold.since(self.hot))
+            .flatten();
         let by_link = (connectivity != Connectivity::None)
             .then(|| self.cold.connectivity_since(self.hot))
-            .flatten();
+            .flatten()
+            .map(|since| unseen.map_or(since, |unseen| since.min(unseen.plus_ms(-1))));
         // A device that was never in contact shows none of these.
         let by_status = matches!(status, Status::Online | Status::Updating | Status::Offline)
             .then(|| self.cold.since(self.hot))
