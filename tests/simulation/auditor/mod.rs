@@ -519,7 +519,9 @@ impl DeviceAudit<'_> {
         change.cause() == Cause::VpnOpened
             && self.device.vpn.iter().any(|said| match &said.event {
                 vpn::Event::SessionOpened(event) => {
-                    dates.contains(&Some(said.at)) && ends(&event.instance, said.at)
+                    let since = ms(event.opened_at.as_ref());
+                    (dates.contains(&Some(said.at)) || since.is_some() && dates.contains(&since))
+                        && ends(&event.instance, said.at)
                 }
                 _ => false,
             })
