@@ -12,8 +12,8 @@ use device_status::shard::clock::Now;
 use device_status::shard::status::{Ladder, heartbeat_state};
 use device_status::shard::timer::Wheel;
 use device_status::shard::{
-    Content, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, Queued, Rules, Settings,
-    Shard, Start, Timestamp,
+    Content, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, Queued, Relay, Rules,
+    Settings, Shard, Start, Timestamp,
 };
 
 const BATCH: u64 = 10_000;
@@ -70,8 +70,7 @@ impl Told {
                 offset: self.offset,
                 timestamp,
                 stamped_by_broker: true,
-                source_timestamp: None,
-                replayed: false,
+                relay: Relay::default(),
                 content: Content::Event(event),
             }
         });

@@ -17,7 +17,9 @@ use crate::config::Config;
 use crate::error::Fatal;
 use crate::shard::event::DEVICE_ID_MAX_BYTES;
 use crate::shard::{Content, DeviceView, Explanation};
-use crate::shard::{DeviceId, Input, Now, Queued, Rules, Shard, Start, StatusChange, Timestamp};
+use crate::shard::{
+    DeviceId, Input, Now, Queued, Relay, Rules, Shard, Start, StatusChange, Timestamp,
+};
 use crate::stream_thread::ports::Clock as _;
 use doubts::Arrivals;
 use file::Record;
@@ -199,8 +201,7 @@ fn replay(records: Vec<Record>, rules: &Rules, at: Timestamp) -> (Shard, Vec<Sta
             offset: *offset,
             timestamp: record.at,
             stamped_by_broker: true,
-            source_timestamp: None,
-            replayed: false,
+            relay: Relay::default(),
             content: Content::Event(record.event),
         };
         *offset += 1;

@@ -38,7 +38,7 @@ impl Shard {
         turn: &mut Turn,
     ) {
         let held = HeldRecord { input, believed, next_offset: record.offset.saturating_add(1) };
-        let sent = record.sent_at(believed);
+        let sent = record.relay.sent_at(believed);
         match record.content {
             Content::Bad(letter) => {
                 turn.bad += 1;
@@ -312,7 +312,7 @@ impl Shard {
         // it is suppressed as well, or a deleted device that goes on polling
         // would be back as a new one once its deletion is forgotten.
         let before = !(outlives(at, deleted) || lifecycle && at == deleted);
-        if !before && !row.cold.is_deleted() {
+        if !before && !row.cold.facts.is_deleted() {
             return false;
         }
         let touched = row.cold.facts.deletion_touched;

@@ -412,6 +412,25 @@ pub enum ScopeEvent {
     },
 }
 
+/// What the headers of a record say of when its sender lived, for leases (rule J4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relay {
+    /// The timestamp of the record that a relay made this one from.
+    pub source_timestamp: Option<Timestamp>,
+    /// It was a dead letter, and was sent again.
+    pub is_replayed: bool,
+}
+
+impl Relay {
+    /// When the sender of a record lived that is believed to be of this time: then,
+    /// or at the time of its source. `None` where that is not known.
+    #[must_use]
+    pub fn sent_at(self, believed: Timestamp) -> Option<Timestamp> {
+        let sent = self.source_timestamp.map_or(believed, |source| source.min(believed));
+        (!self.is_replayed).then_some(sent)
+    }
+}
+
 /// A record that was read, waiting for its turn in the merge of the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queued {
@@ -422,24 +441,13 @@ pub struct Queued {
     /// Whether the broker stamped it (`LogAppendTime`), so that it is believed
     /// as it is (rule T3).
     pub stamped_by_broker: bool,
-    /// The timestamp of the record that a relay made this one from, as a header
-    /// says (rule J4).
-    pub source_timestamp: Option<Timestamp>,
-    /// It was a dead letter, and was sent again, as a header says (rule J4).
-    pub replayed: bool,
+    /// What its headers say of when its sender lived.
+    pub relay: Relay,
     /// What it says.
     pub content: Content,
 }
 
 impl Queued {
-    /// When its sender lived, for leases: its time, or that of its source. `None`
-    /// where that says nothing (rule J4).
-    #[must_use]
-    pub fn sent_at(&self, believed: Timestamp) -> Option<Timestamp> {
-        let sent = self.source_timestamp.map_or(believed, |source| source.min(believed));
-        (!self.replayed).then_some(sent)
-    }
-
     /// How much memory it takes, in bytes. Of an event the names in it are left
     /// out.
     #[must_use]

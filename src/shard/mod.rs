@@ -43,7 +43,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub use clock::Now;
 pub use event::{
     Content, DeadLetter, DeadLetterReason, DeviceEvent, DeviceId, Event, EventBody, FrozenReason,
-    Header, Input, Queued, ScopeEvent, Settings, Timestamp, UpdateOutcome, UpdatePhase,
+    Header, Input, Queued, Relay, ScopeEvent, Settings, Timestamp, UpdateOutcome, UpdatePhase,
 };
 pub use facts::seen::IntervalOf;
 pub use facts::session::session_fingerprint;

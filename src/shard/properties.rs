@@ -191,8 +191,7 @@ impl Log {
                 offset: *offset - 1,
                 timestamp: Timestamp(written_ms),
                 stamped_by_broker: true,
-                source_timestamp: None,
-                replayed: false,
+                relay: Relay::default(),
                 content: Content::Event(event),
             };
             (input, record)
@@ -292,7 +291,7 @@ impl Log {
                 && let EventBody::Device { device, event: opening } = &event.body
             {
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(record.timestamp);
-                shard.replay_opening(device, at, record.sent_at(record.timestamp), opening);
+                shard.replay_opening(device, at, record.relay.sent_at(record.timestamp), opening);
             }
         }
         shard.start(Start {

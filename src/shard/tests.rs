@@ -38,19 +38,16 @@ impl Told {
     }
 
     fn offer_content(&mut self, input: Input, content: Content) {
+        self.offer_at(input, self.now.broker.unwrap_or_default(), content);
+    }
+
+    /// Offers a record that the broker stamped then.
+    fn offer_at(&mut self, input: Input, timestamp: Timestamp, content: Content) {
         let offset = self.offsets[input.index()];
         self.offsets[input.index()] += 1;
-        let timestamp = self.now.broker.unwrap_or_default();
-        let record = Queued {
-            offset,
-            timestamp,
-            stamped_by_broker: true,
-            source_timestamp: None,
-            replayed: false,
-            content,
-        };
+        let relay = Relay::default();
+        let record = Queued { offset, timestamp, stamped_by_broker: true, relay, content };
         self.shard.offer(input, record);
-        self.at(timestamp.0);
     }
 
     fn offer(&mut self, input: Input, body: EventBody) {
@@ -131,19 +128,8 @@ fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_c
     told.at(seconds(1_345));
     told.run();
     let written = |told: &mut Told, input: Input, occurred_s, written_s, body| {
-        let offset = told.offsets[input.index()];
-        told.offsets[input.index()] += 1;
         let event = Event { occurred_at: Some(Timestamp(seconds(occurred_s))), body };
-        let (timestamp, content) = (Timestamp(seconds(written_s)), Content::Event(event));
-        let record = Queued {
-            offset,
-            timestamp,
-            stamped_by_broker: true,
-            source_timestamp: None,
-            replayed: false,
-            content,
-        };
-        told.shard.offer(input, record);
+        told.offer_at(input, Timestamp(seconds(written_s)), Content::Event(event));
         told.run();
         told.shard.snapshot(&device(1)).and_then(|row| row.emitted?.shown)
     };
@@ -455,8 +441,7 @@ fn an_open_transaction_of_an_idle_input_holds_nobody() {
         offset,
         timestamp: later,
         stamped_by_broker: true,
-        source_timestamp: None,
-        replayed: false,
+        relay: Relay::default(),
         content: content.clone(),
     };
     told.offsets[Input::Heartbeats.index()] += 1;
@@ -564,8 +549,7 @@ fn absurd_times_panic_nowhere() {
                 offset: i64::MAX,
                 timestamp: Timestamp(at),
                 stamped_by_broker,
-                source_timestamp: None,
-                replayed: false,
+                relay: Relay::default(),
                 content: Content::Event(event),
             };
             told.shard.offer(Input::Lifecycle, record);

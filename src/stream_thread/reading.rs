@@ -314,8 +314,7 @@ pub(super) fn offer(
         offset: record.offset,
         timestamp: record.timestamp,
         stamped_by_broker: record.stamped_by_broker,
-        source_timestamp: headers::source_timestamp(&headers),
-        replayed: headers::is_replayed(&headers),
+        relay: headers::relay(&headers),
         content,
     };
     running.shard.offer(input, queued);

@@ -103,7 +103,7 @@ impl Replay {
                 }
             }
             EventBody::Device { device, event: opening @ DeviceEvent::SessionOpened { .. } } => {
-                let sent = headers::sent_at(&record.headers.to_vec(), believed);
+                let sent = headers::relay(&record.headers.to_vec()).sent_at(believed);
                 if processed {
                     shard.replay_opening(&device, at, sent, &opening);
                 } else {

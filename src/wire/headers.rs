@@ -1,7 +1,7 @@
 //! What headers say of when a record's sender lived (rule J4).
 
 use super::dead_letter::HEADER_REPLAYED;
-use crate::shard::{Header, Timestamp};
+use crate::shard::{Header, Relay, Timestamp};
 
 /// The timestamp of the record that a relay made this one from, in milliseconds
 /// since the epoch, as text.
@@ -9,25 +9,21 @@ pub const HEADER_SOURCE_TIMESTAMP: &str = "device_status.source_timestamp";
 
 /// The timestamp of the source's record; none where the header is absent or no
 /// number.
-#[must_use]
-pub fn source_timestamp(headers: &[Header]) -> Option<Timestamp> {
+fn source_timestamp(headers: &[Header]) -> Option<Timestamp> {
     let said = headers.iter().find(|(name, _)| **name == *HEADER_SOURCE_TIMESTAMP)?;
     let ms = std::str::from_utf8(said.1.as_deref()?).ok()?.parse().ok()?;
     Some(Timestamp(ms))
 }
 
 /// Whether the record was a dead letter that was sent again.
-#[must_use]
-pub fn is_replayed(headers: &[Header]) -> bool {
+fn is_replayed(headers: &[Header]) -> bool {
     headers.iter().any(|(name, _)| **name == *HEADER_REPLAYED)
 }
 
-/// When the sender of a record lived that is believed to be of this time; `None`
-/// where it does not tell.
+/// All that the headers of a record say of it.
 #[must_use]
-pub fn sent_at(headers: &[Header], believed: Timestamp) -> Option<Timestamp> {
-    let sent = source_timestamp(headers).map_or(believed, |source| source.min(believed));
-    (!is_replayed(headers)).then_some(sent)
+pub fn relay(headers: &[Header]) -> Relay {
+    Relay { source_timestamp: source_timestamp(headers), is_replayed: is_replayed(headers) }
 }
 
 #[cfg(test)]

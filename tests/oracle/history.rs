@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use device_status::shard::{
-    Content, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, Queued, Rules,
+    Content, DeviceEvent, DeviceId, Event, EventBody, FrozenReason, Input, Queued, Relay, Rules,
     ScopeEvent, Settings, Timestamp, UpdateOutcome, UpdatePhase,
 };
 use proptest::prelude::*;
@@ -119,8 +119,7 @@ impl Record {
             offset: self.offset,
             timestamp: Timestamp(self.written),
             stamped_by_broker: true,
-            source_timestamp: None,
-            replayed: false,
+            relay: Relay::default(),
             content: Content::Event(self.event.clone()),
         }
     }

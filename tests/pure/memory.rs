@@ -11,8 +11,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use device_status::shard::{
-    Content, DeviceEvent, DeviceId, Event, EventBody, Input, Now, Queued, Rules, Shard, Start,
-    Status, Timestamp,
+    Content, DeviceEvent, DeviceId, Event, EventBody, Input, Now, Queued, Relay, Rules, Shard,
+    Start, Status, Timestamp,
 };
 
 /// Counts for each thread what it holds, and the most that it ever held: other
@@ -107,14 +107,8 @@ impl Told {
         self.offsets[input.index()] += 1;
         let content = Content::Event(Event { occurred_at: None, body });
         let timestamp = Timestamp(self.now_ms);
-        let record = Queued {
-            offset,
-            timestamp,
-            stamped_by_broker: true,
-            source_timestamp: None,
-            replayed: false,
-            content,
-        };
+        let record =
+            Queued { offset, timestamp, stamped_by_broker: true, relay: Relay::default(), content };
         self.shard.offer(input, record);
     }
 

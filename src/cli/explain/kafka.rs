@@ -192,7 +192,7 @@ impl Subject<'_> {
             let Ok(event) = decode(input, format, record.key, record.value) else { return };
             let is_scope = matches!(event.body, EventBody::Scope(_));
             if is_scope || record.key == Some(key.as_bytes()) {
-                let sent = headers::sent_at(&record.headers.to_vec(), record.timestamp);
+                let sent = headers::relay(&record.headers.to_vec()).sent_at(record.timestamp);
                 arrivals.add(event, record.timestamp, sent);
             }
         };

@@ -50,8 +50,7 @@ fn a_successor_settles_the_rest_as_its_predecessor_would_however_far_the_clock_i
         offset: told.offsets[Input::Lifecycle.index()],
         timestamp: frozen_at,
         stamped_by_broker: true,
-        source_timestamp: None,
-        replayed: false,
+        relay: Relay::default(),
         content: Content::Event(event),
     };
     told.shard.offer(Input::Lifecycle, record);
@@ -119,8 +118,7 @@ fn what_was_settled_already_has_its_deadlines_behind_it() {
         offset: told.offsets[Input::Lifecycle.index()],
         timestamp: Timestamp(timeout + 4_000),
         stamped_by_broker: true,
-        source_timestamp: None,
-        replayed: false,
+        relay: Relay::default(),
         content: Content::Event(event),
     };
     told.shard.offer(Input::Lifecycle, record);

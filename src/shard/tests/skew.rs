@@ -23,8 +23,10 @@ fn with_headers(lease_ms: u32, source_age_ms: Option<i64>, replayed: bool) -> Sk
         offset: 0,
         timestamp: Timestamp(T0),
         stamped_by_broker: true,
-        source_timestamp: source_age_ms.map(|age_ms| Timestamp(T0 - age_ms)),
-        replayed,
+        relay: Relay {
+            source_timestamp: source_age_ms.map(|age_ms| Timestamp(T0 - age_ms)),
+            is_replayed: replayed,
+        },
         content,
     };
     told.shard.offer(Input::VpnSessions, record);

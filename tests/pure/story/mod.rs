@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use device_status::shard::{
-    Cause, Content, DeviceEvent, DeviceId, Entry, Event, EventBody, Input, Now, Queued, Rules,
-    Shard, Start, StatusChange, Timestamp,
+    Cause, Content, DeviceEvent, DeviceId, Entry, Event, EventBody, Input, Now, Queued, Relay,
+    Rules, Shard, Start, StatusChange, Timestamp,
 };
 
 use words::{Arguments, DAY_ZERO_MS, device_id, parse_event, parse_input, parse_time, show_time};
@@ -208,8 +208,10 @@ impl Story {
             offset: topic.records.len() as i64,
             timestamp: stamped.unwrap_or(Timestamp(self.now)),
             stamped_by_broker: !topic.stamped_by_sender,
-            source_timestamp: arguments.time("source")?,
-            replayed: arguments.says("replayed"),
+            relay: Relay {
+                source_timestamp: arguments.time("source")?,
+                is_replayed: arguments.says("replayed"),
+            },
             content: Content::Event(Event { occurred_at: arguments.time("at")?, body }),
         });
         Ok(())
@@ -350,7 +352,7 @@ impl Story {
                 let believed =
                     watermark.map_or(record.timestamp, |mark| record.timestamp.min(mark));
                 let at = event.occurred_at.unwrap_or(record.timestamp).min(believed);
-                shard.replay_opening(device, at, record.sent_at(believed), opening);
+                shard.replay_opening(device, at, record.relay.sent_at(believed), opening);
             }
         }
         self.epoch += 1;

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::shard::event::{Content, DeadLetter, DeadLetterReason, DeviceId, Event, EventBody};
+use crate::shard::event::{
+    Content, DeadLetter, DeadLetterReason, DeviceId, Event, EventBody, Relay,
+};
 
 const IDLE: [Option<bool>; 3] = [Some(false); 3];
 
@@ -16,8 +18,7 @@ fn record(offset: i64) -> Queued {
         offset,
         timestamp: Timestamp(0),
         stamped_by_broker: true,
-        source_timestamp: None,
-        replayed: false,
+        relay: Relay::default(),
         content: Content::Event(Event { occurred_at: None, body }),
     }
 }
