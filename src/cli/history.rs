@@ -196,31 +196,17 @@ fn earlier(found: &History) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::{Cause, Connectivity, HeartbeatState, Status, Timestamp};
+    use crate::shard::{Cause, Connectivity, Status, Timestamp};
 
     fn told(version: u64, cause: Cause, offset: i64) -> Told {
         let change = StatusChange {
-            device: DeviceId::from_key(b"oven").unwrap(),
-            fleet: None,
-            organization: None,
             version,
-            previous: None,
-            current: Some((Status::Online, Connectivity::Full)),
-            since: Timestamp(1_000),
-            connectivity_since: Timestamp(1_000),
             cause,
-            heartbeat_state: HeartbeatState::Online,
-            last_heartbeat: None,
-            vpn_connected: true,
-            progress: None,
-            release: None,
-            update_phase: None,
-            update_outcome: None,
-            update_since: None,
-            membership_since: Timestamp(0),
-            previous_fleet: None,
-            previous_organization: None,
-            vpn_instance: None,
+            ..StatusChange::first(
+                DeviceId::from_key(b"oven").unwrap(),
+                Timestamp(1_000),
+                (Status::Online, Connectivity::Full),
+            )
         };
         Told { change, offset, written_ms: 2_000 }
     }

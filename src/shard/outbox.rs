@@ -82,6 +82,36 @@ pub struct StatusChange {
     pub update_since: Option<Timestamp>,
 }
 
+#[cfg(test)]
+impl StatusChange {
+    /// A first change at an instant, of which nothing else is known.
+    pub fn first(device: DeviceId, at: Timestamp, current: (Status, Connectivity)) -> StatusChange {
+        StatusChange {
+            device,
+            fleet: None,
+            organization: None,
+            version: 1,
+            previous: None,
+            current: Some(current),
+            since: at,
+            connectivity_since: at,
+            cause: Cause::HeartbeatExpired,
+            heartbeat_state: HeartbeatState::Offline,
+            last_heartbeat: None,
+            vpn_connected: false,
+            progress: None,
+            membership_since: at,
+            previous_fleet: None,
+            previous_organization: None,
+            vpn_instance: None,
+            release: None,
+            update_phase: None,
+            update_outcome: None,
+            update_since: None,
+        }
+    }
+}
+
 /// One write to the view. `sequence` counts the shard's view writes (rule V2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ViewWrite {

@@ -425,6 +425,10 @@ fn percent(field: &str, percent: u32) -> Result<u8, Refusal> {
     }
 }
 
+fn unknown(field: &str, said: i32, what: &str) -> Refusal {
+    Refusal::invalid(format!("{field} is {said}, which is no {what} that this version knows"))
+}
+
 /// A reason as `unfrozen` has it: none lifts every reason (rule J2).
 ///
 /// A number that this version does not know is refused, not taken for
@@ -436,9 +440,7 @@ fn lifting(field: &str, reason: i32) -> Result<Option<FrozenReason>, Refusal> {
         Ok(v1::FrozenReason::PaidApplicationType) => Ok(Some(FrozenReason::PaidApplicationType)),
         Ok(v1::FrozenReason::OverdueInvoices) => Ok(Some(FrozenReason::OverdueInvoices)),
         Ok(v1::FrozenReason::Other) => Ok(Some(FrozenReason::Other)),
-        Err(_) => Err(Refusal::invalid(format!(
-            "{field} is {reason}, which is no reason that this version knows"
-        ))),
+        Err(_) => Err(unknown(field, reason, "reason")),
     }
 }
 
@@ -451,9 +453,7 @@ fn outcome(field: &str, said: i32) -> Result<Option<UpdateOutcome>, Refusal> {
         Ok(v1::UpdateOutcome::Failed) => Ok(Some(UpdateOutcome::Failed)),
         Ok(v1::UpdateOutcome::Aborted) => Ok(Some(UpdateOutcome::Aborted)),
         Ok(v1::UpdateOutcome::Rejected) => Ok(Some(UpdateOutcome::Rejected)),
-        Err(_) => Err(Refusal::invalid(format!(
-            "{field} is {said}, which is no outcome that this version knows"
-        ))),
+        Err(_) => Err(unknown(field, said, "outcome")),
     }
 }
 
@@ -464,9 +464,7 @@ fn phase(field: &str, said: i32) -> Result<Option<UpdatePhase>, Refusal> {
         Ok(v1::UpdatePhase::Downloading) => Ok(Some(UpdatePhase::Downloading)),
         Ok(v1::UpdatePhase::Downloaded) => Ok(Some(UpdatePhase::Downloaded)),
         Ok(v1::UpdatePhase::Applying) => Ok(Some(UpdatePhase::Applying)),
-        Err(_) => Err(Refusal::invalid(format!(
-            "{field} is {said}, which is no phase that this version knows"
-        ))),
+        Err(_) => Err(unknown(field, said, "phase")),
     }
 }
 

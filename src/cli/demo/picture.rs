@@ -165,32 +165,16 @@ mod tests {
     use Status::{Frozen, Offline, Online};
 
     use super::*;
-    use crate::shard::{Cause, HeartbeatState};
 
     fn change(device: &str, previous: Option<Status>, current: Option<Status>) -> StatusChange {
-        let at = Timestamp(3_661_005);
         StatusChange {
-            device: DeviceId::from_key(device.as_bytes()).unwrap(),
-            fleet: None,
-            organization: None,
-            version: 1,
             previous: previous.map(|status| (status, Connectivity::HeartbeatOnly)),
             current: current.map(|status| (status, Connectivity::None)),
-            since: at,
-            connectivity_since: at,
-            cause: Cause::HeartbeatExpired,
-            heartbeat_state: HeartbeatState::Offline,
-            last_heartbeat: None,
-            vpn_connected: false,
-            progress: None,
-            membership_since: at,
-            previous_fleet: None,
-            previous_organization: None,
-            vpn_instance: None,
-            release: None,
-            update_phase: None,
-            update_outcome: None,
-            update_since: None,
+            ..StatusChange::first(
+                DeviceId::from_key(device.as_bytes()).unwrap(),
+                Timestamp(3_661_005),
+                (Offline, Connectivity::None),
+            )
         }
     }
 

@@ -174,36 +174,14 @@ impl Story {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::{Cause, Connectivity, HeartbeatState};
+    use crate::shard::Connectivity;
 
     fn device() -> DeviceId {
         DeviceId::from_key(&[b'd'; 32]).unwrap()
     }
 
     fn change(to: Status, since: i64) -> StatusChange {
-        StatusChange {
-            device: device(),
-            fleet: None,
-            organization: None,
-            version: 1,
-            previous: None,
-            current: Some((to, Connectivity::None)),
-            since: Timestamp(since),
-            connectivity_since: Timestamp(since),
-            cause: Cause::HeartbeatExpired,
-            heartbeat_state: HeartbeatState::Offline,
-            last_heartbeat: None,
-            vpn_connected: false,
-            progress: None,
-            membership_since: Timestamp(since),
-            previous_fleet: None,
-            previous_organization: None,
-            vpn_instance: None,
-            release: None,
-            update_phase: None,
-            update_outcome: None,
-            update_since: None,
-        }
+        StatusChange::first(device(), Timestamp(since), (to, Connectivity::None))
     }
 
     #[test]

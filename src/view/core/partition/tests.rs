@@ -102,18 +102,22 @@ fn a_larger_epoch_fences_the_partition() {
     assert_eq!((partition.waiting(), partition.due_in_ms(0)), (0, None));
 }
 
+/// The time to which the marker is to be advanced.
+fn advanced_to(partition: &Partition, now_ms: i64) -> i64 {
+    match own_step(partition, now_ms) {
+        Some(MarkerStep::Advance { to, .. }) => to.time_ms,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn marker_time_advances_while_idle_and_stops_while_writes_are_missing() {
     let mut partition = written_once();
     let (_, to) = advance(&partition);
     partition.advanced(None, to, 0);
-    let at = |partition: &Partition, ms| match own_step(partition, ms) {
-        Some(MarkerStep::Advance { to, .. }) => to.time_ms,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(at(&partition, 7_000), 7_001);
+    assert_eq!(advanced_to(&partition, 7_000), 7_001);
     partition.write(vec![count(2)], Some(20), Timestamp(8_001), 8_000);
-    assert_eq!(at(&partition, 20_000), 1);
+    assert_eq!(advanced_to(&partition, 20_000), 1);
 }
 
 #[test]
@@ -251,17 +255,13 @@ fn the_time_stands_while_nobody_knows_whether_a_commit_has_happened() {
     let mut partition = written_once();
     let (_, to) = advance(&partition);
     partition.advanced(None, to, 0);
-    let at = |partition: &Partition, ms| match own_step(partition, ms) {
-        Some(MarkerStep::Advance { to, .. }) => to.time_ms,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(at(&partition, 7_000), 7_001);
+    assert_eq!(advanced_to(&partition, 7_000), 7_001);
     partition.commit_begun(8_000);
-    assert_eq!(at(&partition, 8_000), 8_001);
+    assert_eq!(advanced_to(&partition, 8_000), 8_001);
     // It is sent again.
     partition.commit_begun(20_000);
-    assert_eq!(at(&partition, 60_000), 8_001);
+    assert_eq!(advanced_to(&partition, 60_000), 8_001);
     partition.write(vec![], Some(20), Timestamp(60_500), 61_000);
     partition.round_ended();
-    assert_eq!(at(&partition, 68_000), 67_500);
+    assert_eq!(advanced_to(&partition, 68_000), 67_500);
 }
