@@ -3,7 +3,7 @@
 use super::Shard;
 use super::event::{DeviceEvent, DeviceId, Event, EventBody, Input, ScopeEvent, Timestamp};
 use super::facts::interval::HeartbeatInterval;
-use super::facts::seen::{Facts, View};
+use super::facts::seen::View;
 use super::skew::{Doubt, FAR_MS, Skew};
 
 impl Shard {
@@ -90,14 +90,6 @@ impl Shard {
         let Some(index) = self.table.find(device) else { return HeartbeatInterval::Default };
         let Some(hot) = self.table.get(index) else { return HeartbeatInterval::Default };
         let cold = self.table.load_cold(hot);
-        let facts = Facts {
-            hot,
-            cold: &cold,
-            scopes: &self.scopes,
-            rules: &self.rules,
-            before: false,
-            leases_at: self.leases_at(index),
-        };
-        facts.told(at, View::Now).interval
+        self.facts_of(index, hot, &cold).told(at, View::Now).interval
     }
 }

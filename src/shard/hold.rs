@@ -5,7 +5,7 @@ use super::event::Timestamp;
 use super::scope::ScopeRef;
 use super::scope::{Before, Scopes};
 use super::settling::ScopeChange;
-use super::snapshot::{Entry, HeldScope, Hold};
+use super::snapshot::{Entry, FleetFacts, HeldScope, Hold, OrganizationFacts};
 
 /// What holds the shard, and whether the changelog says so.
 #[derive(Debug, Default)]
@@ -95,16 +95,14 @@ pub(super) fn change_of(hold: &Hold, scopes: &mut Scopes) -> Option<(ScopeChange
         }
         HeldScope::Fleet(name, [before, after]) => {
             let index = scopes.fleets.intern(name);
-            let mut facts = scopes.fleets.get(index).facts.clone();
-            facts.clock = after.clock;
-            let is_known = facts == *after;
+            let facts = scopes.fleets.get(index).facts.clone();
+            let is_known = FleetFacts { clock: after.clock, ..facts } == *after;
             (ScopeRef::Fleet(index), Before::Fleet(index, before.clone()), is_known)
         }
         HeldScope::Organization(name, [before, after]) => {
             let index = scopes.organizations.intern(name);
-            let mut facts = scopes.organizations.get(index).clone();
-            facts.clock = after.clock;
-            let is_known = facts == *after;
+            let facts = scopes.organizations.get(index).clone();
+            let is_known = OrganizationFacts { clock: after.clock, ..facts } == *after;
             let before = Before::Organization(index, before.clone());
             (ScopeRef::Organization(index), before, is_known)
         }

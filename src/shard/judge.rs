@@ -160,7 +160,7 @@ impl Shard {
             }
             // Not forgotten before the view knows (rule V3): its
             // acknowledgement files the row again.
-            if !row.cold.is_deleted() || !self.waits_for_view(row.index, hot) {
+            if !row.cold.facts.is_deleted() || !self.waits_for_view(row.index, hot) {
                 sooner(row.cold.deletion_forgotten_at(&self.rules));
             }
         }
@@ -277,13 +277,19 @@ impl Shard {
     }
 
     pub(super) fn facts<'a>(&'a self, row: &'a Row, before: bool) -> Facts<'a> {
+        let Row { index, hot, cold, leases_at, .. } = row;
+        Facts { before, leases_at: *leases_at, ..self.facts_of(*index, hot, cold) }
+    }
+
+    /// What a row is judged by that stays in the table.
+    pub(super) fn facts_of<'a>(&'a self, index: u32, hot: &'a Hot, cold: &'a Cold) -> Facts<'a> {
         Facts {
-            hot: &row.hot,
-            cold: &row.cold,
+            hot,
+            cold,
             scopes: &self.scopes,
             rules: &self.rules,
-            before,
-            leases_at: row.leases_at,
+            before: false,
+            leases_at: self.leases_at(index),
         }
     }
 
@@ -427,10 +433,7 @@ impl Shard {
     pub(super) fn limit_sessions(&self, row: &mut Row, turn: &mut Turn) {
         let instances = &self.scopes.instances;
         let leases_at = row.leases_at;
-        let counts = |held: &Session| {
-            held.opened_at().is_some_and(|at| instances.get(held.instance).counts(at))
-                && held.lease_end().is_none_or(|end| end > leases_at)
-        };
+        let counts = |held: &Session| instances.get(held.instance).counts(held, leases_at);
         let fallen_out = row.cold.limit_open_sessions(counts);
         if fallen_out > 0 {
             row.cold_changed = true;
@@ -454,7 +457,7 @@ impl Shard {
         if row.cold.deletion_forgotten_at(&self.rules).is_none_or(|at| at > clock) {
             return false;
         }
-        if row.cold.is_deleted() {
+        if row.cold.facts.is_deleted() {
             // Not before it was written, and the view knows (rule V3).
             let waits = self.waits_for_view(row.index, &row.hot);
             return !waits && !row.written && !row.cold_changed;

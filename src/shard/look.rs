@@ -128,14 +128,7 @@ impl Shard {
         let hot = self.table.get(index)?;
         let cold = self.table.load_cold(hot);
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
-        let facts = Facts {
-            hot,
-            cold: &cold,
-            scopes: &self.scopes,
-            rules: &self.rules,
-            before: false,
-            leases_at: self.leases_at(index),
-        };
+        let facts = self.facts_of(index, hot, &cold);
         let sessions = cold.facts.sessions.iter().chain(&cold.closed);
         let sessions = sessions.map(|session| self.explain_session(session, &facts));
         let RowSnapshot { heartbeat, facts: named, .. } =

@@ -207,6 +207,16 @@ impl<Name> DeviceFacts<Name> {
         self.deletion_tie == Tie::Began && self.registered == self.deleted
     }
 
+    /// Whether it is deleted, and no later registration brought it back (rule J5).
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.is_some_and(|deleted| {
+            let comes_later =
+                |registered| outlives(registered, deleted) || self.is_registered_anew();
+            !self.registered.is_some_and(comes_later)
+        })
+    }
+
     /// Takes in that a session was opened: when it was told, and the contact that it
     /// is. Says whether anything is new.
     pub(super) fn told_of_opening(&mut self, told: Timestamp, contact: Timestamp) -> bool {

@@ -3,7 +3,6 @@
 use super::Shard;
 use super::device::Cold;
 use super::event::Timestamp;
-use super::facts::seen::Facts;
 use super::facts::session::session_fingerprint;
 use super::hot::{Hot, flag};
 use super::outbox::{DeviceView, Outbox, ViewBody, ViewWrite};
@@ -187,7 +186,7 @@ impl Shard {
     ) {
         if let Some(view) = self.device_view(index, hot, cold, previous_fleet, changed) {
             self.view_write(ViewBody::Device(Box::new(view)), outbox);
-        } else if cold.is_deleted() {
+        } else if cold.facts.is_deleted() {
             let fleet = previous_fleet.and_then(|fleet| self.scopes.fleets.name_if_any(fleet));
             let device = self.table.device(hot);
             let sequence = self.view_write(ViewBody::DeviceDeleted { device, fleet }, outbox);
@@ -205,14 +204,7 @@ impl Shard {
         changed: bool,
     ) -> Option<DeviceView> {
         let (status, connectivity) = hot.shown()?;
-        let facts = Facts {
-            hot,
-            cold,
-            scopes: &self.scopes,
-            rules: &self.rules,
-            before: false,
-            leases_at: self.leases_at(index),
-        };
+        let facts = self.facts_of(index, hot, cold);
         let fleet = cold.belongs_to().fleet;
         let judged = Shard::judged_at(self.clock, Timestamp::MIN, hot.floor());
         Some(DeviceView {
@@ -274,7 +266,7 @@ impl Shard {
             let Some(hot) = self.table.get(index).copied() else { continue };
             let cold = self.table.load_cold(&hot);
             // Deletions too: the view may have been set back to before one.
-            if hot.shown().is_some() || cold.is_deleted() {
+            if hot.shown().is_some() || cold.facts.is_deleted() {
                 self.write_view(index, &hot, &cold, None, false, outbox);
                 rows -= 1;
             }

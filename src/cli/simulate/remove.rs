@@ -70,9 +70,7 @@ fn devices(seed: u64, config: &Config) -> Result<Vec<DeviceId>, Fatal> {
         let Some(device) = ours(record.key().and_then(changelog::row_of)) else { return };
         let exists = match changelog::decode(record.key(), record.payload()) {
             // Another run with this seed may have registered it again.
-            Ok(Some(Entry::Device(_, Some(row)))) => {
-                row.facts.deleted.is_none_or(|deleted| row.facts.registered > Some(deleted))
-            }
+            Ok(Some(Entry::Device(_, Some(row)))) => !row.facts.is_deleted(),
             Ok(_) => false,
             Err(error) => {
                 unreadable.get_or_insert(error.to_string());

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use super::earlier;
-use super::register::{Tie, join, join_flag, join_frozen, join_time, outlives};
+use super::register::{Tie, join, join_flag, join_frozen, join_time};
 use super::scope::{Interned, Scopes};
 use super::status::Cause;
 use crate::shard::event::{DeviceEvent, Timestamp, UpdateOutcome};
@@ -114,16 +114,6 @@ impl Cold {
     /// The fleet and organization, whether or not the device exists.
     pub fn belongs_to(&self) -> Membership {
         self.facts.membership.as_ref().map_or_else(Membership::default, |register| register.value)
-    }
-
-    /// Whether the device is deleted, and no later registration brought it back
-    /// (rule J5).
-    pub fn is_deleted(&self) -> bool {
-        self.facts.deleted.is_some_and(|deleted| {
-            let comes_later =
-                |registered| outlives(registered, deleted) || self.facts.is_registered_anew();
-            !self.facts.registered.is_some_and(comes_later)
-        })
     }
 
     /// When the deletion is forgotten: never where a registration of its very
@@ -378,7 +368,7 @@ mod tests {
         let deleted = DeviceEvent::Deleted;
         let is_deleted = |events: &[&DeviceEvent]| {
             let events: Vec<_> = events.iter().map(|event| (5, (*event).clone())).collect();
-            joined(&events).is_deleted()
+            joined(&events).facts.is_deleted()
         };
         assert!(is_deleted(&[&registered, &deleted]));
         assert!(is_deleted(&[&registered, &deleted, &registered, &deleted]));

@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 
 use super::earlier;
 use super::register::{is_frozen, join_frozen, join_time};
+use super::session::Session;
 use super::status::{Cause, Status};
 use crate::shard::event::{FrozenReason, ScopeEvent, Timestamp};
 use crate::shard::snapshot::{FleetFacts, InstanceFacts, Lease, NameOf, OrganizationFacts};
@@ -170,9 +171,13 @@ impl Instance {
             && self.facts.started.is_none_or(|started| opened_at >= started)
     }
 
-    /// The same, and that the lease, if there is one, has not ended.
-    pub fn counts(&self, opened_at: Timestamp) -> bool {
-        !self.facts.lapsed && self.may_count(opened_at)
+    /// Whether a session of this instance counts, where own leases that end by
+    /// `leases_at` are over (rule J4).
+    pub fn counts<Name>(&self, session: &Session<Name>, leases_at: Timestamp) -> bool {
+        session.is_open()
+            && !self.facts.lapsed
+            && session.opened_at().is_some_and(|at| self.may_count(at))
+            && session.lease_end().is_none_or(|end| end > leases_at)
     }
 }
 

@@ -165,21 +165,29 @@ impl Facts<'_> {
 
     /// Whether one session counts.
     pub fn session_counts(&self, session: &Session, view: View) -> bool {
+        let View::AsOf { at, .. } = view else {
+            let instance = self.scopes.instance(session.instance, self.before);
+            return instance.counts(session, self.leases_at);
+        };
         let up = |link| matches!(link, Connectivity::Full | Connectivity::VpnOnly);
         let (Some(opened_at), Some(began_at)) = (session.opened_at(), session.began_at()) else {
             return false;
         };
-        let over = |end: Timestamp| match view {
-            View::AsOf { at, .. } => end <= at && end <= self.leases_at,
-            View::Now => end <= self.leases_at,
-        };
+        let over = |end: Timestamp| end <= at && end <= self.leases_at;
         (view.sees(began_at) || self.was_shown(up, view))
             && !session.ended_at().is_some_and(|at| view.sees(at))
             && !session.lease_end().is_some_and(over)
-            && self.instance_holds(session.instance, opened_at, view)
+            && self.instance_held(session.instance, opened_at, at, view)
     }
 
-    fn instance_holds(&self, instance: u32, opened_at: Timestamp, view: View) -> bool {
+    /// Whether an instance had not ended its sessions by `at`, as a view shows it.
+    fn instance_held(
+        &self,
+        instance: u32,
+        opened_at: Timestamp,
+        at: Timestamp,
+        view: View,
+    ) -> bool {
         let ended = |known: &Instance| {
             let facts = &known.facts;
             facts.lost.is_some_and(|lost| opened_at <= lost && view.sees(lost))
@@ -188,15 +196,8 @@ impl Facts<'_> {
         // The lease in force is taken to have been so all along, but where one was
         // before: the announcement that brought sessions back dates them itself.
         let in_force = |known: &&Instance| known.alive().is_some_and(|alive| view.sees(alive.at));
-        let lapsed = |known: &Instance| match (view, known.lease_end()) {
-            (View::Now, _) => known.facts.lapsed,
-            (View::AsOf { at, .. }, Some(end)) => known.facts.lapsed && end <= at,
-            (View::AsOf { .. }, None) => false,
-        };
-        if matches!(view, View::Now) {
-            let known = self.scopes.instance(instance, self.before);
-            return !ended(known) && !lapsed(known);
-        }
+        let lapsed =
+            |known: &Instance| known.facts.lapsed && known.lease_end().is_some_and(|end| end <= at);
         let lease = self.instances(instance).find(in_force);
         let lease = lease.or(self.instances(instance).last());
         !self.instances(instance).any(ended) && !lease.is_some_and(lapsed)
