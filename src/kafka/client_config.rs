@@ -130,9 +130,9 @@ pub fn tell_error(error: &KafkaError, reason: &str) {
 /// Some lines get a lower level. `CONFWARN`: every client gets all properties, also
 /// those for another kind of client. `GETPID … retrying`: a producer retries while
 /// a transaction coordinator comes up, and the caller reports a timeout. A
-/// connection lost in the SASL handshake is no failed authentication. `TXNERR`: the
-/// committer reports a failed transaction with its outcome; one that ends the
-/// producer is an alert.
+/// connection lost in the SASL handshake is no failed authentication. `TXNERR`,
+/// `ADDPARTS`, `ADDOFFSETS`: the committer reports a failed transaction with its
+/// cause and outcome; one that ends the producer is an alert.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         _ if facility == "CONFWARN" => {
@@ -144,7 +144,7 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         RDKafkaLogLevel::Error if is_lost_in_handshake(message) => {
             tracing::info!(target: "librdkafka", facility, "{message}");
         }
-        RDKafkaLogLevel::Error if facility == "TXNERR" => {
+        RDKafkaLogLevel::Error if matches!(facility, "TXNERR" | "ADDPARTS" | "ADDOFFSETS") => {
             tracing::info!(target: "librdkafka", facility, "{message}");
         }
         RDKafkaLogLevel::Emerg
@@ -187,6 +187,8 @@ mod tests {
             log(RDKafkaLogLevel::Warning, "GETPID", asks);
             log(RDKafkaLogLevel::Warning, "GETPID", "Failed to acquire transactional PID");
             log(RDKafkaLogLevel::Error, "TXNERR", "Current transaction failed in state Begin");
+            log(RDKafkaLogLevel::Error, "ADDPARTS", "Failed to add partition \"t\" [0]: gone");
+            log(RDKafkaLogLevel::Error, "ADDOFFSETS", "Failed to add offsets: Timed out");
             log(RDKafkaLogLevel::Alert, "TXNERR", "Fatal transaction error");
             log(RDKafkaLogLevel::Error, "FAIL", "Disconnected");
             for lost in [
@@ -200,8 +202,11 @@ mod tests {
             log(RDKafkaLogLevel::Error, "FAIL", "SASL authentication error: Invalid credentials");
         });
         let told: Vec<Level> = told.try_iter().collect();
-        let expected = [Level::INFO, Level::WARN, Level::INFO, Level::ERROR, Level::ERROR];
-        assert_eq!(told, [&expected[..], &[Level::INFO, Level::INFO, Level::ERROR]].concat());
+        let expected = [
+            [Level::INFO, Level::WARN, Level::INFO, Level::INFO, Level::INFO],
+            [Level::ERROR, Level::ERROR, Level::INFO, Level::INFO, Level::ERROR],
+        ];
+        assert_eq!(told, expected.concat());
     }
 
     #[test]

@@ -21,7 +21,6 @@ pub const REDIS_LOST: &str =
 pub const KAFKA_AWAY: &[&str] = &[
     "facility=FAIL",
     "facility=REQTMOUT",
-    "facility=ADDOFFSETS",
     "facility=METADATAUPDATE",
     "reading from Kafka failed; retrying",
     "the restore consumer reported an error",
