@@ -273,8 +273,13 @@ impl Shard {
         };
         let index = self.told_instance(instance);
         let instance = self.scopes.instances.get(index);
-        let ends = [instance.facts.lost, instance.facts.started, instance.lease_end()];
         let held = row.cold.session(index, session);
+        // A session that its instance has ended may be dropped, so its lease tells
+        // nothing.
+        let lease_end = held
+            .filter(|held| held.opened_at().is_some_and(|at| instance.may_count(at)))
+            .and_then(Session::lease_end);
+        let ends = [instance.facts.lost, instance.facts.started, instance.lease_end(), lease_end];
         let dated = match held {
             Some(held) => held.dates(&opening, ends),
             None => Session::new(index, session.clone()).dates(&opening, ends),

@@ -322,9 +322,9 @@ impl Shard {
         let since_held = row.cold.since(&row.hot).unwrap_or(Timestamp::MIN);
         let connectivity_since_held =
             row.cold.connectivity_since(&row.hot).unwrap_or(Timestamp::MIN);
-        let date = |floor, holds: &dyn Fn(Shown) -> bool| {
+        let date = |floor, holds: &dyn Fn(Shown) -> bool, held: &dyn Fn(Shown) -> bool| {
             Dating { earlier: &earlier, facts: &facts, at, judged: seen }
-                .date(floor, trigger, holds)
+                .date(floor, trigger, holds, held)
         };
         let (since, connectivity_since, (made_at, cause)) = match current {
             None => {
@@ -337,15 +337,19 @@ impl Shard {
                 let mut moved: Option<(Timestamp, Cause)> = None;
                 let mut connectivity_since = connectivity_since_held;
                 if previous.is_none_or(|(_, held)| held != connectivity) {
-                    let holds = |shown: Shown| shown.is_some_and(|(_, c)| c == connectivity);
-                    let made = date(connectivity_since_held, &holds);
+                    let of = |shown: Shown| shown.map(|(_, connectivity)| connectivity);
+                    let holds = |shown: Shown| of(shown) == Some(connectivity);
+                    let held = |shown: Shown| of(shown) == of(previous);
+                    let made = date(connectivity_since_held, &holds, &held);
                     connectivity_since = made.0;
                     moved = Some(made);
                 }
                 let mut since = since_held;
                 if previous.is_none_or(|(held, _)| held != status) {
-                    let holds = |shown: Shown| shown.is_some_and(|(s, _)| s == status);
-                    let made = date(since_held, &holds);
+                    let of = |shown: Shown| shown.map(|(status, _)| status);
+                    let holds = |shown: Shown| of(shown) == Some(status);
+                    let held = |shown: Shown| of(shown) == of(previous);
+                    let made = date(since_held, &holds, &held);
                     since = made.0;
                     moved = Some(made);
                 }
@@ -490,12 +494,14 @@ struct Dating<'a> {
 }
 
 impl Dating<'_> {
-    /// Since when the row shows what it shows, and why.
+    /// Since when the row shows what it shows, and why. `was`: whether that is what was
+    /// emitted.
     fn date(
         &self,
         floor: Timestamp,
         trigger: Trigger,
         holds: &dyn Fn(Shown) -> bool,
+        was: &dyn Fn(Shown) -> bool,
     ) -> (Timestamp, Cause) {
         // In a restore nothing came in: what was emitted stands until a fact that
         // makes the difference.
@@ -512,11 +518,16 @@ impl Dating<'_> {
         // Until an event that nothing known is later than, what was emitted stood.
         let is_late = || !self.earlier.moments(start, self.judged).is_empty();
         if held_on && start > floor && cause != Cause::RulesChanged && is_late() {
-            let held = holds(self.shown_at(self.earlier, floor));
+            let emitted = self.shown_at(self.earlier, floor);
             // What was known of its very millisecond came before it.
             let until = start.min(self.at);
-            let (found, held_on) = self.became(self.earlier, floor, until, held, holds);
-            if held_on && let Some(found) = found {
+            let (found, held_on) = self.became(self.earlier, floor, until, holds(emitted), holds);
+            // Facts that do not tell how it became what was emitted tell no more of what
+            // followed.
+            if was(emitted)
+                && held_on
+                && let Some(found) = found
+            {
                 return found;
             }
         }

@@ -505,29 +505,61 @@ impl Oracle {
         else {
             return fact.at;
         };
-        let connected = opened_at.0;
+        let known = self.known_before(fact);
+        let connected = opened_at.0.max(known.after_deletion(device, fact.at));
         if connected >= fact.at {
             return fact.at;
         }
         let since = |at: i64| connected < at && at <= fact.at;
-        let (lost, started, lease_end) = self.instance(instance, fact.at);
-        let mut ends = [lost, started, lease_end].into_iter().flatten();
-        let own = self.facts.iter().filter(|other| !std::ptr::eq(*other, fact));
-        let mut said = own.filter(|other| match &other.body {
-            EventBody::Device { device: whose, event } if whose == device => match event {
-                DeviceEvent::SessionOpened { instance: of, session: name, lease_ms, .. } => {
-                    let end = lease_ms.map(|ms| self.counted(other) + i64::from(ms));
-                    (of, name) == (instance, session)
-                        && (since(other.at) || other.at <= connected && end.is_some_and(since))
-                }
-                DeviceEvent::SessionClosed { instance: of, session: name, .. } => {
-                    (of, name) == (instance, session) && since(other.at)
-                }
-                _ => false,
-            },
+        let (lost, started, lease_end) = known.instance(instance, fact.at);
+        // What was said of the session, and its lease: that of the opening that counts
+        // latest.
+        let (mut said, mut own_lease) = (Vec::new(), None);
+        for other in &known.facts {
+            match &other.body {
+                EventBody::Device { device: whose, event } if whose == device => match event {
+                    DeviceEvent::SessionOpened {
+                        instance: of, session: name, lease_ms, ..
+                    } if (of, name) == (instance, session) => {
+                        said.push(other.at);
+                        let counted = lease_ms.map_or(other.at, |_| self.counted(other));
+                        counts(&mut own_lease, counted, (other.at, *lease_ms));
+                    }
+                    DeviceEvent::SessionClosed { instance: of, session: name, .. }
+                        if (of, name) == (instance, session) =>
+                    {
+                        said.push(other.at);
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        // Not of one that its instance had ended.
+        let may_count = |at: i64| lost.is_none_or(|lost| at > lost) && started <= Some(at);
+        let own_lease = own_lease.filter(|(_, (opened_at, _))| may_count(*opened_at));
+        let own_end =
+            own_lease.and_then(|(counted, (_, lease_ms))| Some(counted + i64::from(lease_ms?)));
+        let ends = [lost, started, lease_end, own_end];
+        let mut later = ends.into_iter().flatten().chain(said);
+        if later.any(since) { fact.at } else { connected }
+    }
+
+    /// The first millisecond after the last deletion of a device that is before `at`.
+    fn after_deletion(&self, device: &DeviceId, at: i64) -> i64 {
+        let deletions = self.facts.iter().filter(|fact| match &fact.body {
+            EventBody::Device { device: whose, event: DeviceEvent::Deleted } => whose == device,
             _ => false,
         });
-        if ends.any(since) || said.next().is_some() { fact.at } else { connected }
+        let earlier = deletions.map(|fact| fact.at + 1).filter(|after| *after <= at);
+        earlier.max().unwrap_or(i64::MIN)
+    }
+
+    /// What was known when a fact came in. What comes later dates no change that was
+    /// told.
+    fn known_before(&self, fact: &Fact) -> Oracle {
+        let before = self.facts.iter().take_while(|other| !std::ptr::eq(*other, fact));
+        Oracle { rules: self.rules.clone(), facts: before.cloned().collect() }
     }
 
     fn scope_facts(&self, until: i64) -> impl Iterator<Item = (i64, &Fact, &ScopeEvent)> {
@@ -746,8 +778,9 @@ impl Oracle {
     }
 
     /// Whether some register of a device, or of any scope, held something before
-    /// that it no longer knows, heartbeats apart; or may have let go of a session
-    /// that is over. A register of two values knows both (J9).
+    /// that it no longer knows, heartbeats apart but where one hides another that
+    /// nothing shows; or may have let go of a session that is over. A register of two values
+    /// knows both (J9).
     pub fn has_superseded(&self, device: &DeviceId) -> bool {
         let mut registers: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
         let mut of_two: BTreeMap<String, BTreeSet<(i64, bool)>> = BTreeMap::new();
@@ -760,7 +793,17 @@ impl Oracle {
             seen.iter().filter(|(_, value)| *value).count() > 1
                 || seen.iter().filter(|(_, value)| !*value).count() > 1
         };
-        if of_two.values().any(forgets) {
+        let heartbeats = self.facts.iter().filter_map(|fact| match &fact.body {
+            EventBody::Heartbeat { device: whose, going_away, .. } => {
+                (whose == device).then_some(*going_away)
+            }
+            _ => None,
+        });
+        let (going, staying): (Vec<bool>, Vec<bool>) = heartbeats.partition(|going| *going);
+        // Of a device that was deleted nothing was shown that tells of a heartbeat.
+        let is_deleted = self.after_deletion(device, i64::MAX) > i64::MIN;
+        let hides = !going.is_empty() && !staying.is_empty() || is_deleted && staying.len() > 1;
+        if of_two.values().any(forgets) || hides {
             return true;
         }
         for fact in &self.facts {
@@ -834,8 +877,11 @@ impl Oracle {
                 EventBody::Device { device: whose, event } if whose == device => {
                     instants.insert((at, cause_of(event)));
                     if let DeviceEvent::SessionOpened { opened_at, lease_ms, .. } = event {
-                        let connected = opened_at.map(|opened_at| opened_at.0.min(at));
-                        instants.extend(connected.map(|at| (at, Cause::VpnOpened)));
+                        if let Some(opened_at) = opened_at {
+                            let connected = opened_at.0.min(at);
+                            let after = connected.max(self.after_deletion(device, at));
+                            instants.extend([connected, after].map(|at| (at, Cause::VpnOpened)));
+                        }
                         let end = lease_ms.map(|ms| self.counted(fact) + i64::from(ms));
                         instants.extend(end.map(|end| (end, Cause::VpnLeaseExpired)));
                     }

@@ -66,8 +66,10 @@ struct Told {
     connectivity_since: i64,
     changes: Vec<Expected>,
     emitted: Vec<Expected>,
-    /// The earliest fact that came in since the last change.
+    /// The earliest fact that came in since the last change of the status.
     news: i64,
+    /// The same since the last change of the connectivity.
+    connectivity_news: i64,
     /// What is looked at came late.
     late: bool,
     /// What is looked at came in just now: it is the last of the facts.
@@ -97,6 +99,7 @@ pub fn sequences(
         changes: Vec::new(),
         emitted: emitted(&device),
         news: i64::MAX,
+        connectivity_news: i64::MAX,
         late: false,
         came: false,
         passed: 0,
@@ -153,6 +156,7 @@ pub fn sequences(
             let told = told.get_mut(&device).expect("all devices are told of");
             if whose.as_ref().is_none_or(|whose| *whose == device) {
                 told.news = told.news.min(trigger.0);
+                told.connectivity_news = told.connectivity_news.min(trigger.0);
             }
             (told.late, told.came) = (late, true);
             look(&oracle, &device, told, record.written, trigger);
@@ -212,8 +216,10 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
             .get(told.changes.len())
             .filter(|_| late)
             .map(|change| change.connectivity_since);
+        let news = (told.connectivity_news, told.came);
         (told.connectivity_since, causes) =
-            date(oracle, device, floor, now, trigger, (told.news, told.came), emitted, &holds);
+            date(oracle, device, floor, now, trigger, news, emitted, &holds);
+        told.connectivity_news = i64::MAX;
     }
     if status(current) != status(previous) || current.is_none() {
         let holds = |shown: Shown| status(shown) == status(current);
@@ -221,6 +227,7 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
             told.emitted.get(told.changes.len()).filter(|_| late).map(|change| change.since);
         (told.since, causes) =
             date(oracle, device, told.since, now, trigger, (told.news, told.came), emitted, &holds);
+        told.news = i64::MAX;
     }
     // J8: in the first change of a life, since that; else since the event, never back.
     if previous.is_none() {
@@ -229,7 +236,6 @@ fn look(oracle: &Oracle, device: &DeviceId, told: &mut Told, now: i64, trigger: 
         told.membership_since = told.membership_since.max((*at).min(now));
     }
     told.shown = current;
-    told.news = i64::MAX;
     told.changes.push(expected(told, previous, before, causes, &row, now));
 }
 

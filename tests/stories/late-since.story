@@ -136,3 +136,35 @@
 10:06    a settings vpn=off                | post-provisioning full changes=0
 10:08    a activated
 10:09    a heartbeat interval=24h at=10:07 | online full since=10:07 cause=heartbeat
+
+== What was shown before a late deletion tells of no contact after it
+10:00 a registered f1
+10:01 a heartbeat interval=10m              | online heartbeat-only
+10:30 a heartbeat at=10:00 interval=10m     | offline none since=10:16:15
+10:40 a registered f1 at=10:35              | offline none changes=0
+10:50 a deleted at=10:20                    | configuring none since=10:35 cause=registered
+
+== Without VPN a heartbeat alone is full, and says nothing of a session
+11:00 b heartbeat interval=1d
+11:00 b settings vpn=off                    | online full
+12:00 b vpn-opened v1 s1                    | online full
+12:01 b heartbeat interval=10m at=11:30     | online vpn-only links=12:00 cause=vpn-opened
+
+== A connection from before a deletion begins after it
+13:00 c registered f1
+13:05 c deleted                             | -
+13:10 c registered f1                       | configuring none
+13:20 c vpn-opened v1 s1 opened=13:02       | online vpn-only since=13:10 links=13:10
+
+== The lease of an opening that was lost dates no later connection
+14:00 d vpn-opened v1 s1 lease=15m          | online vpn-only
+14:05 * instance-lost v1                    | d: offline none since=14:05
+14:20 d vpn-opened v1 s1 opened=14:10       | online vpn-only since=14:10
+
+== A device that was registered again in a frozen fleet was frozen until the lifting
+15:00 * fleet-frozen f3 allowance
+15:00 e heartbeat interval=10m              | online heartbeat-only
+15:01 e registered f3                       | frozen heartbeat-only
+15:30 * wait                                | e: frozen none links=15:15:15
+15:32 e registered f3 at=15:31              | frozen none changes=0
+15:33 * fleet-unfrozen f3 allowance at=15:30:30 | e: offline none since=15:30:30 cause=unfrozen

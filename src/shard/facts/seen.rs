@@ -111,8 +111,18 @@ impl Facts<'_> {
     /// (rule J9).
     fn was_shown(&self, link: impl Fn(Connectivity) -> bool, view: View) -> bool {
         let View::AsOf { at, .. } = view else { return false };
-        let since = self.cold.connectivity_since(self.hot);
-        self.hot.shown().is_some_and(|(_, shown)| link(shown)) && since <= Some(at)
+        let since = self.cold.connectivity_since(self.hot).filter(|since| *since <= at);
+        self.hot.shown().is_some_and(|(_, shown)| link(shown))
+            && since.is_some_and(|since| self.outlives_deletion(since, view))
+    }
+
+    /// Whether what was emitted since `since` tells of a contact that the deletion
+    /// left: what a deletion that came late took away was emitted all the same.
+    fn outlives_deletion(&self, since: Timestamp, view: View) -> bool {
+        let known = &self.cold.facts;
+        let is_in_contact = self.hot.heartbeat.get().is_some() || known.last_vpn_opening.is_some();
+        let deleted = known.deleted.filter(|at| view.sees(*at));
+        deleted.is_none_or(|deleted| is_in_contact && deleted < since)
     }
 
     /// When the last heartbeat times out, and when it expires. Never, if the device
@@ -169,8 +179,14 @@ impl Facts<'_> {
             let instance = self.scopes.instance(session.instance, self.before);
             return instance.counts(session, self.leases_at);
         };
-        let up = |link| matches!(link, Connectivity::Full | Connectivity::VpnOnly);
-        let (Some(opened_at), Some(began_at)) = (session.opened_at(), session.began_at()) else {
+        // Without VPN, a heartbeat alone is full connectivity.
+        let up = |link| match link {
+            Connectivity::VpnOnly => true,
+            Connectivity::Full => !self.vpn_disabled(view),
+            Connectivity::HeartbeatOnly | Connectivity::None => false,
+        };
+        let (Some(opened_at), Some(began_at)) = (session.opened_at(), self.began_at(session))
+        else {
             return false;
         };
         let over = |end: Timestamp| end <= at && end <= self.leases_at;
@@ -178,6 +194,13 @@ impl Facts<'_> {
             && !session.ended_at().is_some_and(|at| view.sees(at))
             && !session.lease_end().is_some_and(over)
             && self.instance_held(session.instance, opened_at, at, view)
+    }
+
+    /// Since when a session was open when it was last; not since before a deletion
+    /// that its opening is later than (rule J4).
+    fn began_at(&self, session: &Session) -> Option<Timestamp> {
+        let began_at = session.began_at()?;
+        Some(self.cold.facts.deleted.map_or(began_at, |deleted| began_at.max(deleted.plus_ms(1))))
     }
 
     /// Whether an instance had not ended its sessions by `at`, as a view shows it.
@@ -222,7 +245,8 @@ impl Facts<'_> {
         let by_status = matches!(status, Status::Online | Status::Updating | Status::Offline)
             .then(|| self.cold.since(self.hot))
             .flatten();
-        let shown = [by_link, by_status].into_iter().flatten().filter(|since| *since <= at);
+        let shown = [by_link, by_status].into_iter().flatten();
+        let shown = shown.filter(|since| *since <= at && self.outlives_deletion(*since, view));
         seen.max(shown.max())
     }
 
@@ -300,7 +324,7 @@ impl Facts<'_> {
             }
         };
         let own = |session: &Session| match cause {
-            Cause::VpnOpened => [session.began_at(), session.opened_at()].contains(&Some(at)),
+            Cause::VpnOpened => [self.began_at(session), session.opened_at()].contains(&Some(at)),
             Cause::VpnClosed => session.ended_at() == Some(at),
             Cause::VpnLeaseExpired => session.lease_end() == Some(at),
             _ => false,
@@ -354,7 +378,7 @@ impl Facts<'_> {
         }
         add(known.last_vpn_opening, Cause::VpnOpened);
         for session in known.sessions.iter().chain(&self.cold.closed) {
-            add(session.began_at(), Cause::VpnOpened);
+            add(self.began_at(session), Cause::VpnOpened);
             add(session.opened_at(), Cause::VpnOpened);
             add(session.ended_at(), Cause::VpnClosed);
             let ended = session.lease_end().filter(|end| *end <= self.leases_at);

@@ -149,17 +149,17 @@ impl<Name> Session<Name> {
 
     /// By what time an opening dates a change: since when its connection is, where
     /// nothing that is known of the session is later than that, else by its own
-    /// (rule J4). `ends` are the loss and the start of its instance, and the end of
-    /// the instance's lease.
+    /// (rule J4). `ends` are the loss and the start of its instance, the end of the
+    /// instance's lease, and that of the session's own.
     pub(in crate::shard) fn dates(
         &self,
         opening: &Opening,
-        ends: [Option<Timestamp>; 3],
+        ends: [Option<Timestamp>; 4],
     ) -> Timestamp {
         let own = [self.opened_at(), self.closed_at, self.ended.map(|ended| ended.at)];
-        let known = own.into_iter().chain([self.lease_end()]).chain(ends).flatten();
-        let mut since = known.filter(|at| opening.connected_at < *at && *at <= opening.at);
-        if since.next().is_some() { opening.at } else { opening.connected_at }
+        let mut known = own.into_iter().chain(ends).flatten();
+        let is_later = known.any(|at| opening.connected_at < at && at <= opening.at);
+        if is_later { opening.at } else { opening.connected_at }
     }
 
     /// Whether an opening says all that is kept of the latest one, and more: so that
