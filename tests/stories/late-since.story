@@ -153,8 +153,8 @@
 == A connection from before a deletion begins after it
 13:00 c registered f1
 13:05 c deleted                             | -
-13:10 c registered f1                       | configuring none
-13:20 c vpn-opened v1 s1 opened=13:02       | online vpn-only since=13:10 links=13:10
+13:05 c registered f1                       | configuring none
+13:20 c vpn-opened v1 s1 opened=13:02       | online vpn-only since=13:05:00.001 links=13:05:00.001
 
 == The lease of an opening that was lost dates no later connection
 14:00 d vpn-opened v1 s1 lease=15m          | online vpn-only
