@@ -108,6 +108,16 @@ impl<Name> Session<Name> {
         }
     }
 
+    /// What is left of it where its openings are dropped: a close that names an
+    /// opening. `None` where there is none.
+    pub(in crate::shard) fn of_closes(&self) -> Option<Session<Name>>
+    where
+        Name: Clone,
+    {
+        let ended = Some(self.ended?);
+        Some(Session { ended, ..Session::new(self.instance.clone(), self.session.clone()) })
+    }
+
     /// Whether it is open: opened later than it was closed.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -87,7 +87,7 @@ impl Cold {
     }
 
     /// A session that was opened again is no longer remembered as a closed one.
-    fn put_session(&mut self, session: Session, was_closed: bool, changes: &mut ClosedChanges) {
+    pub fn put_session(&mut self, session: Session, was_closed: bool, changes: &mut ClosedChanges) {
         if session.is_open() {
             if was_closed {
                 changes.push((session.clone(), false));
