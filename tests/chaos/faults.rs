@@ -91,7 +91,13 @@ impl Traffic {
         let mut events: Vec<_> = (0..TOGGLERS)
             .map(|n| {
                 let (at_ms, instance) = (at_ms(n, TOGGLERS), format!("vpn-{}", n % 3));
-                (at_ms, events::toggled(&toggler(n), at_ms, &instance, self.round))
+                // Half of them always use the same name.
+                let session = match n % 2 {
+                    0 => "s".to_owned(),
+                    _ => format!("s{}", self.round / 2),
+                };
+                let device = toggler(n);
+                (at_ms, events::toggled_as(&device, at_ms, &instance, &session, self.round))
             })
             .collect();
         for (n, polled_ms) in (0..POLLERS).zip(&mut self.polled_ms) {

@@ -79,14 +79,18 @@ pub fn session_closed(device: &str, at_ms: i64, instance: &str, session: &str) -
     vpn(Some(device), at_ms, vpn_event::Event::SessionClosed(event))
 }
 
-/// Step `round` of a device whose only session opens and closes by turns: each
-/// step is a change.
+/// Step `round` of a device whose only session opens and closes by turns, each time
+/// under a new name: each step is a change.
 pub fn toggled(device: &str, at_ms: i64, instance: &str, round: u64) -> Outgoing {
-    let session = format!("s{}", round / 2);
+    toggled_as(device, at_ms, instance, &format!("s{}", round / 2), round)
+}
+
+/// The same under a name that may have been used before, then at a later time.
+pub fn toggled_as(device: &str, at_ms: i64, instance: &str, session: &str, round: u64) -> Outgoing {
     if round.is_multiple_of(2) {
-        session_opened(device, at_ms, instance, &session)
+        session_opened(device, at_ms, instance, session)
     } else {
-        session_closed(device, at_ms, instance, &session)
+        session_closed(device, at_ms, instance, session)
     }
 }
 
