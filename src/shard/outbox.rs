@@ -1,4 +1,4 @@
-//! What a shard asks to be written: the difference between two commits.
+//! The output of a shard: the difference between two commits.
 //!
 //! Everything in an [`Outbox`] goes into one Kafka transaction; its view writes
 //! follow the commit (rule V1).
@@ -9,10 +9,10 @@ use super::event::{DeadLetter, DeviceId, Timestamp, UpdateOutcome, UpdatePhase};
 use super::snapshot::Entry;
 use super::status::{Cause, Connectivity, HeartbeatState, Status};
 
-/// What one shard asks to be written since the last time it was asked.
+/// The output of a shard since the last outbox.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outbox {
-    /// Changelog entries; the last of a key holds.
+    /// Changelog entries. The last one of a key counts.
     pub changelog: Vec<Entry>,
     /// Status changes, in order.
     pub changes: Vec<StatusChange>,
@@ -23,7 +23,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether there is nothing that Kafka must be told besides offsets.
+    /// Whether there is nothing to be written to Kafka besides offsets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changelog.is_empty()
@@ -44,19 +44,19 @@ pub struct StatusChange {
     pub organization: Option<Arc<str>>,
     /// Counts this device's changes from 1, without gaps.
     pub version: u64,
-    /// What it was; absent in the first change.
+    /// The status before; absent in the first change.
     pub previous: Option<(Status, Connectivity)>,
-    /// What it is; absent when the device was deleted.
+    /// The status now; absent if the device was deleted.
     pub current: Option<(Status, Connectivity)>,
-    /// The instant that made the status true.
+    /// When the status became true.
     pub since: Timestamp,
-    /// The instant that made the connectivity true.
+    /// When the connectivity became true.
     pub connectivity_since: Timestamp,
-    /// The fact or deadline that made it.
+    /// The fact or deadline that led to the change.
     pub cause: Cause,
-    /// At `since`.
+    /// The state of the heartbeat at `since`.
     pub heartbeat_state: HeartbeatState,
-    /// The last one known.
+    /// The last known heartbeat.
     pub last_heartbeat: Option<Timestamp>,
     /// Whether any session counts.
     pub vpn_connected: bool,
@@ -64,7 +64,7 @@ pub struct StatusChange {
     pub progress: Option<u8>,
     /// Since when fleet and organization are as they are.
     pub membership_since: Timestamp,
-    /// The fleet of the change before; none in the first one, and in the first
+    /// The fleet of the change before; none in the first change, and in the first
     /// after a deletion.
     pub previous_fleet: Option<Arc<str>>,
     /// The same for the organization.
@@ -84,7 +84,7 @@ pub struct StatusChange {
 
 #[cfg(test)]
 impl StatusChange {
-    /// A first change at an instant, of which nothing else is known.
+    /// A first change at an instant, without other facts.
     pub fn first(device: DeviceId, at: Timestamp, current: (Status, Connectivity)) -> StatusChange {
         StatusChange {
             device,

@@ -1,4 +1,4 @@
-//! A status change as it is told to others: key and value of a record of
+//! Status changes for consumers: key and value of a record of
 //! `device-status-changes`.
 
 use prost::{Message, Name as _};
@@ -49,7 +49,7 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
     (key, message.encode_to_vec())
 }
 
-/// Reads back what [`encode`] wrote, or a later version of it.
+/// Reads back the output of [`encode`], of this or a later version.
 ///
 /// # Errors
 /// What is wrong with it, for people.
@@ -98,9 +98,9 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
 }
 
 /// The attributes of a change as a CloudEvent, as headers (CloudEvents 1.0, the
-/// binary mode of its Kafka binding). `source` tells whose change it is.
+/// binary mode of its Kafka binding). `source` names the installation.
 ///
-/// A change that is written again has the same id.
+/// A repeated change has the same id.
 #[must_use]
 pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<Vec<u8>>)> {
     let happened = timestamp(change.since.max(change.connectivity_since));
@@ -116,22 +116,21 @@ pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<V
     ]
 }
 
-/// The numbers of a status and a connectivity, from one on; zeros where nothing is
-/// shown.
+/// The numbers of a status and a connectivity, from 1; zeros if nothing is shown.
 fn numbers(shown: Option<(Status, Connectivity)>) -> (i32, i32) {
     shown.map_or((0, 0), |(status, connectivity)| (status as i32 + 1, connectivity as i32 + 1))
 }
 
-/// The value that has this number in messages, counted from 1. One that only a
-/// later version knows is none.
+/// The value with this number in messages, counted from 1. `None` for a number of
+/// a later version.
 pub(super) fn of_number<T: Copy>(all: &[T], number: i32) -> Option<T> {
     all.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
 }
 
-/// What such numbers say.
+/// The status and connectivity of these numbers.
 ///
 /// # Errors
-/// When this version does not know one of them: what is wrong, for people.
+/// This version does not know one of them: what is wrong, for people.
 pub(super) fn shown(
     status: u32,
     connectivity: u32,
@@ -148,7 +147,7 @@ pub(super) fn shown(
         .ok_or_else(|| format!("there is no status {status} with connectivity {connectivity}"))
 }
 
-/// An instant as messages have it.
+/// An instant as a Protobuf timestamp.
 pub(crate) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let nanos = at.0.rem_euclid(1_000) as i32 * 1_000_000;
     prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }

@@ -127,7 +127,8 @@ fn of_too_many_open_sessions_the_oldest_fall_out_and_are_told() {
     let done = opens(&mut told, "vpn", MOST);
     assert_eq!((done.open_sessions_fallen_out, done.most_sessions), (1, Some(device(1))));
     assert_eq!(told.shard.snapshot(&device(1)).unwrap().facts.sessions.len(), MOST);
-    // The newest decide: once they are closed, the device counts as disconnected.
+    // The newest sessions decide: once they are closed, the device counts as
+    // disconnected.
     for session in 1..=MOST {
         assert_eq!(connectivity(&told), Some(Connectivity::VpnOnly), "before {session} closes");
         closes(&mut told, "vpn", session);
@@ -152,7 +153,7 @@ fn sessions_that_do_not_count_fall_out_before_an_older_one_that_does() {
         assert_eq!(connectivity(&told), Some(Connectivity::VpnOnly), "session {session}");
     }
     assert_eq!(fallen_out as usize, MOST - 1);
-    // Of those whose instance comes back, the newest are still there.
+    // The instance comes back: the newest of its sessions are still there.
     announces(&mut told, "lapsed", 60_000);
     closes(&mut told, "lasting", 0);
     assert_eq!(connectivity(&told), Some(Connectivity::VpnOnly));
@@ -171,7 +172,8 @@ fn new_rules_are_dated_by_the_brokers_time_which_is_waited_for() {
     }
     told.run();
     let entries = told.shard.take_outbox(0).changelog;
-    // What counted for a quarter of an hour counts for a second now.
+    // The heartbeat counted for a quarter of an hour, and now counts for a
+    // second.
     let short = Rules { default_poll_interval_ms: 1_000, minimum_ms: 1_000, ..Rules::default() };
     let rules = Rules { slack_ms: 0, ..short };
     let mut shard = Shard::new(3, rules);
@@ -182,7 +184,7 @@ fn new_rules_are_dated_by_the_brokers_time_which_is_waited_for() {
     assert_eq!(turn, Turn::default());
     let outbox = shard.take_outbox(0);
     assert!(outbox.changes.is_empty() && shard.is_settling_new_rules());
-    // That is what the first commit is for: its report tells the time.
+    // The first commit is for this: its report gives broker time.
     assert_eq!(outbox.changelog, [Entry::Epoch(8)]);
     let broker = Timestamp(T0 + 2 * MINUTE_MS);
     while shard.turn(Now { monotonic_ms: 0, broker: Some(broker) }, 2).more {}

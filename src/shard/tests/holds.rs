@@ -1,4 +1,4 @@
-//! What holds a shard, over a crash between two chunks (rules J7, R3).
+//! The hold of a shard, over a crash between two chunks (rules J7, R3).
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn entries_of(outbox: Outbox, committed: &mut Vec<Entry>, changes: &mut Vec<Stat
     changes.extend(outbox.changes);
 }
 
-/// A successor, with what was committed.
+/// A successor with the committed state.
 fn successor(told: &Told, committed: &[Entry]) -> Told {
     let rules = Rules { slack_ms: 0, ..Rules::default() };
     let mut shard = Shard::new(3, rules);

@@ -1,4 +1,5 @@
-//! The changelog as it was written, as it is written, and as it may be found.
+//! The changelog as earlier versions wrote it, as this one writes it, and with
+//! damage.
 
 use proptest::option::of;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use crate::shard::tests::strategies::{
 };
 use crate::shard::{Cause, Connectivity, Status};
 
-/// What version 2 wrote. Once it is released, it is never written anew: later
+/// The changelog of version 2. Do not regenerate it after a release: later
 /// versions must read it.
 const GOLDEN: &str = include_str!("../../../tests/golden/changelog-v2.txt");
 

@@ -430,7 +430,8 @@ fn reasons_unset_mean_other_or_all_and_unknown_ones_are_refused() {
 fn the_confluent_framing_is_taken_off() {
     let message = heartbeat_with(lasting(900, 0)).encode_to_vec();
     let plain = decode(Input::Heartbeats, Format::Protobuf, KEY, Some(&message));
-    // Schema 7; the first message, its path spelled out, and a nested one.
+    // Schema 7; the first message, with its path written in full, and a nested
+    // one.
     for path in [&[0][..], &[2, 0], &[4, 2, 6]] {
         let framed = [&[0, 0, 0, 0, 7], path, &message].concat();
         let read = decode(Input::Heartbeats, Format::ConfluentProtobuf, KEY, Some(&framed));
@@ -471,7 +472,8 @@ fn json_is_read_as_protobuf_s_canonical_form_has_it() {
     };
     let expected = read(Input::Heartbeats, KEY, &message);
     assert_eq!(json(Input::Heartbeats, KEY, full), expected);
-    // The fields' own names, an offset, spaces: all canonical to read.
+    // Original field names, a time offset, spaces: a reader must accept all of
+    // these.
     let other =
         r#" { "occurred_at": "1970-01-01T01:00:10.123+01:00", "poll_interval": "900.0s" } "#;
     assert_eq!(json(Input::Heartbeats, KEY, other), expected);
