@@ -36,7 +36,7 @@ impl Outbox {
 /// One change of a device's status or connectivity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusChange {
-    /// Whose.
+    /// The device.
     pub device: DeviceId,
     /// The fleet it belongs to, if any.
     pub fleet: Option<Arc<str>>,
@@ -62,7 +62,7 @@ pub struct StatusChange {
     pub vpn_connected: bool,
     /// Percent, while the status is Configuring or Updating.
     pub progress: Option<u8>,
-    /// Since when fleet and organization are as they are.
+    /// Since when the device has this fleet and organization.
     pub membership_since: Timestamp,
     /// The fleet of the change before; none in the first change, and in the first
     /// after a deletion.
@@ -147,7 +147,7 @@ pub enum ViewBody {
 /// All that the view shows of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceView {
-    /// Whose.
+    /// The device.
     pub device: DeviceId,
     /// Its status.
     pub status: Status,
@@ -176,7 +176,7 @@ pub struct DeviceView {
     pub update_since: Option<Timestamp>,
     /// Its fleet.
     pub fleet: Option<Arc<str>>,
-    /// Since when fleet and organization are as they are.
+    /// Since when the device has this fleet and organization.
     pub membership_since: Timestamp,
     /// The fleet whose member sets it was last written to, if another.
     pub previous_fleet: Option<Arc<str>>,

@@ -184,7 +184,8 @@ impl Skew {
                 age_ms > FAR_MS
             }
             Doubt::Ahead => true,
-            // A repeated lifecycle event is as old as it is: no doubt follows.
+            // Lifecycle events may be sent again much later, with their original
+            // time.
             Doubt::Behind => age_ms > SLOW_MS && input != Input::Lifecycle,
         };
         if tells {

@@ -162,7 +162,7 @@ fn message<M: Message + Default>(value: &[u8]) -> Result<M, String> {
 }
 
 fn complete(complete: bool) -> Result<(), String> {
-    if complete { Ok(()) } else { Err("its value was cut off".to_owned()) }
+    if complete { Ok(()) } else { Err("its value is truncated".to_owned()) }
 }
 
 fn text(bytes: &[u8]) -> Result<Arc<str>, String> {
@@ -170,7 +170,7 @@ fn text(bytes: &[u8]) -> Result<Arc<str>, String> {
 }
 
 fn device_id(key: &[u8]) -> Result<DeviceId, String> {
-    DeviceId::from_key(key).map_err(|reason| format!("this is no device id ({reason:?})"))
+    DeviceId::from_key(key).map_err(|reason| format!("the key is not a valid device id ({reason:?})"))
 }
 
 /// A device id may contain slashes: the fingerprint follows the last one.
@@ -555,13 +555,13 @@ impl Wire<i32> for Tie {
             Ok(proto::Tie::Unspecified) => Ok(Tie::None),
             Ok(proto::Tie::Began) => Ok(Tie::Began),
             Ok(proto::Tie::Ended) => Ok(Tie::Ended),
-            Err(_) => Err(format!("there is no tie {message}")),
+            Err(_) => Err(format!("unknown tie {message}")),
         }
     }
 }
 
 fn percentage(percent: u32) -> Result<u8, String> {
-    u8::try_from(percent).map_err(|_| format!("{percent} is no percentage"))
+    u8::try_from(percent).map_err(|_| format!("{percent} is not a percentage"))
 }
 
 fn number<T: Copy + PartialEq>(all: &[T], value: Option<T>) -> u32 {
@@ -571,7 +571,7 @@ fn number<T: Copy + PartialEq>(all: &[T], value: Option<T>) -> u32 {
 
 fn one_of<T: Copy>(all: &[T], number: u32) -> Result<Option<T>, String> {
     let known = of_number(all, number.cast_signed());
-    if number != 0 && known.is_none() { Err(format!("{number} means nothing")) } else { Ok(known) }
+    if number != 0 && known.is_none() { Err(format!("unknown number {number}")) } else { Ok(known) }
 }
 
 /// The two times tell which was later, the start or the finish.

@@ -155,7 +155,7 @@ fn parse<M: Message + Default + prost::Name>(format: Format, bytes: &[u8]) -> Re
             M::decode(bytes).map_err(|error| error.to_string())
         }
     };
-    read.map_err(|error| Refusal::undecodable(format!("no {}: {error}", M::NAME)))
+    read.map_err(|error| Refusal::undecodable(format!("the value is not a {}: {error}", M::NAME)))
 }
 
 fn tombstone(input: Input, key: Option<&[u8]>) -> Result<Event, Refusal> {
@@ -427,7 +427,7 @@ fn percent(field: &str, percent: u32) -> Result<u8, Refusal> {
 }
 
 fn unknown(field: &str, said: i32, what: &str) -> Refusal {
-    Refusal::invalid(format!("{field} is {said}, which is no {what} that this version knows"))
+    Refusal::invalid(format!("{field} is {said}; this version does not know that {what}"))
 }
 
 /// The reason of an `unfrozen` event: without one it lifts every reason (rule

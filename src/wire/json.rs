@@ -21,7 +21,7 @@ pub fn descriptor(full_name: &str) -> Result<MessageDescriptor, String> {
     let pool =
         POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).map_err(|error| error.to_string()));
     let pool = pool.as_ref().map_err(Clone::clone)?;
-    pool.get_message_by_name(full_name).ok_or_else(|| format!("no message {full_name}"))
+    pool.get_message_by_name(full_name).ok_or_else(|| format!("unknown message type {full_name}"))
 }
 
 /// Reads a message. An unknown field is an error, as in the canonical form: a

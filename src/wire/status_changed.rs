@@ -55,7 +55,7 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
 /// What is wrong with it, for people.
 pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
     let message = v1::StatusChanged::decode(value)
-        .map_err(|error| format!("this is no StatusChanged ({error})"))?;
+        .map_err(|error| format!("the value is not a StatusChanged message ({error})"))?;
     let name = |text: &str| (!text.is_empty()).then(|| text.into());
     let shown = |status: i32, connectivity: i32| {
         shown(status.cast_unsigned(), connectivity.cast_unsigned())
@@ -63,7 +63,7 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
     };
     Ok(StatusChange {
         device: DeviceId::from_key(message.device_id.as_bytes())
-            .map_err(|reason| format!("its device id is none ({reason:?})"))?,
+            .map_err(|reason| format!("its device id is invalid ({reason:?})"))?,
         fleet: name(&message.fleet),
         organization: name(&message.organization),
         version: message.version,
@@ -144,7 +144,7 @@ pub(super) fn shown(
     let shown = known_status.copied().zip(known_connectivity.copied());
     shown
         .map(Some)
-        .ok_or_else(|| format!("there is no status {status} with connectivity {connectivity}"))
+        .ok_or_else(|| format!("status {status} with connectivity {connectivity} is unknown to this version"))
 }
 
 /// An instant as a Protobuf timestamp.

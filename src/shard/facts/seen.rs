@@ -1,5 +1,5 @@
-//! A row and its scopes seen as of an instant: what the ladder is asked, and
-//! when each fact or deadline came in.
+//! A row and its scopes as of an instant: the ladder's questions, and the time of
+//! each fact and deadline.
 
 use super::device::{Cold, Membership, Session};
 use super::register::{Flag, FrozenRegisters, Register, is_frozen};
@@ -10,18 +10,17 @@ use crate::shard::hot::{Hot, flag};
 use crate::shard::rules::Rules;
 use crate::shard::snapshot::{FleetFacts, OrganizationFacts};
 
-/// Which facts are seen.
+/// Which facts are visible.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) enum View {
-    /// All that are known, whatever their time: what a row is judged by.
+    /// All known facts, whatever their time. A row is judged by these.
     Now,
-    /// Those that had happened by `at`: how the row came to be what it is, for
-    /// `since` (rule J9).
+    /// Facts that had happened by `at`, to date a change (rule J9).
     AsOf {
         /// The instant.
         at: Timestamp,
-        /// The row is judged here. What is later still takes effect from here
-        /// on, so it is seen at all instants alike.
+        /// The instant of judging. Facts later than this take effect here, so
+        /// they are visible at all instants.
         judged: Timestamp,
     },
 }
@@ -35,7 +34,7 @@ impl View {
     }
 }
 
-/// Whose interval a heartbeat is judged by (rule J3).
+/// The origin of a heartbeat's interval (rule J3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntervalOf {
     /// The one that the heartbeat carried.
@@ -48,7 +47,7 @@ pub enum IntervalOf {
     Default,
 }
 
-/// All that the status of a row depends on.
+/// Everything that the status of a row depends on.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) struct Facts<'a> {
     pub hot: &'a Hot,
@@ -68,13 +67,14 @@ impl Facts<'_> {
         !set.unwrap_or(self.rules.vpn_enabled_by_default)
     }
 
-    /// Where the device belongs. Where it did before is not remembered.
+    /// The fleet and organization of the device. Earlier ones are not remembered
+    /// here.
     fn belongs_to(&self, view: View) -> Membership {
         let membership = self.cold.facts.membership.as_ref().filter(|held| view.sees(held.at));
         membership.map_or_else(Membership::default, |held| held.value)
     }
 
-    /// The device's settings, then those it inherits.
+    /// The device's settings, else the inherited ones.
     fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
         let fleet = self.belongs_to(view).fleet;
         let seen = |settings: &Register<Settings>| view.sees(settings.at);
@@ -233,7 +233,8 @@ impl Facts<'_> {
         let seen = contacts.into_iter().flatten().filter(|at| view.sees(*at)).max();
         let View::AsOf { at, .. } = view else { return seen };
         let Some((status, connectivity)) = self.hot.shown() else { return seen };
-        // These say that the contact was before they began, whatever moved the link since.
+        // With these statuses the contact was before they began, whatever moved
+        // the link since.
         let unseen = matches!(status, Status::PostProvisioning | Status::Inactive)
             .then(|| self.cold.since(self.hot))
             .flatten();
@@ -250,8 +251,7 @@ impl Facts<'_> {
         seen.max(shown.max())
     }
 
-    /// The ladder's answers. `at` is where the heartbeat's deadlines are looked
-    /// at.
+    /// The ladder's answers. The heartbeat's deadlines are judged at `at`.
     pub fn ladder(&self, at: Timestamp, view: View) -> Ladder {
         let known = &self.cold.facts;
         let seen = |time: Option<Timestamp>| time.filter(|time| view.sees(*time));
@@ -289,7 +289,7 @@ impl Facts<'_> {
         self.ladder(at, View::Now).shown()
     }
 
-    /// Percent of what is in progress, where that is what the device shows (rule
+    /// The percentage of the configuration or update that the status shows (rule
     /// J12).
     pub fn progress(&self, status: Status) -> Option<u8> {
         let known = &self.cold.facts;
@@ -310,7 +310,7 @@ impl Facts<'_> {
         }
     }
 
-    /// The VPN instance of which something came in then.
+    /// The VPN instance with a fact or deadline at that time.
     pub fn vpn_instance_at(&self, at: Timestamp, cause: Cause) -> Option<u32> {
         let of = |instance: u32| {
             let held = self.scopes.instance(instance, self.before);

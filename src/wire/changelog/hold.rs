@@ -57,7 +57,7 @@ impl Wire<proto::Hold> for Hold {
             scope,
             at: Wire::read(&message.at_ms)?,
             judged: Wire::read(&message.judged_ms)?,
-            cause: *cause.ok_or_else(|| format!("there is no cause {}", message.cause))?,
+            cause: *cause.ok_or_else(|| format!("unknown cause {}", message.cause))?,
             clock: Wire::read(&message.clock_ms)?,
         })
     }
