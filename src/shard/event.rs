@@ -579,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_no_ids_are_told_apart() {
+    fn invalid_keys_have_different_reasons() {
         assert_eq!(DeviceId::from_key(b""), Err(InvalidDeviceId::Empty));
         assert_eq!(DeviceId::from_key(&[b'x'; 129]), Err(InvalidDeviceId::TooLong));
         assert_eq!(DeviceId::from_key(&[0xff]), Err(InvalidDeviceId::NotUtf8));

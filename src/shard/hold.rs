@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_and_ends_between_two_outboxes_is_not_written() {
+    fn hold_between_two_outboxes_is_not_written() {
         let (_, hold) = frozen();
         let mut held = Held::default();
         held.begin(hold.clone());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_held_a_shard_goes_on_unless_its_scope_is_known_otherwise() {
+    fn hold_continues_unless_its_scope_has_changed() {
         let (mut scopes, hold) = frozen();
         let (change, before) = change_of(&hold, &mut scopes).expect("it is as it was");
         assert_eq!((change.at, change.cause), (Timestamp(5), Cause::Frozen));

@@ -114,7 +114,7 @@ fn a_heartbeat_that_changes_nothing_writes_nothing_and_touches_no_wheel() {
 }
 
 #[test]
-fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_clock() {
+fn late_heartbeat_counts_after_a_timeout_ahead_of_the_clock() {
     let mut told = Told::new();
     let seconds = |s: i64| T0 + s * 1_000;
     told.register(&device(1), "red");
@@ -361,7 +361,7 @@ fn rows_that_the_view_may_not_have_seen_are_written_first() {
 }
 
 #[test]
-fn new_rules_are_new_until_every_row_was_settled_by_them() {
+fn settings_count_as_new_until_every_row_is_settled() {
     let mut told = Told::new();
     (0..5).for_each(|number| told.heartbeat(&device(number)));
     told.run();
@@ -379,7 +379,7 @@ fn new_rules_are_new_until_every_row_was_settled_by_them() {
 }
 
 #[test]
-fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_nobody_back() {
+fn replayed_heartbeat_keeps_online_but_never_revives() {
     let (quiet, busy) = (device(1), device(2));
     let mut told = Told::new();
     told.heartbeat(&quiet);
@@ -624,7 +624,7 @@ fn crowd(count: u128) -> Told {
 }
 
 #[test]
-fn a_crowd_due_at_once_is_spread_over_turns_and_the_clock_that_is_committed_keeps_behind_it() {
+fn many_expiries_at_once_are_spread_over_turns_behind_the_committed_clock() {
     const CROWD: usize = 20_000;
     const BUDGET: usize = 500;
     let mut told = crowd(CROWD as u128);
@@ -655,7 +655,7 @@ fn a_crowd_due_at_once_is_spread_over_turns_and_the_clock_that_is_committed_keep
 }
 
 #[test]
-fn looking_for_the_rows_of_a_scope_is_spread_over_turns_although_none_is_found() {
+fn scan_for_a_scopes_rows_is_spread_over_turns_even_without_a_match() {
     const CROWD: u64 = 20_000;
     let mut told = crowd(u128::from(CROWD));
     let frozen = ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Allowance };

@@ -170,7 +170,8 @@ fn text(bytes: &[u8]) -> Result<Arc<str>, String> {
 }
 
 fn device_id(key: &[u8]) -> Result<DeviceId, String> {
-    DeviceId::from_key(key).map_err(|reason| format!("the key is not a valid device id ({reason:?})"))
+    DeviceId::from_key(key)
+        .map_err(|reason| format!("the key is not a valid device id ({reason:?})"))
 }
 
 /// A device id may contain slashes: the fingerprint follows the last one.

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_the_record_as_it_was_and_where_it_was() {
+    fn dead_letter_keeps_the_record_and_names_its_position() {
         let encoded = encode(
             &letter(Some(b"device"), Some(b"value")),
             "device-vpn-sessions",
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_of_a_dead_letter_is_read_and_gone_when_it_is_replayed() {
+    fn dead_letter_headers_are_read_back_and_removed_by_a_replay() {
         let letter = letter(Some(b"device"), Some(b"value"));
         let encoded = encode(&letter, "device-vpn-sessions", DEFAULT_MAX_BYTES);
         let said = read(&encoded.headers);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut_and_a_header_says_so() {
+    fn oversized_dead_letter_is_cut_and_a_header_says_so() {
         let value = vec![7; 2_000_000];
         let encoded = encode(&letter(Some(b"device"), Some(&value)), "t", DEFAULT_MAX_BYTES);
         assert!(encoded.max_size_bytes() <= DEFAULT_MAX_BYTES);
@@ -321,7 +321,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_headers_are_read_without_harm(
+        fn any_headers_are_read_without_a_panic(
             headers in proptest::collection::vec(
                 (
                     proptest::sample::select(vec![

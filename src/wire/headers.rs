@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_tells_the_time_of_its_source_in_milliseconds() {
+    fn source_timestamp_header_is_in_milliseconds() {
         let said = |value| source_timestamp(&[header(HEADER_SOURCE_TIMESTAMP, value)]);
         assert_eq!(said(Some("1790000000123")), Some(Timestamp(1_790_000_000_123)));
         assert_eq!([said(None), said(Some("")), said(Some("soon"))], [None; 3]);
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_that_is_sent_again_is_known_by_its_header() {
+    fn replayed_dead_letter_is_recognized_by_its_header() {
         assert!(is_replayed(&[header("other", None), header(HEADER_REPLAYED, Some("1"))]));
         assert!(!is_replayed(&[header("other", Some("1"))]));
     }

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_producers_write_is_read_without_the_generic_decoder() {
+    fn usual_heartbeats_need_no_generic_decoder() {
         let occurred_at = Some(Timestamp { seconds: 1_790_000_000, nanos: 999_999_999 });
         for poll_interval in [None, Some(Duration { seconds: 900, nanos: 0 })] {
             for going_away in [false, true] {
@@ -126,7 +126,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn what_is_read_here_is_what_the_generic_decoder_reads(
+        fn fast_decoder_agrees_with_the_generic_decoder(
             value in prop_oneof![nearly(), written()],
         ) {
             if let Some(heartbeat) = read(&value) {

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_version_committed_stays_readable() {
+    fn metadata_of_the_first_version_stays_readable() {
         let text = "ds2;1760000000000;1760000002000,-,1760000001999;7;42;1759998200000;\
                     00000000deadbeef";
         let metadata = ShardMetadata {

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_kafkas_own_test() {
+    fn hashes_match_kafkas_own_test() {
         let expected: [(&str, i32); 6] = [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

@@ -142,9 +142,9 @@ pub(super) fn shown(
     let known_status = place(status).and_then(|place| Status::ALL.get(place));
     let known_connectivity = place(connectivity).and_then(|place| Connectivity::ALL.get(place));
     let shown = known_status.copied().zip(known_connectivity.copied());
-    shown
-        .map(Some)
-        .ok_or_else(|| format!("status {status} with connectivity {connectivity} is unknown to this version"))
+    shown.map(Some).ok_or_else(|| {
+        format!("status {status} with connectivity {connectivity} is unknown to this version")
+    })
 }
 
 /// An instant as a Protobuf timestamp.
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_says_what_it_was_what_it_is_since_when_and_why() {
+    fn change_has_both_statuses_its_since_and_its_cause() {
         let (key, value) = encode(&change());
         assert_eq!(key, b"0123456789abcdef0123456789abcdef");
         let message = v1::StatusChanged::decode(value.as_slice()).unwrap();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_read_back_as_it_was_whatever_it_says() {
+    fn any_change_is_read_back_unchanged() {
         let mut changes = vec![
             change(),
             StatusChange { current: None, fleet: None, cause: Cause::Deleted, ..change() },
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_change_is_refused_in_words() {
+    fn decoding_anything_but_a_change_names_the_reason() {
         assert!(decode(b"\xff").unwrap_err().contains("no StatusChanged"));
         assert!(decode(b"").unwrap_err().contains("device id"));
         let unknown = v1::StatusChanged {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_as_a_cloud_event_is_known_by_device_and_version() {
+    fn cloud_event_id_is_device_and_version() {
         let headers = cloud_event(&change(), "/fleet");
         let texts: Vec<(&str, &str)> = headers
             .iter()
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_that_the_core_counts_by() {
+    fn numbers_in_messages_match_the_core() {
         for status in Status::ALL {
             for connectivity in Connectivity::ALL {
                 let expected = (status.index() as i32 + 1, connectivity as i32 + 1);

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_events_of_the_same_instant_the_later_in_the_log_wins() {
+    fn in_a_tie_the_later_event_in_the_log_wins() {
         let frozen = DeviceEvent::Frozen { reason: FrozenReason::Other };
         let unfrozen = DeviceEvent::Unfrozen { reason: None };
         let register = |events: &[(i64, DeviceEvent)]| {

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_before_is_kept_in_any_order() {
+    fn earlier_values_are_kept_in_any_order_of_arrival() {
         let kept = (Some(register(30, 3)), vec![register(10, 1), register(20, 2)]);
         let events = [(10, 1), (20, 2), (30, 3)];
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_held_before_the_retention_only_is_forgotten() {
+    fn values_that_applied_only_before_the_retention_are_forgotten() {
         let all = [register(10, 1), register(20, 2), register(30, 3)];
         let last = register(40, 4);
         let left = |from, most| {

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_instant_a_value_not_yet_seen_wins_and_one_seen_is_a_duplicate() {
+    fn in_a_tie_an_unseen_value_wins_and_a_seen_one_is_a_duplicate() {
         assert!(!told(&[(5, true), (5, false)]).value);
         assert!(told(&[(5, false), (5, true)]).value);
         let thrice = [(5, true), (5, false), (5, true)];
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_instant_the_later_name_wins_unless_it_is_held() {
+    fn in_a_tie_the_later_name_wins_unless_it_is_the_present_one() {
         let mut name = None;
         let told = ["a", "b", "b", "a"].map(|value| join(&mut name, Timestamp(5), value));
         assert_eq!(told, [true, true, false, true]);

@@ -654,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_was_fired_stays_so_in_a_restore_and_one_that_was_not_is_filed() {
+    fn restore_keeps_fired_leases_fired_and_files_the_others() {
         let mut scopes = Scopes::default();
         apply(&mut scopes, 100, &alive(Some(50), 1_000));
         scopes.start(Timestamp(1_099), 86_400_000);
@@ -688,7 +688,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_that_came_late_counts_later_and_of_duplicates_the_first() {
+    fn late_announcement_counts_later_and_a_duplicate_does_not() {
         let mut scopes = Scopes::default();
         let tell = |scopes: &mut Scopes, at, counted_at, started_at| {
             let (at, counted_at) = (Timestamp(at), Timestamp(counted_at));

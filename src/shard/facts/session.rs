@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_later_opens_or_closes_in_whatever_order_it_comes() {
+    fn later_event_opens_or_closes_in_any_order_of_arrival() {
         assert!(in_every_order(&[Opened(1), Closed(2), Opened(3)]).is_open());
         let closed = in_every_order(&[Opened(1), Closed(2), Opened(3), Closed(4)]);
         assert_eq!(closed.ended_at(), Some(Timestamp(4)));
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_that_names_an_opening_ends_no_later_one() {
+    fn close_with_opened_at_ends_no_later_opening() {
         let taken_over = [Opened(1), Opened(5), ClosedWhatOpened(6, 1)];
         assert!(in_every_order(&taken_over).is_open());
         let ended = in_every_order(&[Opened(1), Opened(5), ClosedWhatOpened(9, 5), Opened(4)]);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_instant_what_was_not_yet_seen_wins() {
+    fn open_and_close_in_one_millisecond_the_unseen_one_wins() {
         for (told, open) in [
             (&[Opened(1), Closed(1)][..], false),
             (&[Closed(1), Opened(1)], true),
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_opening_that_counts_latest_decides_about_the_lease() {
+    fn opening_with_the_latest_counted_time_decides_the_lease() {
         let ended = in_every_order(&[Leased(1, 100), Leased(20, 10), Leased(10, 50)]);
         assert_eq!(ended.lease_end(), Some(Timestamp(30)));
         assert_eq!(in_every_order(&[Leased(1, 100), Opened(20)]).lease_end(), None);

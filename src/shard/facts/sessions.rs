@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_opened_again_is_no_longer_among_the_closed() {
+    fn reopened_session_is_no_longer_among_the_closed() {
         let (mut cold, mut changes) = (Cold::default(), Vec::new());
         open(&mut cold, "a", 10, &mut changes);
         close(&mut cold, "a", 20, &mut changes);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_that_only_renews_is_told_from_one_that_opens() {
+    fn renewal_is_distinguished_from_an_opening() {
         let (mut cold, mut changes) = (Cold::default(), Vec::new());
         assert_eq!(open(&mut cold, "", 10, &mut changes), Joined::Changed);
         assert_eq!(open(&mut cold, "", 20, &mut changes), Joined::Renewed);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_of_before_the_deletion_that_is_told_after_it_is_contact_right_after_it() {
+    fn repeated_opening_from_before_a_deletion_is_contact_just_after_it() {
         let mut changes = Vec::new();
         let told = Opening { connected_at: Timestamp(5), ..opening(30) };
         for deleted_first in [true, false] {

@@ -220,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_was_set_later_heartbeats_have_the_default_too() {
+    fn default_is_steady_while_nothing_was_set() {
         assert_eq!(Device::new().told(), (HeartbeatInterval::Default, true));
         let moved = Device::new().moved(90, "f").moved(100, "g").fleet("h", 1, 60);
         assert_eq!(moved.told(), (HeartbeatInterval::Default, true));
     }
 
     #[test]
-    fn what_held_at_the_heartbeat_counts_for_later_ones_while_nothing_else_is_set() {
+    fn set_interval_is_steady_until_another_is_set() {
         let fleet = || Device::new().fleet("f", 50, 600).moved(60, "f");
         assert_eq!(fleet().told(), (HeartbeatInterval::Set(600), true));
         assert_eq!(fleet().set(98, 60).told(), (HeartbeatInterval::Set(60), true));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_has_a_say_where_it_held_or_all_that_was_set_came_later() {
+    fn default_counts_if_it_applied_or_all_settings_are_later() {
         let at = |at_s| Device::new().set(at_s, 60).told();
         assert_eq!(at(98), (HeartbeatInterval::Set(60), true));
         assert_eq!(at(99), (HeartbeatInterval::SetOrDefault(60), false));

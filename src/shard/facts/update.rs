@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_releases_the_oldest_are_forgotten_and_never_what_ended_the_last() {
+    fn oldest_releases_are_forgotten_but_never_the_last_updates_finish() {
         let mut facts = UpdateFacts::default();
         facts.start(Timestamp(1), &"r0".into());
         facts.finish(Timestamp(2), &"r0".into(), Some(UpdateOutcome::Failed));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_millisecond_a_finish_that_names_none_and_one_that_does_are_one_fact() {
+    fn finishes_with_and_without_a_release_in_one_millisecond_are_one_fact() {
         let release: Arc<str> = "r".into();
         let none: Arc<str> = "".into();
         let at = Timestamp(5);

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crowd_no_longer_needs_is_given_back() {
+    fn memory_that_many_devices_no_longer_need_is_freed() {
         let mut facts = ColdFacts::default();
         let mut numbers: BTreeMap<u32, u32> = BTreeMap::new();
         let segments =

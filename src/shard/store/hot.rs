@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_shows_what_it_was_told_to() {
+    fn row_returns_the_emitted_values_that_were_set() {
         let mut hot = Hot::EMPTY;
         assert_eq!(hot.shown(), None);
         for status in Status::ALL {

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn at_any_size_the_index_holds_the_same_share_of_empty_places_and_grows_bit_by_bit() {
+    fn index_grows_gradually_with_the_same_load_at_any_size() {
         let mut index = Index::default();
         let mut capacity = 0;
         for number in 0..300_000_u64 {

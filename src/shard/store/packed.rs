@@ -769,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_known_takes_a_byte_and_no_bytes_are_nothing_known() {
+    fn empty_facts_take_one_byte_and_no_bytes_are_empty_facts() {
         let mut bytes = Vec::new();
         encode(&Cold::default(), &mut bytes);
         assert_eq!(bytes, [0]);

@@ -32,7 +32,7 @@ fn no_transaction_has_more_dead_letters_than_fit_and_no_position_covers_the_othe
 }
 
 #[test]
-fn a_crowd_due_at_once_fills_no_transaction_and_the_clock_that_is_committed_keeps_behind_it() {
+fn many_expiries_at_once_fit_into_transactions_behind_the_committed_clock() {
     const CROWD: usize = 5_000;
     const MOST: usize = 200_000;
     let mut told = crowd(CROWD as u128);
@@ -73,7 +73,7 @@ fn a_scope_event_is_settled_over_several_transactions_and_its_offset_is_in_the_l
 }
 
 #[test]
-fn what_is_read_ahead_is_counted_until_it_is_applied_or_thrown_away() {
+fn read_ahead_is_counted_until_it_is_applied_or_dropped() {
     let mut told = Told::new();
     told.run();
     told.offer_content(Input::Heartbeats, Content::Bad(Box::new(letter(0, 10_000))));
@@ -115,7 +115,7 @@ fn connectivity(told: &Told) -> Option<Connectivity> {
 }
 
 #[test]
-fn of_too_many_open_sessions_the_oldest_fall_out_and_are_told() {
+fn oldest_of_too_many_open_sessions_are_dropped_and_reported() {
     const MOST: usize = facts::sessions::OPEN_SESSIONS_MAX;
     let mut told = Told::new();
     for session in 0..MOST {
@@ -160,7 +160,7 @@ fn sessions_that_do_not_count_fall_out_before_an_older_one_that_does() {
 }
 
 #[test]
-fn new_rules_are_dated_by_the_brokers_time_which_is_waited_for() {
+fn changes_by_new_settings_wait_for_broker_time_and_have_its_date() {
     let mut told = Told::new();
     for number in 0..5 {
         let body = EventBody::Heartbeat {

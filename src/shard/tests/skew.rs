@@ -54,7 +54,7 @@ fn age_of(skew: &Skew, doubt: Doubt) -> Option<i64> {
 }
 
 #[test]
-fn only_events_that_tell_their_time_have_an_age() {
+fn only_events_with_occurred_at_have_an_age() {
     let mut told = Told::new();
     told.heartbeat(&device(1));
     assert_eq!(told.shard.turn(told.now, 10).skew, Skew::default());
@@ -67,7 +67,7 @@ fn only_events_that_tell_their_time_have_an_age() {
 }
 
 #[test]
-fn a_heartbeat_that_has_expired_when_it_comes_is_told_by_its_interval() {
+fn expired_heartbeat_is_reported_by_its_interval() {
     let mut told = Told::new();
     // A quarter of an hour counts for 22.5 minutes, and 15 seconds of grace.
     let life_ms = 22 * MINUTE_MS + 45 * SECOND_MS;
@@ -91,7 +91,7 @@ fn a_heartbeat_that_has_expired_when_it_comes_is_told_by_its_interval() {
 }
 
 #[test]
-fn a_heartbeat_of_1970_is_told_also_where_the_row_knows_a_later_one() {
+fn heartbeat_of_1970_is_reported_even_after_a_later_one() {
     let mut told = Told::new();
     told.heartbeat(&device(1));
     told.run();
@@ -107,7 +107,7 @@ fn a_heartbeat_of_1970_is_told_also_where_the_row_knows_a_later_one() {
 }
 
 #[test]
-fn a_lease_that_is_over_when_it_comes_is_told() {
+fn lease_that_is_over_on_arrival_is_reported() {
     let mut told = Told::new();
     let instance = Subject::Instance("vpn-1".into());
     // With this lateness it runs from its record (rule J4).
@@ -130,7 +130,7 @@ fn a_lease_that_is_over_when_it_comes_is_told() {
 }
 
 #[test]
-fn whether_a_lease_was_over_is_told_by_when_its_sender_lived() {
+fn lease_is_judged_over_by_its_counted_time() {
     let minute_ms = u32::try_from(MINUTE_MS).unwrap();
     assert_eq!(with_headers(minute_ms, None, false).leases_over, 0);
     // A relay copied it late.
@@ -144,7 +144,7 @@ fn whether_a_lease_was_over_is_told_by_when_its_sender_lived() {
 }
 
 #[test]
-fn a_lease_shorter_than_the_slack_may_be_over_when_it_comes_and_no_word_is_said() {
+fn lease_shorter_than_the_allowed_lateness_is_not_reported() {
     let rules = Rules::default();
     let mut shard = Shard::new(3, rules);
     shard.start(Start { epoch: 7, ..Start::default() });
@@ -167,7 +167,7 @@ fn a_heartbeat_that_goes_away_has_never_expired() {
 }
 
 #[test]
-fn an_event_of_the_future_is_told_and_a_life_told_again_is_not() {
+fn future_event_is_reported_but_a_repeated_lifecycle_event_is_not() {
     let mut told = Told::new();
     let body = |event| EventBody::Device { device: device(1), event };
     let skew = seen(&mut told, Input::Lifecycle, -60_000, body(DeviceEvent::Provisioned));

@@ -72,7 +72,7 @@ fn a_clock_that_knows_nothing_stands_at_the_epoch() {
 }
 
 #[test]
-fn behind_the_clock_is_stream_time_less_the_slack() {
+fn clock_is_the_least_watermark_less_the_allowed_lateness() {
     let mut clock = clock();
     for (input, ms) in Input::ALL.into_iter().zip([50_000, 30_000, 40_000]) {
         read(&mut clock, input, 0, at(ms));
@@ -140,7 +140,7 @@ fn an_open_transaction_holds_the_clock_and_nobodys_records() {
 }
 
 #[test]
-fn an_end_of_partition_counts_once_what_came_before_it_is_processed() {
+fn end_of_partition_counts_once_earlier_records_are_processed() {
     let mut clock = only_heartbeats_matter();
     let believed = [at(1_000), at(2_000)];
     clock.offered(BEATS, 11);
@@ -301,7 +301,7 @@ fn in_a_backlog() -> Clock {
 }
 
 #[test]
-fn a_gap_is_believed_once_what_follows_or_the_end_shows_it() {
+fn gap_is_accepted_once_later_records_or_the_end_show_it() {
     let gap = Some(at(7 * HOUR_MS));
     let mut clock = in_a_backlog();
     assert_eq!(after_seven_hours(&clock, &[8 * HOUR_MS; FOLLOWING]), gap);
@@ -325,7 +325,7 @@ fn a_gap_is_believed_once_what_follows_or_the_end_shows_it() {
 }
 
 #[test]
-fn a_wrong_clock_in_a_backlog_counts_as_the_earliest_that_follows() {
+fn wrong_clock_in_a_backlog_is_clamped_to_the_earliest_follower() {
     let clock = in_a_backlog();
     let mut behind_ms = [8 * HOUR_MS; FOLLOWING];
     behind_ms[FOLLOWING - 1] = 2 * HOUR_MS;
@@ -344,7 +344,7 @@ fn a_wrong_clock_in_a_backlog_counts_as_the_earliest_that_follows() {
 }
 
 #[test]
-fn while_the_brokers_time_is_unknown_what_is_ahead_waits() {
+fn record_that_is_ahead_waits_for_broker_time() {
     let mut clock = in_a_backlog();
     let behind = [at(8 * HOUR_MS); FOLLOWING];
     assert_eq!(sent_before(&mut clock, at(7 * HOUR_MS), &behind, UNKNOWN), None);
@@ -591,7 +591,7 @@ proptest! {
     /// more than the good one that follows. And a decision does not depend on how
     /// much of the backlog is there.
     #[test]
-    fn gaps_are_believed_and_wrong_clocks_are_not(
+    fn gaps_are_accepted_and_wrong_clocks_clamped(
         records in prop::collection::vec(
             (0..3 * HOUR_MS, prop::collection::vec(0..20 * HOUR_MS, 0..FOLLOWING)), 1..30),
         here in 0..2 * FOLLOWING,

@@ -103,7 +103,7 @@ fn a_new_shard_whose_clock_stands_at_the_epoch_files_rows_of_today() {
 }
 
 #[test]
-fn what_is_filed_too_late_fires_at_the_next_advance_with_its_own_time() {
+fn entry_filed_too_late_fires_at_the_next_advance_with_its_own_time() {
     let mut wheel = Rows::new(at(100));
     wheel.file(1, at(150));
     wheel.file(2, at(100));
@@ -151,7 +151,7 @@ fn a_row_filed_again_while_its_millisecond_is_handed_out_is_not_lost() {
 }
 
 #[test]
-fn what_was_filed_elsewhere_since_is_dropped_and_what_was_filed_there_twice_comes_once() {
+fn entry_filed_elsewhere_is_dropped_and_a_double_entry_comes_once() {
     let mut wheel = Rows::new(at(0));
     wheel.file(1, at(900_000));
     wheel.file(1, at(500));
