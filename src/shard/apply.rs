@@ -124,8 +124,8 @@ impl Shard {
         if at < held {
             return Some(Joined::Stale);
         }
-        // A heartbeat at the same instant, or one whose interval is to be found
-        // (rule J3): rare.
+        // Rare: a heartbeat at the same instant, or one whose interval must be
+        // found (rule J3).
         if at == held || poll_interval_s.is_none() && !hot.interval.is_steady() {
             return None;
         }
@@ -290,7 +290,8 @@ impl Shard {
         let renews = open.is_some();
         let began = if renews { Began::Before } else { Began::At(dated) };
         let mut joined = row.cold.open_session(index, session, opening, began, &mut row.closed);
-        // What is replayed renewed a session that counted, or made no difference.
+        // An opening is left to the replay only if it renewed a session that
+        // counted, or made no difference.
         if renews && !counted && !matches!(self.phase, Phase::Restoring) {
             let held = row.cold.session(index, session);
             if held.is_some_and(|held| self.facts(row, false).session_counts(held, View::Now)) {
@@ -301,10 +302,10 @@ impl Shard {
         (joined, dated)
     }
 
-    /// Whether the deletion of the row suppresses an event (rule J5), which is
-    /// noted: the deletion is remembered the longer. `interval_s`: the poll interval
-    /// that the event carries. Of the lifecycle's, what comes later in the log than
-    /// the deletion counts in its very millisecond.
+    /// Whether the deletion of the row suppresses an event (rule J5). If so, the
+    /// deletion is remembered longer. `interval_s`: the poll interval that the
+    /// event carries. In the millisecond of the deletion, lifecycle events that
+    /// are later in the log count.
     fn is_suppressed(
         &self,
         row: &mut Row,
@@ -360,8 +361,8 @@ impl Shard {
             }
             Applied::Quiet => false,
             Applied::Settle { scope, before, at: made_at, cause } => {
-                // A restart is told of later than it was: rows are judged when
-                // the event happened all the same (rule T5).
+                // A restart is reported after it happened. Rows are still judged
+                // at the time of the event (rule T5).
                 let judged = at.max(made_at);
                 let change = ScopeChange { scope, judged, at: made_at, cause };
                 self.hold(change, *before, Some(record));

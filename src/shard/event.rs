@@ -272,16 +272,16 @@ pub struct Event {
     /// When it happened, by the sender's clock. Absent: the record's timestamp
     /// (rule J1).
     pub occurred_at: Option<Timestamp>,
-    /// What happened, and to whom.
+    /// The event and its subject.
     pub body: EventBody,
 }
 
-/// What happened, and to whom.
+/// The event and its subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventBody {
     /// The device polled the API.
     Heartbeat {
-        /// Who.
+        /// The device.
         device: DeviceId,
         /// The interval that it was told to keep, in seconds, up to 366 days.
         poll_interval_s: Option<u32>,
@@ -290,9 +290,9 @@ pub enum EventBody {
     },
     /// Another event of one device.
     Device {
-        /// Who.
+        /// The device.
         device: DeviceId,
-        /// What.
+        /// The event.
         event: DeviceEvent,
     },
     /// An event of a VPN instance, a fleet or an organization (rule J7).

@@ -485,7 +485,7 @@ impl Shard {
     }
 }
 
-/// What a row is dated by (rule J9; see the top of this file).
+/// The facts that date a change of a row (rule J9; see the top of this file).
 struct Dating<'a> {
     /// What was known before the trigger.
     earlier: &'a Facts<'a>,
@@ -497,8 +497,8 @@ struct Dating<'a> {
 }
 
 impl Dating<'_> {
-    /// Since when the row shows what it shows, and why. `was`: whether that is what was
-    /// emitted.
+    /// Since when the row has its status, and the cause. `was`: whether that
+    /// status was emitted.
     fn date(
         &self,
         floor: Timestamp,
@@ -506,7 +506,7 @@ impl Dating<'_> {
         holds: &dyn Fn(Shown) -> bool,
         was: &dyn Fn(Shown) -> bool,
     ) -> (Timestamp, Cause) {
-        // In a restore nothing came in: what was emitted stands until a fact that
+        // A restore has no trigger: the emitted status stands until the fact that
         // makes the difference.
         let Some((triggered_at, cause)) = trigger else {
             let (found, _) = self.became(self.facts, floor, self.judged, false, holds);
@@ -518,15 +518,16 @@ impl Dating<'_> {
         if let Some(found) = found {
             return found;
         }
-        // Until an event that nothing known is later than, what was emitted stood.
+        // If no known fact is later than the event, the emitted status stood
+        // until the event.
         let is_late = || !self.earlier.moments(start, self.judged).is_empty();
         if held_on && start > floor && cause != Cause::RulesChanged && is_late() {
             let emitted = self.shown_at(self.earlier, floor);
-            // What was known of its very millisecond came before it.
+            // Facts of the same millisecond that were known came before it.
             let until = start.min(self.at);
             let (found, held_on) = self.became(self.earlier, floor, until, holds(emitted), holds);
-            // Facts that do not tell how it became what was emitted tell no more of what
-            // followed.
+            // If the facts do not explain the emitted status, they say nothing
+            // about what followed.
             if was(emitted)
                 && held_on
                 && let Some(found) = found

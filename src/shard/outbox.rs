@@ -74,7 +74,7 @@ pub struct StatusChange {
     /// The release of the update that was started last, if it has a name (rule
     /// J12).
     pub release: Option<Arc<str>>,
-    /// What that update is about, while it is in progress.
+    /// Its phase, while it is in progress.
     pub update_phase: Option<UpdatePhase>,
     /// How it ended, once it did.
     pub update_outcome: Option<UpdateOutcome>,
@@ -117,11 +117,11 @@ impl StatusChange {
 pub struct ViewWrite {
     /// With the shard's epoch, the token of the write.
     pub sequence: u64,
-    /// What to write.
+    /// The write.
     pub body: ViewBody,
 }
 
-/// What a view write says.
+/// The contents of a view write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ViewBody {
     /// A device as it is now.
@@ -153,9 +153,9 @@ pub struct DeviceView {
     pub status: Status,
     /// Its connectivity.
     pub connectivity: Connectivity,
-    /// What made the status true.
+    /// The time and cause of the status.
     pub since: Timestamp,
-    /// What made the connectivity true.
+    /// The time and cause of the connectivity.
     pub connectivity_since: Timestamp,
     /// State of the heartbeat.
     pub heartbeat: HeartbeatState,
@@ -168,7 +168,7 @@ pub struct DeviceView {
     /// The release of the update that was started last, if it has a name (rule
     /// J12).
     pub release: Option<Arc<str>>,
-    /// What that update is about, while it is in progress.
+    /// Its phase, while it is in progress.
     pub update_phase: Option<UpdatePhase>,
     /// How it ended, once it did.
     pub update_outcome: Option<UpdateOutcome>,
@@ -182,6 +182,7 @@ pub struct DeviceView {
     pub previous_fleet: Option<Arc<str>>,
     /// The number of its last change.
     pub version: u64,
-    /// Whether this write goes with a change, of which `ds:changes` is told.
+    /// Whether this write belongs to a change, which is published on
+    /// `ds:changes`.
     pub changed: bool,
 }

@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn decoding_anything_but_a_change_names_the_reason() {
-        assert!(decode(b"\xff").unwrap_err().contains("no StatusChanged"));
+        assert!(decode(b"\xff").unwrap_err().contains("not a StatusChanged message"));
         assert!(decode(b"").unwrap_err().contains("device id"));
         let unknown = v1::StatusChanged {
             cause: 99,

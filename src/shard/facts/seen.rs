@@ -83,8 +83,8 @@ impl Facts<'_> {
         own.into_iter().chain(fleets).map(|settings| settings.value)
     }
 
-    /// What is known of a fleet, and what was known before the event that holds the
-    /// shard: what the one no longer tells of the past, the other may.
+    /// The facts of a fleet, and those before the event that holds the shard,
+    /// which may know more of the past.
     fn fleets(&self, fleet: u32) -> impl Iterator<Item = &FleetFacts> {
         let before = self.scopes.fleet(fleet, true);
         [(!self.before).then(|| self.scopes.fleet(fleet, false)), Some(before)]
@@ -106,9 +106,9 @@ impl Facts<'_> {
         [now, Some(before)].into_iter().flatten()
     }
 
-    /// Whether what was emitted last shows a link, and did so at that instant
-    /// already: the last heartbeat and the last opening hide those before them
-    /// (rule J9).
+    /// Whether the last emitted status shows a link, and already did so at that
+    /// instant. The last heartbeat and the last opening hide earlier ones (rule
+    /// J9).
     fn was_shown(&self, link: impl Fn(Connectivity) -> bool, view: View) -> bool {
         let View::AsOf { at, .. } = view else { return false };
         let since = self.cold.connectivity_since(self.hot).filter(|since| *since <= at);
@@ -116,8 +116,9 @@ impl Facts<'_> {
             && since.is_some_and(|since| self.outlives_deletion(since, view))
     }
 
-    /// Whether what was emitted since `since` tells of a contact that the deletion
-    /// left: what a deletion that came late took away was emitted all the same.
+    /// Whether the status emitted since `since` proves a contact that the
+    /// deletion did not remove. A late deletion removes contact that had been
+    /// emitted.
     fn outlives_deletion(&self, since: Timestamp, view: View) -> bool {
         let known = &self.cold.facts;
         let is_in_contact = self.hot.heartbeat.get().is_some() || known.last_vpn_opening.is_some();
@@ -226,8 +227,8 @@ impl Facts<'_> {
         !self.instances(instance).any(ended) && !lease.is_some_and(lapsed)
     }
 
-    /// The last heartbeat or opening of a VPN session. Of the past: as far as it is
-    /// known, or what was emitted shows that there was one.
+    /// The last heartbeat or opening of a VPN session. In the past: if one is
+    /// known, or if the emitted status proves one.
     pub fn last_contact(&self, view: View) -> Option<Timestamp> {
         let contacts = [self.hot.heartbeat.get(), self.cold.facts.last_vpn_opening];
         let seen = contacts.into_iter().flatten().filter(|at| view.sees(*at)).max();
@@ -284,7 +285,7 @@ impl Facts<'_> {
         }
     }
 
-    /// What the row shows, judged at an instant.
+    /// The status and connectivity, judged at an instant.
     pub fn shown(&self, at: Timestamp) -> Option<(Status, Connectivity)> {
         self.ladder(at, View::Now).shown()
     }
@@ -343,7 +344,8 @@ impl Facts<'_> {
         }
         let held = |registers: &[&FrozenRegisters]| {
             (0..FrozenReason::ALL.len()).any(|reason| {
-                // What is known now of that time, else what was known of it before.
+                // The present facts about that time, else the facts before the
+                // event.
                 let mut registers = registers.iter().map(|registers| registers[reason]);
                 let now = registers.next().flatten();
                 let before = registers.next().flatten();
@@ -445,13 +447,13 @@ impl Facts<'_> {
     }
 }
 
-/// Whether a register of two values is set, by what is seen.
+/// Whether a register of two values is set, by the visible facts.
 fn is_set(register: Option<Flag>, view: View) -> bool {
     register.and_then(|flag| last_set(flag, view)).is_some_and(|(value, _)| value)
 }
 
-/// What a register of two values says by what is seen, and since when. What it said
-/// before its other value is not known (rule J9).
+/// The value of a register of two values by the visible facts, and since when.
+/// The value before its other value is not known (rule J9).
 fn last_set(flag: Flag, view: View) -> Option<(bool, Timestamp)> {
     if view.sees(flag.at) {
         return Some((flag.value, flag.at));

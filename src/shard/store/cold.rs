@@ -90,7 +90,7 @@ impl ColdFacts {
         record.clear();
         record.extend_from_slice(&row.to_le_bytes());
         packed::encode(cold, &mut record);
-        // A size of which there are too many already lends to the next.
+        // If a size has too many slots already, the next size is used.
         let fits = |slab: &Slab| slab.size >= record.len() && slab.len < PLACES as usize;
         let class = self.slabs.iter().position(fits).unwrap_or(SIZES.len());
         let (held_class, held_place) = parts(number);

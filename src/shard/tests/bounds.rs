@@ -1,9 +1,9 @@
-//! What a shard holds is bounded: output for one transaction (rule C10), records
-//! read ahead (rule T4), open sessions (rule J4).
+//! Limits of a shard: output for one transaction (rule C10), records read ahead
+//! (rule T4), open sessions (rule J4).
 
 use super::*;
 
-/// A turn until `most_bytes` wait, and what it wrote.
+/// A turn until `most_bytes` wait, and its output.
 fn turn(told: &mut Told, most_bytes: usize) -> (Turn, Outbox) {
     let turn = told.shard.turn_until_full(told.now, 20_000, most_bytes);
     (turn, told.shard.take_outbox(0))
