@@ -26,8 +26,9 @@ pub const HEADER_MESSAGE: &str = "__streams.errors.message";
 /// On a replayed record: topic, partition and offset of the dead letter, such as
 /// `device-status-dead-letters/3/42`. The record keeps this header.
 pub const HEADER_REPLAYED: &str = "device_status.replayed";
-/// The parts that were cut to make the record fit, such as `value: 900000 of
-/// 1200000 bytes kept`. A record with this header cannot be replayed.
+/// The parts that were cut to make the record fit, such as
+/// `value: 900000 of 1200000 bytes kept`. A record with this header cannot be
+/// replayed.
 pub const HEADER_TRUNCATED: &str = "__streams.errors.truncated";
 
 /// The largest record that a broker accepts by default (`message.max.bytes`). A
