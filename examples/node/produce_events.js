@@ -1,10 +1,10 @@
-// Tells device-status of a device: it is registered, and it polls.
+// Registers a device and sends one heartbeat of it.
 //
 //     node produce_events.js DEVICE FLEET
 //
-// KAFKA_BROKERS says where Kafka is; HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC name
-// the topics if they have other names than the default ones. PROTO is the folder `proto`
-// of this repository.
+// KAFKA_BROKERS is the address of Kafka. HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC
+// name the topics if they do not have the default names. PROTO is the folder `proto` of
+// this repository.
 
 import { Kafka, Partitioners } from 'kafkajs';
 import protobuf from 'protobufjs';
@@ -22,12 +22,12 @@ const kafka = new Kafka({
   brokers: (process.env.KAFKA_BROKERS ?? 'localhost:9092').split(','),
 });
 const producer = kafka.producer({
-  // murmur2, as in Java. Not LegacyPartitioner: all would become dead letters.
+  // murmur2, as in Java. With LegacyPartitioner every record would become a dead letter.
   createPartitioner: Partitioners.DefaultPartitioner,
   idempotent: true,
 });
 
-// The bytes of a message. Names of fields are in camel case here.
+// The bytes of a message. Field names are in camel case here.
 function encode(name, fields) {
   const type = messages.lookupType(`device_status.v1.${name}`);
   const error = type.verify(fields);
@@ -41,7 +41,7 @@ function now() {
 }
 
 // An event of one device: its id is the key, and the key chooses the partition. Rejects if
-// it could not be written: keep it, and send it again with the same occurredAt.
+// the write failed: keep the event, and send it again with the same occurredAt.
 async function send(topic, device, value) {
   await producer.send({ topic, acks: -1, messages: [{ key: device, value }] });
 }
@@ -64,19 +64,19 @@ await send(LIFECYCLE, device, encode('LifecycleEvent', {
   registered: { fleet, organization: 'acme' },
 }));
 
-// All devices of the fleet are told to poll every 15 minutes.
+// The setting of the fleet: poll every 15 minutes.
 await broadcast(admin, LIFECYCLE, encode('LifecycleEvent', {
   occurredAt: now(),
   fleetSettingsChanged: { fleet, pollInterval: { seconds: 15 * 60 } },
 }));
 
-// A VPN server answers for its sessions for a minute; it says so every 15 s.
+// A VPN server renews the lease of its sessions, one minute, every 15 s.
 await broadcast(admin, VPN_SESSIONS, encode('VpnEvent', {
   occurredAt: now(),
   instanceAlive: { instance: 'vpn-1', lease: { seconds: 60 } },
 }));
 
-// The device polled, and was told to do so again in 15 minutes.
+// The device polled and was told to poll again in 15 minutes.
 await send(HEARTBEATS, device, encode('Heartbeat', {
   occurredAt: now(),
   pollInterval: { seconds: 15 * 60 },

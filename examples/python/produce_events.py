@@ -1,11 +1,11 @@
-"""Tells device-status of a device: it is registered, and it polls.
+"""Registers a device and sends one heartbeat of it.
 
     python -m grpc_tools.protoc --proto_path=proto --python_out=DIR \\
         proto/device_status/v1/device_status.proto
     PYTHONPATH=DIR python produce_events.py DEVICE FLEET
 
-KAFKA_BROKERS says where Kafka is; HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC name
-the topics if they have other names than the default ones.
+KAFKA_BROKERS is the address of Kafka. HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC
+name the topics if they do not have the default names.
 """
 
 import os
@@ -20,7 +20,7 @@ LIFECYCLE = os.environ.get("LIFECYCLE_TOPIC", "device-lifecycle")
 
 producer = Producer({
     "bootstrap.servers": os.environ.get("KAFKA_BROKERS", "localhost:9092"),
-    # librdkafka's own default is another hash: all would become dead letters.
+    # librdkafka's default is another hash: every record would become a dead letter.
     "partitioner": "murmur2_random",
     "enable.idempotence": True,
 })
@@ -55,21 +55,21 @@ def main(device, fleet):
     registered.registered.organization = "acme"
     send(LIFECYCLE, device, registered)
 
-    # All devices of the fleet are told to poll every 15 minutes.
+    # The setting of the fleet: poll every 15 minutes.
     settings = ds.LifecycleEvent()
     settings.occurred_at.GetCurrentTime()
     settings.fleet_settings_changed.fleet = fleet
     settings.fleet_settings_changed.poll_interval.FromSeconds(15 * 60)
     broadcast(LIFECYCLE, settings)
 
-    # A VPN server answers for its sessions for a minute; it says so every 15 s.
+    # A VPN server renews the lease of its sessions, one minute, every 15 s.
     alive = ds.VpnEvent()
     alive.occurred_at.GetCurrentTime()
     alive.instance_alive.instance = "vpn-1"
     alive.instance_alive.lease.FromSeconds(60)
     broadcast(VPN_SESSIONS, alive)
 
-    # The device polled, and was told to do so again in 15 minutes.
+    # The device polled and was told to poll again in 15 minutes.
     heartbeat = ds.Heartbeat()
     heartbeat.occurred_at.GetCurrentTime()
     heartbeat.poll_interval.FromSeconds(15 * 60)

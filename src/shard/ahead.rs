@@ -1,30 +1,29 @@
 //! Looking up the rows of the next heartbeats together.
 //!
-//! In a table of millions the row of a heartbeat is in no cache, and waiting
-//! for the memory would be a third of what a heartbeat costs. The rows of a few
-//! dozen heartbeats are therefore found in one go, where the processor waits
-//! for many of them at once. What was found is a guess: rows come and go before
-//! the heartbeat's turn.
+//! In a table of millions of rows, a heartbeat's row is in no cache, and waiting
+//! for memory would be a third of a heartbeat's cost. So the rows of a few dozen
+//! heartbeats are looked up together, and the processor waits for many of them at
+//! once. The result is a guess: rows come and go before the heartbeat's turn.
 
 use std::collections::VecDeque;
 
 use super::event::{Content, DeviceId, EventBody, Queued};
 use super::table::Table;
 
-/// How many are looked up together: more than a processor can wait for at once,
-/// few enough that the rows are still in its cache when their turn comes.
+/// How many rows are looked up together: more than a processor can wait for at
+/// once, and few enough that they are still in its cache at their turn.
 const TOGETHER: usize = 32;
 
-/// Where the rows of the next heartbeats probably are, in their order.
+/// The probable places of the next heartbeats' rows, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     rows: VecDeque<Option<u32>>,
 }
 
 impl Ahead {
-    /// Looks the next ones up, if those looked up before have all been taken:
-    /// first all places in the index, then all rows. A step that needed the one
-    /// before it would have the processor wait.
+    /// Looks up the next rows, if all earlier ones have been taken: first all
+    /// places in the index, then all rows. If each step needed the one before it,
+    /// the processor would wait for each.
     pub fn look_up<'a>(&mut self, next: impl Iterator<Item = &'a Queued> + Clone, table: &Table) {
         if !self.rows.is_empty() {
             return;
@@ -37,12 +36,12 @@ impl Ahead {
         }
     }
 
-    /// The guess for the heartbeat that was taken.
+    /// The guess for the heartbeat that is taken now.
     pub fn take(&mut self) -> Option<u32> {
         self.rows.pop_front().flatten()
     }
 
-    /// What was looked up will not be taken.
+    /// Drops the guesses: they will not be taken.
     pub fn clear(&mut self) {
         self.rows.clear();
     }

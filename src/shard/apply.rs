@@ -17,18 +17,18 @@ use super::settling::{HeldRecord, ScopeChange};
 use super::status::{Cause, Connectivity, Status};
 use super::{Phase, Shard, Turn};
 
-/// What a heartbeat says.
+/// The contents of a heartbeat.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heartbeat {
     pub at: Timestamp,
     /// The poll interval that it carries.
     pub poll_interval_s: Option<u32>,
-    /// The device says that it goes down (rule J11).
+    /// The device announced that it shuts down (rule J11).
     pub going_away: bool,
 }
 
 impl Shard {
-    /// `row`: where a heartbeat's device was when it was looked up ahead.
+    /// `row`: the place of a heartbeat's row, as looked up ahead.
     pub(super) fn apply(
         &mut self,
         input: Input,
@@ -109,10 +109,10 @@ impl Shard {
         joined
     }
 
-    /// The fast path, nearly all of the traffic: the row stays as it shows and
-    /// only its deadline moves. Then no cold fact is looked at, nothing is
-    /// allocated or written, and the wheel is touched only if the deadline came
-    /// earlier (rule T7). `None` if it is not that simple.
+    /// The fast path, for nearly all traffic: the row shows the same, and only
+    /// its deadline moves. It reads no cold fact, allocates and writes nothing,
+    /// and touches the wheel only if the deadline is earlier (rule T7). `None`:
+    /// take the slow path.
     fn heartbeat_of_quiet_row(&mut self, index: u32, said: Heartbeat) -> Option<Joined> {
         let Heartbeat { at, poll_interval_s, going_away } = said;
         let (clock, rules) = (self.clock, &self.rules);
@@ -124,13 +124,13 @@ impl Shard {
         if at < held {
             return Some(Joined::Stale);
         }
-        // A heartbeat at the same instant, or one whose interval is to be found
-        // (rule J3): rare.
+        // Rare: a heartbeat at the same instant, or one whose interval must be
+        // found (rule J3).
         if at == held || poll_interval_s.is_none() && !hot.interval.is_steady() {
             return None;
         }
         match hot.shown()? {
-            // These end with contact.
+            // Contact ends these statuses.
             (Status::Inactive | Status::PostProvisioning, _) => return None,
             // The heartbeat held was found missing, perhaps at a later instant than
             // this one's (rule T5), by which it would still count.
@@ -230,7 +230,7 @@ impl Shard {
             }
             let trigger = Some((dated, device::cause_of(event)));
             let emitted = self.judge(&mut row, judged, trigger, false);
-            // What is renewed and not emitted is replayed by a restore (rule R2).
+            // A restore replays a renewal that is not emitted (rule R2).
             if joined == Joined::Changed || emitted {
                 row.cold_changed = true;
             } else {
@@ -239,7 +239,7 @@ impl Shard {
                 *unwritten = Some(unwritten.map_or(at, |since| since.min(at)));
             }
         }
-        // Not before: what ended the session may be what made the difference.
+        // Not earlier: the end of a session may be the cause of the change.
         if matches!(event, DeviceEvent::SessionOpened { .. }) {
             self.prune_sessions(&mut row, self.clock);
             self.limit_sessions(&mut row, turn);
@@ -254,7 +254,7 @@ impl Shard {
         self.scopes.told_instance(name, forget_from)
     }
 
-    /// Joins an opening. Answers also by what time it dates a change (rule J4).
+    /// Joins an opening. Also returns the time that dates its change (rule J4).
     pub(super) fn open_session(
         &mut self,
         row: &mut Row,
@@ -274,8 +274,8 @@ impl Shard {
         let index = self.told_instance(instance);
         let instance = self.scopes.instances.get(index);
         let held = row.cold.session(index, session);
-        // A session that its instance has ended may be dropped, so its lease tells
-        // nothing.
+        // A session that its instance has ended may be dropped, so its lease is
+        // irrelevant.
         let lease_end = held
             .filter(|held| held.opened_at().is_some_and(|at| instance.may_count(at)))
             .and_then(Session::lease_end);
@@ -290,7 +290,8 @@ impl Shard {
         let renews = open.is_some();
         let began = if renews { Began::Before } else { Began::At(dated) };
         let mut joined = row.cold.open_session(index, session, opening, began, &mut row.closed);
-        // What is replayed renewed a session that counted, or made no difference.
+        // An opening is left to the replay only if it renewed a session that
+        // counted, or made no difference.
         if renews && !counted && !matches!(self.phase, Phase::Restoring) {
             let held = row.cold.session(index, session);
             if held.is_some_and(|held| self.facts(row, false).session_counts(held, View::Now)) {
@@ -301,10 +302,10 @@ impl Shard {
         (joined, dated)
     }
 
-    /// Whether the deletion of the row suppresses an event (rule J5), which is
-    /// noted: the deletion is remembered the longer. `interval_s`: the poll interval
-    /// that the event carries. Of the lifecycle's, what comes later in the log than
-    /// the deletion counts in its very millisecond.
+    /// Whether the deletion of the row suppresses an event (rule J5). If so, the
+    /// deletion is remembered longer. `interval_s`: the poll interval that the
+    /// event carries. In the millisecond of the deletion, lifecycle events that
+    /// are later in the log count.
     fn is_suppressed(
         &self,
         row: &mut Row,
@@ -360,8 +361,8 @@ impl Shard {
             }
             Applied::Quiet => false,
             Applied::Settle { scope, before, at: made_at, cause } => {
-                // A restart is told of later than it was: rows are judged when
-                // the event happened all the same (rule T5).
+                // A restart is reported after it happened. Rows are still judged
+                // at the time of the event (rule T5).
                 let judged = at.max(made_at);
                 let change = ScopeChange { scope, judged, at: made_at, cause };
                 self.hold(change, *before, Some(record));

@@ -1,4 +1,4 @@
-//! Comparing an event's own time with its record's: which are to be doubted.
+//! Compares event times with record times, and finds the doubtful ones.
 
 use super::Shard;
 use super::event::{DeviceEvent, DeviceId, Event, EventBody, Input, ScopeEvent, Timestamp};
@@ -7,8 +7,8 @@ use super::facts::seen::View;
 use super::skew::{Doubt, FAR_MS, Skew};
 
 impl Shard {
-    /// Counts how far an event is from its record. `sent`: when its sender lived (rule
-    /// J4).
+    /// Counts the distance of an event from its record. `sent`: a time at which
+    /// its sender was alive (rule J4).
     pub(super) fn compare(
         &self,
         input: Input,
@@ -18,7 +18,7 @@ impl Shard {
         sent: Option<Timestamp>,
         skew: &mut Skew,
     ) {
-        /// Nothing is over sooner.
+        /// No lease and no heartbeat ends sooner.
         const OVER_MIN_MS: i64 = 1_000;
         let Some(age_ms) = event.age_ms(stamp) else { return };
         skew.ages[input.index()].count(age_ms);
@@ -30,9 +30,9 @@ impl Shard {
         }
     }
 
-    /// Whether the time that an event tells is to be doubted, given its record's
-    /// timestamp, what that is believed to be (rule T3), and when its sender lived (rule
-    /// J4).
+    /// Whether an event's own time is doubtful, given its record's timestamp, the
+    /// clamped timestamp (rule T3), and a time at which its sender was alive
+    /// (rule J4).
     #[must_use]
     pub fn doubt(
         &self,
@@ -48,8 +48,8 @@ impl Shard {
         self.was_over(&event.body, at, believed, sent).or(ahead).or(behind)
     }
 
-    /// Whether that which an event of this time promises of itself was over when its
-    /// record came: a heartbeat had expired (rule J3), a lease had ended (rule J4).
+    /// Whether an event of this time was already over at its record's time: a
+    /// heartbeat had expired (rule J3), or a lease had ended (rule J4).
     fn was_over(
         &self,
         body: &EventBody,
@@ -64,7 +64,7 @@ impl Shard {
         let (over, until) = match body {
             // It has no deadline (rule J11).
             EventBody::Heartbeat { going_away: true, .. } => return None,
-            // Most need no look at the row.
+            // Most events need no look at the row.
             EventBody::Heartbeat { .. } if came.plus_ms(-self.rules.minimum_ms) < at => {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! What the core is told: devices, instants, and the events of the three inputs.
+//! The input of the core: devices, instants, and the events of the three inputs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl fmt::Display for Timestamp {
 }
 
 /// The three inputs, in the order in which records of the same instant are
-/// taken (rule T4).
+/// applied (rule T4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
     /// Registrations, settings, billing, updates.
@@ -129,7 +129,8 @@ pub enum InvalidDeviceId {
     NotUtf8,
 }
 
-/// What a byte is as a lower-case hexadecimal digit; `NO_DIGIT` if it is none.
+/// The value of a byte as a lower-case hexadecimal digit; `NO_DIGIT` if it is
+/// none.
 const HEX_DIGITS: [u8; 256] = {
     let mut table = [NO_DIGIT; 256];
     let mut value = 0;
@@ -145,7 +146,7 @@ fn decode_hex32(key: &[u8]) -> Option<[u8; 16]> {
     let digits: &[u8; 32] = key.try_into().ok()?;
     let mut bytes = [0; 16];
     let mut any = 0;
-    // Without a branch a digit: this runs for every record.
+    // Without a branch for each digit, because this runs for every record.
     for i in 0..16 {
         let high = HEX_DIGITS[usize::from(digits[2 * i])];
         let low = HEX_DIGITS[usize::from(digits[2 * i + 1])];
@@ -165,7 +166,7 @@ fn encode_hex32(bytes: &[u8; 16]) -> [u8; 32] {
     out
 }
 
-/// Why something is frozen; each reason is lifted by itself.
+/// Why something is frozen. Each reason is lifted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrozenReason {
     /// Outside the organization's allowance.
@@ -197,11 +198,11 @@ impl FrozenReason {
 /// How a configuration or an update ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UpdateOutcome {
-    /// It is done.
+    /// It succeeded.
     Succeeded,
-    /// It did not work, or was rolled back.
+    /// It failed, or was rolled back.
     Failed,
-    /// Somebody ended it.
+    /// It was cancelled.
     Aborted,
     /// The device did not take it.
     Rejected,
@@ -228,7 +229,7 @@ impl UpdateOutcome {
     }
 }
 
-/// What an update in progress is about.
+/// The phase of an update in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UpdatePhase {
     /// The device fetches the release.
@@ -255,45 +256,46 @@ impl UpdatePhase {
     }
 }
 
-/// Settings of a device or a fleet. A message replaces all of them; what is
-/// absent is inherited (rule J2).
+/// Settings of a device or a fleet. A message replaces all of them; an absent one
+/// is inherited (rule J2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Settings {
     /// The interval at which devices poll, in seconds, up to 366 days.
     pub poll_interval_s: Option<u32>,
-    /// Whether the VPN is meant to be up at all.
+    /// Whether the device is meant to use the VPN.
     pub vpn_enabled: Option<bool>,
 }
 
 /// One decoded record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When it happened, by its sender. Absent: the record's timestamp (rule J1).
+    /// When it happened, by the sender's clock. Absent: the record's timestamp
+    /// (rule J1).
     pub occurred_at: Option<Timestamp>,
-    /// What happened, and to whom.
+    /// The event and its subject.
     pub body: EventBody,
 }
 
-/// What happened, and to whom.
+/// The event and its subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventBody {
     /// The device polled the API.
     Heartbeat {
-        /// Who.
+        /// The device.
         device: DeviceId,
-        /// The interval it was told to keep, in seconds, up to 366 days.
+        /// The interval that it was told to keep, in seconds, up to 366 days.
         poll_interval_s: Option<u32>,
-        /// It said that it goes down (rule J11).
+        /// It announced that it shuts down (rule J11).
         going_away: bool,
     },
-    /// Something else of a single device.
+    /// Another event of one device.
     Device {
-        /// Who.
+        /// The device.
         device: DeviceId,
-        /// What.
+        /// The event.
         event: DeviceEvent,
     },
-    /// Something of a VPN instance, a fleet or an organization (rule J7).
+    /// An event of a VPN instance, a fleet or an organization (rule J7).
     Scope(ScopeEvent),
 }
 
@@ -301,7 +303,7 @@ pub enum EventBody {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is described in proto/ and docs/events.md")]
 pub enum DeviceEvent {
-    /// Since `opened_at`, else since this event; `lease_ms` is 1 s to 7 days
+    /// Open since `opened_at`, else since this event; `lease_ms` is 1 s to 7 days
     /// (rule J4).
     SessionOpened {
         instance: Arc<str>,
@@ -309,7 +311,7 @@ pub enum DeviceEvent {
         opened_at: Option<Timestamp>,
         lease_ms: Option<u32>,
     },
-    /// With `opened_at`, ends only what was opened by then (rule J4).
+    /// With `opened_at`, ends only openings at or before that time (rule J4).
     SessionClosed {
         instance: Arc<str>,
         session: Arc<str>,
@@ -340,7 +342,7 @@ pub enum DeviceEvent {
     UpdateStarted {
         release: Arc<str>,
     },
-    /// The empty release is that of the update started last (rule J12).
+    /// The empty release means the update that was started last (rule J12).
     UpdateProgressed {
         percent: u8,
         phase: Option<UpdatePhase>,
@@ -360,7 +362,7 @@ pub enum DeviceEvent {
 }
 
 impl DeviceEvent {
-    /// Whether it comes by the input of the VPN's events.
+    /// Whether it belongs to the VPN input.
     #[must_use]
     pub fn is_of_vpn(&self) -> bool {
         matches!(self, DeviceEvent::SessionOpened { .. } | DeviceEvent::SessionClosed { .. })
@@ -412,18 +414,19 @@ pub enum ScopeEvent {
     },
 }
 
-/// What the headers of a record say of when its sender lived, for leases (rule J4).
+/// The headers of a record that tell when its sender was alive, for leases (rule
+/// J4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relay {
-    /// The timestamp of the record that a relay made this one from.
+    /// The timestamp of the record that a relay has copied.
     pub source_timestamp: Option<Timestamp>,
-    /// It was a dead letter, and was sent again.
+    /// It is a replayed dead letter.
     pub is_replayed: bool,
 }
 
 impl Relay {
-    /// When the sender of a record lived that is believed to be of this time: then,
-    /// or at the time of its source. `None` where that is not known.
+    /// A time at which the sender was alive, given the record's clamped
+    /// timestamp: that timestamp, or the one of its source. `None` if not known.
     #[must_use]
     pub fn sent_at(self, believed: Timestamp) -> Option<Timestamp> {
         let sent = self.source_timestamp.map_or(believed, |source| source.min(believed));
@@ -431,25 +434,24 @@ impl Relay {
     }
 }
 
-/// A record that was read, waiting for its turn in the merge of the inputs.
+/// A record that was read and waits for its turn in the merge of the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queued {
     /// Its position in its partition.
     pub offset: i64,
     /// Its timestamp.
     pub timestamp: Timestamp,
-    /// Whether the broker stamped it (`LogAppendTime`), so that it is believed
-    /// as it is (rule T3).
+    /// Whether the broker stamped it (`LogAppendTime`). Then the timestamp is
+    /// accepted as it is (rule T3).
     pub stamped_by_broker: bool,
-    /// What its headers say of when its sender lived.
+    /// Its headers that tell when its sender was alive.
     pub relay: Relay,
-    /// What it says.
+    /// Its contents.
     pub content: Content,
 }
 
 impl Queued {
-    /// How much memory it takes, in bytes. Of an event the names in it are left
-    /// out.
+    /// Its size in memory, in bytes, without the names in an event.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let letter = match &self.content {
@@ -460,7 +462,7 @@ impl Queued {
     }
 }
 
-/// What a record says: an event, or nothing that can be understood.
+/// The contents of a record: an event, or a bad record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A good record.
@@ -472,7 +474,7 @@ pub enum Content {
 /// A record's header: its name and, unless it is null, its value.
 pub type Header = (Box<str>, Option<Box<[u8]>>);
 
-/// A record that could not be used, with all that is needed to send it again.
+/// A record that could not be used, with everything needed to replay it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where it was read.
@@ -491,12 +493,12 @@ pub struct DeadLetter {
     pub headers: Vec<Header>,
     /// Why it was refused.
     pub reason: DeadLetterReason,
-    /// The same in words.
+    /// The reason in words.
     pub detail: Box<str>,
 }
 
 impl DeadLetter {
-    /// How much memory it takes, in bytes, and nearly as much of a transaction.
+    /// Its size in memory, in bytes, and nearly its size in a transaction.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let of = |bytes: &Option<Box<[u8]>>| bytes.as_ref().map_or(0, |bytes| bytes.len());
@@ -512,7 +514,8 @@ impl DeadLetter {
 pub enum DeadLetterReason {
     /// The value is not a message of its topic's format.
     Undecodable,
-    /// The value decodes, and says no event or one that this version does not know.
+    /// The value decodes, but has no event, or one that this version does not
+    /// know.
     UnknownEvent,
     /// No key on a record that concerns one device.
     MissingKey,
@@ -522,7 +525,7 @@ pub enum DeadLetterReason {
     InvalidKey,
     /// A null value on another topic than lifecycle.
     UnexpectedTombstone,
-    /// A field is absent that is needed, or out of range.
+    /// A required field is absent, or a field is out of range.
     InvalidValue,
     /// The key belongs on another partition (rule R8).
     WrongPartition,
@@ -576,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_no_ids_are_told_apart() {
+    fn invalid_keys_have_different_reasons() {
         assert_eq!(DeviceId::from_key(b""), Err(InvalidDeviceId::Empty));
         assert_eq!(DeviceId::from_key(&[b'x'; 129]), Err(InvalidDeviceId::TooLong));
         assert_eq!(DeviceId::from_key(&[0xff]), Err(InvalidDeviceId::NotUtf8));

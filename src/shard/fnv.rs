@@ -1,4 +1,4 @@
-//! FNV-1a: a hash that is the same in every version, for what is stored.
+//! FNV-1a: a hash that is the same in every version, for stored values.
 
 /// The 64-bit FNV-1a hash of some bytes.
 pub(super) fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {

@@ -1,5 +1,5 @@
-//! What holds the shard, as the changelog has it: from the first chunk to the last
-//! (rule J7). What begins and ends between two outboxes is not written.
+//! The hold of a shard in the changelog: from the first chunk to the last (rule
+//! J7). A hold that begins and ends between two outboxes is not written.
 
 use super::event::Timestamp;
 use super::scope::ScopeRef;
@@ -7,13 +7,13 @@ use super::scope::{Before, Scopes};
 use super::settling::ScopeChange;
 use super::snapshot::{Entry, FleetFacts, HeldScope, Hold, OrganizationFacts};
 
-/// What holds the shard, and whether the changelog says so.
+/// The hold, and whether the changelog has it.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     hold: Option<Box<Hold>>,
     /// It began after the last outbox.
     is_new: bool,
-    /// The changelog says that something holds the shard.
+    /// The changelog has a hold.
     is_written: bool,
 }
 
@@ -28,7 +28,7 @@ impl Held {
         self.is_new = false;
     }
 
-    /// Takes over what the changelog says.
+    /// Takes over the hold of the changelog.
     pub fn restore(&mut self, hold: Option<Box<Hold>>) {
         self.is_written = hold.is_some();
         self.hold = hold;
@@ -42,7 +42,7 @@ impl Held {
         self.is_new || self.is_written && self.hold.is_none()
     }
 
-    /// What is to be written.
+    /// The entry to be written.
     pub fn take_entry(&mut self) -> Option<Entry> {
         if !self.has_output() {
             return None;
@@ -53,8 +53,7 @@ impl Held {
     }
 }
 
-/// What holds the shard, for the changelog: the change has been applied to its
-/// scope.
+/// The hold as the changelog stores it. The change has been applied to its scope.
 pub(super) fn hold_of(
     change: &ScopeChange,
     before: &Before,
@@ -80,9 +79,9 @@ pub(super) fn hold_of(
     Hold { scope, at, judged, cause, clock }
 }
 
-/// What a restore goes on with. `None` if the scope is known otherwise than with
-/// this change: then another owner has gone on already, and what it wrote is told
-/// by the rows alone (rule C9).
+/// The hold with which a restore continues. `None` if the scope has other facts
+/// than this change left: then another owner has continued already, and the rows
+/// alone show its work (rule C9).
 pub(super) fn change_of(hold: &Hold, scopes: &mut Scopes) -> Option<(ScopeChange, Before)> {
     let (scope, before, is_known) = match &hold.scope {
         HeldScope::Instance(name, [before, after]) => {
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_and_ends_between_two_outboxes_is_not_written() {
+    fn hold_between_two_outboxes_is_not_written() {
         let (_, hold) = frozen();
         let mut held = Held::default();
         held.begin(hold.clone());
@@ -141,13 +140,13 @@ mod tests {
         held.begin(hold.clone());
         assert_eq!(held.take_entry(), Some(Entry::Hold(Some(Box::new(hold.clone())))));
         assert_eq!(held.take_entry(), None, "once");
-        // Another follows within one outbox.
+        // A second hold follows within one outbox.
         held.end();
         held.begin(hold.clone());
         assert_eq!(held.take_entry(), Some(Entry::Hold(Some(Box::new(hold.clone())))));
         held.end();
         assert_eq!(held.take_entry(), Some(Entry::Hold(None)));
-        // And one that the changelog had.
+        // A hold that the changelog had.
         held.restore(Some(Box::new(hold)));
         assert!(!held.has_output());
         held.end();
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_held_a_shard_goes_on_unless_its_scope_is_known_otherwise() {
+    fn hold_continues_unless_its_scope_has_changed() {
         let (mut scopes, hold) = frozen();
         let (change, before) = change_of(&hold, &mut scopes).expect("it is as it was");
         assert_eq!((change.at, change.cause), (Timestamp(5), Cause::Frozen));

@@ -1,27 +1,28 @@
-//! Judging a row: its deadlines first, then what it shows now, against what it
-//! last emitted (rules T5, J8, J9).
+//! Judges a row: fires its deadlines first, then compares its status with the
+//! last emitted one (rules T5, J8, J9).
 //!
 //! # How `since` and `cause` are found
 //!
-//! What a row showed at a moment is asked of its facts and of those of its scopes,
-//! with what is later left out. A register holds its last value, so that the past
-//! is not wholly known; what the row *emitted* is. A change is noticed because of a
-//! trigger, an event or a deadline: until the trigger's time the row was what it is
-//! by the facts from before the trigger, which the table, and the scope that holds
-//! the shard, still have; from then on it is what it is by all facts.
+//! The status at a past moment follows from the facts of the row and its scopes,
+//! without later ones. A register holds only its last value, so the past is not
+//! completely known. The *emitted* status is known. A change is noticed because
+//! of a trigger: an event or a deadline. Up to the trigger's time, the status
+//! follows from the facts before the trigger, which the table and the scope that
+//! holds the shard still have. From then on it follows from all facts.
 //!
-//! From the trigger on the row is looked at as of each moment at which anything
-//! came in, up to the instant of judging. `since` is the last of these moments from
-//! which on the new status holds, and `cause` is what came in there. If it holds
-//! from the trigger on, it is asked whether it did before already, as where
-//! something had come late and changed nothing then: back to the last emitted
-//! `since`, where what was emitted stands. If what is known does not tell how that
-//! became the new status, the trigger did it.
+//! From the trigger on, the status is computed at the moment of each fact or
+//! deadline, up to the instant of judging. `since` is the last of these moments
+//! from which on the new status holds, and `cause` is the fact or deadline of
+//! that moment. If it holds from the trigger on, it may have held before, for
+//! example if a late event changed nothing when it arrived. So the search goes
+//! back to the last emitted `since`, where the emitted status stands. If the
+//! known facts do not explain how that became the new status, the trigger is the
+//! cause.
 //!
-//! So a heartbeat that arrives after its own deadline has passed makes the
-//! device Offline since that deadline, and a device that moves into a fleet
-//! frozen after the move is Frozen since the freeze. It costs only where there
-//! is a change.
+//! So a heartbeat that arrives after its own deadline has passed makes the device
+//! Offline since that deadline. A device that moves into a fleet that was frozen
+//! after the move is Frozen since the freeze. The search runs only if there is a
+//! change.
 
 use super::device::{ClosedChanges, Cold, Membership, Session};
 use super::event::Timestamp;
@@ -41,15 +42,15 @@ pub(super) struct Row {
     pub cold: Cold,
     /// The cold facts differ from the table's.
     pub cold_changed: bool,
-    /// The same, but not so that it need be written.
+    /// The same, but the difference need not be written.
     pub remembered_only: bool,
     /// The row must be written to the changelog.
     pub written: bool,
-    /// Leases of its sessions that end by then are over (rule T5).
+    /// Leases of its sessions that end at or before this time are over (rule T5).
     pub leases_at: Timestamp,
     /// The row's place in the counts when it was taken out.
     counted: Option<(u32, Status)>,
-    /// Where the device belongs by what was last emitted; only there since when.
+    /// The fleet and organization that were last emitted, and since when.
     membership: Membership,
     membership_since: Timestamp,
     /// The VPN instance that the event is about.
@@ -57,7 +58,7 @@ pub(super) struct Row {
     pub closed: ClosedChanges,
 }
 
-/// What made somebody look at a row, and when it happened.
+/// Why a row is judged, and when that happened.
 pub(super) type Trigger = Option<(Timestamp, Cause)>;
 
 pub(super) type Shown = Option<(Status, Connectivity)>;
@@ -69,7 +70,7 @@ impl Shard {
         let cold = self.table.load_cold(&hot);
         let counted = hot.has(flag::COUNTED).then(|| hot.shown()).flatten();
         let counted = counted.map(|(status, _)| (cold.belongs_to().fleet, status));
-        // All that sets them is judged at once, and so emitted.
+        // The row is always judged when these are set, so they are emitted.
         let membership = cold.belongs_to();
         let membership_since = cold.membership_since(&hot);
         Some(Row {
@@ -88,7 +89,7 @@ impl Shard {
         })
     }
 
-    /// Puts a row back: with its counts, its place in the list of what is to be
+    /// Puts a row back, with its counts, its place in the list of rows to be
     /// written, and its timer.
     pub(super) fn store(&mut self, mut row: Row, judged: Timestamp) {
         let hot = &mut row.hot;
@@ -158,8 +159,8 @@ impl Shard {
             if !hot.has(flag::DIRTY) {
                 sooner(row.cold.opening_leaves_window_at(self.rules.replay_window_ms));
             }
-            // Not forgotten before the view knows (rule V3): its
-            // acknowledgement files the row again.
+            // A deletion is not forgotten before the view has acknowledged it
+            // (rule V3). The acknowledgement files the row again.
             if !row.cold.facts.is_deleted() || !self.waits_for_view(row.index, hot) {
                 sooner(row.cold.deletion_forgotten_at(&self.rules));
             }
@@ -170,7 +171,7 @@ impl Shard {
     }
 
     pub(super) fn file_at(&mut self, index: u32, hot: &mut Hot, at: Timestamp) {
-        // What a row cannot hold never comes.
+        // A time that a row cannot hold is never due.
         if at.0 <= Instant48::MAX && hot.filed.get().is_none_or(|filed| at < filed) {
             hot.filed = Instant48::some(at);
             self.wheel.file(index, at);
@@ -180,9 +181,8 @@ impl Shard {
 
     /// Fires the heartbeat's deadlines that have passed after `after` and by
     /// `until`, in order, each as a change of its own (rule T5). Those up to
-    /// `after` have been fired: looked at again they would be judged by facts
-    /// that came later. `before`: by the facts before the scope event that holds
-    /// the shard.
+    /// `after` have been fired. Fired again, they would be judged by later facts.
+    /// `before`: judge by the facts before the scope event that holds the shard.
     pub(super) fn fire(&mut self, row: &mut Row, after: Timestamp, until: Timestamp, before: bool) {
         let facts = self.facts(row, before);
         let Some((timeout, expiry)) = facts.deadlines(View::Now) else { return };
@@ -190,31 +190,31 @@ impl Shard {
             [(timeout, Cause::HeartbeatTimedOut), (expiry, Cause::HeartbeatExpired)]
         {
             if after < deadline && deadline <= until {
-                // A row is not judged back in time, so nor is its deadline.
+                // A row is not judged back in time, and neither is its deadline.
                 let at = deadline.max(row.hot.floor()).min(until);
                 self.judge(row, at, Some((deadline, cause)), before);
-                // Fired ahead of the clock, it must not be again: what is in
-                // the wheel is stale.
+                // It was fired ahead of the clock and must not fire again: the
+                // entry in the wheel is stale.
                 row.hot.filed = Instant48::NONE;
             }
         }
     }
 
-    /// From when on it is kept what devices were told (rule J3).
+    /// Since when earlier settings are kept (rule J3).
     pub(super) fn told_kept_from(&self) -> Timestamp {
         self.clock.plus_ms(-self.rules.tombstone_retention_ms.max(0))
     }
 
-    /// Finds the interval of a heartbeat that has just come and carries none (rule
-    /// J3).
+    /// Finds the interval of a new heartbeat that carries none (rule J3).
     pub(super) fn tell(&self, row: &mut Row, at: Timestamp) {
-        // In a restore, an event that holds the shard has not come to the row yet.
+        // In a restore, an event that holds the shard has not reached the row
+        // yet.
         let told = self.facts(row, true).told(at, View::Now);
         row.hot.interval = IntervalCode::new(told.interval).steady(told.steady);
     }
 
-    /// Finds the interval of the last heartbeat once more, where something came
-    /// that was told at `at` (rule J3). Another one is written.
+    /// Finds the interval of the last heartbeat again after a setting or a move
+    /// of time `at` (rule J3). If the interval changed, the row is written.
     pub(super) fn retell(&self, row: &mut Row, at: Timestamp) {
         let Some(heartbeat) = row.hot.heartbeat.get() else { return };
         let held = row.hot.interval.get();
@@ -229,8 +229,8 @@ impl Shard {
         row.hot.interval = IntervalCode::new(interval).steady(steady);
     }
 
-    /// The row as it was before the event that it is judged for: the table has it
-    /// until the row is put back.
+    /// The row before the event that it is judged for. The table has it until the
+    /// row is put back.
     fn before_trigger(&self, row: &Row) -> Option<Row> {
         let mut earlier = self.load(row.index)?;
         earlier.hot.show(row.hot.shown());
@@ -252,8 +252,8 @@ impl Shard {
         self.lapsed.retain(|_, lapsed| *lapsed > fired);
     }
 
-    /// The same by the clock, which has come to `clock`: also the ends of the own
-    /// leases of its sessions, which nothing else fires.
+    /// The same when the clock has reached `clock`. Also fires the ends of its
+    /// sessions' own leases, which nothing else fires.
     pub(super) fn fire_by_clock(
         &mut self,
         row: &mut Row,
@@ -264,7 +264,8 @@ impl Shard {
         let mut after = after;
         row.leases_at = row.leases_at.max(after);
         while let Some(end) = row.cold.next_lease_end(row.leases_at).filter(|end| *end <= clock) {
-            // What is due in its very millisecond comes first, by the order of causes.
+            // Deadlines in the same millisecond come first, by the order of
+            // causes.
             self.fire(row, after, end, false);
             after = after.max(end);
             row.leases_at = end;
@@ -281,7 +282,7 @@ impl Shard {
         Facts { before, leases_at: *leases_at, ..self.facts_of(*index, hot, cold) }
     }
 
-    /// What a row is judged by that stays in the table.
+    /// The facts that a row in the table is judged by.
     pub(super) fn facts_of<'a>(&'a self, index: u32, hot: &'a Hot, cold: &'a Cold) -> Facts<'a> {
         Facts {
             hot,
@@ -293,12 +294,13 @@ impl Shard {
         }
     }
 
-    /// What the row shows at `at`, whatever it has emitted.
+    /// The status and connectivity at `at`, independent of the emitted ones.
     pub(super) fn shows(&self, row: &Row, at: Timestamp) -> Shown {
         self.facts(row, false).shown(at)
     }
 
-    /// Emits what the row shows at `at`, if that is new.
+    /// Emits the status and connectivity at `at`, if they differ from the emitted
+    /// ones.
     pub(super) fn judge(
         &mut self,
         row: &mut Row,
@@ -316,8 +318,8 @@ impl Shard {
         }
         let earlier = self.before_trigger(row);
         let earlier = self.facts(earlier.as_ref().unwrap_or(row), true);
-        // An event may be further ahead of the clock than its row is judged (rule
-        // T5): it dates what it changes all the same.
+        // An event may be later than the instant of judging, which is at most 10
+        // s ahead of the clock (rule T5). It still dates its change.
         let seen = trigger.map_or(at, |(at, _)| at).min(at.plus_ms(JUDGED_AHEAD_MS)).max(at);
         let since_held = row.cold.since(&row.hot).unwrap_or(Timestamp::MIN);
         let connectivity_since_held =
@@ -353,7 +355,7 @@ impl Shard {
                     since = made.0;
                     moved = Some(made);
                 }
-                // What moved neither is a move of the device.
+                // If neither moved, the change is a move of the device.
                 (since, connectivity_since, moved.unwrap_or((since, Cause::Moved)))
             }
         };
@@ -371,7 +373,7 @@ impl Shard {
             let set_at = row.cold.facts.membership.as_ref().map(|held| held.at.min(seen));
             membership_since = membership_since.max(set_at.unwrap_or(membership_since));
         }
-        // A deletion names what it ends.
+        // A deletion names the fleet and organization that it ends.
         let membership = if current.is_some() { membership } else { before };
         let update = &row.cold.facts.update;
         let told_at = since.max(connectivity_since);
@@ -413,9 +415,10 @@ impl Shard {
         true
     }
 
-    /// Lets go of sessions that can never count again, so that a device whose
-    /// closes are lost does not gather them (rule J4): a loss and a restart are
-    /// final for what was opened before, and so is a lease that is long over.
+    /// Drops sessions that can never count again (rule J4), so that they do not
+    /// accumulate if a device's closes are lost. A loss or a restart of the
+    /// instance is final for earlier openings, and so is a lease that ended long
+    /// ago.
     pub(super) fn prune_sessions(&self, row: &mut Row, clock: Timestamp) {
         let instances = &self.scopes.instances;
         let retention_ms = self.rules.tombstone_retention_ms;
@@ -437,8 +440,7 @@ impl Shard {
         }
     }
 
-    /// Lets go of open sessions where a device has too many (rule J4), and says
-    /// so.
+    /// Drops open sessions if a device has too many (rule J4), and reports it.
     pub(super) fn limit_sessions(&self, row: &mut Row, turn: &mut Turn) {
         let instances = &self.scopes.instances;
         let leases_at = row.leases_at;
@@ -451,8 +453,8 @@ impl Shard {
         }
     }
 
-    /// Forgets what has been remembered long enough by `clock` (rules J4, J5).
-    /// Returns whether the whole row is forgotten.
+    /// Forgets closes and deletions that are old enough at `clock` (rules J4,
+    /// J5). Returns whether the whole row is forgotten.
     pub(super) fn forget(&mut self, row: &mut Row, clock: Timestamp) -> bool {
         if !row.hot.has(flag::REMEMBERS) {
             return false;
@@ -467,7 +469,8 @@ impl Shard {
             return false;
         }
         if row.cold.facts.is_deleted() {
-            // Not before it was written, and the view knows (rule V3).
+            // Not before it is written, and the view has acknowledged it (rule
+            // V3).
             let waits = self.waits_for_view(row.index, &row.hot);
             return !waits && !row.written && !row.cold_changed;
         }
@@ -476,7 +479,7 @@ impl Shard {
         false
     }
 
-    /// Removes a row: the device is as if never heard of (rule J5).
+    /// Removes a row: the device is unknown again (rule J5).
     pub(super) fn remove(&mut self, mut row: Row) {
         let device = self.table.device(&row.hot);
         row.closed.extend(row.cold.closed.drain(..).map(|closed| (closed, false)));
@@ -487,7 +490,7 @@ impl Shard {
     }
 }
 
-/// What a row is dated by (rule J9; see the top of this file).
+/// The facts that date a change of a row (rule J9; see the top of this file).
 struct Dating<'a> {
     /// What was known before the trigger.
     earlier: &'a Facts<'a>,
@@ -499,8 +502,8 @@ struct Dating<'a> {
 }
 
 impl Dating<'_> {
-    /// Since when the row shows what it shows, and why. `was`: whether that is what was
-    /// emitted.
+    /// Since when the row has its status, and the cause. `was`: whether that
+    /// status was emitted.
     fn date(
         &self,
         floor: Timestamp,
@@ -508,7 +511,7 @@ impl Dating<'_> {
         holds: &dyn Fn(Shown) -> bool,
         was: &dyn Fn(Shown) -> bool,
     ) -> (Timestamp, Cause) {
-        // In a restore nothing came in: what was emitted stands until a fact that
+        // A restore has no trigger: the emitted status stands until the fact that
         // makes the difference.
         let Some((triggered_at, cause)) = trigger else {
             let (found, _) = self.became(self.facts, floor, self.judged, false, holds);
@@ -520,15 +523,16 @@ impl Dating<'_> {
         if let Some(found) = found {
             return found;
         }
-        // Until an event that nothing known is later than, what was emitted stood.
+        // If no known fact is later than the event, the emitted status stood
+        // until the event.
         let is_late = || !self.earlier.moments(start, self.judged).is_empty();
         if held_on && start > floor && cause != Cause::RulesChanged && is_late() {
             let emitted = self.shown_at(self.earlier, floor);
-            // What was known of its very millisecond came before it.
+            // Facts of the same millisecond that were known came before it.
             let until = start.min(self.at);
             let (found, held_on) = self.became(self.earlier, floor, until, holds(emitted), holds);
-            // Facts that do not tell how it became what was emitted tell no more of what
-            // followed.
+            // If the facts do not explain the emitted status, they say nothing
+            // about what followed.
             if was(emitted)
                 && held_on
                 && let Some(found) = found

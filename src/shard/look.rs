@@ -1,5 +1,4 @@
-//! Looking at a shard from outside, without changing it: for tests and
-//! `explain`.
+//! Reads a shard from outside, without changing it: for tests and `explain`.
 
 use std::sync::Arc;
 
@@ -13,23 +12,22 @@ use super::snapshot::{
 };
 use super::status::Ladder;
 
-/// Why a device shows what it shows: what the ladder was told, and what was made
-/// of the facts on the way there.
+/// Why a device has its status: the ladder's questions and answers, and the
+/// intermediate results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// The row is judged at this instant.
     pub judged: Timestamp,
-    /// What the ladder is asked, answered.
+    /// The answers to the ladder's questions.
     pub ladder: Ladder,
     /// The last heartbeat or opening of a VPN session.
     pub last_contact: Option<Timestamp>,
     /// The interval by which the last heartbeat is judged, in milliseconds, and
-    /// whose it is.
+    /// its origin.
     pub interval: (i64, IntervalOf),
     /// When the last heartbeat times out, and when it expires.
     pub deadlines: Option<(Timestamp, Timestamp)>,
-    /// Every session that is known: those that are open, then those that are closed
-    /// and remembered.
+    /// Every known session: the open ones, then the remembered closed ones.
     pub sessions: Vec<SessionExplained>,
     /// The last heartbeat: its time and its interval.
     pub heartbeat: Option<Register<HeartbeatInterval>>,
@@ -40,7 +38,7 @@ pub struct Explanation {
 /// A session, and why it counts or does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionExplained {
-    /// What is known of it.
+    /// Its facts.
     pub session: Session<Arc<str>>,
     /// Why it does not count; `None` if it does.
     pub ruled_out: Option<RuledOut>,
@@ -68,14 +66,14 @@ pub enum RuledOut {
 }
 
 impl Shard {
-    /// All facts of a device, and what was last emitted of it.
+    /// All facts of a device, and its last emitted values.
     #[must_use]
     pub fn snapshot(&self, device: &DeviceId) -> Option<RowSnapshot> {
         let hot = self.table.get(self.table.find(device)?)?;
         Some(self.snapshot_of(hot, &self.table.load_cold(hot), self.progress().clock))
     }
 
-    /// The closed sessions that are remembered of a device, oldest first.
+    /// The remembered closed sessions of a device, oldest first.
     #[must_use]
     pub fn closed_sessions(&self, device: &DeviceId) -> Vec<Session<Arc<str>>> {
         let Some(hot) = self.table.find(device).and_then(|row| self.table.get(row)) else {
@@ -120,8 +118,7 @@ impl Shard {
         self.device_view(index, hot, &self.table.load_cold(hot), None, false)
     }
 
-    /// Why a device shows what it shows, by the very answers that it is judged
-    /// by.
+    /// Why a device has its status, from the same answers that it is judged by.
     #[must_use]
     pub fn explain(&self, device: &DeviceId) -> Option<Explanation> {
         let index = self.table.find(device)?;
@@ -145,20 +142,20 @@ impl Shard {
         })
     }
 
-    /// What is known of a VPN instance, and whether its lease is over.
+    /// The facts of a VPN instance, and whether its lease is over.
     #[must_use]
     pub fn instance(&self, name: &str) -> Option<(InstanceFacts, bool)> {
         let instance = self.scopes.instances.get(self.scopes.instances.find(name)?);
         Some((instance.facts.clone(), instance.facts.lapsed))
     }
 
-    /// What is known of a fleet.
+    /// The facts of a fleet.
     #[must_use]
     pub fn fleet(&self, name: &str) -> Option<FleetFacts> {
         Some(self.scopes.fleets.get(self.scopes.fleets.find(name)?).facts.clone())
     }
 
-    /// What is known of an organization.
+    /// The facts of an organization.
     #[must_use]
     pub fn organization(&self, name: &str) -> Option<OrganizationFacts> {
         let index = self.scopes.organizations.find(name)?;

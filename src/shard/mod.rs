@@ -1,15 +1,15 @@
 //! One partition's state machine: pure, single-threaded, deterministic.
 //!
-//! What is offered to a [`Shard`] waits in the merge of the three inputs
-//! (`time/merge.rs`) until its turn; a turn applies records (`apply.rs`), fires
-//! timers and settles rows (`settle.rs`) at most up to a budget; each row that
-//! was touched is judged (`judge.rs`), and what differs from what it last
-//! emitted goes to the outbox (`write.rs`). Nothing is emitted before
-//! [`Shard::start`], which ends the restore (`restore.rs`).
+//! Records that are offered to a [`Shard`] wait in the merge of the three inputs
+//! (`time/merge.rs`). A turn applies records (`apply.rs`), fires timers and
+//! settles rows (`settle.rs`), up to a budget. Each touched row is judged
+//! (`judge.rs`), and a difference from the row's last emitted status goes to the
+//! outbox (`write.rs`). Nothing is emitted before [`Shard::start`], which ends
+//! the restore (`restore.rs`).
 //!
-//! Three rooms serve it. `time` tells what time the inputs make it, whose record
-//! comes next and which row is due. `facts` holds what is known of devices and
-//! scopes, as registers, and the status that follows. `store` holds the rows in
+//! Three modules serve it. `time` has the shard's clock, the merge that chooses
+//! the next record, and the timers. `facts` has the facts of devices and scopes,
+//! as registers, and the status that follows from them. `store` holds the rows in
 //! memory.
 
 mod ahead;
@@ -71,7 +71,7 @@ use store::{cold, hot, table};
 use table::Table;
 use timer::Wheel;
 
-/// Everything about one partition number across the three inputs.
+/// The state of one partition number across the three inputs.
 #[derive(Debug)]
 pub struct Shard {
     partition: i32,
@@ -80,29 +80,29 @@ pub struct Shard {
     scopes: Scopes,
     /// Rows by their next deadline (rule T7).
     wheel: Wheel,
-    /// Nothing in the wheel is due before this, so that it need not be asked at
-    /// every record.
+    /// Nothing in the wheel is due before this time, so the wheel need not be
+    /// asked at every record.
     next_due: Option<Timestamp>,
-    /// Through which all timers have fired.
+    /// The time through which all timers have fired.
     fired: Timestamp,
-    /// Rows of which leases were fired that end after that, and until when: the
-    /// timers of one millisecond may take several turns.
+    /// Rows whose leases were fired beyond that time, and how far: the timers of
+    /// one millisecond may take several turns.
     lapsed: BTreeMap<u32, Timestamp>,
-    /// What has been read, and what time that makes it.
+    /// The watermarks of the inputs, and the clock that follows from them.
     watermarks: Clock,
-    /// The clock (rule T2), by which rows are judged: where the end of a lease
-    /// is being settled, just before it.
+    /// The clock (rule T2) by which rows are judged. While the end of a lease is
+    /// being settled, it stands just before that end.
     clock: Timestamp,
     merge: Merge,
-    /// How much memory the records take that wait in the merge, by input.
+    /// The size in memory of the records waiting in the merge, by input.
     buffered_bytes: [usize; 3],
     ahead: Ahead,
     phase: Phase,
-    /// What holds it, as the changelog has it (rule J7).
+    /// The hold of the shard in the changelog (rule J7).
     held: Held,
     /// The next offset to commit of each input.
     positions: [i64; 3],
-    /// What the next outbox holds, other than facts.
+    /// The contents of the next outbox, other than facts.
     pending: Pending,
     /// The owner's epoch (rule C7).
     epoch: u64,
@@ -112,8 +112,8 @@ pub struct Shard {
     last_epoch: Option<u64>,
     /// The greatest clock in the changelog (rule R5).
     greatest_clock: Option<Timestamp>,
-    /// Where the replay of heartbeats began, until all that was due at the
-    /// restored clock has been done (rule R2).
+    /// The start of the replay of heartbeats, until everything due at the
+    /// restored clock is done (rule R2).
     replay_from_held: Option<Timestamp>,
     /// Rows that the view may not have seen (rule V5).
     view_dirty: VecDeque<u32>,
@@ -121,13 +121,13 @@ pub struct Shard {
     rewrite_next: Option<u32>,
     /// Deletions that were written to the view, by sequence (rule V3).
     unacknowledged: BTreeMap<u64, u32>,
-    /// Of each row that such a write concerns, the latest of these writes.
+    /// The latest of these writes for each row that has one.
     unacknowledged_rows: BTreeMap<u32, u64>,
-    /// Entries just handed out by the wheel.
+    /// Entries that the wheel has just handed out.
     due: Vec<(u32, Timestamp)>,
 }
 
-/// What the shard is doing.
+/// The state of the shard.
 #[derive(Debug)]
 enum Phase {
     /// Taking over the changelog; nothing is applied or emitted.
@@ -138,19 +138,19 @@ enum Phase {
     Running,
 }
 
-/// With what a restored shard goes on.
+/// The state with which a restored shard starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Start {
     /// The owner's epoch (rule C7).
     pub epoch: u64,
-    /// The committed clock; `None` where nothing was ever committed.
+    /// The committed clock; `None` if nothing was ever committed.
     pub clock: Option<Timestamp>,
     /// The committed watermarks.
     pub watermarks: [Option<Timestamp>; 3],
-    /// Whence heartbeats were replayed.
+    /// The start of the replay of heartbeats.
     pub replay_from: Option<Timestamp>,
-    /// Whether the configuration that statuses depend on is another than the last
-    /// owner's (rule J9).
+    /// Whether the settings that statuses depend on differ from the last owner's
+    /// (rule J9).
     pub rules_changed: bool,
     /// The view was lost: write every row to it.
     pub rewrite_view: bool,
@@ -158,37 +158,38 @@ pub struct Start {
     pub positions: [i64; 3],
 }
 
-/// What a turn did.
+/// The result of a turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Events applied, of each input.
     pub applied: [u32; 3],
-    /// Of these, events older than the fact held, or of a deleted device.
+    /// Of these, events older than the present fact, or of a deleted device.
     pub stale: [u32; 3],
     /// Records that became dead letters.
     pub bad: u32,
-    /// Rows that a deadline of theirs changed.
+    /// Rows that changed because of a deadline.
     pub expired: u32,
-    /// Closed sessions that fell out because the device has too many (rule J4).
+    /// Closed sessions that were dropped because the device has too many (rule
+    /// J4).
     pub sessions_fallen_out: u32,
-    /// Open sessions that fell out because the device has too many (rule J4).
+    /// Open sessions that were dropped because the device has too many (rule J4).
     pub open_sessions_fallen_out: u32,
     /// The first of these devices.
     pub most_sessions: Option<DeviceId>,
-    /// What was seen of the senders' clocks.
+    /// Observations of the senders' clocks.
     pub skew: Skew,
-    /// There is work left that could be done now.
+    /// More work could be done now.
     pub more: bool,
 }
 
-/// How far a shard has come: what is committed beside the offsets (rule C2).
+/// The progress of a shard, committed beside the offsets (rule C2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Through which all timers have fired.
+    /// The time through which all timers have fired.
     pub clock: Timestamp,
-    /// What has been read.
+    /// The watermarks.
     pub watermarks: [Option<Timestamp>; 3],
-    /// Whence a restore must replay heartbeats (rule R2).
+    /// The time from which a restore must replay heartbeats (rule R2).
     pub replay_from: Timestamp,
 }
 
@@ -249,14 +250,14 @@ impl Shard {
         }
     }
 
-    /// Whether the input's first record waits for those that follow it to tell
-    /// when it is of (rule T3).
+    /// Whether the clamped timestamp of the input's first record is undecided and
+    /// waits for the following records (rule T3).
     #[must_use]
     pub fn waits_for_more(&self, input: Input) -> bool {
         self.merge.undecided(input).is_some() && self.merge.len(input) <= clock::FOLLOWING
     }
 
-    /// How much memory the records of the input take that wait, in bytes.
+    /// The size in memory of the input's waiting records, in bytes.
     #[must_use]
     pub fn buffered_bytes(&self, input: Input) -> usize {
         self.buffered_bytes[input.index()]
@@ -278,7 +279,7 @@ impl Shard {
         last_stable: i64,
     ) {
         self.watermarks.learn_end(input, asked_at, high_watermark, last_stable);
-        // While a record waits, the merge looks itself.
+        // While a record waits, the merge checks this itself.
         if self.merge.is_empty() && self.watermarks.has_unread(input) == Some(false) {
             self.merge.answered(input);
         }
@@ -290,8 +291,7 @@ impl Shard {
         self.watermarks.forget_evidence(input);
     }
 
-    /// Whether the others go on without the input, because it cannot be read
-    /// (rule T4).
+    /// Whether the input is passed over because it cannot be read (rule T4).
     #[must_use]
     pub fn is_passed_over(&self, input: Input) -> bool {
         self.merge.is_passed_over(input)
@@ -304,8 +304,8 @@ impl Shard {
         matches!(self.phase, Phase::Running)
     }
 
-    /// Throws away what was read and not processed: reading begins again at the
-    /// positions (rule R7). Only for a shard [at rest](Shard::is_at_rest).
+    /// Drops records that were read and not processed: reading begins again at
+    /// the positions (rule R7). Only for a shard [at rest](Shard::is_at_rest).
     pub fn rewind(&mut self) {
         for input in Input::ALL {
             self.merge.clear(input);
@@ -325,15 +325,15 @@ impl Shard {
         self.turn_until_full(now, budget, usize::MAX)
     }
 
-    /// The same, until about `output_max_bytes` wait to be written (rule C10):
-    /// what is left then is left for after the next commit, and is not `more`.
+    /// The same, until about `output_max_bytes` wait to be written (rule C10).
+    /// The rest is left for after the next commit, and does not count as `more`.
     pub fn turn_until_full(&mut self, now: Now, budget: usize, output_max_bytes: usize) -> Turn {
         let mut turn = Turn::default();
         let mut records = budget.max(1);
         let mut timers = budget.max(1);
         if self.is_at_rest() {
-            // What waits proves the same as when it came, and may count for more
-            // now: the broker's time may have been corrected since (rule T2).
+            // The first waiting record is counted again: it may have a greater
+            // effect now, because broker time may have been corrected (rule T2).
             for input in Input::ALL {
                 self.watermarks.head(input, self.merge.head(input));
             }
@@ -357,9 +357,9 @@ impl Shard {
             let clock = self.watermarks.clock(now).min(Timestamp(Instant48::MAX));
             let lease = self.scopes.lease_due(clock.max(self.clock));
             self.clock = self.clock.max(lease.map_or(clock, |(end, _)| end.plus_ms(-1)));
-            // Before anything is judged by this clock, the timers fire through
-            // it: so the clock that is committed (rule C2) is one by which no
-            // row was judged later, and a restore judges none back in time.
+            // Before any row is judged by this clock, the timers fire through it.
+            // So no row was judged later than the committed clock (rule C2), and
+            // a restore judges none back in time.
             if !self.fire_timers(self.clock, &mut timers, output_max_bytes, &mut turn) {
                 turn.more = self.pending.bytes < output_max_bytes;
                 return turn;
@@ -393,8 +393,8 @@ impl Shard {
         }
     }
 
-    /// Decides what the stamps of senders count as whose turn may come next (rule
-    /// T3).
+    /// Decides the clamped timestamps of the first waiting records that their
+    /// senders stamped (rule T3).
     fn believe_heads(&mut self, now: Now) {
         for input in Input::ALL {
             let Some(stamp) = self.merge.undecided(input) else { continue };
@@ -409,10 +409,10 @@ impl Shard {
         }
     }
 
-    /// Which inputs may still deliver something earlier than what waits (rule
-    /// T4). An input that was last known to be idle long before the next record
-    /// counts as one of which nothing is known: the clock stands where it does,
-    /// and a deadline between the two would be overlooked (rule T8).
+    /// Which inputs may still deliver an earlier record than the waiting ones
+    /// (rule T4). If an input was last known to be idle long before the next
+    /// record, nothing is known of it: the clock stands at that time, and a
+    /// deadline between the two would be overlooked (rule T8).
     fn unread(&self) -> [Option<bool>; 3] {
         let least = self.merge.next().map(|(next, _)| next.plus_ms(-JUDGED_AHEAD_MS));
         let of = |input| {
@@ -430,8 +430,8 @@ impl Shard {
         self.positions[input.index()]
     }
 
-    /// How far the shard has come. Commit it together with the outbox taken at
-    /// the same moment.
+    /// The progress of the shard. Commit it together with the outbox taken at the
+    /// same moment.
     #[must_use]
     pub fn progress(&self) -> Progress {
         let clock = self.fired;
@@ -464,24 +464,24 @@ impl Shard {
         sums
     }
 
-    /// How many names of fleets, organizations and VPN instances are known.
+    /// The number of known names of fleets, organizations and VPN instances.
     #[must_use]
     pub fn names(&self) -> [usize; 3] {
         let Scopes { fleets, organizations, instances, .. } = &self.scopes;
         [fleets.len(), organizations.len(), instances.len()]
     }
 
-    /// How many devices there are, whether or not they exist yet or are only
-    /// remembered as deleted.
+    /// The number of rows, including those of devices that do not exist yet or
+    /// are deleted.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.table.len()
     }
 
-    /// The instant at which a row is judged (rule T5). The floor is limited as
-    /// the event is: a `since` beyond the limit comes from an event while an
-    /// input could not be read, or from a start with other rules, and must
-    /// expire nobody either.
+    /// The instant at which a row is judged (rule T5). The lower limit, `since`,
+    /// is limited like the event: a `since` more than 10 s ahead comes from an
+    /// event while an input could not be read, or from a start with other
+    /// settings, and must not expire a device either.
     fn judged_at(clock: Timestamp, at: Timestamp, floor: Timestamp) -> Timestamp {
         clock.max(at.max(floor).min(clock.plus_ms(JUDGED_AHEAD_MS)))
     }

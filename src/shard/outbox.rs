@@ -1,4 +1,4 @@
-//! What a shard asks to be written: the difference between two commits.
+//! The output of a shard: the difference between two commits.
 //!
 //! Everything in an [`Outbox`] goes into one Kafka transaction; its view writes
 //! follow the commit (rule V1).
@@ -9,10 +9,10 @@ use super::event::{DeadLetter, DeviceId, Timestamp, UpdateOutcome, UpdatePhase};
 use super::snapshot::Entry;
 use super::status::{Cause, Connectivity, HeartbeatState, Status};
 
-/// What one shard asks to be written since the last time it was asked.
+/// The output of a shard since the last outbox.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outbox {
-    /// Changelog entries; the last of a key holds.
+    /// Changelog entries. The last one of a key counts.
     pub changelog: Vec<Entry>,
     /// Status changes, in order.
     pub changes: Vec<StatusChange>,
@@ -23,7 +23,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether there is nothing that Kafka must be told besides offsets.
+    /// Whether there is nothing to be written to Kafka besides offsets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changelog.is_empty()
@@ -36,7 +36,7 @@ impl Outbox {
 /// One change of a device's status or connectivity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusChange {
-    /// Whose.
+    /// The device.
     pub device: DeviceId,
     /// The fleet it belongs to, if any.
     pub fleet: Option<Arc<str>>,
@@ -44,27 +44,27 @@ pub struct StatusChange {
     pub organization: Option<Arc<str>>,
     /// Counts this device's changes from 1, without gaps.
     pub version: u64,
-    /// What it was; absent in the first change.
+    /// The status before; absent in the first change.
     pub previous: Option<(Status, Connectivity)>,
-    /// What it is; absent when the device was deleted.
+    /// The status now; absent if the device was deleted.
     pub current: Option<(Status, Connectivity)>,
-    /// The instant that made the status true.
+    /// When the status became true.
     pub since: Timestamp,
-    /// The instant that made the connectivity true.
+    /// When the connectivity became true.
     pub connectivity_since: Timestamp,
-    /// The fact or deadline that made it.
+    /// The fact or deadline that led to the change.
     pub cause: Cause,
-    /// At `since`.
+    /// The state of the heartbeat at `since`.
     pub heartbeat_state: HeartbeatState,
-    /// The last one known.
+    /// The last known heartbeat.
     pub last_heartbeat: Option<Timestamp>,
     /// Whether any session counts.
     pub vpn_connected: bool,
     /// Percent, while the status is Configuring or Updating.
     pub progress: Option<u8>,
-    /// Since when fleet and organization are as they are.
+    /// Since when the device has this fleet and organization.
     pub membership_since: Timestamp,
-    /// The fleet of the change before; none in the first one, and in the first
+    /// The fleet of the change before; none in the first change, and in the first
     /// after a deletion.
     pub previous_fleet: Option<Arc<str>>,
     /// The same for the organization.
@@ -74,7 +74,7 @@ pub struct StatusChange {
     /// The release of the update that was started last, if it has a name (rule
     /// J12).
     pub release: Option<Arc<str>>,
-    /// What that update is about, while it is in progress.
+    /// Its phase, while it is in progress.
     pub update_phase: Option<UpdatePhase>,
     /// How it ended, once it did.
     pub update_outcome: Option<UpdateOutcome>,
@@ -84,7 +84,7 @@ pub struct StatusChange {
 
 #[cfg(test)]
 impl StatusChange {
-    /// A first change at an instant, of which nothing else is known.
+    /// A first change at an instant, without other facts.
     pub fn first(device: DeviceId, at: Timestamp, current: (Status, Connectivity)) -> StatusChange {
         StatusChange {
             device,
@@ -117,11 +117,11 @@ impl StatusChange {
 pub struct ViewWrite {
     /// With the shard's epoch, the token of the write.
     pub sequence: u64,
-    /// What to write.
+    /// The write.
     pub body: ViewBody,
 }
 
-/// What a view write says.
+/// The contents of a view write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ViewBody {
     /// A device as it is now.
@@ -147,15 +147,15 @@ pub enum ViewBody {
 /// All that the view shows of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceView {
-    /// Whose.
+    /// The device.
     pub device: DeviceId,
     /// Its status.
     pub status: Status,
     /// Its connectivity.
     pub connectivity: Connectivity,
-    /// What made the status true.
+    /// The time and cause of the status.
     pub since: Timestamp,
-    /// What made the connectivity true.
+    /// The time and cause of the connectivity.
     pub connectivity_since: Timestamp,
     /// State of the heartbeat.
     pub heartbeat: HeartbeatState,
@@ -168,7 +168,7 @@ pub struct DeviceView {
     /// The release of the update that was started last, if it has a name (rule
     /// J12).
     pub release: Option<Arc<str>>,
-    /// What that update is about, while it is in progress.
+    /// Its phase, while it is in progress.
     pub update_phase: Option<UpdatePhase>,
     /// How it ended, once it did.
     pub update_outcome: Option<UpdateOutcome>,
@@ -176,12 +176,13 @@ pub struct DeviceView {
     pub update_since: Option<Timestamp>,
     /// Its fleet.
     pub fleet: Option<Arc<str>>,
-    /// Since when fleet and organization are as they are.
+    /// Since when the device has this fleet and organization.
     pub membership_since: Timestamp,
     /// The fleet whose member sets it was last written to, if another.
     pub previous_fleet: Option<Arc<str>>,
     /// The number of its last change.
     pub version: u64,
-    /// Whether this write goes with a change, of which `ds:changes` is told.
+    /// Whether this write belongs to a change, which is published on
+    /// `ds:changes`.
     pub changed: bool,
 }

@@ -1,32 +1,32 @@
-//! What waits for the next outbox, and about how much it takes of a transaction
+//! The contents of the next outbox, and their approximate size in a transaction
 //! (rule C10).
 
 use super::device::{Cold, Session};
 use super::event::{DeadLetter, DeviceId};
 use super::outbox::StatusChange;
 
-/// About how much a change takes of a transaction, in bytes.
+/// Approximate size of a change in a transaction, in bytes.
 const CHANGE_BYTES: usize = 400;
-/// The same of a row, and of each session that it holds.
+/// The same for a row, and for each of its sessions.
 const ROW_BYTES: usize = 300;
 const SESSION_BYTES: usize = 64;
-/// The same of a closed session, and of a row that is forgotten.
+/// The same for a closed session, and for a forgotten row.
 const KEY_BYTES: usize = 100;
 
-/// What waits for the next outbox.
+/// The contents of the next outbox.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     pub changes: Vec<StatusChange>,
     pub dead_letters: Vec<DeadLetter>,
-    /// Rows to be written, and the fleet under which the view has them.
+    /// Rows to be written, and their fleet in the view.
     pub rows: Vec<(u32, u32)>,
-    /// Closed sessions that came or changed (`true`), or went.
+    /// Closed sessions that were added or changed (`true`), or removed.
     pub closed: Vec<(DeviceId, Session, bool)>,
     /// Devices whose rows were forgotten.
     pub forgotten: Vec<DeviceId>,
-    /// The epoch is to be written (rules C7, T6).
+    /// The epoch must be written (rules C7, T6).
     pub epoch: bool,
-    /// About how much all of it takes of a transaction, in bytes (rule C10).
+    /// The approximate size of all of it in a transaction, in bytes (rule C10).
     pub bytes: usize,
 }
 

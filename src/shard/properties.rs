@@ -1,5 +1,5 @@
-//! Properties of whole histories: what docs/guarantees.md promises of rows and
-//! changes.
+//! Properties of whole histories: the promises of docs/guarantees.md about rows
+//! and changes.
 
 use crate::shard::rules::JUDGED_AHEAD_MS;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,8 @@ use super::*;
 const BASE_MS: i64 = 1_700_000_000_000;
 const DEVICES: u8 = 3;
 
-/// A generated event: its kind, whose, when, and how late its record is.
+/// A generated event: its kind, its device, its time, and the lateness of its
+/// record.
 #[derive(Clone, Copy, Debug)]
 struct Made {
     kind: u8,
@@ -21,7 +22,7 @@ struct Made {
     detail: u8,
     at_s: i64,
     late_s: i64,
-    /// So much later: where no two events are to have one time.
+    /// An offset that keeps the times of all events different.
     apart_ms: i64,
 }
 
@@ -70,7 +71,7 @@ impl Made {
             0..=5 => (Input::Heartbeats, heartbeat(settings.poll_interval_s)),
             6 => (Input::Heartbeats, heartbeat(Some(86_400))),
             7..=9 => {
-                // Told again and again, with leases and without.
+                // Repeated openings, with leases and without.
                 let opened_at = (self.kind == 9).then_some(at.plus_ms(-300_000));
                 let lease_ms = [None, Some(600_000), Some(3_600_000)][usize::from(self.kind - 7)];
                 let opened = DeviceEvent::SessionOpened { instance, session, opened_at, lease_ms };
@@ -142,7 +143,7 @@ impl Made {
     }
 }
 
-/// What survives a crash.
+/// The state that survives a crash.
 #[derive(Clone, Default)]
 struct Committed {
     changelog: BTreeMap<String, Entry>,
@@ -214,7 +215,8 @@ impl Log {
             if at >= from || record.offset >= committed.positions[input.index()] {
                 shard.offer(*input, record.clone());
                 ends[input.index()] = record.offset + 1;
-                // Records of before the crash were all there when it began.
+                // All records from before the crash were there when the restart
+                // began.
                 if at < from {
                     continue;
                 }
@@ -270,7 +272,7 @@ impl Log {
     fn restore(&self, committed: &Committed) -> Shard {
         let mut shard = Shard::new(0, rules());
         let progress = committed.progress.expect("something was committed");
-        // Any order will do: closed sessions come first here.
+        // Any order is allowed: closed sessions come first here.
         for entry in committed.changelog.values() {
             shard.restore_entry(entry.clone(), false);
         }
@@ -316,23 +318,24 @@ fn fresh() -> Shard {
     shard
 }
 
-/// A row without what depends on when somebody looked.
+/// A row without the values that depend on the instant of judging.
 fn facts(shard: &Shard, number: u8, emitted: bool) -> Option<(RowSnapshot, Vec<String>)> {
     let device = device(number);
     let mut row = shard.snapshot(&device)?;
     row.clock = Timestamp::MIN;
     row.facts.deletion_touched = None;
-    // What was known when the deletion came.
+    // The facts when the deletion arrived.
     row.facts.deletion_interval_s = None;
     if !emitted {
         row.emitted = None;
-        // Since when a session is dated depends on what was known then (rule J4).
+        // The date of a session depends on the facts at its arrival (rule J4).
         row.facts.sessions.iter_mut().for_each(|held| held.began_at = None);
     }
     let mut closed = shard.closed_sessions(&device);
     if !emitted {
-        // So is, with a session that was opened later, what keeps out none that could
-        // count: all that it ends was lost with its instance.
+        // A close that keeps out no session that could count is dropped too, with
+        // a session that was opened later: all openings that it ends were lost
+        // with their instance.
         closed.retain(|closed| {
             let ended_at = closed.ended_at();
             let instance = shard.instance(&closed.instance).unwrap_or_default().0;
@@ -379,7 +382,7 @@ fn check_continuity(changes: &[StatusChange]) {
     }
 }
 
-/// The counts as a scan of the table would find them.
+/// The counts, computed by a scan of the table.
 fn check_counts(shard: &Shard) {
     let mut totals = [0; 7];
     let view = |row| {
@@ -423,7 +426,7 @@ proptest! {
         made in prop::collection::vec(made(), 1..40),
         orders in prop::collection::vec((0..1_000_i64, 0..1_000_i64, prop::option::of(0..1_000_i64)), 40),
     ) {
-        // Of what happens at one time the order in the log decides.
+        // The order in the log decides between events of one time.
         let mut times = BTreeSet::new();
         let made: Vec<_> = made.into_iter().filter(|made| times.insert(made.at_s)).collect();
         // All records are written after everything has happened.
@@ -478,8 +481,8 @@ proptest! {
         let mut committed = Committed::default();
         let crashed = log.feed(&mut shard, 0, 1, crash_after, &mut committed);
         let mut restored = log.restore(&committed);
-        // What was committed is what the live shard had, to the last heartbeat,
-        // unless an event was half way through its rows.
+        // The committed state equals the live shard's, to the last heartbeat,
+        // unless an event had settled only some of its rows.
         let stands = committed.progress.map(|progress| progress.clock);
         while restored.turn(Now { monotonic_ms: 0, broker: stands }, 1_000).more {}
         if matches!(shard.phase, Phase::Running) {

@@ -18,8 +18,8 @@ use super::timer::Wheel;
 use super::{Shard, Start};
 
 impl Shard {
-    /// Takes in an entry of the changelog; the last of a key holds.
-    /// `written_after_marker`: the view may not have seen it (rule V5).
+    /// Takes in an entry of the changelog. The last one of a key counts.
+    /// `written_after_marker`: the view may not have it (rule V5).
     pub fn restore_entry(&mut self, entry: Entry, written_after_marker: bool) {
         match entry {
             Entry::Device(device, Some(snapshot)) => {
@@ -115,7 +115,7 @@ impl Shard {
         if let Some(held) = emitted {
             row.cold.set_since(hot, held.since, held.connectivity_since);
         }
-        // Of a device that never existed nothing was emitted (rule J8).
+        // Nothing was emitted for a device that never existed (rule J8).
         let membership_since = emitted.map_or(Timestamp::MIN, |held| held.membership_since);
         row.cold.set_membership_since(hot, membership_since);
         if view_dirty && !hot.has(flag::VIEW_DIRTY) {
@@ -125,7 +125,7 @@ impl Shard {
         self.put_restored(row);
     }
 
-    /// Puts a row back without any of what follows while running.
+    /// Puts a row back without the steps that follow in a running shard.
     fn put_restored(&mut self, mut row: Row) {
         let hot = &mut row.hot;
         hot.set(flag::DELETED, row.cold.facts.deleted.is_some());
@@ -141,12 +141,12 @@ impl Shard {
         }
     }
 
-    /// Takes in a heartbeat of the replay window; `at` is its event time,
-    /// clamped to the restored watermark (rule T3). One that is newer than its
-    /// row's is unwritten (rule R2).
+    /// Takes in a heartbeat of the replay window; `at` is its event time, clamped
+    /// to the restored watermark (rule T3). If it is newer than its row's, it is
+    /// unwritten (rule R2).
     ///
-    /// A device without a row is passed over: its first heartbeat made it exist,
-    /// which was written; so it has been deleted and forgotten since.
+    /// A device without a row is skipped. Its first heartbeat made it exist, and
+    /// that was written. So it has been deleted and forgotten since.
     pub fn replay_heartbeat(
         &mut self,
         device: &DeviceId,
@@ -167,7 +167,8 @@ impl Shard {
         let tell =
             joined == Joined::Changed && poll_interval_s.is_none() && !hot.interval.is_steady();
         if tell && let Some(mut row) = self.load(index) {
-            // It came before what holds the shard, which is told to the rows later.
+            // It came before the event that holds the shard, which reaches the
+            // rows later.
             if self.scopes.before.is_none()
                 && let Some(hold) = self.held.get()
             {
@@ -178,10 +179,10 @@ impl Shard {
         }
     }
 
-    /// The same for one of which only the clock tells that it had been seen
-    /// (rule R5), and which is read again. The clock does not tell for sure: a
-    /// heartbeat that changes what was emitted had not been seen, and would be
-    /// noticed here without its date. It is left to the reading.
+    /// The same for a heartbeat that is read again, and that had been processed
+    /// only as far as the clock tells (rule R5). The clock is no proof: a
+    /// heartbeat that changes the emitted status had not been processed, and here
+    /// its change would get no date. So it is left to be read.
     pub fn replay_heartbeat_if_seen(
         &mut self,
         device: &DeviceId,
@@ -204,10 +205,10 @@ impl Shard {
         }
     }
 
-    /// Takes in an opening of the replay window; `at` is its event time, `sent`
-    /// when its sender lived (rules J4, R2). It renews a session that the row holds
-    /// as open, if it is newer than what the row holds. It opens none: what it had
-    /// opened was written.
+    /// Takes in an opening of the replay window. `at` is its event time, `sent` a
+    /// time at which its sender was alive (rules J4, R2). It renews a session
+    /// that is open in the row, if it is newer than the row's opening. It opens
+    /// none, because an opening that opened a session was written.
     pub fn replay_opening(
         &mut self,
         device: &DeviceId,
@@ -220,8 +221,8 @@ impl Shard {
         }
     }
 
-    /// The same for one of which only the clock tells that it had been seen (rule
-    /// R5), as with heartbeats.
+    /// The same for an opening that had been processed only as far as the clock
+    /// tells (rule R5), as with heartbeats.
     pub fn replay_opening_if_seen(
         &mut self,
         device: &DeviceId,
@@ -243,7 +244,7 @@ impl Shard {
         }
     }
 
-    /// The row with an opening that was not written; `None` where it says nothing.
+    /// The row with an unwritten opening; `None` if the opening changes nothing.
     fn replayed_opening(
         &mut self,
         device: &DeviceId,
@@ -280,8 +281,8 @@ impl Shard {
         self.greatest_clock
     }
 
-    /// The restore is complete: rows are settled (rule R3) in the turns to
-    /// come, then the shard runs. Does nothing when it was called before.
+    /// Ends the restore: the next turns settle the rows (rule R3), then the shard
+    /// runs. A second call does nothing.
     pub fn start(&mut self, start: Start) {
         if !matches!(self.phase, super::Phase::Restoring) {
             return;
@@ -301,7 +302,7 @@ impl Shard {
         self.epoch = start.epoch;
         self.pending.epoch = true;
         if self.table.len() > 0 {
-            // The last owner may not have come to write them.
+            // The last owner may not have written them.
             self.scopes.tell_all_counts();
         }
         if start.rewrite_view {

@@ -1,43 +1,45 @@
-//! The numbers that statuses depend on, from the configuration.
+//! The settings that statuses depend on, from the configuration.
 
 use super::event::Timestamp;
 use super::facts::interval::HeartbeatInterval;
 use super::fnv::fnv1a;
 
-/// How far an event may carry the judging of its row past the clock (rule T5),
-/// in milliseconds: the limit keeps an input that cannot be read from expiring
-/// anybody through another input's events.
+/// How far ahead of the clock an event may let its row be judged (rule T5), in
+/// milliseconds. Because of this limit, another input's events expire no device
+/// while an input cannot be read.
 pub(in crate::shard) const JUDGED_AHEAD_MS: i64 = 10_000;
 
-/// The numbers that statuses and the clock depend on (docs/statuses.md,
+/// The settings that statuses and the clock depend on (docs/statuses.md,
 /// docs/rules.md).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// How many poll intervals a heartbeat counts for, at least 1.
     pub tolerance: f64,
-    /// The shortest poll interval that is believed, in milliseconds.
+    /// The shortest poll interval that is used, in milliseconds.
     pub minimum_ms: i64,
-    /// How long after a missed poll the device is Offline, in milliseconds.
+    /// The grace: how long after a missed poll the device is Offline, in
+    /// milliseconds.
     pub grace_ms: i64,
-    /// The poll interval of devices of which none is known, in milliseconds.
+    /// The poll interval of devices without a known one, in milliseconds.
     pub default_poll_interval_ms: i64,
-    /// Whether the VPN is meant to be up where no setting says so (rule J2).
+    /// Whether devices are meant to use the VPN if no setting says so (rule J2).
     pub vpn_enabled_by_default: bool,
-    /// By how much a lease may come late, and run from its record, in
-    /// milliseconds; 0: from its event's own time always (rule J4).
+    /// By how much a lease may be late and still run from its record, in
+    /// milliseconds; 0: always from its event's own time (rule J4).
     pub max_lease_delay_ms: i64,
-    /// How much later than its event a record may be, in milliseconds (rule T2).
+    /// The allowed lateness: how much later than its event a record may be, in
+    /// milliseconds (rule T2).
     pub slack_ms: i64,
-    /// Heartbeats younger than this are replayed by a restore and need not be
-    /// written, in milliseconds (rule R2).
+    /// The replay window, in milliseconds: a restore replays younger heartbeats,
+    /// so they need not be written (rule R2).
     pub replay_window_ms: i64,
-    /// How far a record stamped by its sender may jump ahead, in milliseconds
-    /// (rule T3).
+    /// How far ahead the timestamp of a record may jump if its sender set it, in
+    /// milliseconds (rule T3).
     pub max_clock_jump_ms: i64,
     /// How long closed sessions and deletions are remembered, in milliseconds.
     pub tombstone_retention_ms: i64,
-    /// How long an input that others wait for may be silent before it counts as
-    /// one that cannot be read, in milliseconds (rule T4).
+    /// How long an input that is a barrier may be silent before it counts as
+    /// unreadable, in milliseconds (rule T4).
     pub max_input_idle_ms: i64,
 }
 
@@ -69,7 +71,7 @@ impl Rules {
     pub fn online_ms(&self, interval_ms: i64) -> i64 {
         let interval_ms = interval_ms.max(self.minimum_ms).max(0);
         let span = (self.tolerance * interval_ms as f64).ceil();
-        // A saturating cast: nonsense in the configuration is no panic here.
+        // A saturating cast: absurd configuration values must not panic here.
         (span as i64).max(interval_ms)
     }
 
@@ -81,8 +83,8 @@ impl Rules {
         (timeout, timeout.plus_ms(self.grace_ms.max(0)))
     }
 
-    /// The time from which a lease runs that an event of `at` tells of, and whose
-    /// sender lived at `sent`: a lease is a promise about the time to come (rule
+    /// The counted time of a lease, from which it runs: of an event at `at` whose
+    /// sender was alive at `sent`. A lease is a promise about the future (rule
     /// J4).
     #[must_use]
     pub fn counted_at(&self, at: Timestamp, sent: Option<Timestamp>) -> Timestamp {
@@ -91,7 +93,7 @@ impl Rules {
         if (0..=self.max_lease_delay_ms).contains(&late_by_ms) { lived_at } else { at }
     }
 
-    /// For how long a deletion is remembered that has to outlive polls at this
+    /// How long a deletion is remembered that must outlive polls at this
     /// interval, in milliseconds (rule J5).
     #[must_use]
     pub fn deletion_span_ms(&self, interval_s: Option<u32>) -> i64 {
@@ -101,8 +103,9 @@ impl Rules {
         (span as i64).max(self.tombstone_retention_ms).max(0)
     }
 
-    /// A stable hash of what statuses depend on: kept beside the committed
-    /// offsets, so that a start with other rules is known for one (rule C2).
+    /// A stable hash of the settings that statuses depend on. It is committed
+    /// beside the offsets, so that a start with other settings is noticed (rule
+    /// C2).
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let numbers = [

@@ -1,6 +1,6 @@
-//! Work over many rows, in bounded chunks: what a scope event or the end of a
-//! lease changes (rule J7), settling after a restore (rule R3), and timers
-//! (rule T7).
+//! Work over many rows, in bounded chunks: re-evaluation after a scope event or
+//! the end of a lease (rule J7) or after a restore (rule R3), and timers (rule
+//! T7).
 
 use super::clock::Now;
 use super::event::{Input, Timestamp};
@@ -12,18 +12,17 @@ use super::settling::{HeldRecord, RulesBefore, ScopeChange, Settling, What};
 use super::status::Cause;
 use super::{Phase, Shard, Turn};
 
-/// Looking at a row that turns out not to be concerned costs this part of a
-/// unit of work.
+/// The cost of checking a row that is not concerned, as a part of a unit of work.
 const LOOKS_PER_UNIT: usize = 8;
 
 impl Shard {
-    /// From now on only rows are settled, until all are.
+    /// From now on the shard only settles rows, until all are settled.
     pub(super) fn settle(&mut self, what: What, before: Option<Before>) {
         self.scopes.before = before;
         self.phase = Phase::Settling(Settling { what, next: 0, end: self.table.end() });
     }
 
-    /// Holds the shard, and has that written (rule J7).
+    /// Holds the shard, and puts the hold into the next outbox (rule J7).
     pub(super) fn hold(&mut self, change: ScopeChange, before: Before, record: Option<HeldRecord>) {
         let clock = self.progress().clock;
         self.held.begin(hold_of(&change, &before, &self.scopes, clock));
@@ -40,7 +39,7 @@ impl Shard {
         self.hold(change, before, None);
     }
 
-    /// Whether the record that holds the shard is one of this input.
+    /// Whether the record that holds the shard is of this input.
     pub(super) fn is_held_by(&self, input: Input) -> bool {
         match &self.phase {
             Phase::Settling(Settling {
@@ -50,8 +49,8 @@ impl Shard {
         }
     }
 
-    /// Whether restored rows are still being settled: until then the counts are
-    /// not whole.
+    /// Whether restored rows are still being settled. Until they are, the counts
+    /// are incomplete.
     pub(super) fn is_settling_restored(&self) -> bool {
         match &self.phase {
             Phase::Restoring => true,
@@ -60,16 +59,17 @@ impl Shard {
         }
     }
 
-    /// Whether some rows still show what other rules made of them: until then the
-    /// next owner must take these rules for new ones too (rule C2).
+    /// Whether some rows still show statuses by other settings. Until they are
+    /// settled, the next owner must also treat the present settings as new (rule
+    /// C2).
     #[must_use]
     pub fn is_settling_new_rules(&self) -> bool {
         let Phase::Settling(settling) = &self.phase else { return false };
         matches!(settling.what, What::Restored { rules: RulesBefore::Others { .. }, .. })
     }
 
-    /// Whether what is being settled can be dated: where the rules are new, by
-    /// the broker's time at which that begins (rules J9, T6).
+    /// Whether the rows being settled can be dated. If the settings are new, this
+    /// needs the broker time at which the settling begins (rules J9, T6).
     pub(super) fn dates_new_rules(&mut self, now: Now) -> bool {
         let Phase::Settling(settling) = &mut self.phase else { return true };
         let What::Restored { rules: RulesBefore::Others { until }, .. } = &mut settling.what else {
@@ -138,8 +138,8 @@ impl Shard {
         }
     }
 
-    /// Drops what can never count again of a row that names an instance, and says
-    /// whether it names it still (rule J4).
+    /// Drops sessions of a row that can never count again. Returns whether the
+    /// row still names the instance (rule J4).
     fn still_names(&mut self, index: u32, instance: u32) -> bool {
         let Some(mut row) = self.load(index) else { return false };
         self.prune_sessions(&mut row, self.clock);
@@ -169,7 +169,7 @@ impl Shard {
         self.store(row, judged);
     }
 
-    /// When a row of the scope that holds the shard is judged.
+    /// The instant of judging for a row of the scope that holds the shard.
     fn judged_for(&self, change: &ScopeChange, row: &Row) -> Timestamp {
         let clock = if change.is_lease_end() { change.at.max(self.clock) } else { self.clock };
         Shard::judged_at(clock, change.judged, row.hot.floor())
@@ -187,24 +187,25 @@ impl Shard {
         let Some(mut row) = self.load(index) else { return };
         let mut judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
         self.find_lapsed(&mut row, judged);
-        // What was set when a heartbeat came may be forgotten since: its interval
-        // stands, but for what held the shard (rule J3).
+        // The settings at the heartbeat's time may be forgotten since. So its
+        // interval stands, unless the event that held the shard changes it (rule
+        // J3).
         let set = held.filter(|change| change.cause == Cause::SettingsChanged);
         self.retell(&mut row, set.map_or(Timestamp(i64::MAX), |change| change.at));
         if let Some(change) = held {
             judged = self.judged_for(&change, &row);
             let settled = self.shows(&row, judged) == row.hot.shown();
-            // What was settled by the last owner has had its deadlines, which
-            // would now be judged by what was known before.
+            // The deadlines of rows that the last owner settled have fired. Now
+            // they would be judged by the facts before the event.
             if !settled && matches!(rules, RulesBefore::Same) {
                 self.settle_row(index, &change, turn);
                 return;
             }
         }
-        // Timers have fired through the committed clock, so deadlines that passed
-        // by then are no changes to be made up for: some were over before their
-        // heartbeat arrived. With other rules, what differs is no earlier than the
-        // start (rule J9).
+        // Timers have fired through the committed clock, so deadlines before it
+        // are not emitted now: some were over before their heartbeat arrived.
+        // With other settings, a difference is dated no earlier than the start
+        // (rule J9).
         let until = match rules {
             RulesBefore::Same => None,
             RulesBefore::Others { until } => until,
@@ -218,9 +219,9 @@ impl Shard {
         self.store(row, judged);
     }
 
-    /// Finds out whether the last owner has fired a lease that ends just after the
-    /// committed clock: the timers of that millisecond may have taken it several turns,
-    /// and the row shows then what it shows without that lease.
+    /// Finds out whether the last owner has fired a lease that ends just after
+    /// the committed clock. The timers of that millisecond may have taken several
+    /// turns. If it was fired, the row shows its status without that lease.
     fn find_lapsed(&mut self, row: &mut Row, judged: Timestamp) {
         let next = self.clock.plus_ms(1);
         if row.cold.next_lease_end(row.leases_at) != Some(next)
@@ -237,7 +238,7 @@ impl Shard {
     }
 
     /// Fires timers through `until`, within the budget and while not too much
-    /// waits to be written. Says whether that was all.
+    /// waits to be written. Returns whether all have fired.
     pub(super) fn fire_timers(
         &mut self,
         until: Timestamp,
@@ -245,7 +246,7 @@ impl Shard {
         output_max_bytes: usize,
         turn: &mut Turn,
     ) -> bool {
-        // A small step at a time: what was handed out is fired at once, so that
+        // In small steps: entries that were handed out are fired at once, so that
         // the wheel's position is the time through which all have *fired*.
         const STEP: usize = 1024;
         while self.timers_due(until) {
@@ -260,10 +261,10 @@ impl Shard {
             let spent = self.wheel.advance(until, step, filed, &mut due);
             *budget -= spent.clamp(1, *budget);
             for (index, filed_at) in due.drain(..) {
-                // Each at its own time, not at that of the last: the clock that
-                // is committed may stand between the two.
+                // Each fires at its own time, not at the last one's: the
+                // committed clock may be between the two.
                 self.fire_timer(index, filed_at, filed_at.max(self.fired), turn);
-                // What the row is due for next may be behind the wheel already.
+                // The row's next deadline may already be behind the wheel.
                 while let Some(next) = self.table.get(index).and_then(|hot| hot.filed.get())
                     && next <= self.wheel.position()
                 {
@@ -277,14 +278,15 @@ impl Shard {
         true
     }
 
-    /// Whether there may be timers due by then.
+    /// Whether timers may be due by then.
     pub(super) fn timers_due(&self, until: Timestamp) -> bool {
         self.next_due.is_some_and(|due| due <= until)
     }
 
     fn fire_timer(&mut self, index: u32, filed_at: Timestamp, now: Timestamp, turn: &mut Turn) {
         let Some(hot) = self.table.get_mut(index) else { return };
-        // Re-filed since, earlier, or another row's altogether (rule T7).
+        // The entry is stale: the row was filed earlier since, or the slot has
+        // another row (rule T7).
         if hot.filed.get() != Some(filed_at) {
             return;
         }
@@ -305,8 +307,8 @@ impl Shard {
         self.store(row, judged);
     }
 
-    /// A row that has polled since it was filed needs only another place in the
-    /// wheel (rule T7: the lazy reset), for which no cold fact is looked at.
+    /// A row that has polled since it was filed only needs another place in the
+    /// wheel (rule T7: the lazy reset). No cold fact is read for that.
     fn refile_quiet_row(&mut self, index: u32, now: Timestamp) -> bool {
         let Some(hot) = self.table.get(index) else { return true };
         let Some(heartbeat) = hot.heartbeat.get() else { return false };

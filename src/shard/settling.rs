@@ -1,5 +1,4 @@
-//! What holds a shard while its rows are settled, and how far that has come
-//! (rules J7, R3).
+//! The reason why a shard settles rows, and the progress of that (rules J7, R3).
 
 use super::cold::ColdFacts;
 use super::event::{Input, Timestamp};
@@ -7,7 +6,7 @@ use super::hot::NO_COLD;
 use super::scope::ScopeRef;
 use super::status::Cause;
 
-/// A record whose offset is not to be committed yet.
+/// A record whose offset must not be committed yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeldRecord {
     pub input: Input,
@@ -21,34 +20,35 @@ pub(super) struct Settling {
     pub what: What,
     /// The next slot of the table to look at.
     pub next: u32,
-    /// One past the last: rows made meanwhile are judged as they are made.
+    /// One past the last slot. Rows that are created meanwhile are judged at
+    /// their creation.
     pub end: u32,
 }
 
-/// The rules by which the last owner judged (rule J9).
+/// The settings by which the last owner judged (rule J9).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum RulesBefore {
-    /// Ours.
+    /// The same settings as ours.
     Same,
-    /// Others, until now by the broker's time. While that is not known nothing
-    /// is settled: the host's clock may be wrong by hours.
+    /// Other settings, until this broker time. While it is unknown no row is
+    /// settled: the host's clock may be wrong by hours.
     Others { until: Option<Timestamp> },
 }
 
 /// Why rows are settled.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// The restore is complete (rule R3). `held`: what held the shard then.
+    /// The restore is complete (rule R3). `held`: the hold of the shard at that
+    /// time.
     Restored { rules: RulesBefore, held: Option<ScopeChange> },
-    /// A fact of a scope changed (rule J7), or a lease ended: then there is no
-    /// record.
+    /// A fact of a scope changed (rule J7), or a lease ended. A lease's end has
+    /// no record.
     Scope { change: ScopeChange, record: Option<HeldRecord> },
-    /// It is time to look whether rows name an instance still (rule J4): `named`, if
-    /// one does.
+    /// Check whether rows still name an instance (rule J4). `named`: one does.
     Look { instance: u32, named: bool },
 }
 
-/// What changed of a scope.
+/// The change of a scope.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScopeChange {
     pub scope: ScopeRef,
@@ -62,11 +62,11 @@ pub(super) struct ScopeChange {
 impl ScopeChange {
     /// Whether rows with these cold facts are of the scope.
     pub fn concerns(&self, facts: &ColdFacts, number: u32) -> bool {
-        // Of no scope: nothing that has a name.
+        // No name means no scope.
         number != NO_COLD
             && match self.scope {
                 ScopeRef::Instance(index) => facts.has_session_of(number, index),
-                // What was set counts for heartbeats of before a move (rule J3).
+                // A setting counts for heartbeats from before a move (rule J3).
                 ScopeRef::Fleet(index) if self.cause == Cause::SettingsChanged => {
                     facts.was_in(number, index)
                 }
@@ -75,8 +75,8 @@ impl ScopeChange {
             }
     }
 
-    /// The end of a lease has its place among the row's own deadlines, and the
-    /// clock stands just before it.
+    /// The end of a lease is ordered among the row's own deadlines, and the clock
+    /// stands just before it.
     pub fn is_lease_end(&self) -> bool {
         self.cause == Cause::VpnLeaseExpired
     }

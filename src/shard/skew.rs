@@ -1,26 +1,26 @@
-//! How far the times that senders tell are from the times of their records. A sender
-//! whose clock is wrong is told of, not believed in silence. Nothing is decided by
-//! it: what an event counts as is rule J1. Which events are doubted is in
-//! `compare.rs`.
+//! Distances between event times and their records' timestamps. They show senders
+//! with wrong clocks, which are reported. They decide nothing: rule J1 defines
+//! the event time. `compare.rs` decides which events are doubtful.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::event::{DeviceId, Event, EventBody, Input, ScopeEvent, Timestamp};
 
-/// What is further from its record than this is doubted, in milliseconds.
+/// An event that is further than this from its record is doubtful, in
+/// milliseconds.
 pub const FAR_MS: i64 = 60_000;
 
-/// A sender whose events are older than this when they come does harm, in
-/// milliseconds: a poll interval of ten minutes counts for fifteen and a grace, so
-/// the device would be Offline before its next heartbeat comes.
+/// A sender whose events are older than this on arrival does harm, in
+/// milliseconds. A poll interval of ten minutes counts for fifteen and a grace,
+/// so the device would be Offline before its next heartbeat.
 pub const SLOW_MS: i64 = 300_000;
 
-/// Ages are told apart by these upper bounds, in milliseconds. Clocks that are kept
-/// in step are within a second. Two seconds are the slack of the clock, ten the
-/// limit of rule T5. A minute is [`FAR_MS`], five are [`SLOW_MS`]. A quarter of an
-/// hour is the usual poll interval. A week is how long Kafka keeps records, and
-/// nobody keeps an event back for a year: there is a clock that begins in 1970.
+/// The upper bounds of the age buckets, in milliseconds. Synchronized clocks are
+/// within a second. Two seconds are the allowed lateness, ten the limit of rule
+/// T5. A minute is [`FAR_MS`], five are [`SLOW_MS`]. A quarter of an hour is the
+/// usual poll interval. A week is Kafka's usual retention. An age of more than a
+/// year means a clock that starts in 1970.
 pub const AGE_BOUNDS_MS: [i64; 18] = [
     -86_400_000,
     -3_600_000,
@@ -42,47 +42,48 @@ pub const AGE_BOUNDS_MS: [i64; 18] = [
     31_536_000_000,
 ];
 
-/// How many ages of events there were up to each bound of [`AGE_BOUNDS_MS`] and
-/// above the one before, and last beyond all of them.
+/// Numbers of events by age: up to each bound of [`AGE_BOUNDS_MS`] and above the
+/// one before, and last those beyond all bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ages(pub [u64; AGE_BOUNDS_MS.len() + 1]);
 
 impl Ages {
-    /// Counts one.
+    /// Counts one event.
     pub fn count(&mut self, age_ms: i64) {
         self.0[AGE_BOUNDS_MS.partition_point(|bound_ms| *bound_ms < age_ms)] += 1;
     }
 
-    /// Adds what others have counted.
+    /// Adds other counts.
     pub fn add(&mut self, others: &Ages) {
         for (sum, count) in self.0.iter_mut().zip(others.0) {
             *sum += count;
         }
     }
 
-    /// How many there are.
+    /// The number of events.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// How many are above this bound.
+    /// The number of events above this bound.
     #[must_use]
     pub fn above(&self, bound_ms: i64) -> u64 {
         self.0.iter().skip(AGE_BOUNDS_MS.partition_point(|bound| *bound <= bound_ms)).sum()
     }
 }
 
-/// Why the time of an event is doubted.
+/// Why the time of an event is doubtful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doubt {
-    /// A lease was over when it came.
+    /// A lease was over on arrival.
     LeaseOver,
-    /// A heartbeat had expired when it came.
+    /// A heartbeat had expired on arrival.
     HeartbeatOver,
-    /// It is of the future: the sender's clock is fast.
+    /// It is in the future: the sender's clock is fast.
     Ahead,
-    /// It came late: the sender's clock is slow, or kept the event back.
+    /// It is late: the sender's clock is slow, or the sender has delayed the
+    /// event.
     Behind,
 }
 
@@ -98,7 +99,7 @@ impl Doubt {
     }
 }
 
-/// Whom an event is about.
+/// The subject of an event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// A device.
@@ -112,7 +113,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// That of an event.
+    /// The subject of this event.
     #[must_use]
     pub fn of(body: &EventBody) -> Subject {
         match body {
@@ -146,30 +147,31 @@ impl fmt::Display for Subject {
     }
 }
 
-/// An event that is doubted.
+/// A doubtful event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
-    /// Whom it is about.
+    /// Its subject.
     pub subject: Subject,
     /// Its record's timestamp less its own time, in milliseconds.
     pub age_ms: i64,
 }
 
-/// What was seen of the senders' clocks.
+/// Observations of the senders' clocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skew {
-    /// Ages of the events that tell their time, by input.
+    /// Ages of the events with an `occurred_at`, by input.
     pub ages: [Ages; Input::ALL.len()],
-    /// Leases that were over when they came.
+    /// Leases that were over on arrival.
     pub leases_over: u32,
-    /// Heartbeats that had expired when they came.
+    /// Heartbeats that had expired on arrival.
     pub heartbeats_over: u32,
-    /// The first of each that somebody should hear of, in the order of [`Doubt::ALL`].
+    /// The first event of each kind to be reported, in the order of
+    /// [`Doubt::ALL`].
     pub examples: [Option<Example>; Doubt::ALL.len()],
 }
 
 impl Skew {
-    /// Takes in an event that is doubted.
+    /// Adds a doubtful event.
     #[cold]
     pub(super) fn note(&mut self, doubt: Doubt, input: Input, age_ms: i64, body: &EventBody) {
         let tells = match doubt {
@@ -182,7 +184,8 @@ impl Skew {
                 age_ms > FAR_MS
             }
             Doubt::Ahead => true,
-            // What is told of a life again is as old as it is.
+            // Lifecycle events may be sent again much later, with their original
+            // time.
             Doubt::Behind => age_ms > SLOW_MS && input != Input::Lifecycle,
         };
         if tells {
@@ -193,8 +196,8 @@ impl Skew {
 }
 
 impl Event {
-    /// How old it was when its record was written, in milliseconds, if it tells its
-    /// time. Less than 0: it is of later than that.
+    /// The event's age when its record was written, in milliseconds, if it has an
+    /// `occurred_at`. Negative: the event is later than its record.
     #[must_use]
     pub fn age_ms(&self, stamp: Timestamp) -> Option<i64> {
         Some(stamp.0.saturating_sub(self.occurred_at?.0))
@@ -217,7 +220,7 @@ mod tests {
         expected[AGE_BOUNDS_MS.len()] = 1;
         assert_eq!(ages.0, expected);
         assert_eq!(ages.total(), 36);
-        // Of the bound itself one is not above it.
+        // An event at the bound itself is not above it.
         assert_eq!(ages.above(31_536_000_000), 1);
         assert_eq!(ages.above(SLOW_MS), 1 + 5 * 2);
         assert_eq!(ages.above(-86_400_000), 35);

@@ -1,5 +1,5 @@
-//! A shard's facts as values that can be stored and read back: what the
-//! changelog holds.
+//! A shard's facts as values that can be stored and read back: the contents of
+//! the changelog.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ pub use super::facts::session::{Ended, Opening, Session, SessionFingerprint};
 pub use super::facts::update::{ReleaseFacts, UpdateFacts};
 use super::status::{Cause, Connectivity, Status};
 
-/// One changelog entry: a key and what is known under it now.
+/// One changelog entry: a key and its present value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// A device's row; `None` once it is forgotten.
     Device(DeviceId, Option<Box<RowSnapshot>>),
-    /// A closed session that is remembered (rule J4); `None` once it is forgotten.
+    /// A remembered closed session (rule J4); `None` once it is forgotten.
     ClosedSession(DeviceId, SessionFingerprint, Option<ClosedSession>),
     /// A VPN instance; `None` once it is forgotten.
     Instance(Arc<str>, Option<InstanceFacts>),
@@ -26,14 +26,14 @@ pub enum Entry {
     Organization(Arc<str>, OrganizationFacts),
     /// The owner's epoch (rule C7).
     Epoch(u64),
-    /// What holds the shard (rule J7); `None` once all rows are settled.
+    /// The hold of the shard (rule J7); `None` once all rows are settled.
     Hold(Option<Box<Hold>>),
 }
 
-/// A closed session that is remembered, so that a late open stays closed.
+/// A closed session, remembered so that a late open does not open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosedSession {
-    /// What is known of it.
+    /// Its facts.
     pub session: Session<Arc<str>>,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
@@ -46,7 +46,7 @@ pub struct Lease {
     pub at: Timestamp,
     /// The time from which the lease runs.
     pub counted_at: Timestamp,
-    /// How long it holds, in milliseconds.
+    /// Its length, in milliseconds.
     pub lease_ms: u32,
 }
 
@@ -58,7 +58,7 @@ impl Lease {
     }
 }
 
-/// Where a device belongs; the empty name is none.
+/// The fleet and organization of a device; the empty name means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Membership<Name> {
     /// Its fleet.
@@ -67,12 +67,12 @@ pub struct Membership<Name> {
     pub organization: Name,
 }
 
-/// OS configuration, and how far it is (rule J2).
+/// OS configuration and its progress (rule J2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConfigurationFacts {
     /// Whether it was started, or finished.
     pub started: Option<Flag>,
-    /// What the last finish said of how it ended.
+    /// The outcome of the last finish, if it had one.
     pub outcome: Option<UpdateOutcome>,
     /// The last percentage.
     pub percent: Option<Register<u8>>,
@@ -86,16 +86,16 @@ impl ConfigurationFacts {
     }
 }
 
-/// What a row last emitted (rule J8).
+/// The last emitted values of a row (rule J8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emitted {
     /// Counts the device's changes. 0: none yet.
     pub version: u64,
     /// Absent before the first change and after a deletion.
     pub shown: Option<(Status, Connectivity)>,
-    /// What made the status true.
+    /// The time and cause of the status.
     pub since: Timestamp,
-    /// What made the connectivity true.
+    /// The time and cause of the connectivity.
     pub connectivity_since: Timestamp,
     /// Since when fleet and organization are as they are.
     pub membership_since: Timestamp,
@@ -104,16 +104,16 @@ pub struct Emitted {
 /// All facts of a device but its heartbeat. Memory holds names as numbers, all
 /// others as text.
 ///
-/// A fact stands here, in its message (`changelog.proto`), in the tables of
-/// `wire/changelog.rs` and `store/packed.rs`, and in `tests/strategies.rs`.
+/// To add a fact, add it here, to its message (`changelog.proto`), to the tables
+/// of `wire/changelog.rs` and `store/packed.rs`, and to `tests/strategies.rs`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceFacts<Name> {
-    /// The latest contact by an opening, whatever became of the session: since
-    /// when its connection is.
+    /// The latest contact by an opening, whatever became of the session: when its
+    /// connection began.
     pub last_vpn_opening: Option<Timestamp>,
-    /// The latest own time of any opening, where it is another (rule J4).
+    /// The latest own time of any opening, if it differs (rule J4).
     pub last_vpn_opening_told: Option<Timestamp>,
-    /// Sessions that are open: in memory by (opening, name), in text by (instance,
+    /// Open sessions: in memory ordered by (opening, name), in text by (instance,
     /// name).
     pub sessions: Vec<Session<Name>>,
     /// Whether it is frozen.
@@ -128,7 +128,7 @@ pub struct DeviceFacts<Name> {
     pub registered: Option<Timestamp>,
     /// Set by `registered` and `moved`.
     pub membership: Option<Register<Membership<Name>>>,
-    /// The fleets that it was in before, in the order of their times (rule J3).
+    /// Its earlier fleets, in the order of their times (rule J3).
     pub earlier_fleets: Vec<Register<Name>>,
     /// The device's settings.
     pub settings: Option<Register<Settings>>,
@@ -141,17 +141,17 @@ pub struct DeviceFacts<Name> {
     pub update: UpdateFacts,
     /// The last deletion.
     pub deleted: Option<Timestamp>,
-    /// Whether it was registered in the very millisecond of the deletion (rule
+    /// Whether it was registered in the same millisecond as the deletion (rule
     /// J5).
     pub deletion_tie: Tie,
-    /// The longest poll interval that the deletion has to outlive, in seconds.
+    /// The longest poll interval, for the span of the deletion, in seconds.
     pub deletion_interval_s: Option<u32>,
-    /// The greatest clock at an event that the deletion suppressed: it is
-    /// remembered until this plus the tombstone retention (rule J5).
+    /// The greatest clock at an event that the deletion suppressed. The deletion
+    /// is remembered for its span from then on (rule J5).
     pub deletion_touched: Option<Timestamp>,
 }
 
-/// Whose name it is.
+/// The device.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NameOf {
     Instance,
@@ -201,8 +201,8 @@ impl<Name> DeviceFacts<Name> {
         }
     }
 
-    /// Whether it was registered in the very millisecond of its deletion, which
-    /// that goes before (rule J5).
+    /// Whether a registration in the same millisecond overrides its deletion
+    /// (rule J5).
     pub(super) fn is_registered_anew(&self) -> bool {
         self.deletion_tie == Tie::Began && self.registered == self.deleted
     }
@@ -217,8 +217,8 @@ impl<Name> DeviceFacts<Name> {
         })
     }
 
-    /// Takes in that a session was opened: when it was told, and the contact that it
-    /// is. Says whether anything is new.
+    /// Takes in the opening of a session: its own time, and its time as contact.
+    /// Returns whether anything is new.
     pub(super) fn told_of_opening(&mut self, told: Timestamp, contact: Timestamp) -> bool {
         let held = (self.last_vpn_opening, self.last_vpn_opening_told);
         let told = held.1.or(held.0).max(Some(told));
@@ -228,13 +228,14 @@ impl<Name> DeviceFacts<Name> {
         (self.last_vpn_opening, self.last_vpn_opening_told) != held
     }
 
-    /// Clears what a deletion does not leave (rule J5).
+    /// Clears the facts that a deletion removes (rule J5).
     pub(super) fn delete(&mut self, at: Timestamp) {
         let contact = self.last_vpn_opening;
         let told = self.last_vpn_opening_told.or(self.last_vpn_opening);
         (self.last_vpn_opening, self.last_vpn_opening_told) = (None, None);
         if let (Some(contact), Some(told)) = (contact, told.filter(|told| *told > at)) {
-            // What is told after the deletion is contact, however old the connection.
+            // An opening after the deletion is contact, however old the
+            // connection is.
             self.told_of_opening(told, contact.max(at.plus_ms(1)));
         }
         for register in &mut self.frozen {
@@ -257,34 +258,33 @@ impl<Name> DeviceFacts<Name> {
     }
 }
 
-/// All facts of one device, and what was last emitted of it.
+/// All facts of one device, and its last emitted values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowSnapshot {
     /// The last heartbeat: its time and its interval.
     pub heartbeat: Option<Register<HeartbeatInterval>>,
-    /// It said that the device goes down (rule J11).
+    /// It had `going_away` (rule J11).
     pub going_away: bool,
     /// All other facts.
     pub facts: DeviceFacts<Arc<str>>,
-    /// What was last emitted.
+    /// The last emitted values.
     pub emitted: Option<Emitted>,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
 }
 
-/// What is known of a VPN instance (rule J4).
+/// The facts of a VPN instance (rule J4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceFacts {
     /// The greatest time of `instance_lost`.
     pub lost: Option<Timestamp>,
     /// The greatest start announced that was not later than its record.
     pub started: Option<Timestamp>,
-    /// The announcement of that start that counts latest.
+    /// The announcement of that start with the latest counted time.
     pub alive: Option<Lease>,
-    /// That which named no start: it belongs to the current one, whichever that
-    /// is.
+    /// The same of announcements without a start: they belong to the current one.
     pub alive_without_start: Option<Lease>,
-    /// Of these two the first is later in the log.
+    /// Whether the first of these two is later in the log.
     pub alive_is_later: bool,
     /// The end of its lease was fired: its sessions do not count.
     pub lapsed: bool,
@@ -292,7 +292,7 @@ pub struct InstanceFacts {
     pub clock: Timestamp,
 }
 
-/// What is known of a fleet.
+/// The facts of a fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FleetFacts {
     /// Its settings.
@@ -306,7 +306,7 @@ pub struct FleetFacts {
     pub clock: Timestamp,
 }
 
-/// What is known of an organization.
+/// The facts of an organization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrganizationFacts {
     /// Whether it is frozen.
@@ -315,22 +315,22 @@ pub struct OrganizationFacts {
     pub clock: Timestamp,
 }
 
-/// What holds the shard while rows are settled (rule J7).
+/// The hold of the shard while rows are settled (rule J7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Whose rows are settled.
+    /// The scope whose rows are settled.
     pub scope: HeldScope,
     /// The time of the fact or of the deadline.
     pub at: Timestamp,
     /// Rows are judged at this instant.
     pub judged: Timestamp,
-    /// What a change is due to.
+    /// The cause of the changes.
     pub cause: Cause,
     /// The clock of the shard when this was written (rule R5).
     pub clock: Timestamp,
 }
 
-/// A scope, and what was known of it before and since.
+/// A scope, and its facts before and after the change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeldScope {
     /// A VPN instance.

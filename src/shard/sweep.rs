@@ -1,15 +1,15 @@
-//! What the sweep of the view compares with (rule V6): rows and counts as they
-//! are committed, page by page, and whether a key that was found has a row.
+//! The shard's side of the view's sweep (rule V6): committed rows and counts,
+//! page by page, and whether a key of the view has a row.
 //!
-//! All of it holds only while nothing of this shard is in a transaction under
-//! way: that is the caller's to see to.
+//! The caller must call this only while nothing of this shard is in an open
+//! transaction.
 
 use super::Shard;
 use super::event::DeviceId;
 use super::hot::flag;
 use super::outbox::{ViewBody, ViewWrite};
 
-/// How far a pass has come.
+/// The progress of a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SweepCursor {
     rows: u32,
@@ -17,14 +17,14 @@ pub struct SweepCursor {
 }
 
 impl Shard {
-    /// Whether rows can be compared now: not while something that holds the
-    /// shard is being settled, or the view is being written again anyway.
+    /// Whether rows can be compared now: not while the shard is held, or while
+    /// the view is rewritten anyway.
     #[must_use]
     pub fn may_sweep(&self) -> bool {
         self.is_at_rest() && !self.rewriting_view()
     }
 
-    /// How much of a pass is done, and how much it is altogether.
+    /// The finished part of a pass, and its total.
     #[must_use]
     pub fn sweep_progress(&self, cursor: SweepCursor) -> (u32, u32) {
         let (rows, fleets) = (self.table.end(), self.scopes.fleets.indices().end);
@@ -34,9 +34,8 @@ impl Shard {
         )
     }
 
-    /// The next page of a pass: at most `count` writes, to be made where the
-    /// view holds something else. What waits to be committed is left out: its
-    /// commit writes it.
+    /// The next page of a pass: at most `count` writes, to be made where the view
+    /// differs. Rows that wait for a commit are left out: the commit writes them.
     pub fn sweep_page(&mut self, cursor: &mut SweepCursor, count: u32) -> Vec<ViewWrite> {
         let mut bodies = Vec::new();
         let rows = self.table.end();
@@ -58,7 +57,7 @@ impl Shard {
                 let held = self.scopes.fleets.get(index);
                 let fleet = self.scopes.fleets.name(index).clone();
                 let counts = held.counts;
-                // Of a fleet without devices, no hash is right too.
+                // A fleet without devices may also have no hash.
                 let shown = !held.counts_changed && counts.iter().any(|count| *count > 0);
                 shown.then_some(ViewBody::FleetCounts { fleet, counts })
             }));
@@ -71,17 +70,17 @@ impl Shard {
         numbered.collect()
     }
 
-    /// Whether it is certain that the view should show no such device.
+    /// Whether it is certain that the view must not have this device.
     #[must_use]
     pub fn shows_no_device(&self, device: &DeviceId) -> bool {
-        // Of a deletion that is not committed or not acknowledged, the view is
-        // told in its turn.
+        // A deletion that is not committed or not acknowledged is written to the
+        // view in its turn.
         let row = self.table.find(device).and_then(|row| Some((row, self.table.get(row)?)));
         self.is_at_rest()
             && row.is_none_or(|(row, hot)| hot.shown().is_none() && !self.waits_for_view(row, hot))
     }
 
-    /// Whether it is certain that no device is counted under this fleet.
+    /// Whether it is certain that this fleet has no devices.
     #[must_use]
     pub fn counts_no_device(&self, fleet: &str) -> bool {
         let held = self.scopes.fleets.find(fleet).map(|index| self.scopes.fleets.get(index));

@@ -10,7 +10,7 @@ use super::*;
 const MINUTE_MS: i64 = 60_000;
 const T0: i64 = 1_700_000_000_000;
 
-/// A shard, and all it is told about time.
+/// A shard, and its inputs about time.
 struct Told {
     shard: Shard,
     offsets: [i64; 3],
@@ -28,7 +28,7 @@ impl Told {
         told
     }
 
-    /// Nothing more was written up to here.
+    /// No more records were written up to this time.
     fn at(&mut self, ms: i64) {
         self.now = Now { monotonic_ms: ms, broker: Some(Timestamp(ms)) };
         for input in Input::ALL {
@@ -114,7 +114,7 @@ fn a_heartbeat_that_changes_nothing_writes_nothing_and_touches_no_wheel() {
 }
 
 #[test]
-fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_clock() {
+fn late_heartbeat_counts_after_a_timeout_ahead_of_the_clock() {
     let mut told = Told::new();
     let seconds = |s: i64| T0 + s * 1_000;
     told.register(&device(1), "red");
@@ -124,7 +124,7 @@ fn a_late_heartbeat_counts_where_the_one_before_was_found_missing_ahead_of_the_c
     let heartbeat =
         EventBody::Heartbeat { device: device(1), poll_interval_s: None, going_away: false };
     told.offer(Input::Heartbeats, heartbeat.clone());
-    // It counts for 1350 s, and the clock stands just before.
+    // It counts for 1350 s, and the clock stands just before that end.
     told.at(seconds(1_345));
     told.run();
     let written = |told: &mut Told, input: Input, occurred_s, written_s, body| {
@@ -361,7 +361,7 @@ fn rows_that_the_view_may_not_have_seen_are_written_first() {
 }
 
 #[test]
-fn new_rules_are_new_until_every_row_was_settled_by_them() {
+fn settings_count_as_new_until_every_row_is_settled() {
     let mut told = Told::new();
     (0..5).for_each(|number| told.heartbeat(&device(number)));
     told.run();
@@ -379,7 +379,7 @@ fn new_rules_are_new_until_every_row_was_settled_by_them() {
 }
 
 #[test]
-fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_nobody_back() {
+fn replayed_heartbeat_keeps_online_but_never_revives() {
     let (quiet, busy) = (device(1), device(2));
     let mut told = Told::new();
     told.heartbeat(&quiet);
@@ -407,7 +407,7 @@ fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_n
     let mut told = Told { shard, offsets: [0; 3], now: told.now };
     told.run();
     assert!(told.shard.take_outbox(0).changes.is_empty());
-    // It is read, and has its date.
+    // It is read, and its change has the right date.
     told.at(back_at.0);
     told.heartbeat(&quiet);
     told.run();
@@ -416,8 +416,8 @@ fn a_heartbeat_that_the_clock_may_have_seen_keeps_up_those_who_were_and_brings_n
     assert_eq!(told, [(quiet, back_at, Cause::Heartbeat)]);
 }
 
-/// Turns once a second for a minute; tells after how many of them the shard has
-/// applied what was offered.
+/// Turns once a second for a minute. Returns after how many turns the shard has
+/// applied the offered records.
 fn applied_after(told: &mut Told, input: Input) -> Option<i64> {
     let from_ms = told.now.monotonic_ms;
     (0..60).find(|second| {
@@ -432,7 +432,7 @@ fn an_open_transaction_of_an_idle_input_holds_nobody() {
     let mut told = Told::new();
     told.heartbeat(&device(1));
     told.run();
-    // Since then a transaction has been open, and its records are not to be read.
+    // Since then a transaction has been open, and its records cannot be read.
     let later = Timestamp(T0 + MINUTE_MS);
     told.now = Now { monotonic_ms: later.0, broker: Some(later) };
     let body = EventBody::Heartbeat { device: device(1), poll_interval_s: None, going_away: false };
@@ -447,7 +447,7 @@ fn an_open_transaction_of_an_idle_input_holds_nobody() {
     told.offsets[Input::Heartbeats.index()] += 1;
     told.shard.offer(Input::Heartbeats, record(1));
     told.shard.learn_end(Input::Lifecycle, Some(later), 0, 0);
-    // What was last known of the input is a minute old.
+    // The last answer about the input is a minute old.
     told.shard.learn_end(Input::VpnSessions, Some(Timestamp(T0)), 1, 0);
     told.shard.turn(told.now, 1_000);
     assert_eq!(told.shard.position(Input::Heartbeats), 1, "it may have more");
@@ -482,8 +482,8 @@ fn an_input_that_was_passed_over_holds_again_once_it_is_known_to_be_idle() {
     told.shard.learn_end(Input::VpnSessions, told.now.broker, 5, 5);
     assert_eq!(applied_after(&mut told, Input::Heartbeats), Some(10));
     assert!(told.shard.is_passed_over(Input::VpnSessions));
-    // That its leader tells of records is no answer; that there are none is one,
-    // though nobody waits just now.
+    // The leader's word that there are records is no answer. Its word that there
+    // are none is one, even if no record waits.
     told.shard.learn_end(Input::VpnSessions, told.now.broker, 6, 6);
     assert!(told.shard.is_passed_over(Input::VpnSessions));
     told.shard.learn_end(Input::VpnSessions, told.now.broker, 0, 0);
@@ -591,11 +591,11 @@ fn a_page_of_the_sweep_holds_what_is_committed_and_nothing_else() {
     let quiet =
         bodies(&written).into_iter().map(|body| body.replace("changed: true", "changed: false"));
     assert_eq!(bodies(&swept), quiet.collect::<Vec<_>>());
-    // Later than all that was written before, earlier than what will be.
+    // Later than all earlier writes, earlier than all later ones.
     let last = written.iter().map(|write| write.sequence).max().unwrap();
     assert!(swept.iter().all(|write| write.sequence > last));
 
-    // A device that changes, or goes, is left to its commit.
+    // A device that changes or is deleted is left to its commit.
     told.lifecycle(&device(1), DeviceEvent::Deleted);
     told.run();
     assert_eq!(page(&mut told).len(), 2);
@@ -612,7 +612,7 @@ fn a_page_of_the_sweep_holds_what_is_committed_and_nothing_else() {
     assert!(!told.shard.may_sweep());
 }
 
-/// A crowd that has polled in the same second.
+/// Many devices that polled in the same second.
 fn crowd(count: u128) -> Told {
     let mut told = Told::new();
     for number in 0..count {
@@ -624,13 +624,13 @@ fn crowd(count: u128) -> Told {
 }
 
 #[test]
-fn a_crowd_due_at_once_is_spread_over_turns_and_the_clock_that_is_committed_keeps_behind_it() {
+fn many_expiries_at_once_are_spread_over_turns_behind_the_committed_clock() {
     const CROWD: usize = 20_000;
     const BUDGET: usize = 500;
     let mut told = crowd(CROWD as u128);
     let deadline = T0 + 1_350_000 + 15_000;
     told.at(T0 + 60 * MINUTE_MS);
-    // What comes while they expire is read, and waits for its turn.
+    // Records that arrive while they expire are read, and wait for their turn.
     told.heartbeat(&device(0));
     let (mut turns, mut expired, mut fired_before) = (0, 0, 0);
     loop {
@@ -655,7 +655,7 @@ fn a_crowd_due_at_once_is_spread_over_turns_and_the_clock_that_is_committed_keep
 }
 
 #[test]
-fn looking_for_the_rows_of_a_scope_is_spread_over_turns_although_none_is_found() {
+fn scan_for_a_scopes_rows_is_spread_over_turns_even_without_a_match() {
     const CROWD: u64 = 20_000;
     let mut told = crowd(u128::from(CROWD));
     let frozen = ScopeEvent::FleetFrozen { fleet: "f".into(), reason: FrozenReason::Allowance };
@@ -664,7 +664,7 @@ fn looking_for_the_rows_of_a_scope_is_spread_over_turns_although_none_is_found()
     while told.shard.turn(told.now, 100).more {
         turns += 1;
     }
-    // Eight looks are a unit of work.
+    // Checking eight rows is a unit of work.
     assert!((CROWD / 8 / 100..CROWD / 8 / 100 + 5).contains(&turns), "{turns} turns");
     assert_eq!(told.shard.position(Input::Lifecycle), 1);
 }

@@ -1,4 +1,4 @@
-//! What the shard asks to be written: the difference between two commits.
+//! Collects the output of the shard: the difference between two commits.
 
 use super::Shard;
 use super::device::Cold;
@@ -29,15 +29,15 @@ impl Shard {
             || !self.scopes.forgotten_next.is_empty()
     }
 
-    /// About how much of a transaction what waits to be written takes, in bytes
+    /// The approximate size of the waiting output in a transaction, in bytes
     /// (rule C10).
     #[must_use]
     pub fn output_bytes(&self) -> usize {
         self.pending.bytes
     }
 
-    /// All that is to be written since the last time, and the next `rewrite`
-    /// rows of a rewrite of the view (rules V4, V5).
+    /// The output since the last outbox, and the next `rewrite` rows of a rewrite
+    /// of the view (rules V4, V5).
     pub fn take_outbox(&mut self, rewrite: usize) -> Outbox {
         let clock = self.progress().clock;
         let pending = std::mem::take(&mut self.pending);
@@ -51,8 +51,8 @@ impl Shard {
             outbox.changelog.push(Entry::Epoch(self.epoch));
         }
         outbox.changelog.extend(self.held.take_entry());
-        // A device that was forgotten may be back already: its row comes later,
-        // and the last entry of a key holds.
+        // A forgotten device may be back already. Its row comes later, and the
+        // last entry of a key counts.
         let forgotten = pending.forgotten.into_iter();
         outbox.changelog.extend(forgotten.map(|device| Entry::Device(device, None)));
         self.write_scopes(clock, &mut outbox);
@@ -80,40 +80,40 @@ impl Shard {
         self.pending.epoch = true;
     }
 
-    /// The view was lost: write every row again, in pages, through the outboxes
-    /// to come.
+    /// The view was lost: write every row again, in pages, through the next
+    /// outboxes.
     pub fn rewrite_view(&mut self) {
         self.rewrite_next = Some(0);
         self.scopes.tell_all_counts();
     }
 
-    /// Whether some rows of a rewrite, or of those that the view may not have
-    /// seen (rule V5), are not yet handed out.
+    /// Whether rows of a rewrite, or rows that the view may not have (rule V5),
+    /// are not yet handed out.
     #[must_use]
     pub fn rewriting_view(&self) -> bool {
         self.rewrite_next.is_some() || !self.view_dirty.is_empty()
     }
 
-    /// The view has made every write up to this sequence (rule V3).
+    /// The view has acknowledged every write up to this sequence (rule V3).
     pub fn view_acknowledged(&mut self, sequence: u64) {
         while let Some((&written, &index)) = self.unacknowledged.first_key_value()
             && written <= sequence
         {
             self.unacknowledged.remove(&written);
-            // Another deletion of the row may be under way.
+            // Another deletion of the row may be in flight.
             if self.unacknowledged_rows.get(&index) != Some(&written) {
                 continue;
             }
             self.unacknowledged_rows.remove(&index);
-            // Files it for when the deletion is forgotten.
+            // Files the row for the time at which the deletion is forgotten.
             let Some(row) = self.load(index) else { continue };
             let judged = Shard::judged_at(self.clock, Timestamp::MIN, row.hot.floor());
             self.store(row, judged);
         }
     }
 
-    /// Whether the view has yet to be told of a row, or to acknowledge that it
-    /// is deleted (rule V3).
+    /// Whether a row must still be written to the view, or the view must still
+    /// acknowledge its deletion (rule V3).
     pub(super) fn waits_for_view(&self, index: u32, hot: &Hot) -> bool {
         hot.has(flag::DIRTY | flag::VIEW_DIRTY) || self.unacknowledged_rows.contains_key(&index)
     }
@@ -154,7 +154,7 @@ impl Shard {
         outbox: &mut Outbox,
     ) {
         let Some(hot) = self.table.get_mut(index) else { return };
-        // The slot may hold another row by now, which is in the list itself.
+        // The slot may have another row by now, which is in the list itself.
         if !hot.has(flag::DIRTY) {
             return;
         }
@@ -174,7 +174,8 @@ impl Shard {
         self.write_view(index, &hot, &cold, Some(previous_fleet), changed, outbox);
     }
 
-    /// Writes a row to the view, unless it never was there and need not be.
+    /// Writes a row to the view, unless it was never there and is not needed
+    /// there.
     fn write_view(
         &mut self,
         index: u32,
@@ -242,7 +243,7 @@ impl Shard {
     }
 
     fn write_rewrite(&mut self, mut rows: usize, outbox: &mut Outbox) {
-        // First what a reader of the view may be missing (rule V5).
+        // First the rows that the view may not have (rule V5).
         while rows > 0
             && let Some(index) = self.view_dirty.pop_front()
         {
@@ -265,7 +266,8 @@ impl Shard {
             self.rewrite_next = Some(index + 1);
             let Some(hot) = self.table.get(index).copied() else { continue };
             let cold = self.table.load_cold(&hot);
-            // Deletions too: the view may have been set back to before one.
+            // Deletions too: the view may have been set back to a time before
+            // one.
             if hot.shown().is_some() || cold.facts.is_deleted() {
                 self.write_view(index, &hot, &cold, None, false, outbox);
                 rows -= 1;
@@ -273,7 +275,7 @@ impl Shard {
         }
     }
 
-    /// A row as the changelog holds it.
+    /// A row as the changelog stores it.
     pub(super) fn snapshot_of(&self, hot: &Hot, cold: &Cold, clock: Timestamp) -> RowSnapshot {
         let mut facts = cold.facts.rename(|of, name| self.scopes.name(of, *name).clone());
         facts.sessions.sort_by(|one, other| {

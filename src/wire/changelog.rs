@@ -1,8 +1,7 @@
-//! Changelog entries (docs/rules.md, rules R): a shard's facts as keys and
-//! values of a compacted topic.
+//! Changelog entries (docs/rules.md, rules R): a shard's facts as keys and values
+//! of a compacted topic.
 //!
-//! Keys are text that a person can read and a tool can filter: a kind, and
-//! whose it is.
+//! Keys are readable text that tools can filter: a kind, then an id.
 //!
 //! | Key | Holds |
 //! |---|---|
@@ -14,8 +13,8 @@
 //! | `e` | the owner's epoch (rule C7) |
 //! | `h` | what holds the shard (rule J7) |
 //!
-//! Values are the messages of `proto/device_status/changelog/v1`. What a later
-//! version adds, kinds of keys and fields, is passed over.
+//! Values are the messages of `proto/device_status/changelog/v1`. Kinds of keys
+//! and fields that a later version adds are skipped.
 
 mod hold;
 
@@ -34,7 +33,8 @@ use crate::shard::snapshot::{
 };
 use crate::shard::{DeviceId, Settings, Timestamp, UpdateOutcome, UpdatePhase};
 
-/// How this build writes the changelog. A later one may add to it.
+/// The format in which this build writes the changelog. A later build may add to
+/// it.
 const VERSION: u32 = 2;
 
 /// Key and value of an entry. Without a value it is a tombstone.
@@ -69,12 +69,12 @@ pub fn encode(entry: &Entry) -> (Vec<u8>, Option<Vec<u8>>) {
     }
 }
 
-/// Reads an entry back. `None`: one of a kind that only a later version knows.
+/// Reads an entry back. `None`: the kind of entry is from a later version.
 ///
 /// # Errors
-/// [`Error::Corrupted`] if this is not what any version wrote: a value that was
-/// cut off, a device id that is none, a number that means nothing.
-/// [`Error::Fatal`] if a version wrote it that is not read any more.
+/// [`Error::Corrupted`] if no version wrote this: a truncated value, an invalid
+/// device id, a number without a meaning. [`Error::Fatal`] if a version wrote it
+/// whose format is no longer supported.
 pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Entry>, Error> {
     let read = match key {
         None => Err("a record without a key".to_owned()),
@@ -102,13 +102,13 @@ pub fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Entry>,
     })
 }
 
-/// The device whose row an entry with this key is, by its key in the inputs.
+/// If the entry with this key is a row: the device's key in the inputs.
 #[must_use]
 pub fn row_of(key: &[u8]) -> Option<&[u8]> {
     key.strip_prefix(b"d/")
 }
 
-/// In which version the owner writes that an epoch is of.
+/// The format version of the owner that wrote an epoch entry.
 fn version(value: Option<&[u8]>) -> u32 {
     value.and_then(|value| proto::Epoch::decode(value).ok()).map_or(0, |epoch| epoch.version)
 }
@@ -126,7 +126,7 @@ fn read_entry(key: &[u8], value: Option<&[u8]>) -> Result<Option<Entry>, String>
         [b'i', b'/', instance @ ..] => {
             Entry::Instance(text(instance)?, value.map(read).transpose()?)
         }
-        // We write no tombstones of the following; a person may.
+        // The service writes no tombstones of the following, but an operator may.
         [b'f', b'/', fleet @ ..] => Entry::Fleet(text(fleet)?, read_or_none(value)?),
         [b'o', b'/', organization @ ..] => {
             Entry::Organization(text(organization)?, read_or_none(value)?)
@@ -162,7 +162,7 @@ fn message<M: Message + Default>(value: &[u8]) -> Result<M, String> {
 }
 
 fn complete(complete: bool) -> Result<(), String> {
-    if complete { Ok(()) } else { Err("its value was cut off".to_owned()) }
+    if complete { Ok(()) } else { Err("its value is truncated".to_owned()) }
 }
 
 fn text(bytes: &[u8]) -> Result<Arc<str>, String> {
@@ -170,10 +170,11 @@ fn text(bytes: &[u8]) -> Result<Arc<str>, String> {
 }
 
 fn device_id(key: &[u8]) -> Result<DeviceId, String> {
-    DeviceId::from_key(key).map_err(|reason| format!("this is no device id ({reason:?})"))
+    DeviceId::from_key(key)
+        .map_err(|reason| format!("the key is not a valid device id ({reason:?})"))
 }
 
-/// A device id may hold slashes: the fingerprint is what follows the last.
+/// A device id may contain slashes: the fingerprint follows the last one.
 fn closed_session_key(key: &[u8]) -> Result<(DeviceId, SessionFingerprint), String> {
     let no_fingerprint = || "the key does not end in a session's fingerprint".to_owned();
     let slash = key.len().checked_sub(17).ok_or_else(no_fingerprint)?;
@@ -189,15 +190,14 @@ fn closed_session_key(key: &[u8]) -> Result<(DeviceId, SessionFingerprint), Stri
     Ok((device_id(device)?, SessionFingerprint(fingerprint)))
 }
 
-/// What a message, or a field of one, says.
+/// Conversion between a fact and its message or field.
 trait Wire<Field>: Sized {
     fn message(&self) -> Field;
     fn read(message: &Field) -> Result<Self, String>;
 }
 
-/// Facts and the fields of a message that hold them, one to one. A message that
-/// is a whole value ends with `complete`; one that holds more than these facts
-/// takes the `rest` from elsewhere.
+/// Maps facts to the fields of a message, one to one. `complete` is for a message
+/// that is a whole value; `rest` is for a message with other facts beside these.
 macro_rules! fields {
     (
         $message:ident, $facts:ty { $($fact:ident: $field:ident,)* }
@@ -282,8 +282,8 @@ fields! {
     ..proto::Row::default()
 }
 
-/// What a field and a fact say in the same words: what takes the one apart puts
-/// the other together.
+/// For a field and a fact with the same parts: one pattern takes the one apart
+/// and builds the other.
 macro_rules! same {
     ($($field:ty, $fact:ty: ($($message:tt)*) = ($($facts:tt)*);)*) => {$(
         impl Wire<$field> for $fact {
@@ -308,7 +308,7 @@ same! {
     u32, u32: (number) = (number);
 }
 
-/// The same for messages of which some fields are not read.
+/// The same for messages with fields that are not read.
 macro_rules! partly {
     ($($message:ident, $fact:ty: ($($field:ident),*) = ($($facts:tt)*);)*) => {$(
         impl Wire<proto::$message> for $fact {
@@ -330,12 +330,12 @@ partly! {
         at: Timestamp(at_ms),
         value: Settings { poll_interval_s, vpn_enabled },
     });
-    // Of what was set before, the interval is all that counts.
+    // Only the interval of earlier settings matters.
     Settings, Register<Option<u32>>: (at_ms, poll_interval_s) =
         (Register { at: Timestamp(at_ms), value: poll_interval_s });
 }
 
-/// Of where a device was before, the fleet is.
+/// Only the fleet of an earlier membership matters.
 impl Wire<proto::Membership> for Register<Arc<str>> {
     fn message(&self) -> proto::Membership {
         let fleet = (!self.value.is_empty()).then(|| self.value.to_string());
@@ -364,7 +364,7 @@ impl Wire<proto::ClosedSession> for ClosedSession {
     }
 }
 
-/// A time that is the event's own is not written.
+/// A time equal to the event's own is not written.
 impl Wire<proto::Opening> for Opening {
     fn message(&self) -> proto::Opening {
         let unless_own = |at: Timestamp| (at != self.at).then_some(at.0);
@@ -477,7 +477,7 @@ impl Wire<String> for Arc<str> {
     }
 }
 
-/// The empty name, none, is not written.
+/// The empty name means none and is not written.
 impl Wire<proto::Membership> for Register<Membership<Arc<str>>> {
     fn message(&self) -> proto::Membership {
         let if_any = |name: &Arc<str>| (!name.is_empty()).then(|| name.to_string());
@@ -507,7 +507,7 @@ impl Wire<Vec<proto::Frozen>> for FrozenRegisters {
             .collect()
     }
 
-    /// Reasons that only a later version knows are passed over.
+    /// Reasons from a later version are skipped.
     fn read(messages: &Vec<proto::Frozen>) -> Result<Self, String> {
         let mut frozen = FrozenRegisters::default();
         for message in messages {
@@ -556,13 +556,13 @@ impl Wire<i32> for Tie {
             Ok(proto::Tie::Unspecified) => Ok(Tie::None),
             Ok(proto::Tie::Began) => Ok(Tie::Began),
             Ok(proto::Tie::Ended) => Ok(Tie::Ended),
-            Err(_) => Err(format!("there is no tie {message}")),
+            Err(_) => Err(format!("unknown tie {message}")),
         }
     }
 }
 
 fn percentage(percent: u32) -> Result<u8, String> {
-    u8::try_from(percent).map_err(|_| format!("{percent} is no percentage"))
+    u8::try_from(percent).map_err(|_| format!("{percent} is not a percentage"))
 }
 
 fn number<T: Copy + PartialEq>(all: &[T], value: Option<T>) -> u32 {
@@ -572,10 +572,10 @@ fn number<T: Copy + PartialEq>(all: &[T], value: Option<T>) -> u32 {
 
 fn one_of<T: Copy>(all: &[T], number: u32) -> Result<Option<T>, String> {
     let known = of_number(all, number.cast_signed());
-    if number != 0 && known.is_none() { Err(format!("{number} means nothing")) } else { Ok(known) }
+    if number != 0 && known.is_none() { Err(format!("unknown number {number}")) } else { Ok(known) }
 }
 
-/// Whether it was started or finished later, the two times say.
+/// The two times tell which was later, the start or the finish.
 impl Wire<Option<proto::Progress>> for ConfigurationFacts {
     fn message(&self) -> Option<proto::Progress> {
         let ConfigurationFacts { started: state, outcome, percent } = *self;

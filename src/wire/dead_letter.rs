@@ -1,15 +1,15 @@
-//! A record that could not be used, as it is written to the dead letter topic:
-//! its key, value and headers as they were, and headers that say where it was
-//! read and what is wrong with it.
+//! Dead letters as they are written to their topic: the original key, value and
+//! headers, and headers that say where the record was read and what is wrong with
+//! it.
 //!
-//! The header names are those of Kafka Streams (KIP-1034), and their values
-//! text, so that its tools read them; `reason`, `timestamp` and `truncated` are
-//! ours.
+//! The header names are those of Kafka Streams (KIP-1034), and their values are
+//! text, so that its tools can read them. `reason`, `timestamp` and `truncated`
+//! are our own.
 
 use crate::shard::DeadLetter;
 
-/// What all headers of ours begin with. Headers of the original that begin so
-/// are from an earlier time in this topic, and are replaced.
+/// The prefix of all our headers. Headers of the original with this prefix are
+/// from an earlier time in this topic, and are replaced.
 pub const HEADER_PREFIX: &str = "__streams.errors.";
 /// The topic that the record was read from.
 pub const HEADER_TOPIC: &str = "__streams.errors.topic";
@@ -23,36 +23,36 @@ pub const HEADER_TIMESTAMP: &str = "__streams.errors.timestamp";
 pub const HEADER_REASON: &str = "__streams.errors.reason";
 /// The reason in words.
 pub const HEADER_MESSAGE: &str = "__streams.errors.message";
-/// Where a replayed record was found: topic, partition and offset of the dead
-/// letter, such as `device-status-dead-letters/3/42`. It stays with the record.
+/// On a replayed record: topic, partition and offset of the dead letter, such as
+/// `device-status-dead-letters/3/42`. The record keeps this header.
 pub const HEADER_REPLAYED: &str = "device_status.replayed";
-/// What was left out to make the record fit, such as
+/// The parts that were cut to make the record fit, such as
 /// `value: 900000 of 1200000 bytes kept`. A record with this header cannot be
-/// sent again as it was.
+/// replayed.
 pub const HEADER_TRUNCATED: &str = "__streams.errors.truncated";
 
-/// The largest record that a broker takes by default (`message.max.bytes`), and
-/// so the size to which a dead letter is cut if nothing else is known.
+/// The largest record that a broker accepts by default (`message.max.bytes`). A
+/// dead letter is cut to this size if no other limit is known.
 pub const DEFAULT_MAX_BYTES: usize = 1_048_588;
 
-/// The smallest limit that can be kept: our own headers, at their longest.
+/// The smallest possible limit: our own headers at their longest.
 pub const MIN_MAX_BYTES: usize = 4_096;
 
-/// How much of the reason in words is kept, in bytes.
+/// The most that is kept of the reason in words, in bytes.
 const MESSAGE_MAX_BYTES: usize = 1_024;
 
-/// How much is kept of a key if the record does not fit; longer ones are no
-/// device ids anyway.
+/// The most that is kept of a key if the record does not fit, in bytes. A longer
+/// key is no device id anyway.
 const KEY_KEPT_BYTES: usize = 1_024;
 
-/// The most that the batch and the record themselves take: 61 bytes of batch
-/// header and seven varints.
+/// The largest overhead of the batch and the record: 61 bytes of batch header and
+/// seven varints.
 const RECORD_OVERHEAD_BYTES: usize = 128;
 
-/// The most that a header's two lengths take.
+/// The largest size of a header's two lengths.
 const HEADER_OVERHEAD_BYTES: usize = 10;
 
-/// The most that [`HEADER_TRUNCATED`] takes.
+/// The largest size of [`HEADER_TRUNCATED`].
 const TRUNCATED_MAX_BYTES: usize = HEADER_TRUNCATED.len() + HEADER_OVERHEAD_BYTES + 256;
 
 /// A dead letter, ready to be written.
@@ -67,8 +67,8 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// The most that the record can take on the wire, alone in its batch and
-    /// not compressed.
+    /// The largest possible size of the record on the wire, alone in its batch
+    /// and not compressed.
     #[must_use]
     pub fn max_size_bytes(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
@@ -81,12 +81,12 @@ fn header_size((name, value): &(String, Option<Vec<u8>>)) -> usize {
     name.len() + value.as_ref().map_or(0, Vec::len) + HEADER_OVERHEAD_BYTES
 }
 
-/// Writes a dead letter that was read from `topic` as a record of at most
-/// `max_bytes`, or [`MIN_MAX_BYTES`] if that is more.
+/// Encodes a dead letter from `topic` as a record of at most `max_bytes`, or
+/// [`MIN_MAX_BYTES`] if that is more.
 ///
-/// If it does not fit whole (rule C8), a key is cut first if it is too long to
-/// be an id, then the last headers go if they take more than half, then the
-/// value is cut; a header says so.
+/// If it does not fit (rule C8), a key that is too long to be an id is cut first.
+/// Then the last headers are dropped if headers take more than half. Then the
+/// value is cut. A header says so.
 #[must_use]
 pub fn encode(letter: &DeadLetter, topic: &str, max_bytes: usize) -> Encoded {
     let max_bytes = max_bytes.max(MIN_MAX_BYTES);
@@ -117,7 +117,7 @@ pub fn encode(letter: &DeadLetter, topic: &str, max_bytes: usize) -> Encoded {
     encoded
 }
 
-/// What our headers say of a dead letter.
+/// The contents of our headers on a dead letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The topic that it was read from.
@@ -132,18 +132,18 @@ pub struct Said {
     pub reason: String,
     /// The reason in words.
     pub message: String,
-    /// What was left out.
+    /// The parts that were cut.
     pub truncated: Option<String>,
-    /// The dead letter of which the record was a replay.
+    /// If the record was a replay: its earlier dead letter.
     pub replayed: Option<String>,
 }
 
-/// Reads the headers of a dead letter. Whoever may write to the topic may write
-/// anything: what is not there or not text is left empty.
+/// Reads the headers of a dead letter. Other programs may have written to the
+/// topic: a header that is absent or not text is left empty.
 #[must_use]
 pub fn read(headers: &[(String, Option<Vec<u8>>)]) -> Said {
     let text = |name: &str| {
-        // The last one: it is ours.
+        // The last one is ours.
         let (_, value) = headers.iter().rev().find(|(found, _)| found == name)?;
         value.as_ref().map(|value| String::from_utf8_lossy(value).into_owned())
     };
@@ -160,8 +160,8 @@ pub fn read(headers: &[(String, Option<Vec<u8>>)]) -> Said {
     }
 }
 
-/// The headers with which a dead letter found at `place` goes back to its
-/// topic: the original's, and one that says so.
+/// The headers for the replay of the dead letter at `place`: those of the
+/// original, and [`HEADER_REPLAYED`].
 #[must_use]
 pub fn replayed(
     headers: &[(String, Option<Vec<u8>>)],
@@ -178,7 +178,7 @@ fn ours(name: &str, value: String) -> (String, Option<Vec<u8>>) {
     (name.to_owned(), Some(value.into_bytes()))
 }
 
-/// Cuts to a size; says what was left out.
+/// Cuts to a size. Returns a description of the cut parts.
 fn truncate(encoded: &mut Encoded, max_bytes: usize) -> String {
     let mut left_out = Vec::new();
     if let Some(key) = encoded.key.as_mut().filter(|key| key.len() > KEY_KEPT_BYTES) {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_the_record_as_it_was_and_where_it_was() {
+    fn dead_letter_keeps_the_record_and_names_its_position() {
         let encoded = encode(
             &letter(Some(b"device"), Some(b"value")),
             "device-vpn-sessions",
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_of_a_dead_letter_is_read_and_gone_when_it_is_replayed() {
+    fn dead_letter_headers_are_read_back_and_removed_by_a_replay() {
         let letter = letter(Some(b"device"), Some(b"value"));
         let encoded = encode(&letter, "device-vpn-sessions", DEFAULT_MAX_BYTES);
         let said = read(&encoded.headers);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut_and_a_header_says_so() {
+    fn oversized_dead_letter_is_cut_and_a_header_says_so() {
         let value = vec![7; 2_000_000];
         let encoded = encode(&letter(Some(b"device"), Some(&value)), "t", DEFAULT_MAX_BYTES);
         assert!(encoded.max_size_bytes() <= DEFAULT_MAX_BYTES);
@@ -322,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_headers_are_read_without_harm(
+        fn any_headers_are_read_without_a_panic(
             headers in proptest::collection::vec(
                 (
                     proptest::sample::select(vec![

@@ -1,8 +1,9 @@
-//! A record of an input, from bytes to an [`Event`], or the reason why not.
+//! Decodes a record of an input to an [`Event`], or to a reason why it cannot be
+//! used.
 //!
-//! Whatever arrives ends here as one of the two: nothing that a producer can
-//! write panics, and nothing is guessed. What is refused becomes a dead letter
-//! (docs/events.md), and the partition moves on.
+//! Every record ends as one of the two. No bytes from a producer cause a panic,
+//! and nothing is guessed. A refused record becomes a dead letter
+//! (docs/events.md), and the partition continues.
 
 use std::sync::Arc;
 
@@ -39,19 +40,19 @@ const NANOS_MAX: i32 = 999_999_999;
 /// The first byte of the Confluent wire format.
 const CONFLUENT_MAGIC: u8 = 0;
 
-/// How deep a message may be nested in its schema; the Confluent wire format
-/// spells the path to it.
+/// The deepest nesting of a message in its schema. The Confluent wire format
+/// contains the path to it.
 const CONFLUENT_MAX_DEPTH: i64 = 16;
 
-/// How the values of an input are written.
+/// The format of an input's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
     /// The bare message.
     #[default]
     Protobuf,
     /// The message behind the Confluent Schema Registry's framing: a zero byte,
-    /// the schema's id in four bytes, the message's place in the schema. Id and
-    /// place are skipped: the topic says which message it is.
+    /// the schema's id in four bytes, the message's place in the schema. Both are
+    /// skipped, because each topic has one message type.
     ConfluentProtobuf,
     /// The message in Protobuf's canonical JSON form.
     Json,
@@ -78,7 +79,7 @@ impl Format {
 pub struct Refusal {
     /// For headers and metrics.
     pub reason: DeadLetterReason,
-    /// For people: what is wrong with which field.
+    /// For people: the field, and what is wrong with it.
     pub detail: String,
 }
 
@@ -98,13 +99,13 @@ impl Refusal {
 
 /// Reads one record of an input.
 ///
-/// A null value is a tombstone: on the lifecycle topic, with a key, a deletion;
-/// refused everywhere else. A value of no bytes is what a broken producer
-/// sends, and is refused, though Protobuf would read it as a message without
-/// fields: a heartbeat must carry at least one.
+/// A null value is a tombstone: a deletion on the lifecycle topic, with a key;
+/// refused everywhere else. An empty value is refused, because it usually comes
+/// from a broken producer. (Protobuf would read it as a message without fields.)
+/// So a heartbeat must carry at least one field.
 ///
 /// # Errors
-/// When the record cannot be used: it is to become a dead letter.
+/// The record cannot be used: it must become a dead letter.
 pub fn decode(
     input: Input,
     format: Format,
@@ -121,7 +122,7 @@ pub fn decode(
     }
     match input {
         Input::Heartbeats => {
-            // The other formats have other bytes.
+            // The bytes of the other formats differ.
             let quick = format != Format::Json;
             let read = quick.then(|| super::heartbeat::read(message)).flatten();
             heartbeat(key, read.map_or_else(|| parse(format, message), Ok)?)
@@ -131,11 +132,11 @@ pub fn decode(
     }
 }
 
-/// A value of an input as JSON, for people to read: the message, whether the
-/// core would take it or not.
+/// A value of an input as JSON, for people: the message, even if the core would
+/// refuse it.
 ///
 /// # Errors
-/// Why it is no message, for people.
+/// Why the value is not a message, for people.
 pub fn to_json(input: Input, format: Format, value: &[u8]) -> Result<String, String> {
     let message = match format {
         Format::Json => return String::from_utf8(value.to_vec()).map_err(|e| e.to_string()),
@@ -154,7 +155,7 @@ fn parse<M: Message + Default + prost::Name>(format: Format, bytes: &[u8]) -> Re
             M::decode(bytes).map_err(|error| error.to_string())
         }
     };
-    read.map_err(|error| Refusal::undecodable(format!("no {}: {error}", M::NAME)))
+    read.map_err(|error| Refusal::undecodable(format!("the value is not a {}: {error}", M::NAME)))
 }
 
 fn tombstone(input: Input, key: Option<&[u8]>) -> Result<Event, Refusal> {
@@ -236,7 +237,7 @@ fn lifecycle_event(key: Option<&[u8]>, message: v1::LifecycleEvent) -> Result<Ev
     Ok(Event { occurred_at: occurred_at(message.occurred_at)?, body })
 }
 
-/// A lifecycle event with its name, before its key has been looked at.
+/// A lifecycle event with its name, before its key is checked.
 enum Said {
     OfDevice(&'static str, DeviceEvent),
     OfScope(&'static str, ScopeEvent),
@@ -371,8 +372,8 @@ fn device(key: Option<&[u8]>, what: &str) -> Result<DeviceId, Refusal> {
     })
 }
 
-/// What a key is where its producer's serializer has put something around the
-/// id. The device would be another one than that of the bare id.
+/// How the producer's serializer has wrapped the id, if it has. A wrapped id
+/// would be another device than the bare id.
 fn wrapping(key: &[u8]) -> Option<&'static str> {
     let is_json = || serde_json::from_slice::<serde_json::Value>(key).is_ok();
     match key.first()? {
@@ -426,13 +427,14 @@ fn percent(field: &str, percent: u32) -> Result<u8, Refusal> {
 }
 
 fn unknown(field: &str, said: i32, what: &str) -> Refusal {
-    Refusal::invalid(format!("{field} is {said}, which is no {what} that this version knows"))
+    Refusal::invalid(format!("{field} is {said}; this version does not know that {what}"))
 }
 
-/// A reason as `unfrozen` has it: none lifts every reason (rule J2).
+/// The reason of an `unfrozen` event: without one it lifts every reason (rule
+/// J2).
 ///
-/// A number that this version does not know is refused, not taken for
-/// [`FrozenReason::Other`]: its lifting could then not be told from another's.
+/// An unknown number is refused. If it were [`FrozenReason::Other`], lifting it
+/// would also lift other reasons.
 fn lifting(field: &str, reason: i32) -> Result<Option<FrozenReason>, Refusal> {
     match v1::FrozenReason::try_from(reason) {
         Ok(v1::FrozenReason::Unspecified) => Ok(None),
@@ -444,8 +446,7 @@ fn lifting(field: &str, reason: i32) -> Result<Option<FrozenReason>, Refusal> {
     }
 }
 
-/// A number that this version does not know is refused: what it says would be
-/// shown as nothing.
+/// An unknown number is refused, because it could not be shown.
 fn outcome(field: &str, said: i32) -> Result<Option<UpdateOutcome>, Refusal> {
     match v1::UpdateOutcome::try_from(said) {
         Ok(v1::UpdateOutcome::Unspecified) => Ok(None),
@@ -468,7 +469,8 @@ fn phase(field: &str, said: i32) -> Result<Option<UpdatePhase>, Refusal> {
     }
 }
 
-/// A reason as `frozen` has it: none is [`FrozenReason::Other`] (rule J2).
+/// The reason of a `frozen` event: without one it is [`FrozenReason::Other`]
+/// (rule J2).
 fn freezing(field: &str, reason: i32) -> Result<FrozenReason, Refusal> {
     Ok(lifting(field, reason)?.unwrap_or(FrozenReason::Other))
 }
@@ -535,9 +537,9 @@ fn milliseconds(
     })
 }
 
-/// What follows the framing: a zero byte, four bytes of schema id, and the path
-/// to the message in the schema as zigzag varints, its length first (a lone
-/// zero stands for the first message).
+/// Strips the framing: a zero byte, four bytes of schema id, and the path to the
+/// message in the schema as zigzag varints, its length first (a single zero means
+/// the first message).
 fn strip_confluent_framing(value: &[u8]) -> Result<&[u8], Refusal> {
     let Some((header, mut rest)) = value.split_at_checked(5) else {
         return Err(Refusal::undecodable("the value is shorter than the Confluent framing"));

@@ -1,5 +1,5 @@
-//! The messages in the canonical JSON form of Protobuf, by the descriptors that
-//! the build wrote beside the types.
+//! Messages in the canonical JSON form of Protobuf, using the descriptors that
+//! the build writes beside the types.
 
 use std::sync::OnceLock;
 
@@ -9,23 +9,23 @@ use serde_json::Deserializer;
 
 use crate::shard::Input;
 
-/// The messages of `proto/`, described.
+/// The descriptors of the messages in `proto/`.
 static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// What a message of this name is made of.
+/// The descriptor of the message with this name.
 ///
 /// # Errors
-/// When there is no such message.
+/// There is no such message.
 pub fn descriptor(full_name: &str) -> Result<MessageDescriptor, String> {
     static POOL: OnceLock<Result<DescriptorPool, String>> = OnceLock::new();
     let pool =
         POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).map_err(|error| error.to_string()));
     let pool = pool.as_ref().map_err(Clone::clone)?;
-    pool.get_message_by_name(full_name).ok_or_else(|| format!("no message {full_name}"))
+    pool.get_message_by_name(full_name).ok_or_else(|| format!("unknown message type {full_name}"))
 }
 
-/// Reads a message. A field that it does not have is an error, as the canonical
-/// form has it: a slip in a name must not silently become a default.
+/// Reads a message. An unknown field is an error, as in the canonical form: a
+/// misspelled name must not silently become a default.
 ///
 /// # Errors
 /// What is wrong, for people.
@@ -40,12 +40,12 @@ pub fn read<M: Message + Name + Default>(text: &[u8]) -> Result<M, String> {
 /// Writes a message.
 ///
 /// # Errors
-/// When it holds what JSON cannot say, such as a date beyond the year 9999.
+/// A value cannot be written as JSON, such as a date after the year 9999.
 pub fn write<M: Message + Name>(message: &M) -> Result<String, String> {
     write_bytes(&M::full_name(), &message.encode_to_vec())
 }
 
-/// The name of the message that an input's records hold.
+/// The name of the message type of an input.
 #[must_use]
 pub const fn message_of(input: Input) -> &'static str {
     match input {
@@ -58,7 +58,7 @@ pub const fn message_of(input: Input) -> &'static str {
 /// Writes a message of this name as JSON from its bytes.
 ///
 /// # Errors
-/// When the bytes are no such message, or hold what JSON cannot say.
+/// The bytes are not this message, or a value cannot be written as JSON.
 pub fn write_bytes(full_name: &str, bytes: &[u8]) -> Result<String, String> {
     let message =
         DynamicMessage::decode(descriptor(full_name)?, bytes).map_err(|error| error.to_string())?;

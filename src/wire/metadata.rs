@@ -1,14 +1,14 @@
-//! The text beside the committed offsets (rule C2): where a shard's clock
-//! stands, and which commit this was.
+//! The text beside the committed offsets (rule C2): the shard's clock and the
+//! number of the commit.
 //!
 //! `ds2;clock;lifecycle,vpn,heartbeats;epoch;batch;replay-from;fingerprint`,
-//! times in milliseconds, `-` for an unknown watermark, the fingerprint in 16
-//! hex digits. Text that goes on after another `;` is of a later version that
-//! this one understands.
+//! times in milliseconds, `-` for an unknown watermark, the fingerprint in 16 hex
+//! digits. Text after another `;` is from a later, compatible version.
 
 use crate::shard::Timestamp;
 
-/// What every shard commits beside its offsets, the same on all three inputs.
+/// The text that a shard commits beside its offsets, the same on all three
+/// inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardMetadata {
     /// The clock through which all timers have fired.
@@ -21,7 +21,7 @@ pub struct ShardMetadata {
     pub batch: u64,
     /// Heartbeats are replayed from here (rule R2).
     pub replay_from: Timestamp,
-    /// Of the configuration that statuses depend on.
+    /// The hash of the settings that statuses depend on.
     pub rules_fingerprint: u64,
 }
 
@@ -40,7 +40,7 @@ impl ShardMetadata {
         )
     }
 
-    /// Reads it back. `None` for anything that this program did not write: an
+    /// Reads the text back. `None` if this program did not write it: an
     /// operator's reset, another program's text, another format.
     #[must_use]
     pub fn decode(text: &str) -> Option<ShardMetadata> {
@@ -63,7 +63,7 @@ impl ShardMetadata {
         let epoch = fields.next()?.parse().ok()?;
         let batch = fields.next()?.parse().ok()?;
         let replay_from = timestamp(fields.next()?)?;
-        // Of a fixed length, so that a text that was cut off is known for one.
+        // The length is fixed, so that truncated text is recognized.
         let digits = fields.next().filter(|digits| digits.len() == 16)?;
         let rules_fingerprint = u64::from_str_radix(digits, 16).ok()?;
         Some(ShardMetadata { clock, watermarks, epoch, batch, replay_from, rules_fingerprint })
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_first_version_committed_stays_readable() {
+    fn metadata_of_the_first_version_stays_readable() {
         let text = "ds2;1760000000000;1760000002000,-,1760000001999;7;42;1759998200000;\
                     00000000deadbeef";
         let metadata = ShardMetadata {

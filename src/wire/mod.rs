@@ -1,4 +1,4 @@
-//! Bytes to the core's values and back: pure, no I/O.
+//! Converts bytes to the core's values and back. Pure, no I/O.
 
 pub mod changelog;
 pub mod dead_letter;

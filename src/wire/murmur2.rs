@@ -1,7 +1,6 @@
-//! On which partition a key belongs (rule R8): as Java's default partitioner
-//! has it.
+//! The partition of a key (rule R8), as Java's default partitioner computes it.
 
-/// The partition of a key: the murmur2 hash, its sign cut off, modulo the
+/// The partition of a key: the murmur2 hash without its sign bit, modulo the
 /// number of partitions.
 #[must_use]
 pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
@@ -14,7 +13,7 @@ fn murmur2(data: &[u8]) -> u32 {
     const MULTIPLIER: u32 = 0x5bd1_e995;
     const SHIFT: u32 = 24;
 
-    // The broker bounds keys well below 4 GiB.
+    // The broker limits keys to far less than 4 GiB.
     let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
     let mut hash = SEED ^ length;
     let (words, rest) = data.as_chunks::<4>();
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_kafkas_own_test() {
+    fn hashes_match_kafkas_own_test() {
         let expected: [(&str, i32); 6] = [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

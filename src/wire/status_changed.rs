@@ -1,4 +1,4 @@
-//! A status change as it is told to others: key and value of a record of
+//! Status changes for consumers: key and value of a record of
 //! `device-status-changes`.
 
 use prost::{Message, Name as _};
@@ -49,13 +49,13 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
     (key, message.encode_to_vec())
 }
 
-/// Reads back what [`encode`] wrote, or a later version of it.
+/// Reads back the output of [`encode`], of this or a later version.
 ///
 /// # Errors
 /// What is wrong with it, for people.
 pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
     let message = v1::StatusChanged::decode(value)
-        .map_err(|error| format!("this is no StatusChanged ({error})"))?;
+        .map_err(|error| format!("the value is not a StatusChanged message ({error})"))?;
     let name = |text: &str| (!text.is_empty()).then(|| text.into());
     let shown = |status: i32, connectivity: i32| {
         shown(status.cast_unsigned(), connectivity.cast_unsigned())
@@ -63,7 +63,7 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
     };
     Ok(StatusChange {
         device: DeviceId::from_key(message.device_id.as_bytes())
-            .map_err(|reason| format!("its device id is none ({reason:?})"))?,
+            .map_err(|reason| format!("its device id is invalid ({reason:?})"))?,
         fleet: name(&message.fleet),
         organization: name(&message.organization),
         version: message.version,
@@ -98,9 +98,9 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
 }
 
 /// The attributes of a change as a CloudEvent, as headers (CloudEvents 1.0, the
-/// binary mode of its Kafka binding). `source` tells whose change it is.
+/// binary mode of its Kafka binding). `source` names the installation.
 ///
-/// A change that is written again has the same id.
+/// A repeated change has the same id.
 #[must_use]
 pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<Vec<u8>>)> {
     let happened = timestamp(change.since.max(change.connectivity_since));
@@ -116,22 +116,21 @@ pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<V
     ]
 }
 
-/// The numbers of a status and a connectivity, from one on; zeros where nothing is
-/// shown.
+/// The numbers of a status and a connectivity, from 1; zeros if nothing is shown.
 fn numbers(shown: Option<(Status, Connectivity)>) -> (i32, i32) {
     shown.map_or((0, 0), |(status, connectivity)| (status as i32 + 1, connectivity as i32 + 1))
 }
 
-/// The value that has this number in messages, counted from 1. One that only a
-/// later version knows is none.
+/// The value with this number in messages, counted from 1. `None` for a number of
+/// a later version.
 pub(super) fn of_number<T: Copy>(all: &[T], number: i32) -> Option<T> {
     all.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
 }
 
-/// What such numbers say.
+/// The status and connectivity of these numbers.
 ///
 /// # Errors
-/// When this version does not know one of them: what is wrong, for people.
+/// This version does not know one of them: what is wrong, for people.
 pub(super) fn shown(
     status: u32,
     connectivity: u32,
@@ -143,12 +142,12 @@ pub(super) fn shown(
     let known_status = place(status).and_then(|place| Status::ALL.get(place));
     let known_connectivity = place(connectivity).and_then(|place| Connectivity::ALL.get(place));
     let shown = known_status.copied().zip(known_connectivity.copied());
-    shown
-        .map(Some)
-        .ok_or_else(|| format!("there is no status {status} with connectivity {connectivity}"))
+    shown.map(Some).ok_or_else(|| {
+        format!("status {status} with connectivity {connectivity} is unknown to this version")
+    })
 }
 
-/// An instant as messages have it.
+/// An instant as a Protobuf timestamp.
 pub(crate) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let nanos = at.0.rem_euclid(1_000) as i32 * 1_000_000;
     prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_says_what_it_was_what_it_is_since_when_and_why() {
+    fn change_has_both_statuses_its_since_and_its_cause() {
         let (key, value) = encode(&change());
         assert_eq!(key, b"0123456789abcdef0123456789abcdef");
         let message = v1::StatusChanged::decode(value.as_slice()).unwrap();
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_read_back_as_it_was_whatever_it_says() {
+    fn any_change_is_read_back_unchanged() {
         let mut changes = vec![
             change(),
             StatusChange { current: None, fleet: None, cause: Cause::Deleted, ..change() },
@@ -258,8 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_change_is_refused_in_words() {
-        assert!(decode(b"\xff").unwrap_err().contains("no StatusChanged"));
+    fn decoding_anything_but_a_change_names_the_reason() {
+        assert!(decode(b"\xff").unwrap_err().contains("not a StatusChanged message"));
         assert!(decode(b"").unwrap_err().contains("device id"));
         let unknown = v1::StatusChanged {
             cause: 99,
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_as_a_cloud_event_is_known_by_device_and_version() {
+    fn cloud_event_id_is_device_and_version() {
         let headers = cloud_event(&change(), "/fleet");
         let texts: Vec<(&str, &str)> = headers
             .iter()
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_that_the_core_counts_by() {
+    fn numbers_in_messages_match_the_core() {
         for status in Status::ALL {
             for connectivity in Connectivity::ALL {
                 let expected = (status.index() as i32 + 1, connectivity as i32 + 1);

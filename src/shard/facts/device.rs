@@ -1,7 +1,7 @@
 //! A device's facts, and how each event joins them (rules J1 to J6).
 //!
-//! Every fact is a register (`register.rs`). What a heartbeat touches is in the
-//! hot row (`hot.rs`); all else is here.
+//! Every fact is a register (`register.rs`). The facts that a heartbeat changes
+//! are in the hot row (`hot.rs`); all others are here.
 
 use std::cmp::Ordering;
 
@@ -17,46 +17,44 @@ use crate::shard::snapshot::{self, DeviceFacts};
 pub(in crate::shard) type Session = snapshot::Session<Interned>;
 pub(in crate::shard) type Membership = snapshot::Membership<Interned>;
 
-/// Closed sessions that came or changed (`true`), or went: each is a changelog
-/// entry of its own.
+/// Closed sessions that were added or changed (`true`), or removed: each is a
+/// changelog entry of its own.
 pub(in crate::shard) type ClosedChanges = Vec<(Session, bool)>;
 
-/// The earlier of the instants that made status and connectivity true, and
-/// which of the two it is.
+/// The earlier of `since` and `connectivity_since`, and which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) enum Earlier {
     Status(Timestamp),
     Connectivity(Timestamp),
 }
 
-/// All that is known of a device but its heartbeat.
+/// All facts of a device but its heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::shard) struct Cold {
     pub facts: DeviceFacts<Interned>,
-    /// No fact, but what the hot row has no room for: of a device that is known
-    /// by heartbeats alone, the two instants are the same.
+    /// Not a fact: the hot row has no room for it. For a device with heartbeats
+    /// only, the two instants are the same.
     pub earlier: Option<Earlier>,
-    /// Since when fleet and organization are as they were last emitted, where it
-    /// is another instant than [`Cold::membership_since`] takes it for.
+    /// Since when the device has the emitted fleet and organization, if it is not
+    /// the instant that [`Cold::membership_since`] derives.
     pub membership_since: Option<Timestamp>,
-    /// Sessions that are closed, oldest first.
+    /// Closed sessions, oldest first.
     pub closed: Vec<Session>,
-    /// Openings from this time on may be newer than what the changelog holds (rule
-    /// R2).
+    /// Openings from this time on may be newer than the changelog's (rule R2).
     pub unwritten_openings: Option<Timestamp>,
-    /// When the deletion was touched, as the changelog has it: it is written only
-    /// when it has moved by more than an hour (rule J5).
+    /// The clock at the last suppressed event, as the changelog has it. It is
+    /// written only when it has moved by more than an hour (rule J5).
     pub deletion_touched_written: Option<Timestamp>,
 }
 
-/// What became of an event.
+/// The result of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) enum Joined {
-    /// Something later is known, or the same.
+    /// A later fact is known, or the same one.
     Stale,
     /// The row has changed.
     Changed,
-    /// An opening renewed a session that was open. What is not emitted of it need
+    /// An opening renewed an open session. If nothing of it is emitted, it need
     /// not be written (rule R2).
     Renewed,
 }
@@ -68,7 +66,7 @@ impl From<bool> for Joined {
 }
 
 impl Cold {
-    /// What made the status true, as last emitted (rule J8).
+    /// The time and cause of the status, as last emitted (rule J8).
     pub fn since(&self, hot: &Hot) -> Option<Timestamp> {
         match self.earlier {
             Some(Earlier::Status(at)) => Some(at),
@@ -76,7 +74,7 @@ impl Cold {
         }
     }
 
-    /// What made the connectivity true, as last emitted.
+    /// The time and cause of the connectivity, as last emitted.
     pub fn connectivity_since(&self, hot: &Hot) -> Option<Timestamp> {
         match self.earlier {
             Some(Earlier::Connectivity(at)) => Some(at),
@@ -84,7 +82,7 @@ impl Cold {
         }
     }
 
-    /// Notes the two instants, which a row can hold.
+    /// Stores the two instants, which must fit into a row.
     pub fn set_since(&mut self, hot: &mut Hot, status: Timestamp, connectivity: Timestamp) {
         let [status, connectivity] = [status, connectivity].map(|at| Instant48::some(at).or_min());
         hot.changed_at = Instant48::some(status.max(connectivity));
@@ -95,8 +93,8 @@ impl Cold {
         };
     }
 
-    /// Since when fleet and organization are as they were last emitted (rule J8):
-    /// mostly since the event that set them, or since what else was emitted.
+    /// Since when the device has the emitted fleet and organization (rule J8):
+    /// usually since the event that set them, or since the emitted status.
     pub fn membership_since(&self, hot: &Hot) -> Timestamp {
         self.membership_since.unwrap_or_else(|| self.usual_membership_since(hot))
     }
@@ -116,9 +114,9 @@ impl Cold {
         self.facts.membership.as_ref().map_or_else(Membership::default, |register| register.value)
     }
 
-    /// When the deletion is forgotten: never where a registration of its very
-    /// millisecond goes before it, since that would be read for the earlier of the two
-    /// once the deletion is read again (rule J5).
+    /// When the deletion is forgotten. Never if a registration of the same
+    /// millisecond overrides it: if the deletion were read again after that, it
+    /// would count as the later of the two (rule J5).
     pub fn deletion_forgotten_at(&self, rules: &Rules) -> Option<Timestamp> {
         let deleted = self.facts.deleted.filter(|_| !self.facts.is_registered_anew())?;
         let touched = self.facts.deletion_touched.map_or(deleted, |touched| touched.max(deleted));
@@ -165,8 +163,8 @@ impl Cold {
                 let DeviceFacts { settings: held, earlier_settings, .. } = &mut self.facts;
                 earlier::join(held, earlier_settings, at, *settings, |held| held.poll_interval_s)
             }
-            // Joined by `delete`, which the heartbeat in the hot row needs too, and by
-            // `open_session` and `close_session`.
+            // `delete` joins these (the heartbeat in the hot row needs it too),
+            // and `open_session` and `close_session`.
             DeviceEvent::Deleted
             | DeviceEvent::SessionOpened { .. }
             | DeviceEvent::SessionClosed { .. } => false,
@@ -183,8 +181,8 @@ impl Cold {
         join_flag(&mut configuration.started, at, false) | says_more
     }
 
-    /// Registered and deleted are one register: in the millisecond of the deletion,
-    /// what was not yet seen wins (rules J2, J5).
+    /// Registered and deleted are one register. In the millisecond of the
+    /// deletion, the value that was not yet seen wins (rules J2, J5).
     fn join_registered(&mut self, at: Timestamp) -> bool {
         let facts = &mut self.facts;
         if facts.deleted != Some(at) {
@@ -213,8 +211,8 @@ impl Cold {
         earlier::join(membership, earlier_fleets, at, value, |held| held.fleet)
     }
 
-    /// Forgets what was told before `from` only, as far as no late heartbeat may
-    /// need it (rule J3).
+    /// Forgets settings and fleets that applied only before `from`, if no late
+    /// heartbeat may need them (rule J3).
     pub fn forget_told(&mut self, from: Timestamp) {
         let facts = &mut self.facts;
         let most = earlier::EARLIER_OF_DEVICE_MAX;
@@ -222,9 +220,9 @@ impl Cold {
         earlier::forget(facts.settings.as_ref(), &mut facts.earlier_settings, from, most);
     }
 
-    /// Joins a deletion: facts at or before it do not exist (rule J5). The
-    /// heartbeat, in the hot row, is the caller's. `interval_s`: the longest poll
-    /// interval that is known.
+    /// Joins a deletion: facts at or before it do not exist (rule J5). The caller
+    /// handles the heartbeat in the hot row. `interval_s`: the longest known poll
+    /// interval.
     pub fn delete(
         &mut self,
         at: Timestamp,
@@ -236,9 +234,9 @@ impl Cold {
             return Joined::Stale;
         }
         if Some(at) == facts.deleted {
-            // Read again: it decides nothing anew, and takes away what was said of
-            // its very millisecond once more, but what a registration tells that goes
-            // before it.
+            // Read again, it decides nothing anew. It removes the facts of its
+            // own millisecond again, except those of a registration that
+            // overrides it.
             let held = facts.clone();
             facts.delete(at);
             facts.registered = held.registered;
@@ -258,7 +256,7 @@ impl Cold {
         Joined::Changed
     }
 
-    /// Forgets the deletion of a device that was registered since.
+    /// Forgets the deletion of a device that was registered after it.
     pub fn forget_deletion(&mut self) {
         let facts = &mut self.facts;
         facts.deleted = None;
@@ -268,9 +266,9 @@ impl Cold {
         self.deletion_touched_written = None;
     }
 
-    /// Notes that the deletion suppressed an event, which carried this poll
-    /// interval. Says whether that must be written (rule J5: only when it moved by
-    /// more than an hour, or the interval is longer than all before).
+    /// Stores that the deletion suppressed an event with this poll interval.
+    /// Returns whether that must be written (rule J5: only when it moved by more
+    /// than an hour, or the interval is longer than all before).
     pub fn touch_deletion(&mut self, clock: Timestamp, interval_s: Option<u32>) -> bool {
         const WRITTEN_EVERY_MS: i64 = 3_600_000;
         let Some(deleted) = self.facts.deleted else { return false };
@@ -287,7 +285,7 @@ impl Cold {
     }
 }
 
-/// The cause that a change made by this event has.
+/// The cause of a change that this event makes.
 pub(in crate::shard) fn cause_of(event: &DeviceEvent) -> Cause {
     match event {
         DeviceEvent::SessionOpened { .. } => Cause::VpnOpened,
@@ -336,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_events_of_the_same_instant_the_later_in_the_log_wins() {
+    fn in_a_tie_the_later_event_in_the_log_wins() {
         let frozen = DeviceEvent::Frozen { reason: FrozenReason::Other };
         let unfrozen = DeviceEvent::Unfrozen { reason: None };
         let register = |events: &[(i64, DeviceEvent)]| {

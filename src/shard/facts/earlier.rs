@@ -1,20 +1,19 @@
-//! Registers that keep what they held before: what devices were told of intervals,
-//! and when (rule J3).
+//! Registers that keep their earlier values: the poll intervals that devices were
+//! told, and when (rule J3).
 
 use super::register::Register;
 use crate::shard::event::Timestamp;
 use crate::shard::snapshot::FleetFacts;
 
-/// How much is kept of a device, of its settings and of its fleets.
+/// The number of earlier values kept for a device, of settings and of fleets.
 pub(in crate::shard) const EARLIER_OF_DEVICE_MAX: usize = 16;
 
-/// How much is kept of a fleet: its record must fit, also where the settings are
-/// told again every minute.
+/// The number of earlier values kept for a fleet. Its record must fit, also if
+/// the settings are sent again every minute.
 pub(in crate::shard) const EARLIER_OF_FLEET_MAX: usize = 256;
 
-/// Joins an event to a register of which more than the last value is kept. Of
-/// the same instant the later in the log holds (rule J2). Says whether anything
-/// is new.
+/// Joins an event to a register that keeps earlier values. Of the same instant
+/// the later in the log wins (rule J2). Returns whether anything is new.
 pub(in crate::shard) fn join<T: PartialEq, E: PartialEq>(
     register: &mut Option<Register<T>>,
     earlier: &mut Vec<Register<E>>,
@@ -45,8 +44,8 @@ pub(in crate::shard) fn join<T: PartialEq, E: PartialEq>(
     }
 }
 
-/// Forgets what held before `from` only, and the oldest where there are more than
-/// `most`.
+/// Forgets values that applied only before `from`, and the oldest if there are
+/// more than `most`.
 pub(in crate::shard) fn forget<T, E>(
     register: Option<&Register<T>>,
     earlier: &mut Vec<Register<E>>,
@@ -54,7 +53,7 @@ pub(in crate::shard) fn forget<T, E>(
     most: usize,
 ) {
     let before = match register {
-        // It holds from then on itself.
+        // It applies from then on itself.
         Some(held) if held.at <= from => earlier.len(),
         _ => earlier.partition_point(|held| held.at <= from).saturating_sub(1),
     };
@@ -62,7 +61,7 @@ pub(in crate::shard) fn forget<T, E>(
     earlier.drain(..before.max(too_many));
 }
 
-/// What held at a moment, of what is seen.
+/// The value at a moment, from the visible facts.
 pub(in crate::shard) fn held_at<T: Copy>(
     earlier: &[Register<T>],
     last: Option<Register<T>>,
@@ -73,7 +72,8 @@ pub(in crate::shard) fn held_at<T: Copy>(
     all.rev().find(|held| held.at <= moment && sees(held.at)).map(|held| held.value)
 }
 
-/// The interval that was set for a fleet at a moment, of what is seen, in seconds.
+/// The interval that was set for a fleet at a moment, from the visible facts, in
+/// seconds.
 pub(in crate::shard) fn interval_at(
     fleet: &FleetFacts,
     moment: Timestamp,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_before_is_kept_in_any_order() {
+    fn earlier_values_are_kept_in_any_order_of_arrival() {
         let kept = (Some(register(30, 3)), vec![register(10, 1), register(20, 2)]);
         let events = [(10, 1), (20, 2), (30, 3)];
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
@@ -109,12 +109,12 @@ mod tests {
             events.extend(events.clone());
             assert_eq!(told(&events), kept, "and once more");
         }
-        // Of the same instant the later in the log.
+        // Of the same instant the later in the log wins.
         assert_eq!(told(&[(10, 1), (30, 3), (20, 7), (20, 2), (30, 9), (30, 3)]), kept);
     }
 
     #[test]
-    fn what_held_before_the_retention_only_is_forgotten() {
+    fn values_that_applied_only_before_the_retention_are_forgotten() {
         let all = [register(10, 1), register(20, 2), register(30, 3)];
         let last = register(40, 4);
         let left = |from, most| {

@@ -1,17 +1,17 @@
-//! By which interval a heartbeat is judged, as it is kept with the heartbeat
+//! The interval by which a heartbeat is judged, as stored with the heartbeat
 //! (rule J3).
 
-/// What is known of a heartbeat's interval.
+/// The interval of a heartbeat, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeartbeatInterval {
     /// The heartbeat carried it, in seconds.
     Carried(u32),
-    /// It was set when the heartbeat came, in seconds.
+    /// It was set at the heartbeat's time, in seconds.
     Set(u32),
-    /// The same, and the default counts if it is longer: it held too, within the
-    /// slack, or what was set came only after the heartbeat.
+    /// The same, and the default counts if it is longer: it also applied within
+    /// the allowed lateness, or the first setting came after the heartbeat.
     SetOrDefault(u32),
-    /// Nothing was set: the default, whatever it is.
+    /// Nothing was set: the present default.
     #[default]
     Default,
 }
@@ -28,7 +28,7 @@ impl HeartbeatInterval {
         }
     }
 
-    /// The interval that is known, in seconds, but the default.
+    /// The known interval without the default, in seconds.
     #[must_use]
     pub fn seconds(self) -> Option<u32> {
         match self {
@@ -39,7 +39,7 @@ impl HeartbeatInterval {
         }
     }
 
-    /// What the heartbeat carried, in seconds.
+    /// The interval that the heartbeat carried, in seconds.
     #[must_use]
     pub fn carried(self) -> Option<u32> {
         match self {
@@ -48,13 +48,13 @@ impl HeartbeatInterval {
         }
     }
 
-    /// Whether the default has a say in it.
+    /// Whether the default counts in it.
     pub(in crate::shard) fn is_of_default(self) -> bool {
         matches!(self, HeartbeatInterval::SetOrDefault(_) | HeartbeatInterval::Default)
     }
 }
 
-/// The same in four bytes, as hot rows hold it.
+/// The same in four bytes, for hot rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) struct IntervalCode(u32);
 
@@ -67,13 +67,13 @@ impl IntervalCode {
 
     pub const DEFAULT: IntervalCode = IntervalCode(0);
 
-    /// That of a heartbeat that carries it, in seconds.
+    /// The interval of a heartbeat that carries it, in seconds.
     pub fn carried(seconds: u32) -> IntervalCode {
         IntervalCode::new(HeartbeatInterval::Carried(seconds))
     }
 
     pub fn new(interval: HeartbeatInterval) -> IntervalCode {
-        // Nothing is ever set to 0: what would be read back so is the shortest.
+        // An interval is never 0. If 0 is read back, it is the shortest interval.
         let held = |seconds: u32| seconds.clamp(1, IntervalCode::SECONDS);
         IntervalCode(match interval {
             HeartbeatInterval::Carried(seconds) => held(seconds) | IntervalCode::CARRIED,
@@ -83,8 +83,8 @@ impl IntervalCode {
         })
     }
 
-    /// Marks it as what any later heartbeat has too that carries none, by all
-    /// that is known: such a heartbeat then needs no cold facts.
+    /// Marks it as steady: by the known facts, every later heartbeat without an
+    /// interval has it too. Such a heartbeat then needs no cold facts.
     pub fn steady(self, steady: bool) -> IntervalCode {
         let mark = if steady { IntervalCode::STEADY } else { 0 };
         IntervalCode(self.0 & !IntervalCode::STEADY | mark)

@@ -1,4 +1,4 @@
-//! What is known of devices and scopes, how an event changes it, and the status
+//! The facts of devices and scopes, how an event changes them, and the status
 //! that follows.
 
 pub mod device;

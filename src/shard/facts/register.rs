@@ -1,24 +1,24 @@
-//! The register: what nearly every fact is (rule J2).
+//! The register: the form of nearly every fact (rule J2).
 //!
 //! A register remembers the event time that set it, and the later event time
-//! wins. So a row is the same whatever the order of arrival, and however often
-//! an event comes. What wins of two events of the same instant is decided in
-//! [`takes_over`] and [`join_flag`], for all registers; what a deletion leaves,
-//! in [`outlives`].
+//! wins. So a row does not depend on the order of arrival, or on duplicates.
+//! [`takes_over`] and [`join_flag`] decide between two events of the same
+//! instant, for all registers. [`outlives`] decides which facts a deletion
+//! leaves.
 
 use crate::shard::event::{FrozenReason, Timestamp};
 
 /// A value and the event time that set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Register<T> {
-    /// When.
+    /// The event time.
     pub at: Timestamp,
-    /// What.
+    /// The value.
     pub value: T,
 }
 
 impl<T> Register<T> {
-    /// The same of another value.
+    /// The same time with another value.
     pub(in crate::shard) fn map<U>(self, map: impl FnOnce(T) -> U) -> Register<U> {
         Register { at: self.at, value: map(self.value) }
     }
@@ -33,22 +33,22 @@ impl<T> Register<T> {
 pub struct Flag {
     /// When it was set.
     pub at: Timestamp,
-    /// To what.
+    /// The value.
     pub value: bool,
-    /// The other value was seen at that time too, so that neither wins again.
+    /// The other value was seen at that time too, so neither wins again.
     pub both_seen: bool,
     /// The last time of the other value before that (rule J9).
     pub other: Option<Timestamp>,
 }
 
 impl Flag {
-    /// A value that is the only one known.
+    /// A flag with only one known value.
     #[must_use]
     pub fn new(at: Timestamp, value: bool) -> Flag {
         Flag { at, value, both_seen: false, other: None }
     }
 
-    /// The last time known of a value.
+    /// The last known time of a value.
     #[must_use]
     pub fn last(&self, value: bool) -> Option<Timestamp> {
         if value == self.value { Some(self.at) } else { self.other.max(self.tied()) }
@@ -59,28 +59,27 @@ impl Flag {
     }
 }
 
-/// What is known of the millisecond of an end, where the beginning is a register
-/// of its own.
+/// The tie in the millisecond of an end whose beginning is a register of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tie {
     /// Nothing began then.
     #[default]
     None,
-    /// Something began then too, and goes before the end.
+    /// Something began then too, and overrides the end.
     Began,
-    /// Something began then too, and the end goes before it.
+    /// Something began then too, and the end overrides it.
     Ended,
 }
 
 /// One register a reason, in the order of [`FrozenReason::ALL`].
 pub type FrozenRegisters = [Option<Flag>; FrozenReason::ALL.len()];
 
-/// What remembers the event time that set it: a register, or the time alone
-/// where there is no value to remember.
+/// A fact that remembers the event time that set it: a register, or the time
+/// alone if there is no value.
 pub(in crate::shard) trait Dated {
     fn at(&self) -> Timestamp;
 
-    /// Forgets what it knows of before a deletion.
+    /// Forgets values from before a deletion.
     fn forget_until(&mut self, _deleted: Timestamp) {}
 }
 
@@ -106,9 +105,9 @@ impl Dated for Flag {
     }
 }
 
-/// Whether an event takes the place of what is held, both given as (time,
-/// value): the later one does, and of two of the same instant the later in the
-/// log, unless it says what is held.
+/// Whether an event replaces the present value, both as (time, value). The later
+/// one wins; of the same instant the later in the log, unless the values are
+/// equal.
 pub(in crate::shard) fn takes_over<T: PartialEq>(
     event: (Timestamp, T),
     held: Option<(Timestamp, T)>,
@@ -116,7 +115,7 @@ pub(in crate::shard) fn takes_over<T: PartialEq>(
     held.is_none_or(|held| held.0 < event.0 || held.0 == event.0 && held.1 != event.1)
 }
 
-/// Sets a register. Says whether the event took over.
+/// Sets a register. Returns whether the event won.
 pub(in crate::shard) fn join<T: PartialEq>(
     register: &mut Option<Register<T>>,
     at: Timestamp,
@@ -130,8 +129,8 @@ pub(in crate::shard) fn join<T: PartialEq>(
     later
 }
 
-/// Sets a register of two values: of one instant, a value that was not yet seen
-/// wins. Says whether anything is known now that was not.
+/// Sets a register of two values. Of one instant, a value that was not yet seen
+/// wins. Returns whether anything is new.
 pub(in crate::shard) fn join_flag(register: &mut Option<Flag>, at: Timestamp, value: bool) -> bool {
     let Some(held) = register else {
         *register = Some(Flag::new(at, value));
@@ -151,12 +150,12 @@ pub(in crate::shard) fn join_flag(register: &mut Option<Flag>, at: Timestamp, va
     if value == held.value || held.both_seen {
         return false;
     }
-    // Since when it was what it is now no longer, nobody knows.
+    // The beginning of the earlier value is not known.
     *held = Flag { at, value, both_seen: true, other: None };
     true
 }
 
-/// Sets a register that only remembers when.
+/// Sets a register that only remembers the time.
 pub(in crate::shard) fn join_time(register: &mut Option<Timestamp>, at: Timestamp) -> bool {
     let later = takes_over((at, ()), register.map(|held| (held, ())));
     if later {
@@ -180,7 +179,7 @@ pub(in crate::shard) fn join_frozen(
     }
 }
 
-/// Whether any reason holds.
+/// Whether any reason is set.
 pub(in crate::shard) fn is_frozen(registers: &FrozenRegisters) -> bool {
     registers.iter().flatten().any(|register| register.value)
 }
@@ -191,7 +190,7 @@ pub(in crate::shard) fn outlives(fact: Timestamp, deleted: Timestamp) -> bool {
     fact > deleted
 }
 
-/// Clears a register that a deletion does not leave (rule J5).
+/// Clears a register that a deletion removes (rule J5).
 pub(in crate::shard) fn delete<R: Dated>(register: &mut Option<R>, deleted: Timestamp) {
     register.take_if(|held| !outlives(held.at(), deleted));
     if let Some(held) = register {
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_instant_a_value_not_yet_seen_wins_and_one_seen_is_a_duplicate() {
+    fn in_a_tie_an_unseen_value_wins_and_a_seen_one_is_a_duplicate() {
         assert!(!told(&[(5, true), (5, false)]).value);
         assert!(told(&[(5, false), (5, true)]).value);
         let thrice = [(5, true), (5, false), (5, true)];
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_instant_the_later_name_wins_unless_it_is_held() {
+    fn in_a_tie_the_later_name_wins_unless_it_is_the_present_one() {
         let mut name = None;
         let told = ["a", "b", "b", "a"].map(|value| join(&mut name, Timestamp(5), value));
         assert_eq!(told, [true, true, false, true]);
@@ -241,7 +240,7 @@ mod tests {
             order.reverse();
             assert_eq!(told(&order).other, Some(Timestamp(5)), "{order:?}");
         }
-        // In one millisecond with what is held no longer.
+        // In one millisecond with a value that is no longer the present one.
         let tied = told(&[(5, true), (5, false), (9, false)]);
         assert_eq!((tied.last(true), tied.last(false)), (Some(Timestamp(5)), Some(Timestamp(9))));
     }

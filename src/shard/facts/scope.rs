@@ -1,6 +1,5 @@
-//! What concerns many devices at once: VPN instances and their leases, fleets,
-//! organizations (rules J4, J7). Their names are interned, so that a row holds
-//! four bytes for each.
+//! Scopes: VPN instances and their leases, fleets, organizations (rules J4, J7).
+//! Their names are interned, so a row stores four bytes for each.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
@@ -19,13 +18,13 @@ use crate::shard::snapshot::{FleetFacts, InstanceFacts, Lease, NameOf, Organizat
 /// A name, interned; 0 is none.
 pub(in crate::shard) type Interned = u32;
 
-/// Things with names, by number. Number 0 is the empty name: none.
+/// Named values, by number. Number 0 is the empty name: none.
 #[derive(Debug)]
 pub(in crate::shard) struct Named<T> {
     names: Vec<Arc<str>>,
     values: Vec<T>,
     index: HashTable<u32>,
-    /// Numbers of names that are forgotten: the next names get them.
+    /// Free numbers of forgotten names, for the next names.
     free: Vec<u32>,
 }
 
@@ -72,7 +71,7 @@ impl<T: Default> Named<T> {
         &self.names[at as usize]
     }
 
-    /// Forgets a name, to which nobody must hold the number any more.
+    /// Forgets a name. Its number must not be in use any more.
     pub fn remove(&mut self, at: u32) {
         let name = std::mem::take(&mut self.names[at as usize]);
         self.values[at as usize] = T::default();
@@ -82,7 +81,7 @@ impl<T: Default> Named<T> {
         }
     }
 
-    /// How many names there are, the empty one apart.
+    /// The number of names, without the empty one.
     pub fn len(&self) -> usize {
         self.index.len().saturating_sub(1)
     }
@@ -117,7 +116,7 @@ fn hash_of(name: &str) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub(in crate::shard) struct Instance {
     pub facts: InstanceFacts,
-    /// No row named it when all were looked at, and nothing was told of it since
+    /// No row named it at the last check of all rows, and no event has since
     /// (rule J4).
     pub unnamed: bool,
 }
@@ -128,23 +127,22 @@ impl Instance {
         self.alive().map(|alive| alive.end())
     }
 
-    /// The announcement that the lease rests on: the one that counts latest, of the
-    /// same time the later in the log.
+    /// The announcement whose lease is in force: the one with the latest counted
+    /// time; of the same time the later in the log.
     pub fn alive(&self) -> Option<Lease> {
         let facts = &self.facts;
         let (Some(one), Some(other)) = (facts.alive, facts.alive_without_start) else {
             return facts.alive.or(facts.alive_without_start);
         };
-        // Of duplicates the first counts.
+        // The first of two duplicates counts.
         let duplicates = (one.at, one.lease_ms) == (other.at, other.lease_ms);
         let later = one.counted_at > other.counted_at
             || one.counted_at == other.counted_at && facts.alive_is_later;
         Some(if later == duplicates { other } else { one })
     }
 
-    /// When it is time to look whether rows still name it, by the clock: since
-    /// `retention_ms` has passed since the end of its lease, or since all that is
-    /// known of it.
+    /// When to check whether rows still name it, by the clock: `retention_ms`
+    /// after the end of its lease, or after its latest fact.
     fn forget_from(&self, retention_ms: i64) -> [Option<Timestamp>; 2] {
         let facts = &self.facts;
         let lease_end = self.lease_end();
@@ -152,27 +150,27 @@ impl Instance {
         [lease_end, last].map(|at| Some(at?.plus_ms(retention_ms.max(0))))
     }
 
-    /// Whether it may be forgotten as far as its own facts tell (rule J4).
+    /// Whether its own facts allow that it is forgotten (rule J4).
     pub fn is_over(&self, clock: Timestamp, retention_ms: i64) -> bool {
         let [_, last] = self.forget_from(retention_ms);
         last.is_none_or(|last| last <= clock)
     }
 
-    /// Whether its lease ended so long ago that its sessions are dropped.
+    /// Whether its lease ended so long ago that its sessions must be dropped.
     pub fn is_long_lapsed(&self, clock: Timestamp, retention_ms: i64) -> bool {
         let [lapsed, _] = self.forget_from(retention_ms);
         lapsed.is_some_and(|lapsed| lapsed <= clock)
     }
 
-    /// Whether a session opened at this time is not ruled out for good, by a
-    /// loss or a restart of its instance (rule J4).
+    /// Whether a session opened at this time may count: no loss or restart of its
+    /// instance has ended it for good (rule J4).
     pub fn may_count(&self, opened_at: Timestamp) -> bool {
         self.facts.lost.is_none_or(|lost| opened_at > lost)
             && self.facts.started.is_none_or(|started| opened_at >= started)
     }
 
-    /// Whether a session of this instance counts, where own leases that end by
-    /// `leases_at` are over (rule J4).
+    /// Whether a session of this instance counts. Own leases that end at or
+    /// before `leases_at` are over (rule J4).
     pub fn counts<Name>(&self, session: &Session<Name>, leases_at: Timestamp) -> bool {
         session.is_open()
             && !self.facts.lapsed
@@ -187,11 +185,11 @@ pub(in crate::shard) struct Fleet {
     pub facts: FleetFacts,
     /// Its devices by status.
     pub counts: [u64; Status::ALL.len()],
-    /// The counts differ from what the view was last told.
+    /// The counts differ from those last written to the view.
     pub counts_changed: bool,
 }
 
-/// Which scope an event concerned.
+/// The scope of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::shard) enum ScopeRef {
     Instance(u32),
@@ -199,9 +197,9 @@ pub(in crate::shard) enum ScopeRef {
     Organization(u32),
 }
 
-/// A scope's facts as they were before the event that holds the shard: the
-/// deadlines of a row that come before that event are judged by them (rule T5),
-/// in whichever chunk the row's turn comes.
+/// A scope's facts before the event that holds the shard. They judge the
+/// deadlines of a row before that event (rule T5), in whichever chunk the row is
+/// settled.
 #[derive(Debug)]
 pub(in crate::shard) enum Before {
     Instance(u32, Instance),
@@ -209,10 +207,10 @@ pub(in crate::shard) enum Before {
     Organization(u32, OrganizationFacts),
 }
 
-/// What became of a scope event.
+/// The result of a scope event.
 #[derive(Debug)]
 pub(in crate::shard) enum Applied {
-    /// Something later is known, or the same.
+    /// A later fact is known, or the same one.
     Stale,
     /// The fact is new, and changes no row.
     Quiet,
@@ -226,19 +224,20 @@ pub(in crate::shard) struct Scopes {
     pub instances: Named<Instance>,
     pub fleets: Named<Fleet>,
     pub organizations: Named<OrganizationFacts>,
-    /// Ends of leases that have not been fired, with their instances.
+    /// Ends of leases that are not fired yet, with their instances.
     pub leases: BTreeSet<(Timestamp, u32)>,
-    /// When instances are looked at next, whether they may be forgotten.
+    /// When to check next whether instances may be forgotten.
     pub forgets: BTreeSet<(Timestamp, u32)>,
-    /// Instances of which the rows that named them last are in the next outbox.
+    /// Instances that may be forgotten once the next outbox is written: it has
+    /// the rows that named them last.
     pub forgotten_next: Vec<u32>,
-    /// And those of which these rows are in an earlier one.
+    /// Instances that may be forgotten: those rows are in an earlier outbox.
     pub forgotten: Vec<u32>,
     /// Facts that wait for the next outbox.
     pub dirty: BTreeSet<ScopeRef>,
     /// Fleets whose counts changed.
     pub changed_counts: Vec<u32>,
-    /// While an event holds the shard: what its scope was before.
+    /// While an event holds the shard: the scope's facts before it.
     pub before: Option<Before>,
 }
 
@@ -259,8 +258,8 @@ impl Scopes {
         }
     }
 
-    /// A fleet's facts, as they are or as they were before the event that
-    /// holds the shard.
+    /// A fleet's facts, present ones or those before the event that holds the
+    /// shard.
     pub fn fleet(&self, at: u32, before: bool) -> &FleetFacts {
         match &self.before {
             Some(Before::Fleet(held, facts)) if before && *held == at => facts,
@@ -284,8 +283,8 @@ impl Scopes {
         }
     }
 
-    /// Forgets what a fleet was told before `from` only, as far as no late heartbeat
-    /// may need it (rule J3).
+    /// Forgets a fleet's settings that applied only before `from`, if no late
+    /// heartbeat may need them (rule J3).
     pub fn forget_told(&mut self, fleet: &str, from: Timestamp) {
         let Some(index) = self.fleets.find(fleet) else { return };
         let FleetFacts { settings, earlier_settings, .. } = &mut self.fleets.get_mut(index).facts;
@@ -303,8 +302,8 @@ impl Scopes {
         }
     }
 
-    /// Has the counts of all fleets that are known written: also those that have
-    /// no devices, of which the view may show some.
+    /// Marks the counts of all known fleets to be written, also of empty ones:
+    /// the view may show devices for them.
     pub fn tell_all_counts(&mut self) {
         for fleet in self.fleets.indices() {
             let held = self.fleets.get_mut(fleet);
@@ -315,8 +314,8 @@ impl Scopes {
         }
     }
 
-    /// The number of an instance that is told of, and must not be forgotten just
-    /// then. A new one is looked at from `forget_from` on.
+    /// The number of an instance that an event names. It must not be forgotten at
+    /// that moment. A new one is checked from `forget_from` on.
     pub fn told_instance(&mut self, name: &Arc<str>, forget_from: Timestamp) -> u32 {
         let known = self.instances.find(name);
         let index = known.unwrap_or_else(|| self.instances.intern(name));
@@ -327,9 +326,9 @@ impl Scopes {
         index
     }
 
-    /// Takes an event in. `believed` is its record's time (rule J4: a start
-    /// later than that is not believed), `counted_at` the time from which its lease
-    /// runs; `clock` tells which leases are over.
+    /// Joins an event. `believed` is its record's clamped timestamp (rule J4: a
+    /// start later than that is ignored), `counted_at` the time from which its
+    /// lease runs. `clock` tells which leases are over.
     pub fn apply(
         &mut self,
         at: Timestamp,
@@ -338,13 +337,13 @@ impl Scopes {
         clock: Timestamp,
         event: &ScopeEvent,
     ) -> Applied {
-        // The empty name stands for no scope at all, and concerns nobody.
+        // The empty name means no scope and concerns no row.
         if scope_name(event).is_empty() {
             return Applied::Stale;
         }
         match event {
             ScopeEvent::InstanceAlive { instance, started_at, lease_ms } => {
-                // A lease of a start that is not believed is nobody's lease.
+                // If the start is ignored, so is the lease.
                 if started_at.is_some_and(|started_at| started_at > believed) {
                     return Applied::Stale;
                 }
@@ -371,7 +370,8 @@ impl Scopes {
                 }) {
                     return Applied::Stale;
                 }
-                // `vpn_enabled` counts as it is known now, an interval from then on.
+                // `vpn_enabled` has its present value at all times; an interval
+                // counts from its event on.
                 let enabled =
                     |facts: &FleetFacts| facts.settings.and_then(|held| held.value.vpn_enabled);
                 let settle = earlier::interval_at(&before, at, |_| true)
@@ -454,7 +454,7 @@ impl Scopes {
         let mut restarted = None;
         let joined = match started_at {
             None => join_lease(&mut facts.alive_without_start, lease),
-            // Of a start that is over.
+            // The announcement of an earlier run.
             Some(started_at) if facts.started > Some(started_at) => false,
             Some(started_at) => {
                 if join_time(&mut facts.started, started_at) {
@@ -472,8 +472,8 @@ impl Scopes {
         self.renew_lease(index, before.lease_end(), clock);
         let instance = self.instances.get(index);
         let resumed = before.facts.lapsed && !instance.facts.lapsed;
-        // Sessions of an earlier start end when the new one began; those that
-        // come back do so by this announcement.
+        // Sessions of an earlier run end at the start of the new one. Sessions
+        // that count again do so because of this announcement.
         let (at, cause) = match restarted {
             Some(started_at) => (started_at, Cause::VpnInstanceLost),
             None => (lease.at, Cause::VpnInstanceAlive),
@@ -482,8 +482,8 @@ impl Scopes {
         self.changed(Before::Instance(index, before), at, cause, settle)
     }
 
-    /// Files the end of an instance's lease. An end that the clock has passed
-    /// already is fired like any other, unless the instance has lapsed before.
+    /// Files the end of an instance's lease. An end that the clock has already
+    /// passed is fired like any other, unless it was fired before.
     fn renew_lease(&mut self, index: u32, filed: Option<Timestamp>, clock: Timestamp) {
         if let Some(filed) = filed {
             self.leases.remove(&(filed, index));
@@ -503,19 +503,19 @@ impl Scopes {
         self.leases.first().copied().filter(|&(end, _)| end <= clock)
     }
 
-    /// Fires the end of a lease; the rows are the caller's to settle.
+    /// Fires the end of a lease. The caller must settle the rows.
     pub fn lapse(&mut self, end: Timestamp, index: u32) -> Before {
         self.leases.remove(&(end, index));
         let instance = self.instances.get_mut(index);
         let before = Before::Instance(index, instance.clone());
         instance.facts.lapsed = true;
-        // Else a restore would take the sessions back: the clock may stand just
-        // before the end still (rule C2).
+        // Otherwise a restore would count the sessions again: the committed clock
+        // may still be just before the end (rule C2).
         self.dirty.insert(ScopeRef::Instance(index));
         before
     }
 
-    /// The next instance of which it is time to look whether it may be forgotten.
+    /// The next instance to be checked whether it may be forgotten.
     pub fn forget_due(&mut self, clock: Timestamp, retention_ms: i64) -> Option<u32> {
         while let Some(&(at, index)) = self.forgets.first()
             && at <= clock
@@ -531,7 +531,7 @@ impl Scopes {
         None
     }
 
-    /// All rows were looked at: `named` says whether one names the instance still.
+    /// All rows were checked: `named` says whether one still names the instance.
     pub fn looked_at(&mut self, index: u32, named: bool, clock: Timestamp, retention_ms: i64) {
         let instance = self.instances.get_mut(index);
         instance.unnamed = !named && instance.is_over(clock, retention_ms);
@@ -549,15 +549,15 @@ impl Scopes {
         self.forgets.insert((next.unwrap_or(clock.plus_ms(retention_ms.max(1))), index));
     }
 
-    /// Forgets instances: the rows that named them last were in an outbox before
-    /// this one. Returns those that the changelog has.
+    /// Forgets instances: the rows that named them last were in an earlier
+    /// outbox. Returns those that the changelog has.
     pub fn forget(&mut self, clock: Timestamp) -> Vec<Arc<str>> {
         let due = std::mem::replace(&mut self.forgotten, std::mem::take(&mut self.forgotten_next));
         let mut forgotten = Vec::new();
         for index in due {
             let instance = self.instances.get(index);
             if !instance.unnamed {
-                // It was told of since.
+                // An event has named it since.
                 self.forgets.insert((clock, index));
                 continue;
             }
@@ -573,7 +573,7 @@ impl Scopes {
         forgotten
     }
 
-    /// After a restore: which leases have not ended.
+    /// After a restore: files the leases that have not ended.
     pub fn start(&mut self, clock: Timestamp, retention_ms: i64) {
         self.leases.clear();
         self.forgets.clear();
@@ -590,8 +590,8 @@ impl Scopes {
     }
 }
 
-/// Takes an announcement in, if it counts later than the one held and is no
-/// duplicate of it.
+/// Joins an announcement, if its counted time is later than the present one's and
+/// it is no duplicate.
 fn join_lease(held: &mut Option<Lease>, lease: Lease) -> bool {
     let stays = held.is_some_and(|held| {
         (held.at, held.lease_ms) == (lease.at, lease.lease_ms) || held.counted_at > lease.counted_at
@@ -615,7 +615,7 @@ fn scope_name(event: &ScopeEvent) -> &str {
     }
 }
 
-/// The cause that a change made by a freeze, or by lifting one, has.
+/// The cause of a change by a freeze or by its lifting.
 pub(in crate::shard) fn cause_of_frozen(frozen: bool) -> Cause {
     if frozen { Cause::Frozen } else { Cause::Unfrozen }
 }
@@ -648,13 +648,13 @@ mod tests {
         apply(&mut scopes, 100, &alive(Some(50), 1_000));
         apply(&mut scopes, 200, &alive(None, 1_000));
         assert_eq!(instance(&scopes).lease_end(), Some(Timestamp(1_200)));
-        // Of an earlier start: nothing.
+        // An announcement of an earlier start is ignored.
         assert!(matches!(apply(&mut scopes, 300, &alive(Some(40), 1_000)), Applied::Stale));
         assert_eq!(scopes.leases.len(), 1);
     }
 
     #[test]
-    fn a_lease_that_was_fired_stays_so_in_a_restore_and_one_that_was_not_is_filed() {
+    fn restore_keeps_fired_leases_fired_and_files_the_others() {
         let mut scopes = Scopes::default();
         apply(&mut scopes, 100, &alive(Some(50), 1_000));
         scopes.start(Timestamp(1_099), 86_400_000);
@@ -688,7 +688,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_that_came_late_counts_later_and_of_duplicates_the_first() {
+    fn late_announcement_counts_later_and_a_duplicate_does_not() {
         let mut scopes = Scopes::default();
         let tell = |scopes: &mut Scopes, at, counted_at, started_at| {
             let (at, counted_at) = (Timestamp(at), Timestamp(counted_at));
@@ -696,10 +696,10 @@ mod tests {
         };
         tell(&mut scopes, 100, 500, None);
         assert_eq!(instance(&scopes).lease_end(), Some(Timestamp(1_500)));
-        // Later by its own time, and earlier as it counts.
+        // Later by its own time, and earlier by its counted time.
         assert!(matches!(tell(&mut scopes, 400, 400, None), Applied::Stale));
         assert!(matches!(tell(&mut scopes, 100, 900, None), Applied::Stale));
-        // One that names a start says the same once more.
+        // The same announcement, with a start.
         tell(&mut scopes, 100, 900, Some(50));
         assert_eq!(instance(&scopes).lease_end(), Some(Timestamp(1_500)));
     }
@@ -720,7 +720,7 @@ mod tests {
         assert_eq!(scopes.forget(Timestamp(3_100)), vec![Arc::from("vpn-1")]);
         assert_eq!(scopes.instances.find("vpn-1"), None);
         assert_eq!(scopes.instances.len(), 0);
-        // Its number is another's now.
+        // Another instance has its number now.
         assert_eq!(scopes.instances.intern(&"vpn-2".into()), index);
         assert_eq!(scopes.instances.get(index).facts, InstanceFacts::default());
     }

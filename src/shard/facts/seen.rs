@@ -1,5 +1,5 @@
-//! A row and its scopes seen as of an instant: what the ladder is asked, and
-//! when each fact or deadline came in.
+//! A row and its scopes as of an instant: the ladder's questions, and the time of
+//! each fact and deadline.
 
 use super::device::{Cold, Membership, Session};
 use super::register::{Flag, FrozenRegisters, Register, is_frozen};
@@ -10,18 +10,17 @@ use crate::shard::hot::{Hot, flag};
 use crate::shard::rules::Rules;
 use crate::shard::snapshot::{FleetFacts, OrganizationFacts};
 
-/// Which facts are seen.
+/// Which facts are visible.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) enum View {
-    /// All that are known, whatever their time: what a row is judged by.
+    /// All known facts, whatever their time. A row is judged by these.
     Now,
-    /// Those that had happened by `at`: how the row came to be what it is, for
-    /// `since` (rule J9).
+    /// Facts that had happened by `at`, to date a change (rule J9).
     AsOf {
         /// The instant.
         at: Timestamp,
-        /// The row is judged here. What is later still takes effect from here
-        /// on, so it is seen at all instants alike.
+        /// The instant of judging. Facts later than this take effect here, so
+        /// they are visible at all instants.
         judged: Timestamp,
     },
 }
@@ -35,7 +34,7 @@ impl View {
     }
 }
 
-/// Whose interval a heartbeat is judged by (rule J3).
+/// The origin of a heartbeat's interval (rule J3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntervalOf {
     /// The one that the heartbeat carried.
@@ -48,7 +47,7 @@ pub enum IntervalOf {
     Default,
 }
 
-/// All that the status of a row depends on.
+/// Everything that the status of a row depends on.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::shard) struct Facts<'a> {
     pub hot: &'a Hot,
@@ -68,13 +67,14 @@ impl Facts<'_> {
         !set.unwrap_or(self.rules.vpn_enabled_by_default)
     }
 
-    /// Where the device belongs. Where it did before is not remembered.
+    /// The fleet and organization of the device. Earlier ones are not remembered
+    /// here.
     fn belongs_to(&self, view: View) -> Membership {
         let membership = self.cold.facts.membership.as_ref().filter(|held| view.sees(held.at));
         membership.map_or_else(Membership::default, |held| held.value)
     }
 
-    /// The device's settings, then those it inherits.
+    /// The device's settings, else the inherited ones.
     fn settings(&self, view: View) -> impl Iterator<Item = Settings> + use<> {
         let fleet = self.belongs_to(view).fleet;
         let seen = |settings: &Register<Settings>| view.sees(settings.at);
@@ -83,8 +83,8 @@ impl Facts<'_> {
         own.into_iter().chain(fleets).map(|settings| settings.value)
     }
 
-    /// What is known of a fleet, and what was known before the event that holds the
-    /// shard: what the one no longer tells of the past, the other may.
+    /// The facts of a fleet, and those before the event that holds the shard,
+    /// which may know more of the past.
     fn fleets(&self, fleet: u32) -> impl Iterator<Item = &FleetFacts> {
         let before = self.scopes.fleet(fleet, true);
         [(!self.before).then(|| self.scopes.fleet(fleet, false)), Some(before)]
@@ -106,9 +106,9 @@ impl Facts<'_> {
         [now, Some(before)].into_iter().flatten()
     }
 
-    /// Whether what was emitted last shows a link, and did so at that instant
-    /// already: the last heartbeat and the last opening hide those before them
-    /// (rule J9).
+    /// Whether the last emitted status shows a link, and already did so at that
+    /// instant. The last heartbeat and the last opening hide earlier ones (rule
+    /// J9).
     fn was_shown(&self, link: impl Fn(Connectivity) -> bool, view: View) -> bool {
         let View::AsOf { at, .. } = view else { return false };
         let since = self.cold.connectivity_since(self.hot).filter(|since| *since <= at);
@@ -116,8 +116,9 @@ impl Facts<'_> {
             && since.is_some_and(|since| self.outlives_deletion(since, view))
     }
 
-    /// Whether what was emitted since `since` tells of a contact that the deletion
-    /// left: what a deletion that came late took away was emitted all the same.
+    /// Whether the status emitted since `since` proves a contact that the
+    /// deletion did not remove. A late deletion removes contact that had been
+    /// emitted.
     fn outlives_deletion(&self, since: Timestamp, view: View) -> bool {
         let known = &self.cold.facts;
         let is_in_contact = self.hot.heartbeat.get().is_some() || known.last_vpn_opening.is_some();
@@ -226,14 +227,15 @@ impl Facts<'_> {
         !self.instances(instance).any(ended) && !lease.is_some_and(lapsed)
     }
 
-    /// The last heartbeat or opening of a VPN session. Of the past: as far as it is
-    /// known, or what was emitted shows that there was one.
+    /// The last heartbeat or opening of a VPN session. In the past: if one is
+    /// known, or if the emitted status proves one.
     pub fn last_contact(&self, view: View) -> Option<Timestamp> {
         let contacts = [self.hot.heartbeat.get(), self.cold.facts.last_vpn_opening];
         let seen = contacts.into_iter().flatten().filter(|at| view.sees(*at)).max();
         let View::AsOf { at, .. } = view else { return seen };
         let Some((status, connectivity)) = self.hot.shown() else { return seen };
-        // These say that the contact was before they began, whatever moved the link since.
+        // With these statuses the contact was before they began, whatever moved
+        // the link since.
         let unseen = matches!(status, Status::PostProvisioning | Status::Inactive)
             .then(|| self.cold.since(self.hot))
             .flatten();
@@ -250,8 +252,7 @@ impl Facts<'_> {
         seen.max(shown.max())
     }
 
-    /// The ladder's answers. `at` is where the heartbeat's deadlines are looked
-    /// at.
+    /// The ladder's answers. The heartbeat's deadlines are judged at `at`.
     pub fn ladder(&self, at: Timestamp, view: View) -> Ladder {
         let known = &self.cold.facts;
         let seen = |time: Option<Timestamp>| time.filter(|time| view.sees(*time));
@@ -284,12 +285,12 @@ impl Facts<'_> {
         }
     }
 
-    /// What the row shows, judged at an instant.
+    /// The status and connectivity, judged at an instant.
     pub fn shown(&self, at: Timestamp) -> Option<(Status, Connectivity)> {
         self.ladder(at, View::Now).shown()
     }
 
-    /// Percent of what is in progress, where that is what the device shows (rule
+    /// The percentage of the configuration or update that the status shows (rule
     /// J12).
     pub fn progress(&self, status: Status) -> Option<u8> {
         let known = &self.cold.facts;
@@ -310,7 +311,7 @@ impl Facts<'_> {
         }
     }
 
-    /// The VPN instance of which something came in then.
+    /// The VPN instance with a fact or deadline at that time.
     pub fn vpn_instance_at(&self, at: Timestamp, cause: Cause) -> Option<u32> {
         let of = |instance: u32| {
             let held = self.scopes.instance(instance, self.before);
@@ -343,7 +344,8 @@ impl Facts<'_> {
         }
         let held = |registers: &[&FrozenRegisters]| {
             (0..FrozenReason::ALL.len()).any(|reason| {
-                // What is known now of that time, else what was known of it before.
+                // The present facts about that time, else the facts before the
+                // event.
                 let mut registers = registers.iter().map(|registers| registers[reason]);
                 let now = registers.next().flatten();
                 let before = registers.next().flatten();
@@ -445,13 +447,13 @@ impl Facts<'_> {
     }
 }
 
-/// Whether a register of two values is set, by what is seen.
+/// Whether a register of two values is set, by the visible facts.
 fn is_set(register: Option<Flag>, view: View) -> bool {
     register.and_then(|flag| last_set(flag, view)).is_some_and(|(value, _)| value)
 }
 
-/// What a register of two values says by what is seen, and since when. What it said
-/// before its other value is not known (rule J9).
+/// The value of a register of two values by the visible facts, and since when.
+/// The value before its other value is not known (rule J9).
 fn last_set(flag: Flag, view: View) -> Option<(bool, Timestamp)> {
     if view.sees(flag.at) {
         return Some((flag.value, flag.at));

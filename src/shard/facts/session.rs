@@ -1,5 +1,5 @@
-//! A VPN session (rule J4): opened or closed, as one register by time, and until
-//! when its lease holds.
+//! A VPN session (rule J4): opened or closed, as one register by time, and the
+//! end of its lease.
 
 use std::sync::Arc;
 
@@ -11,18 +11,17 @@ use crate::shard::fnv::fnv1a;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionFingerprint(pub u64);
 
-/// An opening of a session. It may be told again and again while the connection
-/// lives.
+/// An opening of a session. It may be repeated while the connection lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// Its own time.
     pub at: Timestamp,
-    /// Since when the connection is: no later than its own time.
+    /// When the connection began: no later than its own time.
     pub connected_at: Timestamp,
-    /// The time from which its lease runs; its own where it has none.
+    /// The time from which its lease runs; its own time without a lease.
     pub counted_at: Timestamp,
-    /// How long the session holds from then on, in milliseconds. Absent: until it
-    /// is closed.
+    /// The length of the lease, in milliseconds. Absent: until the session is
+    /// closed.
     pub lease_ms: Option<u32>,
 }
 
@@ -33,45 +32,45 @@ impl Opening {
         Some(self.counted_at.plus_ms(i64::from(self.lease_ms?)))
     }
 
-    /// By what a duplicate is known.
+    /// The parts by which a duplicate is recognized.
     fn says(&self) -> (Timestamp, Option<u32>) {
         (self.at, self.lease_ms)
     }
 }
 
-/// A close that names an opening: what was opened later goes on.
+/// A close with `opened_at`: later openings continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ended {
-    /// Openings of connections since then, or before, are ended.
+    /// Openings of connections that began at or before this time are ended.
     pub until: Timestamp,
     /// The time of the close.
     pub at: Timestamp,
 }
 
-/// What is known of a session, open or closed.
+/// The facts of a session, open or closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session<Name> {
-    /// The VPN instance that holds it.
+    /// The VPN instance of the session.
     pub instance: Name,
     /// Its name there, which may be empty.
     pub session: Arc<str>,
     /// The latest opening.
     pub opening: Option<Opening>,
-    /// The opening that counts latest, where that is an earlier one.
+    /// The opening with the latest counted time, if it is not the latest one.
     pub leased: Option<Opening>,
-    /// Since when it has been open without a break, where that is another time
-    /// than that of the latest opening (rule J9).
+    /// Since when it has been open without a break, if that is not the time of
+    /// the latest opening (rule J9).
     pub began_at: Option<Timestamp>,
-    /// The latest close that names no opening.
+    /// The latest close without `opened_at`.
     pub closed_at: Option<Timestamp>,
-    /// That close is of the opening's own time, and came before it.
+    /// The close has the opening's own time, and came before it.
     pub reopened: bool,
-    /// The close that names the latest opening.
+    /// The close with the greatest `opened_at`.
     pub ended: Option<Ended>,
 }
 
-/// The fingerprint of a session: FNV-1a over both names, each ended by a byte that
-/// UTF-8 does not have.
+/// The fingerprint of a session: FNV-1a over both names, each followed by a byte
+/// that does not occur in UTF-8.
 #[must_use]
 pub fn session_fingerprint(instance: &str, session: &str) -> SessionFingerprint {
     let parts = [instance, session];
@@ -79,7 +78,7 @@ pub fn session_fingerprint(instance: &str, session: &str) -> SessionFingerprint 
 }
 
 impl<Name> Session<Name> {
-    /// The same under another name of its instance.
+    /// The same with another name of its instance.
     pub(in crate::shard) fn rename<Other>(&self, instance: Other) -> Session<Other> {
         Session {
             instance,
@@ -93,7 +92,7 @@ impl<Name> Session<Name> {
         }
     }
 
-    /// Nothing was said of it yet.
+    /// No event has named it yet.
     #[must_use]
     pub fn new(instance: Name, session: Arc<str>) -> Session<Name> {
         Session {
@@ -145,7 +144,7 @@ impl<Name> Session<Name> {
         self.opening.map(|opening| opening.at)
     }
 
-    /// Since when it was open when it was last.
+    /// Since when it was open, when it was open last.
     #[must_use]
     pub fn began_at(&self) -> Option<Timestamp> {
         self.began_at.or(self.opened_at())
@@ -157,10 +156,10 @@ impl<Name> Session<Name> {
         self.leased.or(self.opening)?.lease_end()
     }
 
-    /// By what time an opening dates a change: since when its connection is, where
-    /// nothing that is known of the session is later than that, else by its own
-    /// (rule J4). `ends` are the loss and the start of its instance, the end of the
-    /// instance's lease, and that of the session's own.
+    /// The time by which an opening dates a change: the beginning of its
+    /// connection if no known fact of the session is later than that, else its
+    /// own time (rule J4). `ends` are the loss and the start of its instance, the
+    /// end of the instance's lease, and that of the session's own.
     pub(in crate::shard) fn dates(
         &self,
         opening: &Opening,
@@ -172,8 +171,8 @@ impl<Name> Session<Name> {
         if is_later { opening.at } else { opening.connected_at }
     }
 
-    /// Whether an opening says all that is kept of the latest one, and more: so that
-    /// a replay of it alone tells as much as that of both (rule R2).
+    /// Whether an opening contains everything that is kept of the latest one:
+    /// then its replay alone has the same effect as that of both (rule R2).
     pub(in crate::shard) fn is_renewed_by(&self, opening: &Opening) -> bool {
         let counted_at = self.leased.or(self.opening).map(|leased| leased.counted_at);
         self.opening
@@ -181,7 +180,7 @@ impl<Name> Session<Name> {
             && counted_at <= Some(opening.counted_at)
     }
 
-    /// Takes in an opening. Says whether anything is new.
+    /// Joins an opening. Returns whether anything is new.
     pub(in crate::shard) fn open(&mut self, opening: Opening, began: Began) -> bool
     where
         Name: Clone + PartialEq,
@@ -191,8 +190,7 @@ impl<Name> Session<Name> {
         match self.opening {
             Some(held) if opening.at < held.at => {}
             Some(held) if opening.at == held.at => {
-                // Of what is held the first record counts, and nobody can tell the
-                // two apart.
+                // The first record of the two counts. They cannot be told apart.
                 let duplicate = opening.says() == held.says();
                 let counted_at = if duplicate { held.counted_at } else { opening.counted_at };
                 self.opening = Some(Opening { counted_at, ..opening });
@@ -220,7 +218,7 @@ impl<Name> Session<Name> {
         *self != before
     }
 
-    /// Takes in a close, which may name the opening that it ends. Says whether
+    /// Joins a close, which may name the opening that it ends. Returns whether
     /// anything is new.
     pub(in crate::shard) fn close(&mut self, at: Timestamp, opened_at: Option<Timestamp>) -> bool {
         match opened_at {
@@ -243,8 +241,8 @@ impl<Name> Session<Name> {
         }
     }
 
-    /// Forgets what a deletion does not leave (rule J5). Says whether something
-    /// is left.
+    /// Forgets the facts that a deletion removes (rule J5). Returns whether any
+    /// are left.
     pub(in crate::shard) fn delete(&mut self, deleted: Timestamp) -> bool {
         let stays = |at: Timestamp| outlives(at, deleted);
         self.opening.take_if(|held| !stays(held.at));
@@ -260,12 +258,12 @@ impl<Name> Session<Name> {
     }
 }
 
-/// Since when a session is open that is told of.
+/// Since when an open session is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) enum Began {
-    /// It was open, and counted: since then.
+    /// It was open, and counted since then.
     Before,
-    /// Since this.
+    /// Open since this opening.
     At(Timestamp),
 }
 
@@ -282,7 +280,7 @@ mod tests {
         Opening { at, connected_at: at, counted_at: at, lease_ms: None }
     }
 
-    /// What is told of a session, in short.
+    /// The events of a session, in short form.
     #[derive(Clone, Copy, Debug)]
     enum Told {
         Opened(i64),
@@ -310,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Every order of what has different times ends in the same session.
+    /// Events of different times end in the same session in every order.
     fn in_every_order(told: &[Told]) -> Session<()> {
         fn orders(rest: &[Told], told: &mut Vec<Told>, ends: &mut Vec<Session<()>>) {
             if rest.is_empty() {
@@ -336,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_later_opens_or_closes_in_whatever_order_it_comes() {
+    fn later_event_opens_or_closes_in_any_order_of_arrival() {
         assert!(in_every_order(&[Opened(1), Closed(2), Opened(3)]).is_open());
         let closed = in_every_order(&[Opened(1), Closed(2), Opened(3), Closed(4)]);
         assert_eq!(closed.ended_at(), Some(Timestamp(4)));
@@ -345,12 +343,12 @@ mod tests {
     }
 
     #[test]
-    fn a_close_that_names_an_opening_ends_no_later_one() {
+    fn close_with_opened_at_ends_no_later_opening() {
         let taken_over = [Opened(1), Opened(5), ClosedWhatOpened(6, 1)];
         assert!(in_every_order(&taken_over).is_open());
         let ended = in_every_order(&[Opened(1), Opened(5), ClosedWhatOpened(9, 5), Opened(4)]);
         assert_eq!(ended.ended_at(), Some(Timestamp(9)));
-        // Told again, the same connection stays closed; another one is open.
+        // The same connection, opened again, stays closed. Another one is open.
         let again = in_every_order(&[OpenedSince(1, 1), ClosedWhatOpened(3, 1), OpenedSince(4, 1)]);
         assert!(!again.is_open());
         let other = [OpenedSince(1, 1), ClosedWhatOpened(3, 1), OpenedSince(5, 4)];
@@ -358,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_instant_what_was_not_yet_seen_wins() {
+    fn open_and_close_in_one_millisecond_the_unseen_one_wins() {
         for (told, open) in [
             (&[Opened(1), Closed(1)][..], false),
             (&[Closed(1), Opened(1)], true),
@@ -374,17 +372,17 @@ mod tests {
     }
 
     #[test]
-    fn the_opening_that_counts_latest_decides_about_the_lease() {
+    fn opening_with_the_latest_counted_time_decides_the_lease() {
         let ended = in_every_order(&[Leased(1, 100), Leased(20, 10), Leased(10, 50)]);
         assert_eq!(ended.lease_end(), Some(Timestamp(30)));
         assert_eq!(in_every_order(&[Leased(1, 100), Opened(20)]).lease_end(), None);
-        // Of one time, the later in the log.
+        // Of one time, the later in the log wins.
         let mut session = session();
         for lease_ms in [60, 300, 120] {
             tell(&mut session, Leased(1, lease_ms));
         }
         assert_eq!(session.lease_end(), Some(Timestamp(121)));
-        // One that came late counts later than its own time.
+        // A late one has a later counted time than its own.
         let late = Opening { counted_at: Timestamp(50), lease_ms: Some(10), ..opening(2) };
         assert!(session.open(late, Began::Before));
         assert!(session.open(Opening { lease_ms: Some(10), ..opening(9) }, Began::Before));

@@ -1,5 +1,5 @@
-//! The sessions of a device, open and closed (rule J4): which are kept, and for
-//! how long.
+//! The sessions of a device, open and closed (rule J4): which ones are kept, and
+//! for how long.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use super::scope::Interned;
 use super::session::{Began, Opening, SessionFingerprint};
 use crate::shard::event::Timestamp;
 
-/// Closed sessions remembered of a device (rule J4).
+/// The most closed sessions remembered for a device (rule J4).
 pub(in crate::shard) const CLOSED_SESSIONS_MAX: usize = 16;
 
-/// Open sessions held of a device (rule J4): a device whose closes are all lost
-/// must not grow a row that fits no record.
+/// The most open sessions kept for a device (rule J4). If all closes of a device
+/// are lost, its row must still fit into a record.
 pub(in crate::shard) const OPEN_SESSIONS_MAX: usize = 64;
 
 impl Cold {
-    /// The session of that name, open or closed.
+    /// The session with that name, open or closed.
     pub fn session(&self, instance: Interned, name: &str) -> Option<&Session> {
         let mut sessions = self.facts.sessions.iter().chain(&self.closed);
         sessions.find(|held| held.instance == instance && *held.session == *name)
@@ -45,7 +45,7 @@ impl Cold {
         }
     }
 
-    /// An open session counts again, since `began_at`.
+    /// An open session counts again since `began_at`.
     pub fn begin_session(&mut self, instance: Interned, name: &str, began_at: Timestamp) {
         let mut sessions = self.facts.sessions.iter_mut();
         let held = sessions.find(|held| held.instance == instance && *held.session == *name);
@@ -86,7 +86,7 @@ impl Cold {
         true
     }
 
-    /// A session that was opened again is no longer remembered as a closed one.
+    /// A session that was opened again is no longer a closed one.
     pub fn put_session(&mut self, session: Session, was_closed: bool, changes: &mut ClosedChanges) {
         if session.is_open() {
             if was_closed {
@@ -104,8 +104,8 @@ impl Cold {
         }
     }
 
-    /// By the latest opening. Of one instant by name, as interned numbers depend on
-    /// the order of arrival.
+    /// Ordered by the latest opening. Of one instant by name, because interned
+    /// numbers depend on the order of arrival.
     pub fn sort_sessions(&mut self) {
         self.facts.sessions.sort_by(|one, other| {
             (one.opened_at(), &one.session).cmp(&(other.opened_at(), &other.session))
@@ -118,9 +118,9 @@ impl Cold {
         });
     }
 
-    /// Lets go of open sessions where there are too many: first of those that do
-    /// not count, then of the oldest (rule J4). Answers how many went. A device
-    /// with a session that counts keeps one.
+    /// Drops open sessions if there are too many: first those that do not count,
+    /// then the oldest (rule J4). Returns how many. A device with a session that
+    /// counts keeps one.
     pub fn limit_open_sessions(&mut self, counts: impl Fn(&Session) -> bool) -> usize {
         let too_many = self.facts.sessions.len().saturating_sub(OPEN_SESSIONS_MAX);
         for _ in 0..too_many {
@@ -156,7 +156,7 @@ impl Cold {
         }
     }
 
-    /// Forgets what a deletion does not leave of the sessions (rule J5).
+    /// Forgets the sessions that a deletion removes (rule J5).
     pub fn delete_sessions(&mut self, deleted: Timestamp, changes: &mut ClosedChanges) {
         let open = std::mem::take(&mut self.facts.sessions);
         let closed = std::mem::take(&mut self.closed);
@@ -183,22 +183,21 @@ impl Cold {
         self.facts.sessions.iter().filter_map(Session::lease_end).filter(|end| *end > after).min()
     }
 
-    /// When a session is dropped whose own lease is long over.
+    /// When the next session is dropped because its own lease ended long ago.
     pub fn lapsed_dropped_at(&self, retention_ms: i64) -> Option<Timestamp> {
         let ends = self.facts.sessions.iter().filter_map(Session::lease_end);
         Some(ends.min()?.plus_ms(retention_ms.max(0)))
     }
 
-    /// When the first unwritten opening leaves the replay window (rule R2): the
-    /// latest of each session is what a restore needs.
+    /// When the first unwritten opening leaves the replay window (rule R2). A
+    /// restore needs the latest opening of each session.
     pub fn opening_leaves_window_at(&self, window_ms: i64) -> Option<Timestamp> {
         let since = self.unwritten_openings?;
         let openings = self.facts.sessions.iter().filter_map(Session::opened_at);
         Some(openings.filter(|at| *at >= since).min()?.plus_ms(window_ms.max(0)))
     }
 
-    /// Whether it has deadlines of its own among these facts, besides those of the
-    /// heartbeat.
+    /// Whether these facts have deadlines, besides those of the heartbeat.
     pub fn has_deadlines(&self) -> bool {
         self.facts.deleted.is_some()
             || !self.closed.is_empty()
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_opened_again_is_no_longer_among_the_closed() {
+    fn reopened_session_is_no_longer_among_the_closed() {
         let (mut cold, mut changes) = (Cold::default(), Vec::new());
         open(&mut cold, "a", 10, &mut changes);
         close(&mut cold, "a", 20, &mut changes);
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_that_only_renews_is_told_from_one_that_opens() {
+    fn renewal_is_distinguished_from_an_opening() {
         let (mut cold, mut changes) = (Cold::default(), Vec::new());
         assert_eq!(open(&mut cold, "", 10, &mut changes), Joined::Changed);
         assert_eq!(open(&mut cold, "", 20, &mut changes), Joined::Renewed);
@@ -264,7 +263,8 @@ mod tests {
         close(&mut cold, "", 30, &mut changes);
         assert_eq!(open(&mut cold, "", 25, &mut changes), Joined::Changed);
         assert_eq!(open(&mut cold, "", 40, &mut changes), Joined::Changed);
-        // Of a connection since an earlier time, it may say less than what it hides.
+        // An opening of an earlier connection may contain less than the one that
+        // it hides.
         let earlier = Opening { connected_at: Timestamp(5), ..opening(50) };
         let began = Began::At(Timestamp(50));
         let joined = cold.open_session(1, &"".into(), earlier, began, &mut changes);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_of_before_the_deletion_that_is_told_after_it_is_contact_right_after_it() {
+    fn repeated_opening_from_before_a_deletion_is_contact_just_after_it() {
         let mut changes = Vec::new();
         let told = Opening { connected_at: Timestamp(5), ..opening(30) };
         for deleted_first in [true, false] {

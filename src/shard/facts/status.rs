@@ -1,4 +1,4 @@
-//! The words for what a device is, and the ladder that decides among them.
+//! The statuses of a device, and the ladder that chooses one.
 
 use std::cmp::Ordering;
 
@@ -9,13 +9,14 @@ use crate::shard::event::Timestamp;
 pub enum Status {
     /// Connected to the VPN, or communicating within its poll interval.
     Online,
-    /// Applying OS configuration; or registered by itself and not seen yet.
+    /// Applying OS configuration; or it has registered itself and had no contact
+    /// yet.
     Configuring,
     /// Updating to a new application release.
     Updating,
     /// Not connected to the VPN and no recent API communication.
     Offline,
-    /// Provisioned, has not come online since.
+    /// Provisioned, and has not come online since.
     PostProvisioning,
     /// Deactivated, or preregistered, and has not connected since.
     Inactive,
@@ -55,8 +56,7 @@ impl Status {
         }
     }
 
-    /// The name people are shown, together with the connectivity where that
-    /// adds to it.
+    /// The display name, with the connectivity if that adds information.
     #[must_use]
     pub const fn display(self, connectivity: Connectivity) -> &'static str {
         match (self, connectivity) {
@@ -107,14 +107,14 @@ impl Connectivity {
     }
 }
 
-/// How the last heartbeat stands against the poll interval.
+/// The state of the last heartbeat, by its poll interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HeartbeatState {
     /// None was ever received.
     Unknown,
     /// The last is younger than tolerance × max(poll interval, minimum).
     Online,
-    /// Older, but not yet by the grace.
+    /// Older, but within the grace.
     Timeout,
     /// Older than that.
     Offline,
@@ -205,7 +205,7 @@ impl Cause {
         )
     }
 
-    /// Its place among those of the same instant, of which the first is named.
+    /// Its rank among those of the same instant. The first one is the cause.
     const fn rank(self) -> (u8, bool) {
         match self {
             Cause::HeartbeatEnded => (Cause::HeartbeatExpired as u8, true),
@@ -213,7 +213,7 @@ impl Cause {
         }
     }
 
-    /// The name that people are shown.
+    /// The display name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -256,8 +256,8 @@ impl PartialOrd for Cause {
     }
 }
 
-/// What the ladder asks about a row at an instant. The status and the
-/// connectivity are a function of these answers and of nothing else.
+/// The ladder's questions about a row at an instant. Status and connectivity are
+/// a function of these answers alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one question of the ladder")]
 pub struct Ladder {
@@ -272,7 +272,7 @@ pub struct Ladder {
     pub unseen_since_provisioning: bool,
     /// There was a heartbeat or the opening of a VPN session.
     pub contacted: bool,
-    /// How the last heartbeat stands.
+    /// The state of the last heartbeat.
     pub heartbeat: HeartbeatState,
     /// A VPN session counts (rule J4).
     pub vpn_connected: bool,
@@ -306,7 +306,7 @@ pub enum Rung {
 }
 
 impl Rung {
-    /// All rungs, from the first to be asked.
+    /// All rungs, from the first.
     pub const ALL: [Rung; 8] = [
         Rung::Frozen,
         Rung::Inactive,
@@ -318,7 +318,7 @@ impl Rung {
         Rung::Online,
     ];
 
-    /// The status where this is the first rung that holds.
+    /// The status if this is the first rung that holds.
     #[must_use]
     pub const fn status(self) -> Status {
         match self {
@@ -365,10 +365,10 @@ impl Ladder {
         decides.map_or(Status::Online, |(rung, _)| rung.status())
     }
 
-    /// A timeout counts as heartbeat where the VPN is down (the grace before
-    /// Offline), and as missing where it is up. A session that is open while
-    /// the VPN is disabled by setting is still a link that works: it counts as
-    /// any other, and only its absence is not held against the device.
+    /// A timeout counts as heartbeat if the VPN is down (the grace before
+    /// Offline), and as missing if it is up. A session that is open while the VPN
+    /// is disabled by setting is a working link and counts like any other. Only
+    /// its absence does not matter then.
     fn connectivity(&self) -> Connectivity {
         match (self.vpn_connected, self.heartbeat) {
             (true, HeartbeatState::Online) => Connectivity::Full,
@@ -384,8 +384,8 @@ impl Ladder {
     }
 }
 
-/// How a heartbeat with these deadlines stands at an instant: it counts as
-/// online while it is younger than its span, so no longer at the deadline.
+/// The state of a heartbeat with these deadlines at an instant. It is online
+/// while it is younger than its span, so no longer at the deadline itself.
 #[must_use]
 pub fn heartbeat_state(deadlines: Option<(Timestamp, Timestamp)>, at: Timestamp) -> HeartbeatState {
     match deadlines {

@@ -1,4 +1,5 @@
-//! The interval that a heartbeat has by what its device had been told (rule J3).
+//! The interval of a heartbeat, from the settings that its device had been told
+//! (rule J3).
 
 use super::earlier::{held_at, interval_at};
 use super::interval::HeartbeatInterval;
@@ -37,9 +38,9 @@ impl Facts<'_> {
         Told { interval, steady: later.iter().all(|(_, set)| *set == first) }
     }
 
-    /// Whether what was told at `at` may have a say in the interval of the last
-    /// heartbeat. What is only told for the next ones has none: so the interval
-    /// that is kept stands, also where what was set when the heartbeat came is
+    /// Whether a setting or a move at `at` may change the interval of the last
+    /// heartbeat. One that counts only for the next heartbeats may not: so the
+    /// stored interval stands, also if the setting at the heartbeat's time is
     /// forgotten.
     pub fn concerns_heartbeat(&self, at: Timestamp) -> bool {
         let Some(heartbeat) = self.hot.heartbeat.get() else { return false };
@@ -80,7 +81,7 @@ impl Facts<'_> {
         all
     }
 
-    /// The interval of the last heartbeat, in milliseconds, and whose it is.
+    /// The interval of the last heartbeat, in milliseconds, and its origin.
     pub fn interval_explained(&self, judged: Timestamp) -> (i64, IntervalOf) {
         let interval = match self.hot.heartbeat.get() {
             Some(_) => self.hot.interval.get(),
@@ -103,7 +104,7 @@ impl Facts<'_> {
         (interval_ms, whose)
     }
 
-    /// The intervals that are known to have been set for the device itself.
+    /// The known intervals that were set for the device itself.
     fn own_intervals(&self) -> impl Iterator<Item = u32> {
         let known = &self.cold.facts;
         let last = known.settings.and_then(|held| held.value.poll_interval_s);
@@ -115,7 +116,7 @@ impl Facts<'_> {
     }
 
     /// The interval that was set at a moment, in seconds: the device's, else that
-    /// of the fleet that it was in.
+    /// of its fleet then.
     fn set_at(&self, moment: Timestamp, view: View) -> Option<u32> {
         let known = &self.cold.facts;
         let settings = known.settings.map(|held| held.map(|settings| settings.poll_interval_s));
@@ -135,8 +136,8 @@ impl Facts<'_> {
         known.earlier_fleets.iter().map(|held| held.value).chain(last)
     }
 
-    /// When anything was told after a moment that may have set another interval,
-    /// in order.
+    /// The times after a moment at which another interval may have been set, in
+    /// order.
     fn told_after(&self, moment: Timestamp, view: View) -> Vec<Timestamp> {
         let known = &self.cold.facts;
         let own = known.earlier_settings.iter().map(|held| held.at);
@@ -166,7 +167,8 @@ mod tests {
     use crate::shard::hot::{Hot, Instant48};
     use crate::shard::rules::Rules;
 
-    /// What is told to a device that polls at 100 s, with a slack of 2 s.
+    /// Settings for a device that polls at 100 s, with an allowed lateness of 2
+    /// s.
     struct Device {
         cold: Cold,
         scopes: Scopes,
@@ -218,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_was_set_later_heartbeats_have_the_default_too() {
+    fn default_is_steady_while_nothing_was_set() {
         assert_eq!(Device::new().told(), (HeartbeatInterval::Default, true));
         let moved = Device::new().moved(90, "f").moved(100, "g").fleet("h", 1, 60);
         assert_eq!(moved.told(), (HeartbeatInterval::Default, true));
     }
 
     #[test]
-    fn what_held_at_the_heartbeat_counts_for_later_ones_while_nothing_else_is_set() {
+    fn set_interval_is_steady_until_another_is_set() {
         let fleet = || Device::new().fleet("f", 50, 600).moved(60, "f");
         assert_eq!(fleet().told(), (HeartbeatInterval::Set(600), true));
         assert_eq!(fleet().set(98, 60).told(), (HeartbeatInterval::Set(60), true));
@@ -234,14 +236,15 @@ mod tests {
         assert_eq!(fleet().set(103, 900).told(), (HeartbeatInterval::Set(600), false));
         assert_eq!(fleet().moved(103, "g").told(), (HeartbeatInterval::Set(600), false));
         assert_eq!(fleet().fleet("f", 103, None).told(), (HeartbeatInterval::Set(600), false));
-        // The same once more makes no difference, nor does what a setting hides.
+        // A duplicate makes no difference. Nor does a fleet's setting that the
+        // device's own setting overrides.
         assert_eq!(fleet().fleet("f", 103, 600).told(), (HeartbeatInterval::Set(600), true));
         let hidden = fleet().set(50, 60).fleet("f", 103, 900).moved(104, "g");
         assert_eq!(hidden.told(), (HeartbeatInterval::Set(60), true));
     }
 
     #[test]
-    fn the_default_has_a_say_where_it_held_or_all_that_was_set_came_later() {
+    fn default_counts_if_it_applied_or_all_settings_are_later() {
         let at = |at_s| Device::new().set(at_s, 60).told();
         assert_eq!(at(98), (HeartbeatInterval::Set(60), true));
         assert_eq!(at(99), (HeartbeatInterval::SetOrDefault(60), false));

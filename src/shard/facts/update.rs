@@ -1,35 +1,35 @@
-//! Updates: what was started last, and what is known of each release (rule J12).
+//! Updates: the last start, and the facts of each release (rule J12).
 
 use std::sync::Arc;
 
 use super::register::{Register, Tie, delete, join};
 use crate::shard::event::{Timestamp, UpdateOutcome, UpdatePhase};
 
-/// Of so many releases finishes are remembered, and as many percentages and
+/// The number of releases whose finishes are kept; as many percentages and
 /// phases.
 pub(in crate::shard) const RELEASES_MAX: usize = 4;
 
-/// What is known of updates.
+/// The facts of updates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpdateFacts {
     /// The last start, with its release.
     pub started: Option<Register<Arc<str>>>,
-    /// What is known of each release, by its name.
+    /// The facts of each release, by its name.
     pub releases: Vec<ReleaseFacts>,
 }
 
-/// What is known of the updates to one release; without a name: what names none.
+/// The facts of the updates to one release. Without a name: those that name none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReleaseFacts {
     /// Its name.
     pub release: Arc<str>,
     /// The last finish, and how it ended.
     pub finished: Option<Register<Option<UpdateOutcome>>>,
-    /// Whether it was started in the very millisecond of the finish.
+    /// Whether it was started in the same millisecond as the finish.
     pub tie: Tie,
     /// The last percentage.
     pub percent: Option<Register<u8>>,
-    /// The last phase that was told.
+    /// The last phase.
     pub phase: Option<Register<UpdatePhase>>,
 }
 
@@ -37,21 +37,21 @@ pub struct ReleaseFacts {
 type Told<T> = fn(&mut ReleaseFacts) -> &mut Option<Register<T>>;
 
 impl ReleaseFacts {
-    /// Whether it is about the updates to a release.
+    /// Whether it concerns the updates to a release.
     fn concerns(&self, release: &str) -> bool {
         self.release.is_empty() || *self.release == *release
     }
 }
 
 impl UpdateFacts {
-    /// What is about the update that was started last.
+    /// The facts that concern the update that was started last.
     fn concerned(&self) -> impl Iterator<Item = &ReleaseFacts> {
         let started = self.started.iter();
         started
             .flat_map(|started| self.releases.iter().filter(|held| held.concerns(&started.value)))
     }
 
-    /// Whether an update is in progress, by what is seen.
+    /// Whether an update is in progress, by the visible facts.
     pub(in crate::shard) fn in_progress(&self, sees: impl Fn(Timestamp) -> bool) -> bool {
         let Some(started) = self.started.as_ref().filter(|started| sees(started.at)) else {
             return false;
@@ -63,9 +63,9 @@ impl UpdateFacts {
         })
     }
 
-    /// The latest that was told since the start. Of the same millisecond, that
-    /// which names the release: what names none has taken its place if it came
-    /// later.
+    /// The latest value since the start. Of the same millisecond, the one that
+    /// names the release: if one without a release came later, it has replaced
+    /// that value.
     fn latest<T: Copy>(
         &self,
         told: impl Fn(&ReleaseFacts) -> Option<Register<T>>,
@@ -78,12 +78,12 @@ impl UpdateFacts {
             .map(|(told, _)| told)
     }
 
-    /// How far it is, in percent.
+    /// Its progress, in percent.
     pub(in crate::shard) fn percent(&self) -> Option<u8> {
         self.latest(|held| held.percent).map(|told| told.value)
     }
 
-    /// What it is about, while it is in progress.
+    /// Its phase, while it is in progress.
     #[must_use]
     pub fn phase(&self) -> Option<UpdatePhase> {
         let told = self.latest(|held| held.phase);
@@ -95,7 +95,7 @@ impl UpdateFacts {
         self.latest(|held| held.finished).filter(|_| !self.in_progress(|_| true))
     }
 
-    /// How it ended, if that was told.
+    /// Its outcome, if the finish had one.
     #[must_use]
     pub fn outcome(&self) -> Option<UpdateOutcome> {
         self.end()?.value
@@ -145,7 +145,7 @@ impl UpdateFacts {
             started.at == at && self.releases[place].concerns(&started.value)
         });
         if begun && finished_at == Some(at) && self.releases[place].tie == Tie::None {
-            // Whoever says once more that it ended says nothing that was not seen.
+            // A repeated finish is a value that was seen already.
             let seen = self.concerned().any(|held| {
                 held.tie != Tie::None && held.finished.is_some_and(|finished| finished.at == at)
             });
@@ -185,8 +185,8 @@ impl UpdateFacts {
         })
     }
 
-    /// Sets a register of a release. What names none is about each, and takes the
-    /// place of what was told of the same millisecond before it.
+    /// Sets a register of a release. A value without a release concerns every
+    /// release, and replaces earlier values of the same millisecond.
     fn tell<T: Copy + PartialEq>(
         &mut self,
         place: usize,
@@ -206,8 +206,8 @@ impl UpdateFacts {
         changed
     }
 
-    /// Lets go of the oldest where there are too many, but not of what is about
-    /// the update that was started last.
+    /// Drops the oldest if there are too many, but nothing that concerns the
+    /// update that was started last.
     fn limit<T>(&mut self, told: Told<T>) {
         let count = self.releases.iter_mut().filter_map(|held| told(held).as_ref()).count();
         let started = self.started.as_ref().map(|started| started.value.clone());
@@ -225,7 +225,7 @@ impl UpdateFacts {
         }
     }
 
-    /// Clears what a deletion does not leave (rule J5).
+    /// Clears the facts that a deletion removes (rule J5).
     pub(in crate::shard) fn delete(&mut self, at: Timestamp) {
         delete(&mut self.started, at);
         for held in &mut self.releases {
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_releases_the_oldest_are_forgotten_and_never_what_ended_the_last() {
+    fn oldest_releases_are_forgotten_but_never_the_last_updates_finish() {
         let mut facts = UpdateFacts::default();
         facts.start(Timestamp(1), &"r0".into());
         facts.finish(Timestamp(2), &"r0".into(), Some(UpdateOutcome::Failed));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_millisecond_a_finish_that_names_none_and_one_that_does_are_one_fact() {
+    fn finishes_with_and_without_a_release_in_one_millisecond_are_one_fact() {
         let release: Arc<str> = "r".into();
         let none: Arc<str> = "".into();
         let at = Timestamp(5);

@@ -1,17 +1,17 @@
-//! Cold facts by number: all that is known of a device but its heartbeat.
+//! Cold facts by number: all facts of a device but its heartbeat.
 //!
-//! Callers take a copy and give it back. Here facts are packed (`packed.rs`)
-//! into slots of a few sizes, each size in segments of its own. What is removed
-//! leaves no hole: the last of its size takes its place, for which each slot
-//! knows its row. So the room that a fleet no longer takes, because its sessions
-//! were closed or forgotten, is given back, whatever the order of events.
+//! Callers take a copy and give it back. Facts are packed (`packed.rs`) into
+//! slots of a few sizes, each size in segments of its own. A removed slot leaves
+//! no hole: the last slot of its size takes its place. For that, each slot knows
+//! its row. So memory that is no longer needed, because sessions were closed or
+//! forgotten, is freed, whatever the order of events.
 
 use super::hot::NO_COLD;
 use super::packed;
 use crate::shard::device::{Cold, Membership};
 
-/// The sizes of slots, in bytes, row's number included. Most facts are small:
-/// there the steps are too.
+/// The sizes of slots, in bytes, including the row's number. Most facts are
+/// small, so the steps between small sizes are small.
 const SIZES: [usize; 30] = [
     16, 20, 24, 28, 32, 34, 36, 38, 40, 44, 48, 52, 56, 60, 64, 72, 80, 96, 112, 128, 160, 192,
     224, 256, 320, 384, 512, 640, 768, 1024,
@@ -20,11 +20,11 @@ const SIZES: [usize; 30] = [
 /// Slots a segment.
 const SEGMENT: usize = 256;
 
-/// A number is the size's place and the slot's.
+/// A number consists of the index of the size and the index of the slot.
 const PLACE_BITS: u32 = 27;
 const PLACES: u32 = (1 << PLACE_BITS) - 1;
 
-/// What a slot begins with: its row.
+/// The head of a slot: its row.
 const ROW: usize = size_of::<u32>();
 
 /// A row whose facts have another number now.
@@ -35,7 +35,7 @@ pub(in crate::shard) struct ColdFacts {
     slabs: Vec<Slab>,
     /// Facts too large for any slot: a handful, of devices with dozens of sessions.
     large: Vec<Vec<u8>>,
-    /// Where a record is put together.
+    /// The buffer in which a record is built.
     record: Vec<u8>,
 }
 
@@ -47,17 +47,17 @@ impl Default for ColdFacts {
 }
 
 impl ColdFacts {
-    /// A copy of the facts; none at all if there is nothing under that number.
+    /// A copy of the facts; empty if there is nothing under that number.
     pub fn load(&self, number: u32) -> Cold {
         packed::decode(self.bytes(number))
     }
 
-    /// Where the device belongs.
+    /// The fleet and organization of the device.
     pub fn belongs_to(&self, number: u32) -> Membership {
         packed::belongs_to(self.bytes(number))
     }
 
-    /// Whether the device is in a fleet, or is known to have been.
+    /// Whether the device is in a fleet, or was by the known facts.
     pub fn was_in(&self, number: u32, fleet: u32) -> bool {
         packed::was_in(self.bytes(number), fleet)
     }
@@ -82,14 +82,15 @@ impl ColdFacts {
         slot.get(ROW..).unwrap_or_default()
     }
 
-    /// Puts facts of a row in the place of those under `number`, or under a new
-    /// one for [`NO_COLD`]. Returns which, and whose facts had to move for it.
+    /// Stores the facts of a row in place of those under `number`, or under a new
+    /// number for [`NO_COLD`]. Returns the number, and the row whose facts had to
+    /// move for it.
     pub fn put(&mut self, number: u32, row: u32, cold: &Cold) -> (u32, Moved) {
         let mut record = std::mem::take(&mut self.record);
         record.clear();
         record.extend_from_slice(&row.to_le_bytes());
         packed::encode(cold, &mut record);
-        // A size of which there are too many already lends to the next.
+        // If a size has too many slots already, the next size is used.
         let fits = |slab: &Slab| slab.size >= record.len() && slab.len < PLACES as usize;
         let class = self.slabs.iter().position(fits).unwrap_or(SIZES.len());
         let (held_class, held_place) = parts(number);
@@ -113,7 +114,7 @@ impl ColdFacts {
         put
     }
 
-    /// Forgets facts. Returns whose had to move for it.
+    /// Removes facts. Returns the row whose facts had to move for it.
     pub fn remove(&mut self, number: u32) -> Moved {
         if number == NO_COLD {
             return None;
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crowd_no_longer_needs_is_given_back() {
+    fn memory_that_many_devices_no_longer_need_is_freed() {
         let mut facts = ColdFacts::default();
         let mut numbers: BTreeMap<u32, u32> = BTreeMap::new();
         let segments =

@@ -5,7 +5,7 @@ use crate::shard::facts::interval::IntervalCode;
 use crate::shard::rules::Rules;
 use crate::shard::status::{Connectivity, Status};
 
-/// Says that a row has no cold facts.
+/// A row without cold facts.
 pub(in crate::shard) const NO_COLD: u32 = u32::MAX;
 
 /// An instant in 48 bits: enough until the year 10889.
@@ -44,13 +44,13 @@ impl Instant48 {
     }
 }
 
-/// What a bit of [`Hot::flags`] says.
+/// The bits of [`Hot::flags`].
 pub(in crate::shard) mod flag {
     /// The slot holds a row.
     pub const OCCUPIED: u16 = 1;
-    /// The id is no 32 hex digits: the row holds its index among the texts.
+    /// The id is not 32 hex digits: the row holds its index among the texts.
     pub const TEXT: u16 = 1 << 1;
-    /// The last heartbeat is newer than what the changelog holds (rule R2).
+    /// The last heartbeat is newer than the changelog's (rule R2).
     pub const UNWRITTEN: u16 = 1 << 3;
     /// The row waits for the next outbox.
     pub const DIRTY: u16 = 1 << 4;
@@ -59,11 +59,11 @@ pub(in crate::shard) mod flag {
     /// A deletion or closed sessions are remembered, which have their own
     /// deadlines.
     pub const REMEMBERS: u16 = 1 << 6;
-    /// There is a deletion, so facts are suppressed (rule J5).
+    /// The row has a deletion, which suppresses events (rule J5).
     pub const DELETED: u16 = 1 << 7;
-    /// The last heartbeat said that its device goes down (rule J11).
+    /// The last heartbeat had `going_away` (rule J11).
     pub const GOING_AWAY: u16 = 1 << 8;
-    /// The view must be told at the takeover (rule V5).
+    /// The row must be written to the view at the takeover (rule V5).
     pub const VIEW_DIRTY: u16 = 1 << 9;
     /// The row is in its fleet's counts.
     pub const COUNTED: u16 = 1 << 10;
@@ -72,7 +72,7 @@ pub(in crate::shard) mod flag {
     pub const STATUS_MASK: u16 = 0b111 << STATUS_SHIFT;
     pub const CONNECTIVITY_SHIFT: u16 = 14;
     pub const CONNECTIVITY_MASK: u16 = 0b11 << CONNECTIVITY_SHIFT;
-    /// The status bits of a row that shows nothing.
+    /// The status bits of a row without a status.
     pub const NO_STATUS: u16 = STATUS_MASK;
 }
 
@@ -82,17 +82,18 @@ pub(in crate::shard) struct Hot {
     pub id: [u8; 16],
     /// The last heartbeat.
     pub heartbeat: Instant48,
-    /// The later of the two instants that made status and connectivity true, as
-    /// last emitted (rule J8): the floor of rule T5. The earlier one, where it
-    /// is another, is among the cold facts.
+    /// The later of `since` and `connectivity_since`, as last emitted (rule J8):
+    /// the lower limit of rule T5. The earlier one, if it differs, is in the cold
+    /// facts.
     pub changed_at: Instant48,
-    /// Where the row is filed in the wheel; entries found elsewhere are stale.
+    /// The time at which the row is filed in the wheel. Entries found elsewhere
+    /// are stale.
     pub filed: Instant48,
     /// The interval by which the last heartbeat is judged (rule J3).
     pub interval: IntervalCode,
     /// Counts the device's changes.
     pub version: u32,
-    /// Where its other facts are. The table's alone to change.
+    /// The number of its cold facts. Only the table changes it.
     pub cold: u32,
     pub flags: u16,
 }
@@ -121,7 +122,7 @@ impl Hot {
         }
     }
 
-    /// What was last emitted; absent before the first change and after a
+    /// The last emitted status; absent before the first change and after a
     /// deletion.
     pub fn shown(&self) -> Option<(Status, Connectivity)> {
         let status = usize::from((self.flags & flag::STATUS_MASK) >> flag::STATUS_SHIFT);
@@ -148,7 +149,7 @@ impl Hot {
         Some(rules.deadlines(heartbeat, self.interval.get()))
     }
 
-    /// The floor of rule T5: the row is not judged back in time.
+    /// The lower limit of rule T5: the row is not judged back in time.
     pub fn floor(&self) -> Timestamp {
         self.changed_at.or_min()
     }
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_shows_what_it_was_told_to() {
+    fn row_returns_the_emitted_values_that_were_set() {
         let mut hot = Hot::EMPTY;
         assert_eq!(hot.shown(), None);
         for status in Status::ALL {

@@ -1,12 +1,12 @@
 //! Hash → row, in segments that grow one at a time.
 //!
-//! One table would double at once: for a moment it would be there twice, and at
-//! ten million rows its rehash, which looks at every row, would keep the loop
-//! for a second. So the hashes are dealt out to segments. Were these of equal
-//! shares, they would all come to double within the same per cent of growth; so
-//! each gets a slightly larger share than the one before, the last twice that of
-//! the first, and at any time a few are about to grow. It also keeps the bytes a
-//! row the same at all sizes, where a single table swings between one and two.
+//! A single table doubles at once: for a moment it exists twice, and at ten
+//! million rows its rehash, which reads every row, would block the loop for a
+//! second. So the hashes are distributed over segments. With equal shares, all
+//! segments would double within the same per cent of growth. So each has a
+//! slightly larger share than the one before, the last twice that of the first,
+//! and at any time a few are about to grow. This also keeps the bytes per row the
+//! same at all sizes. With a single table they vary by a factor of two.
 
 use hashbrown::HashTable;
 
@@ -24,8 +24,8 @@ impl Default for Index {
     }
 }
 
-/// The segment of a hash. The bits that a segment's own table goes by, the
-/// lowest and the highest, say little about it.
+/// The segment of a hash. It hardly depends on the lowest and the highest bits,
+/// which the segment's own table uses.
 ///
 /// With the share `x` of all hashes below it, a hash belongs to segment
 /// `SEGMENTS * log2(1 + x)`, which makes the shares grow evenly; a parabola is
@@ -46,7 +46,7 @@ impl Index {
         self.segments[segment_of(hash)].find(hash, is).copied()
     }
 
-    /// Adds a row that is not there.
+    /// Adds a row that is not in the index.
     pub fn insert(&mut self, hash: u64, row: u32, hash_of: impl Fn(&u32) -> u64) {
         self.segments[segment_of(hash)].insert_unique(hash, row, hash_of);
         self.len += 1;
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn at_any_size_the_index_holds_the_same_share_of_empty_places_and_grows_bit_by_bit() {
+    fn index_grows_gradually_with_the_same_load_at_any_size() {
         let mut index = Index::default();
         let mut capacity = 0;
         for number in 0..300_000_u64 {

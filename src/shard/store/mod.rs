@@ -1,4 +1,4 @@
-//! How the rows of a partition lie in memory.
+//! The rows of a partition in memory.
 
 pub mod cold;
 pub mod hot;

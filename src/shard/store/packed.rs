@@ -1,7 +1,7 @@
-//! Cold facts as bytes, as they lie in memory: what is absent takes nothing but
-//! a bit, times are differences to the one before, numbers take as many bytes
-//! as they need. Read by the process that wrote it only, so its form may change
-//! at will.
+//! Cold facts as bytes in memory. An absent fact takes only a bit, times are
+//! differences to the previous one, and numbers take as many bytes as they need.
+//! Only the process that wrote them reads them, so the format may change at any
+//! time.
 
 use std::sync::Arc;
 
@@ -10,17 +10,18 @@ use crate::shard::event::{FrozenReason, Settings, Timestamp, UpdateOutcome, Upda
 use crate::shard::scope::Interned;
 use crate::shard::snapshot::{Ended, Flag, FrozenRegisters, Opening, Register, ReleaseFacts, Tie};
 
-/// From here the first time of a record is counted: 2026.
+/// The first time of a record is relative to this: 2026.
 const EPOCH_MS: i64 = 1_767_225_600_000;
 
-/// Each fact, in the order of the bytes, and the bits of the record's first
-/// number that say whether it is there. The usual ones have those of one byte.
+/// Each fact, in the order of the bytes, with its bits in the record's first
+/// number, which say whether it is present. The usual facts have the bits of the
+/// first byte.
 macro_rules! packed {
     ($($bits:ident = $value:expr => $($path:ident).+,)*) => {
         $(const $bits: u64 = $value;)*
         const _: () = assert!(0 $(+ $bits)* == 0 $(| $bits)*, "no two facts share a bit");
 
-        /// Writes a record behind what `out` holds.
+        /// Appends a record to `out`.
         pub(super) fn encode(cold: &Cold, out: &mut Vec<u8>) {
             let held = 0 $(| Fact::held(&cold.$($path).+, $bits))*;
             let mut writer = Writer { out, last_ms: EPOCH_MS };
@@ -28,7 +29,7 @@ macro_rules! packed {
             $(Fact::write(&cold.$($path).+, &mut writer);)*
         }
 
-        /// Reads a whole record; what follows it is not looked at.
+        /// Reads a whole record and ignores the bytes after it.
         pub(super) fn decode(bytes: &[u8]) -> Cold {
             let mut reader = Reader::new(bytes);
             let mut cold = Cold::default();
@@ -39,7 +40,7 @@ macro_rules! packed {
 }
 
 packed! {
-    // What scans look for comes first.
+    // The facts that scans need come first.
     MEMBERSHIP = 1 => facts.membership,
     EARLIER_FLEETS = 1 << 30 => facts.earlier_fleets,
     REGISTERED = 1 << 1 => facts.registered,
@@ -68,13 +69,13 @@ packed! {
     UNWRITTEN_OPENINGS = 1 << 33 => unwritten_openings,
 }
 
-/// Where the device belongs, by a record of which no more is read.
+/// The fleet and organization of the device, without reading more of the record.
 pub(super) fn belongs_to(bytes: &[u8]) -> Membership {
     let membership: Option<Register<Membership>> = Reader::new(bytes).fact(MEMBERSHIP);
     membership.map_or_else(Membership::default, |held| held.value)
 }
 
-/// Whether the device is in a fleet, or is known to have been.
+/// Whether the device is in a fleet, or was by the known facts.
 pub(super) fn was_in(bytes: &[u8], fleet: Interned) -> bool {
     let mut reader = Reader::new(bytes);
     let membership: Option<Register<Membership>> = reader.fact(MEMBERSHIP);
@@ -83,7 +84,7 @@ pub(super) fn was_in(bytes: &[u8], fleet: Interned) -> bool {
         || earlier.iter().any(|held| held.value == fleet)
 }
 
-/// Whether an open session is held by this VPN instance.
+/// Whether an open session is of this VPN instance.
 pub(super) fn has_session_of(bytes: &[u8], instance: Interned) -> bool {
     let mut reader = Reader::new(bytes);
     if reader.held & SESSIONS == 0 {
@@ -105,19 +106,19 @@ pub(super) fn names_instance(bytes: &[u8], instance: Interned) -> bool {
     }
 }
 
-/// A fact that may be absent. `bits` are its own.
+/// A fact that may be absent, with its own `bits`.
 trait Fact: Default + PartialEq {
-    /// The bits that say what there is.
+    /// The bits for the present parts.
     fn held(&self, bits: u64) -> u64 {
         if *self == Self::default() { 0 } else { bits }
     }
-    /// Writes what there is.
+    /// Writes the present parts.
     fn write(&self, writer: &mut Writer<'_>);
-    /// Reads a fact that is there.
+    /// Reads a present fact.
     fn read(reader: &mut Reader<'_>, bits: u64) -> Self;
 }
 
-/// What a fact is made of.
+/// The parts of a fact.
 trait Value: PartialEq {
     fn write(&self, writer: &mut Writer<'_>);
     fn read(reader: &mut Reader<'_>) -> Self;
@@ -135,8 +136,7 @@ impl<T: Value> Fact for Option<T> {
     }
 }
 
-/// Of three bits the second is the value, and the third says that there is more
-/// than that and a time.
+/// Three bits: present; the value; more than value and time follows.
 impl Fact for Option<Flag> {
     fn held(&self, bits: u64) -> u64 {
         let [is, value, more] = each(bits);
@@ -186,7 +186,7 @@ fn read_more(flag: &mut Flag, reader: &mut Reader<'_>) {
     flag.other = (bits & 2 != 0).then(|| reader.time());
 }
 
-/// Each of two bits is one of the two that there are.
+/// Two bits, one for each of the two values.
 impl Fact for Tie {
     fn held(&self, bits: u64) -> u64 {
         match self {
@@ -203,7 +203,7 @@ impl Fact for Tie {
     }
 }
 
-/// The lower of two bits is for the status, the upper for the connectivity.
+/// Two bits: the lower for the status, the upper for the connectivity.
 impl Fact for Option<Earlier> {
     fn held(&self, bits: u64) -> u64 {
         self.map_or(0, |earlier| match earlier {
@@ -242,8 +242,8 @@ impl<T: Value> Fact for Vec<T> {
     }
 }
 
-/// A byte says which registers there are, and in its upper half their values; the
-/// next one, of which there is more than that.
+/// One byte has the present registers, and in its upper half their values. The
+/// next byte says which of them have more than that.
 impl Fact for FrozenRegisters {
     fn write(&self, writer: &mut Writer<'_>) {
         let bits = |test: fn(&Flag) -> bool| {
@@ -358,7 +358,7 @@ impl Value for Settings {
     }
 }
 
-/// One of a few, by its place among all.
+/// One of a few values, by its index.
 macro_rules! one_of {
     ($($type:ty)+) => {$(
         impl Value for $type {
@@ -376,7 +376,7 @@ macro_rules! one_of {
 
 one_of!(UpdateOutcome UpdatePhase);
 
-/// A byte says what there is of a release.
+/// One byte has the present parts of a release.
 impl Value for ReleaseFacts {
     fn write(&self, writer: &mut Writer<'_>) {
         let outcome = self.finished.and_then(|finished| finished.value);
@@ -415,11 +415,11 @@ impl Value for ReleaseFacts {
     }
 }
 
-/// What there is of a session of which an opening is known and no more.
+/// The bits of a session with a single opening and no more.
 const OPENED: u64 = 1;
 
-/// The length of the name says beside it whether there is more than an opening, as
-/// there mostly is not. If so a number says what.
+/// One bit beside the length of the name says whether there is more than an
+/// opening, which is rare. If so, a number has the parts.
 impl Value for Session {
     fn write(&self, writer: &mut Writer<'_>) {
         let bits = [
@@ -475,7 +475,7 @@ impl Value for Session {
     }
 }
 
-/// Rare: a number says whether there is a lease.
+/// Rare: the number has a bit for a lease.
 impl Value for Opening {
     fn write(&self, writer: &mut Writer<'_>) {
         writer.time(self.at);
@@ -530,7 +530,7 @@ impl Writer<'_> {
     fn time(&mut self, at: Timestamp) {
         let difference = at.0.wrapping_sub(self.last_ms);
         self.last_ms = at.0;
-        // Small ones are small whichever way they go.
+        // Zigzag: small differences take few bytes in both directions.
         self.number(((difference << 1) ^ (difference >> 63)).cast_unsigned());
     }
 }
@@ -552,7 +552,7 @@ impl<'a> Reader<'a> {
         if self.held & bits == 0 { T::default() } else { T::read(self, bits) }
     }
 
-    /// The next bytes; none where the record ends, which it never does early.
+    /// The next bytes; none at the end of the record. A record never ends early.
     fn take(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(count.min(self.rest.len()));
         self.rest = rest;
@@ -623,7 +623,7 @@ mod tests {
         fn facts_read_back_as_they_were(cold in cold(), instance in any::<u32>()) {
             let mut bytes = Vec::new();
             encode(&cold, &mut bytes);
-            // Slots are larger than what they hold.
+            // Slots are larger than their contents.
             bytes.extend([0xff; 3]);
             prop_assert_eq!(belongs_to(&bytes), cold.belongs_to());
             let held = cold.facts.sessions.iter().map(|session| session.instance).collect::<Vec<_>>();
@@ -661,7 +661,7 @@ mod tests {
         assert!(bytes.len() <= 40, "{} bytes", bytes.len());
     }
 
-    /// A fact that moves, or takes more room, is a decision.
+    /// If a fact moves or takes more bytes, that must be a deliberate decision.
     #[test]
     #[allow(clippy::needless_update, reason = "a fact that comes later moves none of these")]
     fn every_fact_has_its_place() {
@@ -769,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_known_takes_a_byte_and_no_bytes_are_nothing_known() {
+    fn empty_facts_take_one_byte_and_no_bytes_are_empty_facts() {
         let mut bytes = Vec::new();
         encode(&Cold::default(), &mut bytes);
         assert_eq!(bytes, [0]);

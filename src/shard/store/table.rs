@@ -1,9 +1,9 @@
-//! Device id → row. A row is in two parts: what a heartbeat needs, hot
-//! (`hot.rs`), 48 bytes, in segments that never move; and all other facts, cold
-//! (`cold.rs`), which a device known by heartbeats alone does not have.
+//! Device id → row. A row has two parts. The hot part (`hot.rs`) has the facts
+//! that a heartbeat needs, 48 bytes, in segments that never move. The cold part
+//! (`cold.rs`) has all other facts; a device with heartbeats only has none.
 //!
-//! Segments rather than one growing vector: doubling would hold the table
-//! three times over for a moment, and stall for as long as the copy takes.
+//! Segments instead of one growing vector: doubling would need three times the
+//! memory for a moment, and block for as long as the copy takes.
 
 use std::hash::BuildHasher;
 
@@ -19,7 +19,7 @@ use crate::shard::event::DeviceId;
 const SEGMENT: usize = 4096;
 
 /// The seed of the index: fixed, since the core has no randomness. A producer
-/// that chooses ids to collide hurts its own partition only.
+/// that chooses colliding ids hurts only its own partition.
 const SEED: u64 = 0x6465_7669_6365_7331;
 
 /// All rows of a shard.
@@ -28,14 +28,14 @@ pub(in crate::shard) struct Table {
     index: Index,
     segments: Vec<Vec<Hot>>,
     free: Vec<u32>,
-    /// Ids that are no 32 hex digits.
+    /// Ids that are not 32 hex digits.
     texts: Vec<Box<str>>,
     free_texts: Vec<u32>,
     pub cold: ColdFacts,
 }
 
 impl Table {
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -52,8 +52,7 @@ impl Table {
         self.index.find(hash_of(device), |&row| self.is(row, device))
     }
 
-    /// The row that a device probably has, if it has one. Nothing of the row
-    /// itself is looked at.
+    /// The probable row of a device, if it has one. The row itself is not read.
     pub fn guess(&self, device: &DeviceId) -> Option<u32> {
         self.index.find(hash_of(device), |_| true)
     }
@@ -76,7 +75,7 @@ impl Table {
         hot.has(flag::OCCUPIED).then_some(hot)
     }
 
-    /// Puts a hot row back. Where its cold facts are stays as it is here.
+    /// Puts a hot row back. The number of its cold facts stays as in the table.
     pub fn put(&mut self, row: u32, hot: Hot) {
         if let Some(slot) = self.get_mut(row) {
             *slot = Hot { cold: slot.cold, ..hot };
@@ -103,7 +102,7 @@ impl Table {
         self.follow(moved);
     }
 
-    /// Notes where the facts of another row are now.
+    /// Stores the new number of another row's facts.
     fn follow(&mut self, moved: Moved) {
         if let Some((row, number)) = moved
             && let Some(hot) = self.get_mut(row)
@@ -120,7 +119,7 @@ impl Table {
         }
     }
 
-    /// The row of a device, made if there is none.
+    /// The row of a device, created if there is none.
     pub fn find_or_insert(&mut self, device: &DeviceId) -> u32 {
         if let Some(row) = self.find(device) {
             return row;
@@ -165,7 +164,7 @@ impl Table {
         row
     }
 
-    /// Forgets a row: the device is as if never heard of.
+    /// Removes a row: the device is unknown again.
     pub fn remove(&mut self, row: u32) {
         let Some(hot) = self.get(row).copied() else { return };
         self.index.remove(hash_of_row(&hot, &self.texts), row);
@@ -213,7 +212,8 @@ fn hash_of_row(hot: &Hot, texts: &[Box<str>]) -> u64 {
     }
 }
 
-/// A partition of four billion devices would have run out of memory before.
+/// With four billion devices, a partition would have run out of memory before
+/// this.
 fn index_of(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX - 1)
 }

@@ -1,9 +1,9 @@
-//! What a shard holds is bounded: output for one transaction (rule C10), records
-//! read ahead (rule T4), open sessions (rule J4).
+//! Limits of a shard: output for one transaction (rule C10), records read ahead
+//! (rule T4), open sessions (rule J4).
 
 use super::*;
 
-/// A turn until `most_bytes` wait, and what it wrote.
+/// A turn until `most_bytes` wait, and its output.
 fn turn(told: &mut Told, most_bytes: usize) -> (Turn, Outbox) {
     let turn = told.shard.turn_until_full(told.now, 20_000, most_bytes);
     (turn, told.shard.take_outbox(0))
@@ -32,7 +32,7 @@ fn no_transaction_has_more_dead_letters_than_fit_and_no_position_covers_the_othe
 }
 
 #[test]
-fn a_crowd_due_at_once_fills_no_transaction_and_the_clock_that_is_committed_keeps_behind_it() {
+fn many_expiries_at_once_fit_into_transactions_behind_the_committed_clock() {
     const CROWD: usize = 5_000;
     const MOST: usize = 200_000;
     let mut told = crowd(CROWD as u128);
@@ -73,7 +73,7 @@ fn a_scope_event_is_settled_over_several_transactions_and_its_offset_is_in_the_l
 }
 
 #[test]
-fn what_is_read_ahead_is_counted_until_it_is_applied_or_thrown_away() {
+fn read_ahead_is_counted_until_it_is_applied_or_dropped() {
     let mut told = Told::new();
     told.run();
     told.offer_content(Input::Heartbeats, Content::Bad(Box::new(letter(0, 10_000))));
@@ -115,7 +115,7 @@ fn connectivity(told: &Told) -> Option<Connectivity> {
 }
 
 #[test]
-fn of_too_many_open_sessions_the_oldest_fall_out_and_are_told() {
+fn oldest_of_too_many_open_sessions_are_dropped_and_reported() {
     const MOST: usize = facts::sessions::OPEN_SESSIONS_MAX;
     let mut told = Told::new();
     for session in 0..MOST {
@@ -127,7 +127,8 @@ fn of_too_many_open_sessions_the_oldest_fall_out_and_are_told() {
     let done = opens(&mut told, "vpn", MOST);
     assert_eq!((done.open_sessions_fallen_out, done.most_sessions), (1, Some(device(1))));
     assert_eq!(told.shard.snapshot(&device(1)).unwrap().facts.sessions.len(), MOST);
-    // The newest decide: once they are closed, the device counts as disconnected.
+    // The newest sessions decide: once they are closed, the device counts as
+    // disconnected.
     for session in 1..=MOST {
         assert_eq!(connectivity(&told), Some(Connectivity::VpnOnly), "before {session} closes");
         closes(&mut told, "vpn", session);
@@ -152,14 +153,14 @@ fn sessions_that_do_not_count_fall_out_before_an_older_one_that_does() {
         assert_eq!(connectivity(&told), Some(Connectivity::VpnOnly), "session {session}");
     }
     assert_eq!(fallen_out as usize, MOST - 1);
-    // Of those whose instance comes back, the newest are still there.
+    // The instance comes back: the newest of its sessions are still there.
     announces(&mut told, "lapsed", 60_000);
     closes(&mut told, "lasting", 0);
     assert_eq!(connectivity(&told), Some(Connectivity::VpnOnly));
 }
 
 #[test]
-fn new_rules_are_dated_by_the_brokers_time_which_is_waited_for() {
+fn changes_by_new_settings_wait_for_broker_time_and_have_its_date() {
     let mut told = Told::new();
     for number in 0..5 {
         let body = EventBody::Heartbeat {
@@ -171,7 +172,8 @@ fn new_rules_are_dated_by_the_brokers_time_which_is_waited_for() {
     }
     told.run();
     let entries = told.shard.take_outbox(0).changelog;
-    // What counted for a quarter of an hour counts for a second now.
+    // The heartbeat counted for a quarter of an hour, and now counts for a
+    // second.
     let short = Rules { default_poll_interval_ms: 1_000, minimum_ms: 1_000, ..Rules::default() };
     let rules = Rules { slack_ms: 0, ..short };
     let mut shard = Shard::new(3, rules);
@@ -182,7 +184,7 @@ fn new_rules_are_dated_by_the_brokers_time_which_is_waited_for() {
     assert_eq!(turn, Turn::default());
     let outbox = shard.take_outbox(0);
     assert!(outbox.changes.is_empty() && shard.is_settling_new_rules());
-    // That is what the first commit is for: its report tells the time.
+    // The first commit is for this: its report gives broker time.
     assert_eq!(outbox.changelog, [Entry::Epoch(8)]);
     let broker = Timestamp(T0 + 2 * MINUTE_MS);
     while shard.turn(Now { monotonic_ms: 0, broker: Some(broker) }, 2).more {}

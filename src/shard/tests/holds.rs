@@ -1,4 +1,4 @@
-//! What holds a shard, over a crash between two chunks (rules J7, R3).
+//! The hold of a shard, over a crash between two chunks (rules J7, R3).
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn entries_of(outbox: Outbox, committed: &mut Vec<Entry>, changes: &mut Vec<Stat
     changes.extend(outbox.changes);
 }
 
-/// A successor, with what was committed.
+/// A successor with the committed state.
 fn successor(told: &Told, committed: &[Entry]) -> Told {
     let rules = Rules { slack_ms: 0, ..Rules::default() };
     let mut shard = Shard::new(3, rules);
@@ -31,7 +31,7 @@ fn holds(entry: &Entry) -> bool {
 }
 
 #[test]
-fn a_successor_settles_the_rest_as_its_predecessor_would_however_far_the_clock_is_behind() {
+fn successor_settles_the_rest_as_its_predecessor_would_have() {
     let mut told = Told::new();
     let (mut committed, mut changes) = (Vec::new(), Vec::new());
     for number in 0..5 {
@@ -95,7 +95,7 @@ fn a_successor_settles_the_rest_as_its_predecessor_would_however_far_the_clock_i
 }
 
 #[test]
-fn what_was_settled_already_has_its_deadlines_behind_it() {
+fn deadlines_of_settled_rows_do_not_fire_again() {
     let mut told = Told::new();
     let (mut committed, mut changes) = (Vec::new(), Vec::new());
     for number in 0..3 {
@@ -140,7 +140,7 @@ fn what_was_settled_already_has_its_deadlines_behind_it() {
 }
 
 #[test]
-fn of_two_leases_that_end_at_once_the_first_stays_over_while_the_second_holds_the_shard() {
+fn fired_lease_stays_over_while_another_of_its_millisecond_holds_the_shard() {
     let mut told = Told::new();
     let (mut committed, mut changes) = (Vec::new(), Vec::new());
     for (number, instance) in [(0, "v"), (1, "w")] {

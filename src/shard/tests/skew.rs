@@ -1,11 +1,11 @@
-//! What a shard sees of its senders' clocks.
+//! A shard's observations of its senders' clocks.
 
 use super::*;
 use crate::shard::skew::Example;
 
 const SECOND_MS: i64 = 1_000;
 
-/// What a turn sees of an event that happened so long before now, by its sender.
+/// The observation of an event that happened so long ago by its sender's clock.
 fn seen(told: &mut Told, input: Input, age_ms: i64, body: EventBody) -> Skew {
     let now_ms = told.now.broker.unwrap().0;
     let occurred_at = Some(Timestamp(now_ms - age_ms));
@@ -13,8 +13,9 @@ fn seen(told: &mut Told, input: Input, age_ms: i64, body: EventBody) -> Skew {
     told.shard.turn(told.now, 1_000).skew
 }
 
-/// What is seen of an announcement of ten minutes ago, whose record says in headers
-/// how old that of its source was, or that it was a dead letter.
+/// The observation of an announcement that is ten minutes old. Headers of its
+/// record tell the age of its source's record, or that it is a replayed dead
+/// letter.
 fn with_headers(lease_ms: u32, source_age_ms: Option<i64>, replayed: bool) -> Skew {
     let mut told = Told::new();
     let occurred_at = Some(Timestamp(T0 - 10 * MINUTE_MS));
@@ -53,7 +54,7 @@ fn age_of(skew: &Skew, doubt: Doubt) -> Option<i64> {
 }
 
 #[test]
-fn only_events_that_tell_their_time_have_an_age() {
+fn only_events_with_occurred_at_have_an_age() {
     let mut told = Told::new();
     told.heartbeat(&device(1));
     assert_eq!(told.shard.turn(told.now, 10).skew, Skew::default());
@@ -66,7 +67,7 @@ fn only_events_that_tell_their_time_have_an_age() {
 }
 
 #[test]
-fn a_heartbeat_that_has_expired_when_it_comes_is_told_by_its_interval() {
+fn expired_heartbeat_is_reported_by_its_interval() {
     let mut told = Told::new();
     // A quarter of an hour counts for 22.5 minutes, and 15 seconds of grace.
     let life_ms = 22 * MINUTE_MS + 45 * SECOND_MS;
@@ -82,14 +83,15 @@ fn a_heartbeat_that_has_expired_when_it_comes_is_told_by_its_interval() {
     let settings = Settings { poll_interval_s: Some(3_600), vpn_enabled: None };
     told.lifecycle(&device(1), DeviceEvent::SettingsChanged(settings));
     told.run();
-    // What was set later than the slack after it would not count (rule J3).
+    // A setting later than the allowed lateness after the heartbeat would not
+    // count (rule J3).
     told.at(told.now.broker.unwrap().0 + 2 * life_ms);
     let skew = seen(&mut told, Input::Heartbeats, life_ms, heartbeat(None));
     assert_eq!(skew.heartbeats_over, 0, "the device may be silent for longer");
 }
 
 #[test]
-fn a_heartbeat_of_1970_is_told_also_where_the_row_knows_a_later_one() {
+fn heartbeat_of_1970_is_reported_even_after_a_later_one() {
     let mut told = Told::new();
     told.heartbeat(&device(1));
     told.run();
@@ -105,10 +107,10 @@ fn a_heartbeat_of_1970_is_told_also_where_the_row_knows_a_later_one() {
 }
 
 #[test]
-fn a_lease_that_is_over_when_it_comes_is_told() {
+fn lease_that_is_over_on_arrival_is_reported() {
     let mut told = Told::new();
     let instance = Subject::Instance("vpn-1".into());
-    // As late as this it runs from its record (rule J4).
+    // With this lateness it runs from its record (rule J4).
     let delay_ms = 15 * MINUTE_MS;
     for (body, subject) in
         [(alive(120_000), instance), (opened(Some(120_000)), Subject::Device(device(1)))]
@@ -128,21 +130,21 @@ fn a_lease_that_is_over_when_it_comes_is_told() {
 }
 
 #[test]
-fn whether_a_lease_was_over_is_told_by_when_its_sender_lived() {
+fn lease_is_judged_over_by_its_counted_time() {
     let minute_ms = u32::try_from(MINUTE_MS).unwrap();
     assert_eq!(with_headers(minute_ms, None, false).leases_over, 0);
-    // Its relay copied it late.
+    // A relay copied it late.
     let source_age_ms = Some(6 * MINUTE_MS);
     assert_eq!(with_headers(6 * minute_ms, source_age_ms, false).leases_over, 1);
     assert_eq!(with_headers(6 * minute_ms + 1, source_age_ms, false).leases_over, 0);
     assert_eq!(with_headers(minute_ms, Some(-1), false).leases_over, 0);
-    // Sent again it counts at its own time.
+    // A replayed dead letter counts at its own time.
     assert_eq!(with_headers(10 * minute_ms, None, true).leases_over, 1);
     assert_eq!(with_headers(10 * minute_ms + 1, None, true).leases_over, 0);
 }
 
 #[test]
-fn a_lease_shorter_than_the_slack_may_be_over_when_it_comes_and_no_word_is_said() {
+fn lease_shorter_than_the_allowed_lateness_is_not_reported() {
     let rules = Rules::default();
     let mut shard = Shard::new(3, rules);
     shard.start(Start { epoch: 7, ..Start::default() });
@@ -165,7 +167,7 @@ fn a_heartbeat_that_goes_away_has_never_expired() {
 }
 
 #[test]
-fn an_event_of_the_future_is_told_and_a_life_told_again_is_not() {
+fn future_event_is_reported_but_a_repeated_lifecycle_event_is_not() {
     let mut told = Told::new();
     let body = |event| EventBody::Device { device: device(1), event };
     let skew = seen(&mut told, Input::Lifecycle, -60_000, body(DeviceEvent::Provisioned));

@@ -1,4 +1,4 @@
-//! What facts may be, for the properties of all that stores them.
+//! Generated facts, for the properties of the code that stores them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::shard::snapshot::{
 };
 use crate::shard::{Settings, Timestamp, UpdateOutcome, UpdatePhase};
 
-/// Times as they are, and as nobody expects them.
+/// Usual times and extreme ones.
 pub(crate) fn time() -> BoxedStrategy<Timestamp> {
     let usual = 1_700_000_000_000..1_900_000_000_000_i64;
     prop_oneof![8 => usual, 1 => any::<i64>(), 1 => Just(0)].prop_map(Timestamp).boxed()
@@ -33,7 +33,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         .prop_map(|(poll_interval_s, vpn_enabled)| Settings { poll_interval_s, vpn_enabled })
 }
 
-/// What was set before.
+/// Earlier settings.
 pub(crate) fn earlier<T: Debug + 'static>(
     value: impl Strategy<Value = T> + 'static,
 ) -> BoxedStrategy<Vec<Register<T>>> {
@@ -113,7 +113,7 @@ fn opening() -> BoxedStrategy<Option<Opening>> {
     .boxed()
 }
 
-/// A session of which anything may be known.
+/// A session with any facts.
 pub(crate) fn session<Name: Debug + 'static>(
     instance: impl Strategy<Value = Name> + 'static,
 ) -> BoxedStrategy<Session<Name>> {
@@ -126,7 +126,7 @@ pub(crate) fn session<Name: Debug + 'static>(
         .boxed()
 }
 
-/// All facts of a device but its heartbeat, of which names are as given.
+/// All facts of a device but its heartbeat, with the given names.
 pub(crate) fn device_facts<Name: Debug + 'static>(
     name: impl Strategy<Value = Name> + Clone + 'static,
 ) -> BoxedStrategy<DeviceFacts<Name>> {

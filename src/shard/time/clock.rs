@@ -1,14 +1,14 @@
-//! The clock of a shard: what has been read of each input, and what time that
-//! makes it (rules T1, T2 and T3).
+//! The clock of a shard: how far each input has been read, and the time that
+//! follows from it (rules T1, T2 and T3).
 //!
-//! Nothing here looks at a host's clock. Time comes in as [`Now`], and the
-//! clock moves only on proof that what happened until then has been read: so
-//! that a shard that is behind, stopped or cut off expires nobody.
+//! Nothing here reads a host's clock. Time comes in as [`Now`]. The clock
+//! advances only on evidence that all records up to then have been read. So a
+//! shard that is behind, stopped or cut off expires no device.
 
 use crate::shard::event::{Input, Timestamp};
 use crate::shard::rules::JUDGED_AHEAD_MS;
 
-/// The moment of a call, as the loop knows it.
+/// The moment of a call, from the loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// A clock that only goes forward, from an arbitrary start.
@@ -17,22 +17,21 @@ pub struct Now {
     pub broker: Option<Timestamp>,
 }
 
-/// How many of the records that follow speak about a stamp that is ahead (rule
-/// T3): so many wrong ones in a row, and one more, are believed.
+/// The number of following records that decide about a timestamp that is ahead
+/// (rule T3). One more wrong timestamp than this in a row, and they are accepted.
 pub(in crate::shard) const FOLLOWING: usize = 14;
 
-/// How many answers that have not been reached yet are kept per input. One
-/// comes a second, so that this covers the usual open transaction whole.
+/// The number of answers kept per input whose end is not reached yet. One arrives
+/// each second, so this covers the whole of a usual open transaction.
 const ANSWERS_KEPT: usize = 16;
 
-/// Three watermarks, and the clock they make.
+/// Three watermarks, and the clock that follows from them.
 ///
-/// How to tell it of a record, in this order: [`Clock::offered`] when it is
-/// offered; when it is first in the buffer, [`Clock::believe`] unless the broker
-/// stamped it, and [`Clock::head`]; then, once it has been *applied*,
-/// [`Clock::processed`], and only then the same of the next. Told of the next
-/// head any earlier, the clock would be ahead of the record that is being judged
-/// by it.
+/// The calls for a record, in this order: [`Clock::offered`] when it is offered.
+/// When it is first in the buffer, [`Clock::believe`] unless the broker stamped
+/// it, and [`Clock::head`]. Once it has been *applied*, [`Clock::processed`], and
+/// only then the calls for the next head. Otherwise the clock would be ahead of
+/// the record that is being judged by it.
 #[derive(Clone, Debug)]
 pub struct Clock {
     slack_ms: i64,
@@ -41,42 +40,43 @@ pub struct Clock {
     inputs: [InputClock; 3],
 }
 
-/// What is known of one input.
+/// The state of one input.
 #[derive(Clone, Debug, Default)]
 struct InputClock {
-    /// Rule T1: the greatest of all proofs.
+    /// The watermark of rule T1: the greatest of all evidence.
     watermark: Option<Timestamp>,
-    /// The same as the clock counts it: each proof no later than the broker
-    /// time at which it was taken. Stamps of the future prove nothing about
-    /// what is yet to be written, and must not carry the clock on after the
+    /// The same as the clock counts it: each evidence no later than the broker
+    /// time at which it was taken. Timestamps in the future prove nothing about
+    /// records that are not yet written, and must not advance the clock after the
     /// input has become unreadable.
     counted: Option<Timestamp>,
-    /// The greatest proof since the clock was last asked.
+    /// The greatest evidence since the clock was last computed.
     uncounted: Option<Timestamp>,
-    /// How many records were offered, ever.
+    /// The number of records ever offered.
     offered: u64,
-    /// How many of them were processed: the first so many.
+    /// The number of them that were processed, from the first.
     processed: u64,
-    /// Of the first record in the buffer nothing is proven: there was nothing to
-    /// measure it by.
+    /// The first record in the buffer proves nothing, because there was nothing
+    /// to measure it by.
     unmeasured: bool,
     /// Everything below this offset has been offered, or was never a record.
     delivered: Option<i64>,
     /// Everything below this offset has been processed, or was never a record.
     reached: Option<i64>,
-    /// Ends of partition whose earlier records are not all processed: the
+    /// Ends of partition with earlier records that are not all processed: the
     /// oldest, which is reached first, and the newest.
     ends: [Option<End>; 2],
-    /// Answers whose end is not reached yet, with both the end and the time
-    /// growing.
+    /// Answers with an end that is not reached yet. Both the ends and the times
+    /// increase.
     answers: Vec<Answer>,
-    /// When the answer that `last_stable` comes from was asked for.
+    /// The time of the question that `last_stable` answers.
     last_stable_asked_at: Option<Timestamp>,
     /// The last stable offset, by the newest answer since assignment.
     last_stable: Option<i64>,
 }
 
-/// An end of partition, good once the records delivered before it are processed.
+/// An end of partition. It counts once the records delivered before it are
+/// processed.
 #[derive(Clone, Copy, Debug)]
 struct End {
     offset: i64,
@@ -102,8 +102,8 @@ impl Clock {
         }
     }
 
-    /// Goes on from the committed clock and watermarks (rules R): what was
-    /// proven once stays proven.
+    /// Continues from the committed clock and watermarks (rules R): evidence
+    /// stays valid.
     pub fn restore(&mut self, clock: Timestamp, watermarks: [Option<Timestamp>; 3]) {
         self.clock = self.clock.max(clock);
         for (state, watermark) in self.inputs.iter_mut().zip(watermarks) {
@@ -112,27 +112,27 @@ impl Clock {
         }
     }
 
-    /// Reading begins at this offset: all before it was processed by whoever
-    /// committed it. Without this call, an end of partition tells the same.
+    /// Reading begins at this offset: its committer has processed all records
+    /// before it. Without this call, an end of partition has the same effect.
     pub fn start_at(&mut self, input: Input, next_offset: i64) {
         self.inputs[input.index()].reach(next_offset);
     }
 
-    /// A record was offered; the next to read after it is at `next_offset`. Each
-    /// call is answered by one of [`Clock::processed`].
+    /// A record was offered. The next one to read is at `next_offset`. Each call
+    /// is followed by one of [`Clock::processed`].
     pub fn offered(&mut self, input: Input, next_offset: i64) {
         let state = &mut self.inputs[input.index()];
         state.offered += 1;
         state.delivered = state.delivered.max(Some(next_offset));
     }
 
-    /// What time the first record in the input's buffer counts as, which its
-    /// sender has stamped (rule T3): for the clock, for the merge, and as the
-    /// latest that its event may have happened (rule J1). `None`: that is told by
-    /// what follows it, or by the broker's time, and neither is here yet.
+    /// The clamped timestamp of the first record in the input's buffer, if its
+    /// sender stamped it (rule T3): for the clock, for the merge, and as the
+    /// upper limit of its event time (rule J1). `None`: undecided, until the
+    /// following records or broker time are known.
     ///
-    /// `following`: the stamps behind it in the buffer. `given_up`: no more are
-    /// waited for.
+    /// `following`: the timestamps behind it in the buffer. `given_up`: decide
+    /// now, without waiting for more.
     pub fn believe(
         &mut self,
         input: Input,
@@ -143,7 +143,7 @@ impl Clock {
     ) -> Option<Timestamp> {
         let jump_ms = self.max_clock_jump_ms;
         let state = &mut self.inputs[input.index()];
-        // Before the epoch there is nothing: -1 is Kafka's "no timestamp".
+        // There are no times before the epoch: -1 is Kafka's "no timestamp".
         let stamp = stamp.max(Timestamp::MIN);
         let Some(before) = state.watermark else {
             let broker = now.broker?;
@@ -151,7 +151,7 @@ impl Clock {
             return Some(if state.unmeasured { broker } else { stamp });
         };
         if stamp <= before.plus_ms(jump_ms) {
-            // Many small jumps make no large one.
+            // Many small jumps must not add up to a large one.
             let latest = now.broker.map(|broker| broker.plus_ms(jump_ms).max(before));
             return Some(latest.map_or(stamp, |latest| stamp.min(latest)));
         }
@@ -162,7 +162,7 @@ impl Clock {
         let (mut count, mut least) = (0, stamp);
         for other in following.take(FOLLOWING) {
             count += 1;
-            // What is late itself tells nothing.
+            // A record that is itself late decides nothing.
             if other >= before.plus_ms(jump_ms.saturating_neg()) {
                 least = least.min(other);
             }
@@ -173,8 +173,8 @@ impl Clock {
         Some(if stamp > least.plus_ms(jump_ms) { least.max(before) } else { stamp })
     }
 
-    /// The believed time of the first record in the input's buffer; `None` when
-    /// it is empty. Nothing earlier can be unread (rule T1).
+    /// The clamped timestamp of the first record in the input's buffer; `None`
+    /// when it is empty. Nothing earlier can be unread (rule T1).
     pub fn head(&mut self, input: Input, believed: Option<Timestamp>) {
         let state = &mut self.inputs[input.index()];
         if let Some(believed) = believed
@@ -184,7 +184,7 @@ impl Clock {
         }
     }
 
-    /// A record was applied; the next to read after it is at `next_offset`.
+    /// A record was applied. The next one to read is at `next_offset`.
     pub fn processed(&mut self, input: Input, believed: Timestamp, next_offset: i64) {
         let state = &mut self.inputs[input.index()];
         state.processed = state.offered.min(state.processed + 1);
@@ -197,23 +197,25 @@ impl Clock {
         }
     }
 
-    /// Everything before `offset` has been delivered: reached, once what is
-    /// buffered has been processed. No evidence by itself (rule T1): the
-    /// offset may be that of an open transaction, and it is told only once.
+    /// Everything before `offset` has been delivered. It is reached once the
+    /// buffered records have been processed. This alone is no evidence (rule T1):
+    /// the offset may be that of an open transaction, and it is reported only
+    /// once.
     pub fn end_of_partition(&mut self, input: Input, offset: i64) {
         let state = &mut self.inputs[input.index()];
         let end = End { offset, after_records: state.offered };
         state.delivered = state.delivered.max(Some(offset));
-        // Between the oldest and the newest nothing is lost but some delay.
+        // Dropping the ends between the oldest and the newest costs only some
+        // delay.
         let place = usize::from(state.ends[0].is_some());
         state.ends[place] = Some(end);
         state.settle_ends();
     }
 
     /// The answer to a query for the partition's ends that was sent at broker
-    /// time `asked_at`. It proves that all up to then is read once what was
-    /// reached comes to `high_watermark`. Before the first report of broker
-    /// time (`None`) it only tells whether there is something to read.
+    /// time `asked_at`. Once `high_watermark` is reached, it proves that
+    /// everything up to `asked_at` is read. Before the first report of broker
+    /// time (`None`) it only tells whether there are records to read.
     ///
     /// Answers may come in any order. Negative offsets are no answer.
     pub fn learn_end(
@@ -244,26 +246,27 @@ impl Clock {
         self.inputs[input.index()].reached
     }
 
-    /// Whether records are known to be waiting that have not been read (rule
-    /// T4). `None`: nothing is known since assignment.
+    /// Whether the input is known to have unread records (rule T4). `None`:
+    /// nothing is known since assignment.
     #[must_use]
     pub fn has_unread(&self, input: Input) -> Option<bool> {
         let state = &self.inputs[input.index()];
         Some(state.reached? < state.last_stable?)
     }
 
-    /// When an input without [unread records](Clock::has_unread) was last known to
-    /// have none: its watermark, or later the time of the newest question. Behind
-    /// an open transaction the first stands, and nothing can be read all the same.
+    /// When an input without [unread records](Clock::has_unread) was last known
+    /// to have none: the later of its watermark and of the newest question.
+    /// Behind an open transaction the watermark stands, although nothing can be
+    /// read.
     #[must_use]
     pub fn idle_at(&self, input: Input) -> Option<Timestamp> {
         let state = &self.inputs[input.index()];
         state.watermark.max(state.last_stable_asked_at)
     }
 
-    /// Reading was interrupted (start, pause, reassignment): the input is
-    /// behind until an answer says otherwise (rule T1). What has been proven
-    /// and reached stays so.
+    /// Reading was interrupted (start, pause, reassignment): the input is behind
+    /// until an answer says otherwise (rule T1). Evidence and reached offsets
+    /// stay.
     pub fn forget_evidence(&mut self, input: Input) {
         let state = &mut self.inputs[input.index()];
         state.answers.clear();
@@ -271,8 +274,8 @@ impl Clock {
         state.last_stable_asked_at = None;
     }
 
-    /// The input's buffer was thrown away unprocessed; its records will be
-    /// offered again.
+    /// The input's buffer was dropped unprocessed. Its records will be offered
+    /// again.
     pub fn discard_buffered(&mut self, input: Input) {
         let state = &mut self.inputs[input.index()];
         state.processed = state.offered;
@@ -288,8 +291,9 @@ impl Clock {
         self.inputs[input.index()].watermark
     }
 
-    /// The least of the three watermarks, less the slack; never back, never
-    /// past broker time (rule T2). While one of them is unknown it stands.
+    /// The least of the three watermarks, less the allowed lateness. It never
+    /// goes back, and never passes broker time (rule T2). While a watermark is
+    /// unknown it stands.
     pub fn clock(&mut self, now: Now) -> Timestamp {
         let mut least = Some(Timestamp(i64::MAX));
         for state in &mut self.inputs {
@@ -314,8 +318,8 @@ impl InputClock {
         self.uncounted = self.uncounted.max(Some(at));
     }
 
-    /// Whether a record may follow, behind all that were offered, that was
-    /// written before `at`.
+    /// Whether a record that was written before `at` may still follow the offered
+    /// ones.
     fn may_deliver_more(&self, at: Timestamp) -> bool {
         let asked_at = self.last_stable_asked_at;
         self.last_stable.is_none()
@@ -330,7 +334,7 @@ impl InputClock {
         }
     }
 
-    /// Takes the ends whose records have all been processed.
+    /// Applies the ends of partition with all earlier records processed.
     fn settle_ends(&mut self) {
         while let Some(end) = self.ends[0]
             && self.processed >= end.after_records
@@ -340,9 +344,10 @@ impl InputClock {
         }
     }
 
-    /// Keeps an answer unless another says as much. What is reached earlier and
-    /// proves later times is worth more; an end that went back (an unclean
-    /// election, a topic made anew) replaces what can no longer be reached.
+    /// Keeps an answer unless another has the same effect. An answer that is
+    /// reached earlier and proves a later time is better. An end that went back
+    /// (an unclean election, a topic created again) replaces answers that can no
+    /// longer be reached.
     fn keep(&mut self, answer: Answer) {
         let says_as_much = |a: &Answer, b: &Answer| a.asked_at >= b.asked_at && a.end <= b.end;
         if self.answers.iter().any(|kept| says_as_much(kept, &answer)) {
@@ -352,8 +357,8 @@ impl InputClock {
         let place = self.answers.partition_point(|kept| kept.end < answer.end);
         self.answers.insert(place, answer);
         if self.answers.len() > ANSWERS_KEPT {
-            // The oldest is reached first, the newest proves most, and of those
-            // between every other one will do.
+            // The oldest is reached first, and the newest proves most. Of those
+            // between, every second one is enough.
             let newest = self.answers.len() - 1;
             let mut index = 0;
             self.answers.retain(|_| {
@@ -363,7 +368,7 @@ impl InputClock {
         }
     }
 
-    /// Takes the answers whose end has been reached.
+    /// Applies the answers with a reached end.
     fn settle_answers(&mut self) {
         let Some(reached) = self.reached else { return };
         let count = self.answers.partition_point(|answer| answer.end <= reached);

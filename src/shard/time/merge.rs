@@ -6,22 +6,22 @@ use std::collections::VecDeque;
 use super::clock::Now;
 use crate::shard::event::{Input, Queued, Timestamp};
 
-/// The most that counts as silence between two looks, in milliseconds: nobody
-/// listened while the process was stopped or had other work.
+/// The most silence that is counted between two turns, in milliseconds. While the
+/// process was stopped or had other work, no answer could arrive.
 const LISTENED_MAX_MS: i64 = 1_000;
 
 /// Records that were read and wait for their turn.
 #[derive(Clone, Debug)]
 pub struct Merge {
     queues: [VecDeque<(Timestamp, Queued)>; 3],
-    /// Of each input, whether its first record has its sender's stamp, and it is
-    /// not decided yet what that counts as (rule T3).
+    /// For each input, whether its first record is undecided: its sender stamped
+    /// it, and its clamped timestamp is not decided yet (rule T3).
     undecided: [bool; 3],
-    /// Of each input that others wait for, how long it has not answered. It is
-    /// `None` as soon as the input answers, so that one that cannot be read costs
-    /// the others its time once, not once a record.
+    /// For each input that others wait for, how long it has not answered. `None`
+    /// as soon as the input answers. So an unreadable input delays the others
+    /// once, not once for each record.
     silences: [Option<Silence>; 3],
-    /// How long an input may be silent before nobody waits for it.
+    /// How long an input may be silent before it is passed over.
     max_input_idle_ms: i64,
 }
 
@@ -33,8 +33,8 @@ struct Silence {
 }
 
 impl Merge {
-    /// Three empty queues. An input that is silent for `max_input_idle_ms`
-    /// cannot be read, and holds nobody.
+    /// Three empty queues. An input that is silent for `max_input_idle_ms` cannot
+    /// be read, and is no barrier.
     #[must_use]
     pub fn new(max_input_idle_ms: i64) -> Merge {
         Merge {
@@ -45,9 +45,9 @@ impl Merge {
         }
     }
 
-    /// Adds a record behind those of its input. `stamp` is the time it counts as,
-    /// if the broker stamped it; else that is decided once it is the first (rule
-    /// T3).
+    /// Adds a record behind those of its input. `stamp` is its clamped timestamp
+    /// if the broker stamped it. Else that is decided once it is the first record
+    /// (rule T3).
     pub fn push(&mut self, input: Input, record: Queued, stamp: Timestamp) {
         let index = input.index();
         if self.queues[index].is_empty() {
@@ -57,20 +57,19 @@ impl Merge {
         self.queues[index].push_back((stamp, record));
     }
 
-    /// The stamp of the input's first record, while it is not decided what it
-    /// counts as.
+    /// The timestamp of the input's first record, while it is undecided.
     #[must_use]
     pub fn undecided(&self, input: Input) -> Option<Timestamp> {
         let first = || self.queues[input.index()].front();
         if self.undecided[input.index()] { first().map(|&(stamp, _)| stamp) } else { None }
     }
 
-    /// The stamps behind the input's first record, in order.
+    /// The timestamps behind the input's first record, in order.
     pub fn following(&self, input: Input) -> impl Iterator<Item = Timestamp> {
         self.queues[input.index()].iter().skip(1).map(|&(stamp, _)| stamp)
     }
 
-    /// The input's first record counts as of this time (rule T3).
+    /// Sets the clamped timestamp of the input's first record (rule T3).
     pub fn decide(&mut self, input: Input, believed: Timestamp) {
         self.undecided[input.index()] = false;
         if let Some((stamp, _)) = self.queues[input.index()].front_mut() {
@@ -78,32 +77,32 @@ impl Merge {
         }
     }
 
-    /// The records of the input that wait, in order.
+    /// The waiting records of the input, in order.
     pub fn waiting(&self, input: Input) -> impl Iterator<Item = &Queued> + Clone {
         self.queues[input.index()].iter().map(|(_, record)| record)
     }
 
-    /// How many records of the input wait.
+    /// The number of waiting records of the input.
     #[must_use]
     pub fn len(&self, input: Input) -> usize {
         self.queues[input.index()].len()
     }
 
-    /// Whether no record of any input waits.
+    /// Whether no records wait.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queues.iter().all(VecDeque::is_empty)
     }
 
-    /// The believed time of the input's next record, once it is decided.
+    /// The clamped timestamp of the input's next record, once it is decided.
     #[must_use]
     pub fn head(&self, input: Input) -> Option<Timestamp> {
         let first = self.queues[input.index()].front().map(|&(believed, _)| believed);
         first.filter(|_| !self.undecided[input.index()])
     }
 
-    /// The earliest head, of equals the first in the order of [`Input::ALL`]. One
-    /// that is not decided stands where its stamp says.
+    /// The earliest head; of equal times the first in the order of
+    /// [`Input::ALL`]. An undecided one is ordered by its own timestamp.
     pub fn next(&self) -> Option<(Timestamp, Input)> {
         let mut next = None;
         for input in Input::ALL {
@@ -116,19 +115,19 @@ impl Merge {
         next
     }
 
-    /// Throws away what waits of an input, to be offered again.
+    /// Drops the waiting records of an input. They will be offered again.
     pub fn clear(&mut self, input: Input) {
         self.queues[input.index()].clear();
         self.undecided[input.index()] = false;
         self.silences[input.index()] = None;
     }
 
-    /// A fetch of the input was answered, if only with an end of partition.
+    /// A fetch of the input was answered, even if only with an end of partition.
     pub fn answered(&mut self, input: Input) {
         self.silences[input.index()] = None;
     }
 
-    /// Whether others go on without the input, because it cannot be read.
+    /// Whether the input is passed over because it cannot be read.
     #[must_use]
     pub fn is_passed_over(&self, input: Input) -> bool {
         self.silences[input.index()]
@@ -136,12 +135,13 @@ impl Merge {
     }
 
     /// The next record: the earliest head, at equal times in the order of
-    /// [`Input::ALL`]. `None` while there is none, or while an input with
-    /// nothing buffered may still deliver an earlier one, as `unread` says (by
-    /// [`super::clock::Clock::has_unread`]), or what follows must tell when its
-    /// first record is of (rule T3), unless it has been silent for too long. Silence counts once the broker's time is known: before that no
-    /// answer proves how far an idle input is (rule T1), and nothing can be
-    /// committed anyhow.
+    /// [`Input::ALL`]. `None` if there is none, or while an input is a barrier
+    /// (rule T4): it has nothing buffered and may still deliver an earlier
+    /// record, as `unread` says (by [`super::clock::Clock::has_unread`]), or its
+    /// first record is undecided (rule T3). An input that has been silent for too
+    /// long is no barrier. Silence counts once broker time is known: before that
+    /// no answer proves how far an idle input is (rule T1), and nothing can be
+    /// committed anyway.
     pub fn pop(
         &mut self,
         unread: [Option<bool>; 3],
@@ -151,8 +151,8 @@ impl Merge {
         let mut held = false;
         for input in Input::ALL {
             let silence = &mut self.silences[input.index()];
-            // Of what is idle at its end, or has something buffered, nothing
-            // earlier can come.
+            // An input that is idle at its end, or has something buffered, cannot
+            // deliver an earlier record.
             let nothing_waits = self.queues[input.index()].is_empty();
             let holds = nothing_waits && unread[input.index()] != Some(false);
             if !holds && !self.undecided[input.index()] {

@@ -1,5 +1,5 @@
-//! When: what time the inputs make it, whose record comes next, and which row is
-//! due.
+//! Time: the clock that follows from the inputs, the choice of the next record,
+//! and the timers of rows.
 
 pub mod clock;
 pub mod merge;

@@ -1,38 +1,39 @@
-//! The timer wheel (rule T7): which row is due next, for tens of millions of
-//! rows, at a cost per entry that does not depend on how many there are.
+//! The timer wheel (rule T7): finds the next due row among tens of millions, at a
+//! cost per entry that does not depend on their number.
 //!
 //! A hierarchical wheel after tokio's, with eight levels of 64 slots: of 1 ms, of
 //! 64 ms, 4 s, 4 min, 5 h, 12 days, 2 years and 139 years. Together they cover
 //! the 48 bits of a time that a row can hold. An entry's level is that of the
 //! highest digit, of six bits, in which its time differs from the wheel's. When
-//! time comes to a coarse slot, its entries go down into finer ones. Unlike
-//! tokio's it has no removal, hands out at most what it is asked for, and goes
-//! down in steps too: ten million entries due in the same slot delay nobody.
+//! time reaches a coarse slot, its entries move down into finer ones. Unlike
+//! tokio's, it has no removal, hands out at most the requested number, and moves
+//! entries down in steps too: ten million entries due in the same slot block
+//! nothing.
 //!
-//! An entry is the number of its row and nothing else, four bytes: the row knows
-//! where it is filed, and is asked when the entry's turn comes.
+//! An entry is only the number of its row, four bytes. The row knows where it is
+//! filed, and is asked at the entry's turn.
 
 use crate::shard::event::Timestamp;
 
 /// Rows by the time at which they are due.
 ///
-/// There is no removal. An entry that its row no longer knows of, because it was
-/// filed elsewhere since, is dropped when its turn comes.
+/// There is no removal. If a row was filed elsewhere since, its old entry is
+/// dropped at its turn.
 #[derive(Clone, Debug)]
 pub struct Wheel {
-    /// The next millisecond to hand out; everything before has been. All
-    /// entries of the slots are due at it or later.
+    /// The next millisecond to hand out. Everything before it has been handed
+    /// out, and all entries in the slots are due at it or later.
     next_ms: i64,
-    /// Filed when their time had already come: handed out first.
+    /// Entries that were filed after their time. They are handed out first.
     overdue: ChunkId,
-    /// One bit a slot, by level: whether it holds anything.
+    /// One bit for each slot, by level: whether the slot has entries.
     occupied: [u64; LEVELS],
     /// The first chunk of each slot, by level.
     slots: Box<[[ChunkId; SLOTS]; LEVELS]>,
     chunks: Chunks,
 }
 
-/// A digit of a time, which is the number of a slot.
+/// One digit of a time: the number of a slot.
 const DIGIT_BITS: usize = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = 8;
@@ -40,22 +41,22 @@ const LEVELS: usize = 8;
 /// The end of the last slot.
 const HORIZON_MS: i64 = 1 << (LEVELS * DIGIT_BITS);
 
-/// An entry goes down at most seven times, and mostly three; going down is much
-/// less work than what its owner does with it.
+/// An entry moves down at most seven times, usually three. A move is much less
+/// work than the handling of the entry.
 const MOVES_PER_UNIT: usize = 4;
 
-/// What is left to do of an advance.
+/// The remaining work of an advance.
 struct Advance<'a, F> {
     to_ms: i64,
     /// Where a row is filed, if it is.
     filed: F,
     due: &'a mut Vec<(u32, Timestamp)>,
-    /// Work, in moves: handing an entry out costs [`MOVES_PER_UNIT`].
+    /// The budget, in moves: handing an entry out costs [`MOVES_PER_UNIT`].
     left: usize,
 }
 
 impl<F: Fn(u32) -> Option<Timestamp>> Advance<'_, F> {
-    /// Hands an entry out if it still holds, or drops it.
+    /// Hands an entry out if it is still valid, else drops it.
     fn hand_out(&mut self, row: u32, holds: impl FnOnce(Timestamp) -> bool) {
         match (self.filed)(row).filter(|at| holds(*at)) {
             Some(at) => {
@@ -78,7 +79,7 @@ fn digit(ms: i64, level: usize) -> usize {
 }
 
 impl Wheel {
-    /// An empty wheel for which everything up to `position` is past.
+    /// An empty wheel whose position is `position`.
     #[must_use]
     pub fn new(position: Timestamp) -> Wheel {
         Wheel {
@@ -91,7 +92,7 @@ impl Wheel {
     }
 
     /// Files a row. At or before the position, it is due at the next advance. A
-    /// time that no row can hold never comes.
+    /// time that no row can hold is never due.
     pub fn file(&mut self, row: u32, at: Timestamp) {
         if at.0 < self.next_ms {
             self.chunks.push(&mut self.overdue, row);
@@ -100,14 +101,14 @@ impl Wheel {
         }
     }
 
-    /// Hands to `due` entries that are due at or before `to` and still hold, as
-    /// (row, filed at): those overdue first, then the earliest first. `filed`
-    /// tells where a row is filed now. Stops when `budget` units of work are
-    /// spent, and returns how many were: one for each entry handed out, less for
-    /// those that only move to a finer slot or are dropped.
+    /// Hands the valid entries that are due at or before `to` to `due`, as (row,
+    /// filed at): overdue ones first, then the earliest first. `filed` tells
+    /// where a row is filed now. Stops when `budget` units of work are spent, and
+    /// returns the number spent: one for each entry handed out, less for those
+    /// that only move to a finer slot or are dropped.
     ///
-    /// So fewer than `budget` entries, even none, does not mean that this was
-    /// all: that is so once [`Wheel::position`] is at `to`.
+    /// So fewer than `budget` entries, or none, do not mean that all were handed
+    /// out. They were once [`Wheel::position`] is at `to`.
     pub fn advance(
         &mut self,
         to: Timestamp,
@@ -133,8 +134,8 @@ impl Wheel {
         Timestamp(self.next_ms.saturating_sub(1))
     }
 
-    /// A time before which nothing is due; at or before the position if
-    /// something is overdue. `None`: there are no entries.
+    /// A lower limit of the next due time; at or before the position if something
+    /// is overdue. `None`: there are no entries.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         if !self.overdue.is_none() {
@@ -174,25 +175,25 @@ impl Wheel {
         true
     }
 
-    /// Files an entry in the slots: `at_ms` is neither past nor beyond.
+    /// Files an entry in the slots. `at_ms` is within the range of the slots.
     fn place(&mut self, row: u32, at_ms: i64) {
         let differing = (at_ms ^ self.next_ms) as u64;
-        // Its highest bit tells the level; `| 1` puts "none" into level 0.
+        // The highest bit gives the level; `| 1` maps "none" to level 0.
         let level = (differing | 1).ilog2() as usize / DIGIT_BITS;
         let slot = digit(at_ms, level);
         self.chunks.push(&mut self.slots[level][slot], row);
         self.occupied[level] |= 1 << slot;
     }
 
-    /// The level above the finest with entries in the very slot that time has
-    /// come to: they go down before anything is handed out. Entries are placed
-    /// there only while it lies ahead.
+    /// The lowest level above the finest with entries in the slot that time has
+    /// reached. They move down before anything is handed out. Entries are placed
+    /// in a slot only while it is ahead.
     fn arrived_level(&self) -> Option<usize> {
         (1..LEVELS).find(|&level| self.occupied[level] >> digit(self.next_ms, level) & 1 == 1)
     }
 
-    /// Moves entries of the slot that time has come to into finer ones.
-    /// `false`: there was no budget for all of them.
+    /// Moves entries of the slot that time has reached into finer ones. `false`:
+    /// the budget was not enough for all.
     fn go_down<F: Fn(u32) -> Option<Timestamp>>(
         &mut self,
         level: usize,
@@ -213,8 +214,8 @@ impl Wheel {
         self.vacate(level, slot)
     }
 
-    /// The earliest slot that holds anything, and its start: the first of the
-    /// finest level that has any, since coarser levels begin where it ends.
+    /// The earliest slot with entries, and its start: the first one of the finest
+    /// level with entries, since coarser levels begin where it ends.
     fn earliest_slot(&self) -> Option<(usize, usize, i64)> {
         let level = self.occupied.iter().position(|&slots| slots != 0)?;
         let slot = self.occupied[level].trailing_zeros() as usize;
@@ -222,7 +223,7 @@ impl Wheel {
         Some((level, slot, start << (level * DIGIT_BITS)))
     }
 
-    /// Notes that a slot is empty, if it is. Says whether it is.
+    /// Clears the bit of a slot if the slot is empty. Returns whether it is.
     fn vacate(&mut self, level: usize, slot: usize) -> bool {
         let empty = self.slots[level][slot].is_none();
         if empty {
@@ -247,8 +248,8 @@ impl ChunkId {
 const CHUNK_ENTRIES: usize = 62;
 const PAGE_CHUNKS: usize = 64;
 
-/// A few rows of one slot, 256 bytes: so that slots grow without moving what
-/// they hold, and what one gives up another takes.
+/// A few rows of one slot, 256 bytes. So slots grow without moving their rows,
+/// and freed chunks are used by other slots.
 #[derive(Clone, Copy, Debug)]
 struct Chunk {
     rows: [u32; CHUNK_ENTRIES],

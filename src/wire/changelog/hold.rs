@@ -1,4 +1,4 @@
-//! What holds the shard (rule J7), as the changelog has it.
+//! The hold of a shard (rule J7), as the changelog stores it.
 
 use super::{Wire, complete, proto};
 use crate::shard::Cause;
@@ -57,13 +57,13 @@ impl Wire<proto::Hold> for Hold {
             scope,
             at: Wire::read(&message.at_ms)?,
             judged: Wire::read(&message.judged_ms)?,
-            cause: *cause.ok_or_else(|| format!("there is no cause {}", message.cause))?,
+            cause: *cause.ok_or_else(|| format!("unknown cause {}", message.cause))?,
             clock: Wire::read(&message.clock_ms)?,
         })
     }
 }
 
-/// What was known of a scope before, and since.
+/// The facts of a scope before the change, and after it.
 fn known<M, T: Wire<M> + Default>(before: &Option<M>, after: &Option<M>) -> Result<[T; 2], String> {
     let read = |message: &Option<M>| message.as_ref().map_or_else(|| Ok(T::default()), T::read);
     Ok([read(before)?, read(after)?])

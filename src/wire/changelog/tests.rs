@@ -1,4 +1,5 @@
-//! The changelog as it was written, as it is written, and as it may be found.
+//! The changelog as earlier versions wrote it, as this one writes it, and with
+//! damage.
 
 use proptest::option::of;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use crate::shard::tests::strategies::{
 };
 use crate::shard::{Cause, Connectivity, Status};
 
-/// What version 2 wrote. Once it is released, it is never written anew: later
+/// The changelog of version 2. Do not regenerate it after a release: later
 /// versions must read it.
 const GOLDEN: &str = include_str!("../../../tests/golden/changelog-v2.txt");
 
@@ -188,7 +189,7 @@ fn golden_text() -> String {
 }
 
 #[test]
-fn what_version_2_wrote_stays_readable() {
+fn changelog_of_version_2_stays_readable() {
     let lines: Vec<&str> = GOLDEN.lines().collect();
     let entries = golden_entries();
     assert_eq!(lines.len(), entries.len());
@@ -201,7 +202,7 @@ fn what_version_2_wrote_stays_readable() {
 }
 
 #[test]
-fn this_version_still_writes_what_version_2_reads() {
+fn version_2_can_read_this_versions_changelog() {
     if std::env::var_os("UPDATE").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/changelog-v2.txt");
         std::fs::write(path, golden_text()).unwrap();
@@ -210,7 +211,7 @@ fn this_version_still_writes_what_version_2_reads() {
 }
 
 #[test]
-fn what_an_early_build_wrote_is_refused_by_its_version() {
+fn changelog_of_an_early_build_is_refused_by_its_version() {
     let early = proto::Epoch { epoch: 7, complete: true, ..Default::default() }.encode_to_vec();
     let Err(Error::Fatal(fatal)) = decode(Some(b"e"), Some(&early)) else { panic!("it is read") };
     assert_eq!(fatal.kind.exit_code(), 69);
@@ -254,7 +255,7 @@ fn a_value_cut_off_anywhere_is_corrupted_and_says_what_to_do() {
 }
 
 #[test]
-fn what_a_later_version_adds_is_passed_over() {
+fn additions_of_a_later_version_are_skipped() {
     for entry in golden_entries() {
         let (key, Some(mut value)) = encode(&entry) else { continue };
         // Field 1000, a string; field 1001, a number.
@@ -271,7 +272,7 @@ fn what_a_later_version_adds_is_passed_over() {
 }
 
 #[test]
-fn a_key_that_is_none_is_corrupted() {
+fn invalid_key_is_corrupted() {
     let long = [b"d/".as_slice(), &[b'x'; 129]].concat();
     let keys: [&[u8]; 9] = [
         b"d/",
@@ -291,7 +292,7 @@ fn a_key_that_is_none_is_corrupted() {
 }
 
 #[test]
-fn numbers_that_mean_nothing_are_corrupted() {
+fn unknown_numbers_are_corrupted() {
     let row = |status, connectivity, percent| proto::Row {
         emitted: Some(proto::Emitted { status, connectivity, ..Default::default() }),
         configuration: Some(proto::Progress { percent, ..Default::default() }),
@@ -423,7 +424,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm(
+    fn any_bytes_are_read_without_a_panic(
         kind in prop::sample::select(vec!["d/", "c/", "i/", "f/", "o/", "e", ""]),
         rest in prop::collection::vec(any::<u8>(), 0..40),
         value in of(prop::collection::vec(any::<u8>(), 0..100)),

@@ -34,7 +34,7 @@ fn heartbeat_with(poll_interval: Option<Duration>) -> v1::Heartbeat {
 }
 
 #[test]
-fn a_heartbeat_is_read_in_milliseconds_truncated() {
+fn heartbeat_time_is_truncated_to_milliseconds() {
     let message = v1::Heartbeat {
         occurred_at: at(10, 123_999_999),
         poll_interval: lasting(900, 0),
@@ -53,7 +53,7 @@ fn a_heartbeat_is_read_in_milliseconds_truncated() {
 }
 
 #[test]
-fn a_heartbeat_without_a_time_has_the_records() {
+fn heartbeat_without_a_time_has_the_records_timestamp() {
     let message =
         v1::Heartbeat { occurred_at: None, poll_interval: lasting(60, 0), ..Default::default() };
     assert_eq!(read(Input::Heartbeats, KEY, &message).unwrap().occurred_at, None);
@@ -119,7 +119,7 @@ fn an_id_that_only_begins_like_json_is_an_id() {
 }
 
 #[test]
-fn an_event_that_is_unset_or_unknown_is_told() {
+fn unset_or_unknown_event_is_refused_as_such() {
     let vpn = v1::VpnEvent { occurred_at: at(10, 0), event: None };
     assert_eq!(reason(read(Input::VpnSessions, KEY, &vpn)), DeadLetterReason::UnknownEvent);
     let lifecycle = v1::LifecycleEvent { occurred_at: at(10, 0), event: None };
@@ -204,7 +204,7 @@ fn broadcasts_must_have_no_key() {
 }
 
 #[test]
-fn names_that_are_needed_must_be_there_and_none_may_be_long() {
+fn required_names_must_be_present_and_all_names_short() {
     use v1::lifecycle_event::Event as L;
     use v1::vpn_event::Event as V;
 
@@ -356,7 +356,7 @@ fn leases_are_one_second_to_seven_days_rounded_up_to_milliseconds() {
 }
 
 #[test]
-fn times_outside_of_what_protobuf_or_a_row_can_hold_are_refused() {
+fn times_beyond_protobufs_or_a_rows_range_are_refused() {
     let good = [(0, 0), (TIMESTAMP_MAX_SECONDS, 999_999_999)];
     let bad = [(-1, 0), (TIMESTAMP_MAX_SECONDS + 1, 0), (1, -1), (1, 1_000_000_000), (i64::MIN, 0)];
     let cases = good.map(|case| (case, true)).into_iter().chain(bad.map(|case| (case, false)));
@@ -430,7 +430,8 @@ fn reasons_unset_mean_other_or_all_and_unknown_ones_are_refused() {
 fn the_confluent_framing_is_taken_off() {
     let message = heartbeat_with(lasting(900, 0)).encode_to_vec();
     let plain = decode(Input::Heartbeats, Format::Protobuf, KEY, Some(&message));
-    // Schema 7; the first message, its path spelled out, and a nested one.
+    // Schema 7; the first message, with its path written in full, and a nested
+    // one.
     for path in [&[0][..], &[2, 0], &[4, 2, 6]] {
         let framed = [&[0, 0, 0, 0, 7], path, &message].concat();
         let read = decode(Input::Heartbeats, Format::ConfluentProtobuf, KEY, Some(&framed));
@@ -461,7 +462,7 @@ fn the_detail_names_the_field_and_the_limit() {
 }
 
 #[test]
-fn json_is_read_as_protobuf_s_canonical_form_has_it() {
+fn json_is_read_in_protobufs_canonical_form() {
     let json = |input, key, text: &str| decode(input, Format::Json, key, Some(text.as_bytes()));
     let full = r#"{"occurredAt":"1970-01-01T00:00:10.123Z","pollInterval":"900s"}"#;
     let message = v1::Heartbeat {
@@ -471,7 +472,8 @@ fn json_is_read_as_protobuf_s_canonical_form_has_it() {
     };
     let expected = read(Input::Heartbeats, KEY, &message);
     assert_eq!(json(Input::Heartbeats, KEY, full), expected);
-    // The fields' own names, an offset, spaces: all canonical to read.
+    // Original field names, a time offset, spaces: a reader must accept all of
+    // these.
     let other =
         r#" { "occurred_at": "1970-01-01T01:00:10.123+01:00", "poll_interval": "900.0s" } "#;
     assert_eq!(json(Input::Heartbeats, KEY, other), expected);
@@ -488,7 +490,7 @@ fn json_is_read_as_protobuf_s_canonical_form_has_it() {
 }
 
 #[test]
-fn json_that_is_no_such_message_is_undecodable_with_the_reason() {
+fn json_of_another_message_is_undecodable_with_the_reason() {
     let json = |input, text: &[u8]| decode(input, Format::Json, KEY, Some(text)).unwrap_err();
     let bad: [(Input, &[u8], &str); 12] = [
         (Input::Heartbeats, b"", "empty"),
@@ -546,7 +548,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_stands_in_json_never_panics(
+    fn no_json_value_panics(
         input in any_input(),
         text in r#"(\{|\}|\[|\]|:|,|"|null|-?[0-9]{1,20}|1e400|"occurredAt"|"pollInterval"|"frozen"|"instanceAlive"|"1970-01-01T00:00:00Z"|"-1s"|\\u[0-9a-f]{4}| ){0,24}"#,
     ) {
@@ -599,7 +601,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_is_within_its_limits(
+    fn decoded_values_are_within_their_limits(
         seconds in any::<i64>(), nanos in any::<i32>(),
         interval_seconds in 0i64..40_000_000, interval_nanos in any::<i32>(),
     ) {

@@ -21,7 +21,7 @@ fn clock() -> Clock {
     Clock::new(SLACK_MS, JUMP_MS)
 }
 
-/// A clock whose other two inputs hold nothing back.
+/// A clock whose other two inputs are far ahead.
 fn only_heartbeats_matter() -> Clock {
     let mut clock = clock();
     for input in [Input::Lifecycle, Input::VpnSessions] {
@@ -38,8 +38,8 @@ fn read(clock: &mut Clock, input: Input, offset: i64, ts: Timestamp) {
     clock.head(input, None);
 }
 
-/// The same for one that its sender stamped, if it is decided what it counts
-/// as. `following`: the stamps behind it.
+/// The same for a record that its sender stamped, if it is decided. `following`:
+/// the timestamps behind it.
 fn sent_before(
     clock: &mut Clock,
     ts: Timestamp,
@@ -72,7 +72,7 @@ fn a_clock_that_knows_nothing_stands_at_the_epoch() {
 }
 
 #[test]
-fn behind_the_clock_is_stream_time_less_the_slack() {
+fn clock_is_the_least_watermark_less_the_allowed_lateness() {
     let mut clock = clock();
     for (input, ms) in Input::ALL.into_iter().zip([50_000, 30_000, 40_000]) {
         read(&mut clock, input, 0, at(ms));
@@ -100,7 +100,7 @@ fn an_idle_input_follows_the_evidence() {
     clock.learn_end(BEATS, Some(at(60_000)), 10, 10);
     assert_eq!(clock.clock(broker(60_500)), at(60_000 - SLACK_MS));
     assert_eq!(clock.has_unread(BEATS), Some(false));
-    // Time alone moves nothing.
+    // Time alone does not advance the clock.
     assert_eq!(clock.clock(broker(90_000)), at(60_000 - SLACK_MS));
 }
 
@@ -127,7 +127,7 @@ fn an_end_of_partition_alone_is_no_evidence() {
 fn an_open_transaction_holds_the_clock_and_nobodys_records() {
     let mut clock = only_heartbeats_matter();
     read(&mut clock, BEATS, 9, at(0));
-    // Offsets 10 to 14 are of a transaction that is still open.
+    // Offsets 10 to 14 belong to an open transaction.
     clock.end_of_partition(BEATS, 10);
     clock.learn_end(BEATS, Some(at(5_000)), 15, 10);
     assert_eq!(clock.has_unread(BEATS), Some(false));
@@ -140,7 +140,7 @@ fn an_open_transaction_holds_the_clock_and_nobodys_records() {
 }
 
 #[test]
-fn an_end_of_partition_counts_once_what_came_before_it_is_processed() {
+fn end_of_partition_counts_once_earlier_records_are_processed() {
     let mut clock = only_heartbeats_matter();
     let believed = [at(1_000), at(2_000)];
     clock.offered(BEATS, 11);
@@ -154,7 +154,7 @@ fn an_end_of_partition_counts_once_what_came_before_it_is_processed() {
     assert_eq!(clock.reached(BEATS), None);
     assert_eq!(clock.clock(broker(61_000)), at(1_000 - SLACK_MS));
     clock.processed(BEATS, believed[0], 11);
-    // The queue looks empty while its record is in the works: not so.
+    // The queue looks empty while its record is being processed, but is not.
     clock.head(BEATS, None);
     assert_eq!(clock.reached(BEATS), Some(11));
     assert_eq!(clock.clock(broker(61_000)), at(1_000 - SLACK_MS));
@@ -284,8 +284,8 @@ fn no_number_of_absurd_timestamps_moves_anything() {
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// What a record counts as that comes seven hours after the one before it, in
-/// a backlog of fourteen, with these behind it.
+/// The clamped timestamp of a record that follows a gap of seven hours, in a
+/// backlog of fourteen, with these records behind it.
 fn after_seven_hours(clock: &Clock, behind_ms: &[i64]) -> Option<Timestamp> {
     let behind: Vec<_> = behind_ms.iter().map(|ms| at(*ms)).collect();
     sent_before(&mut clock.clone(), at(7 * HOUR_MS), &behind, broker(14 * HOUR_MS))
@@ -301,11 +301,11 @@ fn in_a_backlog() -> Clock {
 }
 
 #[test]
-fn a_gap_is_believed_once_what_follows_or_the_end_shows_it() {
+fn gap_is_accepted_once_later_records_or_the_end_show_it() {
     let gap = Some(at(7 * HOUR_MS));
     let mut clock = in_a_backlog();
     assert_eq!(after_seven_hours(&clock, &[8 * HOUR_MS; FOLLOWING]), gap);
-    // Fewer may yet be contradicted.
+    // With fewer, later records may still contradict.
     for count in 0..FOLLOWING {
         assert_eq!(after_seven_hours(&clock, &vec![8 * HOUR_MS; count]), None, "{count}");
     }
@@ -315,7 +315,7 @@ fn a_gap_is_believed_once_what_follows_or_the_end_shows_it() {
     clock.learn_end(BEATS, Some(at(14 * HOUR_MS)), 3, 3);
     assert_eq!(after_seven_hours(&clock, &[8 * HOUR_MS]), None, "one more is to come");
     assert_eq!(after_seven_hours(&clock, &[8 * HOUR_MS; 2]), gap);
-    // An end that was asked for long before says nothing of what came since.
+    // An old answer about the end says nothing about later records.
     let mut old = only_heartbeats_matter();
     old.restore(at(0), [None, None, Some(at(0))]);
     old.learn_end(BEATS, Some(at(1_000)), 1, 1);
@@ -325,26 +325,26 @@ fn a_gap_is_believed_once_what_follows_or_the_end_shows_it() {
 }
 
 #[test]
-fn a_wrong_clock_in_a_backlog_counts_as_the_earliest_that_follows() {
+fn wrong_clock_in_a_backlog_is_clamped_to_the_earliest_follower() {
     let clock = in_a_backlog();
     let mut behind_ms = [8 * HOUR_MS; FOLLOWING];
     behind_ms[FOLLOWING - 1] = 2 * HOUR_MS;
     assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(2 * HOUR_MS)));
     behind_ms[3] = -JUMP_MS;
     assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(0)), "as what came before");
-    // What is late itself, and what is a little out of order, tells nothing.
+    // Records that are late themselves, or a little out of order, decide nothing.
     for nothing_ms in [-JUMP_MS - 1, -20_000 * 86_400_000, 7 * HOUR_MS - JUMP_MS] {
         let behind_ms = [nothing_ms; FOLLOWING];
         assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(7 * HOUR_MS)));
     }
-    // Of fifteen wrong ones in a row nobody knows better.
+    // Fifteen wrong timestamps in a row cannot be recognized.
     let mut behind_ms = vec![8 * HOUR_MS; FOLLOWING];
     behind_ms.push(0);
     assert_eq!(after_seven_hours(&clock, &behind_ms), Some(at(7 * HOUR_MS)));
 }
 
 #[test]
-fn while_the_brokers_time_is_unknown_what_is_ahead_waits() {
+fn record_that_is_ahead_waits_for_broker_time() {
     let mut clock = in_a_backlog();
     let behind = [at(8 * HOUR_MS); FOLLOWING];
     assert_eq!(sent_before(&mut clock, at(7 * HOUR_MS), &behind, UNKNOWN), None);
@@ -399,7 +399,7 @@ fn a_record_without_a_timestamp_counts_as_the_epoch() {
     }
 }
 
-/// A partition as a broker keeps it, and a consumer that reads it.
+/// A partition on a broker, and a consumer of it.
 #[derive(Debug, Default)]
 struct Partition {
     log: Vec<Stored>,
@@ -408,7 +408,7 @@ struct Partition {
     delivered: usize,
     buffer: std::collections::VecDeque<(usize, Timestamp)>,
     processed: usize,
-    /// Questions on their way: when asked, high watermark, last stable.
+    /// Questions in flight: time of asking, high watermark, last stable offset.
     asked: Vec<(Timestamp, i64, i64)>,
 }
 
@@ -424,7 +424,7 @@ impl Partition {
         self.open_from.unwrap_or(self.log.len())
     }
 
-    /// The first record that anybody may ever see and we have not processed.
+    /// The first record that can ever be read and is not processed.
     fn first_unprocessed(&self) -> Option<Timestamp> {
         self.log[self.processed..].iter().find(|stored| stored.delivered).map(|s| s.at)
     }
@@ -486,9 +486,9 @@ fn process(partition: &mut Partition, clock: &mut Clock, input: Input, count: us
 }
 
 proptest! {
-    /// Whatever is asked, answered, delivered, discarded and transacted in
-    /// whatever order: the clock is never past a record that may still
-    /// come, never goes back, and catches up as soon as it may.
+    /// With any order of questions, answers, deliveries, discards and
+    /// transactions, the clock never passes a record that may still come, never
+    /// goes back, and catches up as soon as it may.
     #[test]
     fn the_clock_is_never_past_what_is_unread(
         steps in prop::collection::vec((0..3usize, step()), 0..300),
@@ -562,8 +562,8 @@ proptest! {
         prop_assert_eq!(clock.clock(broker(now_ms)), at(now_ms - SLACK_MS));
     }
 
-    /// Absurd stamps strewn among good ones: the good ones count as if the
-    /// others were not there.
+    /// With absurd timestamps among good ones, the good ones count as if the
+    /// others were absent.
     #[test]
     fn absurd_stamps_touch_no_other_record(
         records in prop::collection::vec((0..60_000i64, 0..40usize), 1..50),
@@ -586,13 +586,12 @@ proptest! {
         }
     }
 
-    /// A backlog with gaps of any length, and wrong stamps strewn into it,
-    /// never fifteen in a row: the good ones count as what they say; a wrong one
-    /// that follows on a gap for little more than the good one that follows;
-    /// and however little of it is here yet, what is decided is decided the
-    /// same.
+    /// A backlog with gaps of any length and wrong timestamps, never fifteen in a
+    /// row. The good ones are accepted. A wrong one after a gap counts for little
+    /// more than the good one that follows. And a decision does not depend on how
+    /// much of the backlog is there.
     #[test]
-    fn gaps_are_believed_and_wrong_clocks_are_not(
+    fn gaps_are_accepted_and_wrong_clocks_clamped(
         records in prop::collection::vec(
             (0..3 * HOUR_MS, prop::collection::vec(0..20 * HOUR_MS, 0..FOLLOWING)), 1..30),
         here in 0..2 * FOLLOWING,
@@ -621,8 +620,9 @@ proptest! {
             if *good {
                 prop_assert_eq!(believed, at(*ms));
             }
-            // What is ahead by no more than the jump is believed as it is, and
-            // several of these may have carried the watermark past the good one.
+            // A timestamp ahead by no more than the jump is accepted as it is,
+            // and several of these may have moved the watermark past the good
+            // one.
             let is_gap = at(*ms) > before.plus_ms(JUMP_MS);
             let latest = at(next_good_ms + JUMP_MS);
             if is_gap && latest >= before {
@@ -631,7 +631,7 @@ proptest! {
         }
     }
 
-    /// No stamp, offset or order of calls makes it panic or go back.
+    /// No timestamp, offset or order of calls makes the clock panic or go back.
     #[test]
     fn nothing_breaks_it(
         calls in prop::collection::vec(

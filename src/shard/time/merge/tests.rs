@@ -60,8 +60,8 @@ fn events_at_the_head_of_idle_inputs_never_wait() {
     assert!(merge.pop(IDLE, at(0)).is_some());
 }
 
-/// Looks at the merge once a second, as a loop with nothing else to do would
-/// more often, and tells how often it was held.
+/// Asks the merge once a second (the real loop would ask more often), and returns
+/// how often a barrier held it.
 fn held_for(merge: &mut Merge, unread: [Option<bool>; 3], from_ms: i64) -> i64 {
     (0..60)
         .find(|second| merge.pop(unread, at(from_ms + second * 1_000)).is_some())
@@ -115,7 +115,7 @@ fn a_silent_input_that_answers_again_holds_the_others_again() {
             assert_eq!(earliest.map(|(input, ..)| input), Some(VpnSessions));
         },
         |merge| merge.answered(VpnSessions),
-        // It is known to be idle, and then to have something again.
+        // The input is known to be idle, and then to have records again.
         |merge| assert!(merge.pop(IDLE, at(20_000)).is_some()),
     ];
     for answers in answers {
@@ -140,7 +140,8 @@ fn an_undecided_head_holds_the_others_until_it_is_decided() {
     merge.decide(VpnSessions, Timestamp(4));
     assert_eq!(merge.head(VpnSessions), Some(Timestamp(4)));
     assert_eq!(merge.pop(IDLE, at(0)).map(|(.., at)| at.0), Some(4));
-    // So is the next, until it is decided, or nothing follows it for too long.
+    // The next record is a barrier too, until it is decided, or nothing follows
+    // it for too long.
     assert_eq!(merge.undecided(VpnSessions), Some(Timestamp(61)));
     assert_eq!(held_for(&mut merge, IDLE, 0), 10);
     assert!(merge.is_passed_over(VpnSessions));
@@ -185,10 +186,9 @@ fn bad_records_keep_their_place_and_a_cleared_input_keeps_none() {
 }
 
 proptest! {
-    /// All that is pushed comes out, each input in its order; at each pop
-    /// the earliest head, ties by input; nobody is held by an input that has
-    /// nothing more to say, and by one that may have for as long as it is
-    /// not silent for too long.
+    /// Every pushed record comes out, each input in its order. Each pop takes the
+    /// earliest head, ties by input. An idle input is no barrier. An input that
+    /// may have more records is one until it has been silent for too long.
     #[test]
     fn the_earliest_head_comes_next(
         steps in prop::collection::vec(

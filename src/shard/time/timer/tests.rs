@@ -12,7 +12,7 @@ fn at(ms: i64) -> Timestamp {
 }
 
 impl Wheel {
-    /// How many entries there are, those that no longer hold among them.
+    /// The number of entries, including stale ones.
     pub(in crate::shard) fn len(&self) -> usize {
         let levels = std::iter::zip(&self.occupied, self.slots.iter());
         let occupied = levels.filter(|(slots, _)| **slots != 0);
@@ -24,7 +24,7 @@ impl Wheel {
         self.len() == 0
     }
 
-    /// How many entries there are in this chunk and those that follow.
+    /// The number of entries in this chunk and the following ones.
     fn entries_from(&self, first: ChunkId) -> usize {
         let chunk = |id: ChunkId| {
             &self.chunks.pages[id.0 as usize / PAGE_CHUNKS][id.0 as usize % PAGE_CHUNKS]
@@ -52,7 +52,7 @@ impl Rows {
         self.wheel.file(row, at);
     }
 
-    /// What is handed out is filed no more.
+    /// An entry that was handed out is no longer filed.
     fn advance(&mut self, to: Timestamp, budget: usize, due: &mut Vec<(u32, Timestamp)>) -> usize {
         let before = due.len();
         let spent = self.wheel.advance(to, budget, |row| self.filed.get(&row).copied(), due);
@@ -103,7 +103,7 @@ fn a_new_shard_whose_clock_stands_at_the_epoch_files_rows_of_today() {
 }
 
 #[test]
-fn what_is_filed_too_late_fires_at_the_next_advance_with_its_own_time() {
+fn entry_filed_too_late_fires_at_the_next_advance_with_its_own_time() {
     let mut wheel = Rows::new(at(100));
     wheel.file(1, at(150));
     wheel.file(2, at(100));
@@ -151,7 +151,7 @@ fn a_row_filed_again_while_its_millisecond_is_handed_out_is_not_lost() {
 }
 
 #[test]
-fn what_was_filed_elsewhere_since_is_dropped_and_what_was_filed_there_twice_comes_once() {
+fn entry_filed_elsewhere_is_dropped_and_a_double_entry_comes_once() {
     let mut wheel = Rows::new(at(0));
     wheel.file(1, at(900_000));
     wheel.file(1, at(500));
@@ -177,7 +177,7 @@ fn a_crowd_that_only_moves_spends_the_budget_too() {
         spent += wheel.advance(at(1_364_999), 100, &mut due);
         turns += 1;
     }
-    // Each entry has gone down once or twice.
+    // Each entry has moved down once or twice.
     assert!(due.is_empty() && (2_500..=5_100).contains(&spent), "{spent} spent");
     assert!(turns >= 25, "{turns} turns");
 }
@@ -241,7 +241,7 @@ fn the_last_time_that_a_row_can_hold_fires_and_none_after_it_is_filed() {
     assert_eq!(before_the_epoch.advance(Timestamp::MIN, 1, &mut due), 1);
 }
 
-/// What is done to a wheel.
+/// An operation on a wheel.
 #[derive(Clone, Debug)]
 enum Step {
     /// Files an entry so long after the target of the last advance.
@@ -279,12 +279,12 @@ proptest! {
         steps in steps(),
     ) {
         let mut wheel = Rows::new(Timestamp(start));
-        // (time, row) of what is filed; apart, what was filed too late.
+        // (time, row) of the filed entries; separately, those filed too late.
         let mut model: BTreeMap<(i64, u32), ()> = BTreeMap::new();
         let mut overdue: Vec<(i64, u32)> = Vec::new();
         let mut target = start;
         let mut steps = steps;
-        // In the end everything comes out.
+        // At the end everything comes out.
         steps.extend((0..40).map(|bit| Step::Advance(1 << bit, 100)));
         steps.extend((0..10_000).map(|_| Step::Advance(1 << 44, 100)));
         for (row, step) in (0..).zip(steps) {
@@ -315,7 +315,7 @@ proptest! {
                     for &(row, at) in on_time {
                         prop_assert!(at.0 <= target, "early");
                         prop_assert!(model.remove(&(at.0, row)).is_some(), "not filed so");
-                        // Nothing later comes before something earlier.
+                        // No later entry comes before an earlier one.
                         if let Some((&(first, _), ())) = model.first_key_value() {
                             prop_assert!(first >= at.0);
                         }
