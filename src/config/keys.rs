@@ -124,6 +124,7 @@ pub const KEYS: &[Key] = &[
     key!(formats.heartbeats, read::choice),
     key!(formats.vpn_sessions, read::choice),
     key!(formats.lifecycle, read::choice),
+    key!(formats.status_changes, read::choice),
     key!(formats.cloud_events_source, read::uri_reference),
     key!(processing.guarantee, read::choice),
     key!(processing.threads, |raw: &Raw| read::integer(raw, 1, 1_024)),

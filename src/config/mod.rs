@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::shard::{Input, Rules};
-pub use crate::wire::Format;
+pub use crate::wire::{ChangeFormat, Format};
 pub use entry::secret_in;
 pub use load::{Loaded, load};
 pub use properties::known_property_names;
@@ -135,6 +135,8 @@ pub struct Formats {
     pub vpn_sessions: Format,
     /// Of the lifecycle events.
     pub lifecycle: Format,
+    /// Of the status changes.
+    pub status_changes: ChangeFormat,
     /// The source of the changes as CloudEvents. Empty: no CloudEvents.
     pub cloud_events_source: String,
 }
@@ -296,6 +298,7 @@ impl Default for Config {
                 heartbeats: Format::Protobuf,
                 vpn_sessions: Format::Protobuf,
                 lifecycle: Format::Protobuf,
+                status_changes: ChangeFormat::Protobuf,
                 cloud_events_source: String::new(),
             },
             processing: Processing {

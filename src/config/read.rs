@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::redis_url::RedisServers;
-use super::{Format, GroupProtocol, Guarantee, LogFormat, Partitioner};
+use super::{ChangeFormat, Format, GroupProtocol, Guarantee, LogFormat, Partitioner};
 
 /// A value as written.
 #[derive(Clone, Debug, PartialEq)]
@@ -239,6 +239,13 @@ impl Choice for Format {
         (Format::Protobuf, Format::Protobuf.name()),
         (Format::ConfluentProtobuf, Format::ConfluentProtobuf.name()),
         (Format::Json, Format::Json.name()),
+    ];
+}
+
+impl Choice for ChangeFormat {
+    const NAMES: &'static [(ChangeFormat, &'static str)] = &[
+        (ChangeFormat::Protobuf, ChangeFormat::Protobuf.name()),
+        (ChangeFormat::Json, ChangeFormat::Json.name()),
     ];
 }
 

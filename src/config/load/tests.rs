@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::keys::OWNED_PROPERTIES;
-use crate::config::{Format, Guarantee, LogFormat, Partitioner};
+use crate::config::{ChangeFormat, Format, Guarantee, LogFormat, Partitioner};
 use crate::error::{Fatal, FatalKind};
 
 fn variables(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
@@ -55,6 +55,7 @@ fn every_key_is_read_from_the_file() {
             accept_create_time = true
             [formats]
             heartbeats = "confluent-protobuf"
+            status_changes = "json"
             [processing]
             guarantee = "at_least_once"
             threads = 2
@@ -107,6 +108,7 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.topics.partitioner, Partitioner::Any);
     assert!(config.topics.accept_create_time);
     assert_eq!(config.formats.heartbeats, Format::ConfluentProtobuf);
+    assert_eq!(config.formats.status_changes, ChangeFormat::Json);
     assert_eq!(config.processing.guarantee, Guarantee::AtLeastOnce);
     assert_eq!(config.processing.threads, 2);
     assert_eq!(config.processing.slack, Duration::ZERO);
