@@ -121,6 +121,7 @@ pub const KEYS: &[Key] = &[
     key!(topics.replication_factor, |raw: &Raw| read::integer(raw, 1, 100)),
     key!(topics.partitioner, read::choice),
     key!(topics.accept_create_time, read::boolean),
+    key!(topics.unverified, read::boolean),
     key!(formats.heartbeats, read::choice),
     key!(formats.vpn_sessions, read::choice),
     key!(formats.lifecycle, read::choice),

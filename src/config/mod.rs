@@ -103,6 +103,8 @@ pub struct Topics {
     pub partitioner: Partitioner,
     /// Whether inputs with timestamps set by producers are accepted (rule T3).
     pub accept_create_time: bool,
+    /// Whether a start goes on if the brokers do not show the settings of the topics.
+    pub unverified: bool,
 }
 
 impl Topics {
@@ -293,6 +295,7 @@ impl Default for Config {
                 replication_factor: 3,
                 partitioner: Partitioner::Murmur2,
                 accept_create_time: false,
+                unverified: false,
             },
             formats: Formats {
                 heartbeats: Format::Protobuf,

@@ -41,14 +41,16 @@ pub const fn needed(role: Role) -> &'static [Operation] {
     }
 }
 
-/// The needed operations that the ACLs deny.
+/// The needed operations that the ACLs deny. With `topics.unverified` a start needs no
+/// DescribeConfigs.
 #[must_use]
-pub fn denied(role: Role, access: &TopicAccess) -> Vec<Operation> {
-    let needed = needed(role);
+pub fn denied(config: &Config, role: Role, access: &TopicAccess) -> Vec<Operation> {
+    let spared = config.topics.unverified.then_some(Operation::DescribeConfigs);
+    let needed = needed(role).iter().copied().filter(|operation| Some(*operation) != spared);
     match access {
-        TopicAccess::Hidden => needed.to_vec(),
+        TopicAccess::Hidden => needed.collect(),
         TopicAccess::Known(Some(allowed)) => {
-            needed.iter().filter(|operation| !allowed.contains(operation)).copied().collect()
+            needed.filter(|operation| !allowed.contains(operation)).collect()
         }
         TopicAccess::Unknown | TopicAccess::Known(None) => Vec::new(),
     }

@@ -53,6 +53,7 @@ fn every_key_is_read_from_the_file() {
             replication_factor = 1
             partitioner = "any"
             accept_create_time = true
+            unverified = true
             [formats]
             heartbeats = "confluent-protobuf"
             status_changes = "json"
@@ -106,7 +107,7 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.topics.changelog, "fleet-changelog");
     assert_eq!(config.topics.input(crate::shard::Input::VpnSessions), "v");
     assert_eq!(config.topics.partitioner, Partitioner::Any);
-    assert!(config.topics.accept_create_time);
+    assert!(config.topics.accept_create_time && config.topics.unverified);
     assert_eq!(config.formats.heartbeats, Format::ConfluentProtobuf);
     assert_eq!(config.formats.status_changes, ChangeFormat::Json);
     assert_eq!(config.processing.guarantee, Guarantee::AtLeastOnce);
