@@ -67,6 +67,12 @@ pub struct Kafka {
     pub group_protocol: GroupProtocol,
     /// The id of this process for static membership. Empty: each start is a new member.
     pub instance_id: String,
+    /// A program that prints a token for OAUTHBEARER, and its arguments. Empty: none.
+    pub oauth_command: Vec<String>,
+    /// The file of `sasl.username`, if it has one. It is read again after a refused login.
+    pub username_file: Option<PathBuf>,
+    /// As `username_file`, of `sasl.password`.
+    pub password_file: Option<PathBuf>,
     /// Any other setting of librdkafka, by its own name.
     pub properties: BTreeMap<String, String>,
 }
@@ -282,6 +288,9 @@ impl Default for Config {
                 group: "device-status".to_owned(),
                 group_protocol: GroupProtocol::Consumer,
                 instance_id: String::new(),
+                oauth_command: Vec::new(),
+                username_file: None,
+                password_file: None,
                 properties: BTreeMap::new(),
             },
             topics: Topics {

@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::client_config;
-use super::native::{self, NoAnswer};
+use super::native::{self, NoAnswer, Tended};
 pub use super::native::{Operation, TopicAccess, topic_access};
 use super::role::Role;
 use super::trouble::ListeningContext;
@@ -119,5 +119,6 @@ pub fn try_transactions(config: &Config) -> Result<(), Fatal> {
     client.set("enable.idempotence", "true").set("transactional.id", id);
     let producer: BaseProducer<ListeningContext> =
         client.create_with_context(ListeningContext::default()).map_err(failed)?;
+    Tended::new(producer.client());
     producer.init_transactions(TIMEOUT).map_err(failed)
 }

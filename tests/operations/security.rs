@@ -37,7 +37,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The table of docs/security.md, for these topics.
-fn documented(topics: &ServiceTopics) -> Vec<Acl> {
+pub(crate) fn documented(topics: &ServiceTopics) -> Vec<Acl> {
     let page = include_str!("../../docs/security.md");
     let section = page.split("\n## ").find(|section| section.starts_with("Least perm")).unwrap();
     let mut acls = Vec::new();

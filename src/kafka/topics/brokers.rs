@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{Fatal, FatalKind};
 use crate::kafka::native::NoAnswer;
 use crate::kafka::role::Role;
+use crate::kafka::sign_in::{Tended, sign_in};
 use crate::kafka::trouble::ListeningContext;
 use crate::kafka::{access, client_config};
 
@@ -93,8 +94,12 @@ impl<'a> Brokers<'a> {
         let mut client = client_config::base(config);
         client.set_log_level(RDKafkaLogLevel::Info);
         let failed = client_config::refused;
-        let producer = client.create_with_context(ListeningContext::default()).map_err(failed)?;
-        let admin = client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        let producer: BaseProducer<ListeningContext> =
+            client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        let admin: AdminClient<ListeningContext> =
+            client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        sign_in(producer.client(), config)?;
+        Tended::new(admin.inner());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Fatal::internal(format!("Kafka client's runtime: {error}")))?;
