@@ -9,7 +9,7 @@ use device_status::shard::{
 };
 use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::Heartbeat;
-use device_status::wire::{Format, changelog, decode, status_changed};
+use device_status::wire::{ChangeFormat, Format, changelog, decode, status_changed};
 use prost::Message;
 
 const AT: Timestamp = Timestamp(1_790_000_000_000);
@@ -93,7 +93,10 @@ fn encoding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode");
     group.throughput(Throughput::Elements(1));
     group.bench_function("status change", |bencher| {
-        bencher.iter(|| status_changed::encode(black_box(&change)));
+        bencher.iter(|| status_changed::encode(black_box(&change), ChangeFormat::Protobuf));
+    });
+    group.bench_function("status change in JSON", |bencher| {
+        bencher.iter(|| status_changed::encode(black_box(&change), ChangeFormat::Json));
     });
     group.bench_function("row of the changelog", |bencher| {
         bencher.iter(|| changelog::encode(black_box(&row)));

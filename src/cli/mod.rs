@@ -99,7 +99,7 @@ impl Command {
             Command::Explain(args) => explain::run(args, &loaded.config, json),
             Command::History(args) => history::run(args, &loaded.config, json),
             Command::DeadLetters(what) => dead_letters::run(what, &loaded.config, json),
-            Command::Topics(what) => topics::run(*what, &loaded.config, json),
+            Command::Topics(what) => topics::run(what, &loaded.config, json),
             Command::Config(what) => config::run(*what, loaded, json),
         }
     }

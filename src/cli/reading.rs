@@ -17,6 +17,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::kafka::client_config;
+use crate::kafka::sign_in::sign_in;
 use crate::kafka::trouble::ListeningContext;
 use crate::shard::Timestamp;
 use crate::stream_thread::ports::Clock;
@@ -48,7 +49,8 @@ impl<'a> Reader<'a> {
         // librdkafka requires a group id. The group is never joined.
         client.set("group.id", format!("{}-{name}", config.kafka.group));
         let made = client.create_with_context(ListeningContext::default());
-        let consumer = made.map_err(client_config::refused)?;
+        let consumer: BaseConsumer<ListeningContext> = made.map_err(client_config::refused)?;
+        sign_in(consumer.client(), config)?;
         Ok(Reader { config, consumer })
     }
 

@@ -171,6 +171,7 @@ impl Service {
             read_ahead_max_bytes: READ_AHEAD_MAX_BYTES,
             refresh_interval_ms: milliseconds(config.redis.refresh_interval),
             suspend: config.kafka.group_protocol == GroupProtocol::Classic,
+            change_format: formats.status_changes,
             cloud_events_source: Some(formats.cloud_events_source.clone())
                 .filter(|source| !source.is_empty()),
             dead_letters: DeadLetterSettings {

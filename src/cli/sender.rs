@@ -15,6 +15,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::{Fatal, lock};
 use crate::kafka::client_config;
+use crate::kafka::sign_in::{Tended, sign_in};
 use crate::kafka::trouble::ListeningContext;
 
 /// How long brokers may take to answer at the start.
@@ -29,7 +30,7 @@ const TOLD_WITHIN_MS: i64 = DELIVERED_WITHIN.as_millis() as i64 + 5_000;
 const STOPPED_WITHIN_MS: i64 = 3_000;
 
 /// Sends records.
-pub(super) struct Sender(BaseProducer<Deliveries>);
+pub(super) struct Sender(BaseProducer<Deliveries>, Tended);
 
 /// Records that did not arrive.
 #[derive(Clone, Default)]
@@ -80,7 +81,9 @@ impl Sender {
         client.set("message.timeout.ms", DELIVERED_WITHIN.as_millis().to_string());
         client_config::set_defaults(&mut client, config, own);
         let made = client.create_with_context(Deliveries::default());
-        made.map(Sender).map_err(client_config::refused)
+        let producer: BaseProducer<Deliveries> = made.map_err(client_config::refused)?;
+        let tended = sign_in(producer.client(), config)?;
+        Ok(Sender(producer, tended))
     }
 
     /// The metadata of all topics: a request for one by name may create it.
@@ -143,6 +146,7 @@ impl Sender {
     /// # Errors
     /// When records were lost.
     pub(super) fn serve(&self, wait: Duration) -> Result<(), Lost> {
+        self.1.tend(self.0.client());
         self.0.poll(wait);
         let lost = lock(&self.0.context().lost);
         if lost.records == 0 { Ok(()) } else { Err(lost.clone()) }

@@ -3,17 +3,28 @@
 use std::fmt::Write as _;
 
 use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 
 use super::text::{print, print_json};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::kafka::topics::{Brokers, CreateReport, TopicReport};
+use crate::kafka::topics::{Brokers, CreateReport, TopicReport, optional_settings};
 
 /// The subcommands of `topics`.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create missing topics; leave existing ones unchanged
-    Create,
+    Create {
+        /// Leave out these topic settings, comma-separated, for brokers that do not allow
+        /// them: their own defaults hold
+        #[arg(
+            long,
+            value_name = "SETTINGS",
+            value_delimiter = ',',
+            value_parser = PossibleValuesParser::new(optional_settings())
+        )]
+        without: Vec<String>,
+    },
     /// Check that all topics exist and have the right settings
     Check,
 }
@@ -23,10 +34,10 @@ pub enum Command {
 /// # Errors
 /// When Kafka cannot be reached, a topic cannot be created, or a topic has a
 /// problem.
-pub fn run(command: Command, config: &Config, json: bool) -> Result<(), Fatal> {
+pub fn run(command: &Command, config: &Config, json: bool) -> Result<(), Fatal> {
     match command {
-        Command::Create => {
-            let report = Brokers::connect(config)?.create()?;
+        Command::Create { without } => {
+            let report = Brokers::connect(config)?.create(without)?;
             if json { print_json(&report) } else { print(&created(&report)) }
         }
         Command::Check => {
@@ -67,7 +78,10 @@ fn table(report: &TopicReport) -> String {
             told(&topic.cleanup_policy),
         );
     }
-    if report.problems.is_empty() {
+    for not in &report.unverified {
+        let _ = writeln!(text, "not checked: {not}");
+    }
+    if report.problems.is_empty() && report.unverified.is_empty() {
         text.push_str("all topics exist and have the right settings\n");
     }
     text

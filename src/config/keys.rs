@@ -54,7 +54,7 @@ macro_rules! shown_as_it_is {
     )*};
 }
 
-shown_as_it_is!(String, bool, i32, f64);
+shown_as_it_is!(String, bool, i32, f64, Vec<String>);
 
 impl Shown for usize {
     fn shown(&self) -> toml::Value {
@@ -111,6 +111,7 @@ pub const KEYS: &[Key] = &[
     key!(kafka.group, read::text),
     key!(kafka.group_protocol, read::choice),
     key!(kafka.instance_id, read::instance_id),
+    key!(kafka.oauth_command, read::command),
     key!(topics.heartbeats, read::topic),
     key!(topics.vpn_sessions, read::topic),
     key!(topics.lifecycle, read::topic),
@@ -121,9 +122,11 @@ pub const KEYS: &[Key] = &[
     key!(topics.replication_factor, |raw: &Raw| read::integer(raw, 1, 100)),
     key!(topics.partitioner, read::choice),
     key!(topics.accept_create_time, read::boolean),
+    key!(topics.unverified, read::boolean),
     key!(formats.heartbeats, read::choice),
     key!(formats.vpn_sessions, read::choice),
     key!(formats.lifecycle, read::choice),
+    key!(formats.status_changes, read::choice),
     key!(formats.cloud_events_source, read::uri_reference),
     key!(processing.guarantee, read::choice),
     key!(processing.threads, |raw: &Raw| read::integer(raw, 1, 1_024)),

@@ -122,6 +122,8 @@ pub fn from_text(
     };
     config.redis.password_file = file_of("redis.password");
     config.redis.sentinel_password_file = file_of("redis.sentinel_password");
+    config.kafka.username_file = file_of("kafka.properties.sasl.username");
+    config.kafka.password_file = file_of("kafka.properties.sasl.password");
     let loaded = Loaded { config, file: file.map(|(path, _)| path.to_owned()), origins };
     together(&loaded, &mut problems);
     if problems.is_empty() { Ok(loaded) } else { Err(Invalid::new(problems)) }
@@ -247,6 +249,9 @@ fn together(loaded: &Loaded, problems: &mut Vec<Problem>) {
         let remedy = "decrease or remove it, or increase processing.max_input_idle";
         problem(&format!("{PROPERTIES}.{FETCH_WAIT}"), Some(wait), what, remedy);
     }
+    if let Some((key, what, remedy)) = oauth_together(config) {
+        problem(key, None, what.to_owned(), remedy);
+    }
     redis_together(config, &mut problem);
     if config.kafka.group_protocol == GroupProtocol::Consumer {
         for name in BROKER_OWNED_PROPERTIES {
@@ -278,6 +283,31 @@ fn from_flags(flags: &[String], entries: &mut Vec<Entry>, problems: &mut Vec<Pro
             }
         }
     }
+}
+
+/// What is wrong with `kafka.oauth_command` beside the properties, if anything is.
+fn oauth_together(config: &Config) -> Option<(&'static str, &'static str, &'static str)> {
+    const KEY: &str = "kafka.oauth_command";
+    let kafka = &config.kafka;
+    let property = |name: &str| kafka.properties.get(name).map(String::as_str);
+    if kafka.oauth_command.is_empty() {
+        return None;
+    }
+    let mechanism = property("sasl.mechanism").or_else(|| property("sasl.mechanisms"));
+    if mechanism != Some("OAUTHBEARER") {
+        let what = "has no effect with another SASL mechanism";
+        return Some((KEY, what, "set kafka.properties.sasl.mechanism to OAUTHBEARER"));
+    }
+    let protocol = property("security.protocol").unwrap_or_default().to_ascii_lowercase();
+    if !protocol.starts_with("sasl_") {
+        let what = "has no effect without SASL";
+        return Some((KEY, what, "set kafka.properties.security.protocol to sasl_ssl"));
+    }
+    if property("sasl.oauthbearer.method").is_some_and(|method| method != "default") {
+        let what = "is a second source of tokens beside kafka.properties.sasl.oauthbearer.method";
+        return Some((KEY, what, "remove one of the two"));
+    }
+    None
 }
 
 /// Checks that involve several keys of Redis.
@@ -365,7 +395,15 @@ fn flatten(
                 number.as_str().parse().map_or(Raw::Other("a malformed number"), Raw::Float)
             }
             DeValue::Datetime(_) => Raw::Other("a date"),
-            DeValue::Array(_) => Raw::Other("an array"),
+            DeValue::Array(array) => {
+                let texts = array.iter().map(|value| match value.get_ref() {
+                    DeValue::String(text) => Some(text.to_string()),
+                    _ => None,
+                });
+                texts
+                    .collect::<Option<_>>()
+                    .map_or(Raw::Other("an array of other values"), Raw::Texts)
+            }
         };
         entries.push(Entry { key, raw, origin: at(name.span().start) });
     }

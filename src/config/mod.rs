@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::shard::{Input, Rules};
-pub use crate::wire::Format;
+pub use crate::wire::{ChangeFormat, Format};
 pub use entry::secret_in;
 pub use load::{Loaded, load};
 pub use properties::known_property_names;
@@ -67,6 +67,12 @@ pub struct Kafka {
     pub group_protocol: GroupProtocol,
     /// The id of this process for static membership. Empty: each start is a new member.
     pub instance_id: String,
+    /// A program that prints a token for OAUTHBEARER, and its arguments. Empty: none.
+    pub oauth_command: Vec<String>,
+    /// The file of `sasl.username`, if it has one. It is read again after a refused login.
+    pub username_file: Option<PathBuf>,
+    /// As `username_file`, of `sasl.password`.
+    pub password_file: Option<PathBuf>,
     /// Any other setting of librdkafka, by its own name.
     pub properties: BTreeMap<String, String>,
 }
@@ -103,6 +109,8 @@ pub struct Topics {
     pub partitioner: Partitioner,
     /// Whether inputs with timestamps set by producers are accepted (rule T3).
     pub accept_create_time: bool,
+    /// Whether a start goes on if the brokers do not show the settings of the topics.
+    pub unverified: bool,
 }
 
 impl Topics {
@@ -135,6 +143,8 @@ pub struct Formats {
     pub vpn_sessions: Format,
     /// Of the lifecycle events.
     pub lifecycle: Format,
+    /// Of the status changes.
+    pub status_changes: ChangeFormat,
     /// The source of the changes as CloudEvents. Empty: no CloudEvents.
     pub cloud_events_source: String,
 }
@@ -278,6 +288,9 @@ impl Default for Config {
                 group: "device-status".to_owned(),
                 group_protocol: GroupProtocol::Consumer,
                 instance_id: String::new(),
+                oauth_command: Vec::new(),
+                username_file: None,
+                password_file: None,
                 properties: BTreeMap::new(),
             },
             topics: Topics {
@@ -291,11 +304,13 @@ impl Default for Config {
                 replication_factor: 3,
                 partitioner: Partitioner::Murmur2,
                 accept_create_time: false,
+                unverified: false,
             },
             formats: Formats {
                 heartbeats: Format::Protobuf,
                 vpn_sessions: Format::Protobuf,
                 lifecycle: Format::Protobuf,
+                status_changes: ChangeFormat::Protobuf,
                 cloud_events_source: String::new(),
             },
             processing: Processing {

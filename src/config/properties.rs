@@ -68,8 +68,8 @@ fn unknown_mechanism(value: &str) -> Wrong {
     let known = SASL_MECHANISMS.join(", ");
     let remedy = match value {
         "AWS_MSK_IAM" => {
-            "only Java clients with Amazon's library have it: create a SCRAM user for this client \
-             in the cluster, and use it with SCRAM-SHA-512"
+            "only Java clients with Amazon's library have it: use OAUTHBEARER with a program in \
+             kafka.oauth_command that signs tokens, or a SCRAM user with SCRAM-SHA-512"
                 .to_owned()
         }
         _ => match SASL_MECHANISMS.iter().find(|known| known.eq_ignore_ascii_case(value.trim())) {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::redis_url::RedisServers;
-use super::{Format, GroupProtocol, Guarantee, LogFormat, Partitioner};
+use super::{ChangeFormat, Format, GroupProtocol, Guarantee, LogFormat, Partitioner};
 
 /// A value as written.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub(super) enum Raw {
     Float(f64),
     /// A boolean of the file.
     Boolean(bool),
+    /// An array of strings.
+    Texts(Vec<String>),
     /// A type that no key takes, by its name.
     Other(&'static str),
 }
@@ -33,6 +35,7 @@ impl Raw {
             Raw::Integer(number) => number.to_string(),
             Raw::Float(number) => number.to_string(),
             Raw::Boolean(truth) => truth.to_string(),
+            Raw::Texts(_) => format!("({})", self.type_name()),
             Raw::Other(type_name) => format!("({type_name})"),
         }
     }
@@ -51,6 +54,7 @@ impl Raw {
             Raw::Integer(_) => "an integer",
             Raw::Float(_) => "a number",
             Raw::Boolean(_) => "a boolean",
+            Raw::Texts(_) => "an array",
             Raw::Other(type_name) => type_name,
         }
     }
@@ -94,6 +98,24 @@ pub(super) fn text(raw: &Raw) -> Result<String, Wrong> {
         return Err(Wrong::new("is empty", "set a value, or remove the key to use its default"));
     }
     Ok(text)
+}
+
+/// A program and its arguments; none means no program.
+pub(super) fn command(raw: &Raw) -> Result<Vec<String>, Wrong> {
+    let command = match raw {
+        Raw::Texts(texts) => texts.clone(),
+        Raw::Environment(text) => serde_json::from_str(text).map_err(|_| {
+            let remedy = "write one such as [\"/usr/local/bin/token\", \"--region\", \"eu-1\"]";
+            Wrong::new("is not a JSON array of texts", remedy)
+        })?,
+        other => return Err(wrong_type(other, "an array of texts", "[\"program\", \"argument\"]")),
+    };
+    match command.first() {
+        Some(program) if program.trim().is_empty() => {
+            Err(Wrong::new("names no program", "write its path first"))
+        }
+        _ => Ok(command),
+    }
 }
 
 /// A valid `group.instance.id` of Kafka, with room for the number of the thread; empty
@@ -144,7 +166,9 @@ pub(super) fn property(raw: &Raw) -> Result<String, Wrong> {
     match raw {
         Raw::Environment(text) | Raw::Text(text) => Ok(text.clone()),
         Raw::Integer(_) | Raw::Float(_) | Raw::Boolean(_) => Ok(raw.shown()),
-        other @ Raw::Other(_) => Err(wrong_type(other, "text, a number or a boolean", "one value")),
+        other @ (Raw::Texts(_) | Raw::Other(_)) => {
+            Err(wrong_type(other, "text, a number or a boolean", "one value"))
+        }
     }
 }
 
@@ -242,6 +266,13 @@ impl Choice for Format {
     ];
 }
 
+impl Choice for ChangeFormat {
+    const NAMES: &'static [(ChangeFormat, &'static str)] = &[
+        (ChangeFormat::Protobuf, ChangeFormat::Protobuf.name()),
+        (ChangeFormat::Json, ChangeFormat::Json.name()),
+    ];
+}
+
 impl Choice for GroupProtocol {
     const NAMES: &'static [(GroupProtocol, &'static str)] =
         &[(GroupProtocol::Consumer, "consumer"), (GroupProtocol::Classic, "classic")];
@@ -293,8 +324,8 @@ pub(super) fn address(raw: &Raw) -> Result<SocketAddr, Wrong> {
 
 /// Comma-separated `host:port`.
 pub(super) fn brokers(raw: &Raw) -> Result<String, Wrong> {
-    if let Raw::Other(type_name @ "an array") = raw {
-        let what = format!("is {type_name}, not text");
+    if raw.type_name() == "an array" {
+        let what = "is an array, not text";
         let remedy = "write all in one text with commas, \"kafka-1:9092,kafka-2:9092\"";
         return Err(Wrong::new(what, remedy));
     }

@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::client_config;
-use super::native::{self, NoAnswer};
+use super::native::{self, NoAnswer, Tended};
 pub use super::native::{Operation, TopicAccess, topic_access};
 use super::role::Role;
 use super::trouble::ListeningContext;
@@ -41,14 +41,16 @@ pub const fn needed(role: Role) -> &'static [Operation] {
     }
 }
 
-/// The needed operations that the ACLs deny.
+/// The needed operations that the ACLs deny. With `topics.unverified` a start needs no
+/// DescribeConfigs.
 #[must_use]
-pub fn denied(role: Role, access: &TopicAccess) -> Vec<Operation> {
-    let needed = needed(role);
+pub fn denied(config: &Config, role: Role, access: &TopicAccess) -> Vec<Operation> {
+    let spared = config.topics.unverified.then_some(Operation::DescribeConfigs);
+    let needed = needed(role).iter().copied().filter(|operation| Some(*operation) != spared);
     match access {
-        TopicAccess::Hidden => needed.to_vec(),
+        TopicAccess::Hidden => needed.collect(),
         TopicAccess::Known(Some(allowed)) => {
-            needed.iter().filter(|operation| !allowed.contains(operation)).copied().collect()
+            needed.filter(|operation| !allowed.contains(operation)).collect()
         }
         TopicAccess::Unknown | TopicAccess::Known(None) => Vec::new(),
     }
@@ -117,5 +119,6 @@ pub fn try_transactions(config: &Config) -> Result<(), Fatal> {
     client.set("enable.idempotence", "true").set("transactional.id", id);
     let producer: BaseProducer<ListeningContext> =
         client.create_with_context(ListeningContext::default()).map_err(failed)?;
+    Tended::new(producer.client());
     producer.init_transactions(TIMEOUT).map_err(failed)
 }

@@ -6,6 +6,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
+use super::credentials;
 use crate::config::Config;
 use crate::error::Fatal;
 
@@ -17,6 +18,7 @@ pub const SOCKET_TIMEOUT_MS: i32 = 10_000;
 /// check has already refused properties that the user must not set.
 #[must_use]
 pub fn base(config: &Config) -> ClientConfig {
+    credentials::keep(config);
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", &config.kafka.brokers);
     client.set("client.id", &config.kafka.group);
@@ -112,12 +114,15 @@ fn is_lost_in_handshake(message: &str) -> bool {
 /// logged at debug level only; so is a connection lost in the SASL handshake.
 pub fn tell_error(error: &KafkaError, reason: &str) {
     use rdkafka::error::RDKafkaErrorCode::{
-        AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve,
+        AllBrokersDown, Authentication, BrokerTransportFailure, OperationTimedOut, Resolve,
     };
     let is_lost = matches!(
         error.rdkafka_error_code(),
         Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
     );
+    if error.rdkafka_error_code() == Some(Authentication) && !is_lost_in_handshake(reason) {
+        credentials::refused();
+    }
     if is_lost || is_lost_in_handshake(reason) {
         tracing::debug!(target: "librdkafka", %error, "{reason}");
     } else {
@@ -134,6 +139,10 @@ pub fn tell_error(error: &KafkaError, reason: &str) {
 /// `ADDPARTS`, `ADDOFFSETS`: the committer reports a failed transaction with its
 /// cause and outcome; one that ends the producer is an alert.
 pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    let is_error = matches!(level, RDKafkaLogLevel::Error);
+    if is_error && credentials::is_refusal(message) && !is_lost_in_handshake(message) {
+        credentials::refused();
+    }
     match level {
         _ if facility == "CONFWARN" => {
             tracing::debug!(target: "librdkafka", facility, "{message}");

@@ -2,7 +2,7 @@
 //! block the loop (rules C1, C4, C6, C9).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tracing::{info, warn};
 
 use super::client_config::{self, LoggingContext};
+use super::native::Tended;
 use super::reaper::Reaped;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Topics;
@@ -32,6 +33,9 @@ const COMMIT_DEADLINE_MS: i64 = 15_000;
 /// How long one abort call waits before delivery reports are served again.
 const ABORT_STEP_MS: i64 = 100;
 const ABORT_STEP: Duration = Duration::from_millis(ABORT_STEP_MS as u64);
+
+/// How often an idle producer is served: its log lines, and new credentials.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 
 /// The source of broker time (rule T6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,7 @@ impl Committer {
             deliveries,
             stop: stop.clone(),
             producer: None,
+            tended: Tended::default(),
         };
         let thread = std::thread::Builder::new()
             .name("committer".into())
@@ -212,6 +217,7 @@ struct Worker {
     deliveries: Arc<Deliveries>,
     stop: Arc<AtomicBool>,
     producer: Option<BaseProducer<ProducerSide>>,
+    tended: Tended,
 }
 
 /// What to do after a failed step of a commit.
@@ -229,9 +235,19 @@ impl Worker {
         if self.producer().is_ok() {
             info!("producer ready");
         }
-        while let Ok(command) = inbox.recv() {
-            if outbox.send(self.commit(&command)).is_err() {
-                return;
+        loop {
+            match inbox.recv_timeout(TEND_EVERY) {
+                Ok(command) => {
+                    if outbox.send(self.commit(&command)).is_err() {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if let Some(producer) = &self.producer {
+                self.tended.tend(producer.client());
+                producer.poll(Duration::ZERO);
             }
         }
     }
@@ -293,6 +309,7 @@ impl Worker {
                         "cannot create the Kafka producer: {e}; check [kafka.properties]"
                     )))
                 })?;
+            self.tended = Tended::new(producer.client());
             if self.transactional {
                 match producer.init_transactions(REQUEST_TIMEOUT) {
                     Ok(()) => {}

@@ -8,7 +8,7 @@
 //!
 //! `guards` owns librdkafka's values, `records` takes records and rebalances,
 //! `questions` sends non-blocking queries, `group` describes a group's members,
-//! `access` reads permissions.
+//! `access` reads permissions, `sign_in` changes credentials.
 
 #![allow(unsafe_code, reason = "librdkafka's C interface")]
 
@@ -19,9 +19,11 @@ mod guards;
 mod properties;
 mod questions;
 mod records;
+mod sign_in;
 
 pub use access::{Operation, TopicAccess, may_commit, topic_access};
 pub use group::{Group, GroupQuestion, Member, member_id};
 pub use guards::{NoAnswer, PartitionOffset};
 pub use questions::{Questions, Spec};
 pub use records::{ConsumerQueue, NativeRecord, Polled};
+pub use sign_in::Tended;

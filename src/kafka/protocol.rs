@@ -18,6 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::client_config;
+use super::native::Tended;
 use super::reaper::Reaper;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, GroupProtocol};
@@ -78,6 +79,7 @@ pub fn problem(config: &Config) -> Result<Option<String>, Fatal> {
     let refused = client_config::refused;
     let consumer: BaseConsumer<Listening> =
         client.create_with_context(Listening::default()).map_err(refused)?;
+    Tended::new(consumer.client());
     let subscribed = consumer.subscribe(&[config.topics.heartbeats.as_str()]).map_err(refused);
     let told = subscribed.and_then(|()| ask(config, &consumer));
     // The drop never returns if the coordinator does not support leaving. It logs

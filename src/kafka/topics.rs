@@ -7,8 +7,8 @@ mod report;
 use serde::Serialize;
 use tracing::warn;
 
-pub use self::brokers::Brokers;
-pub use self::report::{CreateReport, TopicProblem, TopicReport, TopicState};
+pub use self::brokers::{Brokers, optional_settings};
+pub use self::report::{CreateReport, TopicProblem, TopicReport, TopicState, Unverified};
 pub use super::role::Role;
 use super::{access, protocol};
 use crate::config::{Config, GroupProtocol, Guarantee};
@@ -22,6 +22,15 @@ use crate::error::{Fatal, FatalKind};
 pub fn check_topics(config: &Config) -> Result<TopicReport, Fatal> {
     let brokers = Brokers::connect(config)?;
     let report = brokers.inspect()?.into_result()?;
+    if !report.unverified.is_empty() {
+        let topics: Vec<String> = report.unverified.iter().map(Unverified::to_string).collect();
+        warn!(
+            topics = topics.join("; "),
+            "cannot check the settings of the topics, because the brokers do not show them; \
+             starting anyway, as topics.unverified says. With other settings than these, state is \
+             lost or devices expire at wrong times"
+        );
+    }
     let mut problem = brokers.group_problem()?;
     if problem.is_none() {
         problem = protocol::problem(config).or_else(|fatal| match fatal.kind {
@@ -82,12 +91,19 @@ pub fn inspect_all(config: &Config) -> Vec<Check> {
             Check::failed(name.clone(), &Fatal::unavailable(problem.to_string()))
         };
         match problems.next() {
-            None => checks.push(Check::ok(format!(
-                "{name}: {} partitions, {}, {}",
-                topic.partitions.unwrap_or_default(),
-                topic.timestamp_type.as_deref().unwrap_or_default(),
-                topic.cleanup_policy.as_deref().unwrap_or_default(),
-            ))),
+            None => {
+                let shown = [&topic.timestamp_type, &topic.cleanup_policy];
+                let mut told =
+                    format!("{name}: {} partitions", topic.partitions.unwrap_or_default());
+                for setting in shown.into_iter().flatten() {
+                    told += &format!(", {setting}");
+                }
+                let not = report.unverified.iter().find(|not| not.topic == topic.name);
+                if let Some(not) = not {
+                    told += &format!("; not checked: {}", not.settings.join(", "));
+                }
+                checks.push(Check::ok(told));
+            }
             Some(first) => checks.extend(std::iter::once(first).chain(problems).map(failed)),
         }
     }

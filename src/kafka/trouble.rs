@@ -48,8 +48,8 @@ const CAUSES: &[(&[&str], FatalKind, &str)] = &[
     (
         &["OIDC", "OAUTHBEARER"],
         FatalKind::Configuration,
-        "check kafka.properties.sasl.oauthbearer.token.endpoint.url, .client.id and \
-         .client.secret (or .client.secret_file)",
+        "check kafka.oauth_command, or kafka.properties.sasl.oauthbearer.token.endpoint.url, \
+         .client.id and .client.secret (or .client.secret_file)",
     ),
     (
         &["uthentication failed", "SASL authentication error", "invalid credentials"],

@@ -8,6 +8,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use super::client_config;
 use super::group::{GroupReport, GroupWatch, Identity};
 use super::membership;
+use super::native::Tended;
 use crate::config::Config;
 use crate::error::Fatal;
 
@@ -68,18 +69,23 @@ struct PartitionWatch {
     client: BaseProducer,
     topics: Vec<String>,
     expected: usize,
+    tended: Tended,
 }
 
 impl PartitionWatch {
     fn new(config: &Config, expected: i32) -> Result<PartitionWatch, Fatal> {
-        let client = client_config::base(config).create().map_err(client_config::refused)?;
+        let client: BaseProducer =
+            client_config::base(config).create().map_err(client_config::refused)?;
+        let tended = Tended::new(client.client());
         let mut topics = config.topics.inputs().map(str::to_owned).to_vec();
         topics.push(config.topics.changelog.clone());
-        Ok(PartitionWatch { client, topics, expected: usize::try_from(expected).unwrap_or(0) })
+        let expected = usize::try_from(expected).unwrap_or(0);
+        Ok(PartitionWatch { client, topics, expected, tended })
     }
 
     /// Checks once. A topic whose metadata cannot be read is skipped.
     fn check(&self) -> Result<(), Fatal> {
+        self.tended.tend(self.client.client());
         for topic in &self.topics {
             let Ok(metadata) = self.client.client().fetch_metadata(Some(topic), METADATA_TIMEOUT)
             else {

@@ -52,6 +52,7 @@ pub(super) fn pack(
     settings: &Settings,
 ) -> (ShardBatch, Part) {
     let dead_letters = &settings.dead_letters;
+    let format = settings.change_format;
     let source = settings.cloud_events_source.as_deref();
     let mut records = Vec::with_capacity(outbox.changelog.len() + outbox.changes.len());
     let mut counts = Counts::default();
@@ -66,7 +67,7 @@ pub(super) fn pack(
         });
     }
     for change in &outbox.changes {
-        let (key, value) = status_changed::encode(change);
+        let (key, value) = status_changed::encode(change, format);
         *counts.changes.entry((change.previous, change.current)).or_default() += 1;
         counts.change_instants.push(change.since.max(change.connectivity_since));
         records.push(OutputRecord {
@@ -74,7 +75,7 @@ pub(super) fn pack(
             partition: None,
             key: Some(key),
             value: Some(value),
-            headers: source.map_or_else(Vec::new, |of| status_changed::cloud_event(change, of)),
+            headers: status_changed::headers(change, format, source),
         });
     }
     if let Some(first) = outbox.dead_letters.first() {

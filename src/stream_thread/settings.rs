@@ -1,6 +1,7 @@
 //! The part of the configuration that the loop uses.
 
 use crate::shard::Rules;
+use crate::wire::ChangeFormat;
 use crate::wire::decode::Format;
 use crate::wire::murmur2::partition_of;
 
@@ -43,6 +44,8 @@ pub struct Settings {
     pub suspend: bool,
     /// What dead letters are made of.
     pub dead_letters: DeadLetterSettings,
+    /// The format of the changes.
+    pub change_format: ChangeFormat,
     /// The CloudEvents source of the changes; `None`: they are no CloudEvents.
     pub cloud_events_source: Option<String>,
 }

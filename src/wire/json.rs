@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor};
 use serde_json::Deserializer;
 
 use crate::shard::Input;
@@ -30,8 +30,25 @@ pub fn descriptor(full_name: &str) -> Result<MessageDescriptor, String> {
 /// # Errors
 /// What is wrong, for people.
 pub fn read<M: Message + Name + Default>(text: &[u8]) -> Result<M, String> {
+    read_with(text, &DeserializeOptions::new())
+}
+
+/// Reads a message of our own that a later version may have written. Fields that it
+/// does not have are skipped.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn read_later<M: Message + Name + Default>(text: &[u8]) -> Result<M, String> {
+    read_with(text, &DeserializeOptions::new().deny_unknown_fields(false))
+}
+
+fn read_with<M: Message + Name + Default>(
+    text: &[u8],
+    options: &DeserializeOptions,
+) -> Result<M, String> {
     let mut deserializer = Deserializer::from_slice(text);
-    let message = DynamicMessage::deserialize(descriptor(&M::full_name())?, &mut deserializer)
+    let descriptor = descriptor(&M::full_name())?;
+    let message = DynamicMessage::deserialize_with_options(descriptor, &mut deserializer, options)
         .map_err(|error| error.to_string())?;
     deserializer.end().map_err(|error| error.to_string())?;
     message.transcode_to().map_err(|error| error.to_string())

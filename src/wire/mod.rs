@@ -12,3 +12,4 @@ pub mod proto;
 pub mod status_changed;
 
 pub use decode::{Format, Refusal, decode};
+pub use status_changed::ChangeFormat;

@@ -3,18 +3,81 @@
 
 use prost::{Message, Name as _};
 
+use super::decode::TIMESTAMP_MAX_SECONDS;
+use super::json;
 use super::proto::v1;
 use crate::shard::{
     Cause, Connectivity, DeviceId, HeartbeatState, Status, StatusChange, Timestamp, UpdateOutcome,
     UpdatePhase,
 };
 
+/// How the values of changes are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChangeFormat {
+    /// The bare message.
+    #[default]
+    Protobuf,
+    /// The message in Protobuf's canonical JSON form.
+    Json,
+}
+
+impl ChangeFormat {
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            ChangeFormat::Protobuf => "protobuf",
+            ChangeFormat::Json => "json",
+        }
+    }
+
+    /// The media type of a value.
+    const fn content_type(self) -> &'static str {
+        match self {
+            ChangeFormat::Protobuf => "application/protobuf",
+            ChangeFormat::Json => "application/json",
+        }
+    }
+}
+
 /// Key (the device id) and value (a `StatusChanged`) of a change.
 #[must_use]
-pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
+pub fn encode(change: &StatusChange, format: ChangeFormat) -> (Vec<u8>, Vec<u8>) {
+    let mut key = Vec::new();
+    change.device.write_to(&mut key);
+    let message = message(change);
+    let value = match format {
+        ChangeFormat::Protobuf => message.encode_to_vec(),
+        ChangeFormat::Json => json_of(message),
+    };
+    (key, value)
+}
+
+/// A change in JSON. Times beyond the years that JSON can express are clamped.
+///
+/// JSON can express all else of a message. If it could not, the bare message would
+/// be written: [`decode`] reads both.
+fn json_of(mut message: v1::StatusChanged) -> Vec<u8> {
+    let times = [
+        &mut message.since,
+        &mut message.connectivity_since,
+        &mut message.last_heartbeat,
+        &mut message.membership_since,
+        &mut message.update_since,
+    ];
+    for time in times.into_iter().flatten() {
+        time.seconds = time.seconds.clamp(TIMESTAMP_MIN_SECONDS, TIMESTAMP_MAX_SECONDS);
+    }
+    json::write(&message).map_or_else(|_| message.encode_to_vec(), String::into_bytes)
+}
+
+/// The first second that a Protobuf timestamp may name: 0001-01-01T00:00:00Z.
+const TIMESTAMP_MIN_SECONDS: i64 = -62_135_596_800;
+
+fn message(change: &StatusChange) -> v1::StatusChanged {
     let (previous_status, previous_connectivity) = numbers(change.previous);
     let (status, connectivity) = numbers(change.current);
-    let message = v1::StatusChanged {
+    v1::StatusChanged {
         device_id: change.device.to_string(),
         fleet: change.fleet.as_deref().unwrap_or_default().to_owned(),
         organization: change.organization.as_deref().unwrap_or_default().to_owned(),
@@ -43,19 +106,20 @@ pub fn encode(change: &StatusChange) -> (Vec<u8>, Vec<u8>) {
         update_phase: change.update_phase.map_or(0, |phase| phase as i32 + 1),
         update_outcome: change.update_outcome.map_or(0, |outcome| outcome as i32 + 1),
         update_since: change.update_since.map(timestamp),
-    };
-    let mut key = Vec::new();
-    change.device.write_to(&mut key);
-    (key, message.encode_to_vec())
+    }
 }
 
-/// Reads back the output of [`encode`], of this or a later version.
+/// Reads back the output of [`encode`] in any format, of this or a later version.
 ///
 /// # Errors
 /// What is wrong with it, for people.
 pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
-    let message = v1::StatusChanged::decode(value)
-        .map_err(|error| format!("the value is not a StatusChanged message ({error})"))?;
+    // As Protobuf, this byte would begin a group, which proto3 does not have.
+    let message = match value.first() {
+        Some(b'{') => json::read_later(value),
+        _ => v1::StatusChanged::decode(value).map_err(|error| error.to_string()),
+    };
+    let message = message.map_err(|error| format!("the value is not a StatusChanged message ({error})"))?;
     let name = |text: &str| (!text.is_empty()).then(|| text.into());
     let shown = |status: i32, connectivity: i32| {
         shown(status.cast_unsigned(), connectivity.cast_unsigned())
@@ -97,14 +161,26 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
     })
 }
 
-/// The attributes of a change as a CloudEvent, as headers (CloudEvents 1.0, the
-/// binary mode of its Kafka binding). `source` names the installation.
+/// The headers of a change. With a `source`, which names the installation, they
+/// are the attributes of a CloudEvent (CloudEvents 1.0, the binary mode of its Kafka
+/// binding). Without one, JSON has its content type, and Protobuf has none.
 ///
-/// A repeated change has the same id.
+/// A repeated change has the same CloudEvents id.
 #[must_use]
-pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<Vec<u8>>)> {
-    let happened = timestamp(change.since.max(change.connectivity_since));
+pub fn headers(
+    change: &StatusChange,
+    format: ChangeFormat,
+    source: Option<&str>,
+) -> Vec<(String, Option<Vec<u8>>)> {
     let header = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
+    let content_type = || header("content-type", format.content_type().to_owned());
+    let Some(source) = source else {
+        return match format {
+            ChangeFormat::Protobuf => Vec::new(),
+            ChangeFormat::Json => vec![content_type()],
+        };
+    };
+    let happened = timestamp(change.since.max(change.connectivity_since));
     vec![
         header("ce_specversion", "1.0".to_owned()),
         header("ce_id", format!("{}:{}", change.device, change.version)),
@@ -112,7 +188,7 @@ pub fn cloud_event(change: &StatusChange, source: &str) -> Vec<(String, Option<V
         header("ce_type", v1::StatusChanged::full_name()),
         header("ce_subject", change.device.to_string()),
         header("ce_time", happened.to_string()),
-        header("content-type", "application/protobuf".to_owned()),
+        content_type(),
     ]
 }
 
@@ -161,6 +237,7 @@ fn instant(timestamp: prost_types::Timestamp) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use super::ChangeFormat::{Json, Protobuf};
     use super::*;
 
     fn change() -> StatusChange {
@@ -191,7 +268,7 @@ mod tests {
 
     #[test]
     fn change_has_both_statuses_its_since_and_its_cause() {
-        let (key, value) = encode(&change());
+        let (key, value) = encode(&change(), Protobuf);
         assert_eq!(key, b"0123456789abcdef0123456789abcdef");
         let message = v1::StatusChanged::decode(value.as_slice()).unwrap();
         assert_eq!(message.device_id.as_bytes(), key);
@@ -240,8 +317,62 @@ mod tests {
             }
         }
         for change in changes {
-            assert_eq!(decode(&encode(&change).1).as_ref(), Ok(&change));
+            for format in [Protobuf, Json] {
+                assert_eq!(decode(&encode(&change, format).1).as_ref(), Ok(&change));
+            }
         }
+    }
+
+    #[test]
+    fn a_change_in_json_is_in_the_canonical_form() {
+        let text = |change: &StatusChange| String::from_utf8(encode(change, Json).1).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&text(&change())).unwrap();
+        assert_eq!(
+            told,
+            serde_json::json!({
+                "deviceId": "0123456789abcdef0123456789abcdef",
+                "fleet": "fleet",
+                "version": "3",
+                "previousStatus": "STATUS_OFFLINE",
+                "previousConnectivity": "CONNECTIVITY_NONE",
+                "status": "STATUS_ONLINE",
+                "connectivity": "CONNECTIVITY_VPN_ONLY",
+                "since": "2025-10-09T08:53:20.123Z",
+                "connectivitySince": "1969-12-31T23:59:59.999Z",
+                "cause": "CAUSE_VPN_OPENED",
+                "heartbeatState": "HEARTBEAT_STATE_TIMEOUT",
+                "lastHeartbeat": "2025-10-09T08:36:40Z",
+                "vpnConnected": true,
+                "progress": 40,
+                "membershipSince": "2025-06-15T15:06:40Z",
+                "previousFleet": "old fleet",
+                "previousOrganization": "old organization",
+                "vpnInstance": "vpn-1",
+                "release": "release-2",
+                "updatePhase": "UPDATE_PHASE_APPLYING",
+                "updateOutcome": "UPDATE_OUTCOME_FAILED",
+                "updateSince": "2025-06-27T04:53:20Z",
+            })
+        );
+        let deleted = text(&StatusChange { current: None, ..change() });
+        assert!(deleted.contains(r#""deleted":true"#), "{deleted}");
+        // JSON ends with the year 9999, and begins with the year 1.
+        for (at, clamped) in [(i64::MAX, "9999-12-31T23:59:59"), (i64::MIN, "0001-01-01T00:00:00")]
+        {
+            let far = text(&StatusChange { since: Timestamp(at), ..change() });
+            assert!(far.contains(clamped), "{far}");
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_passed_over_in_json() {
+        let (_, value) = encode(&change(), Json);
+        let later = String::from_utf8(value).unwrap().replacen('{', r#"{"mood":"good","#, 1);
+        assert_eq!(decode(later.as_bytes()), Ok(change()));
+        assert!(decode(b"{}").unwrap_err().contains("device id"));
+        assert!(decode(b"{").unwrap_err().contains("no StatusChanged"));
+        let twice = [later.as_bytes(), b"{}"].concat();
+        assert!(decode(&twice).unwrap_err().contains("trailing"), "{:?}", decode(&twice));
     }
 
     proptest::proptest! {
@@ -252,7 +383,7 @@ mod tests {
         ) {
             let _ = decode(&bytes);
             let change = StatusChange { since: Timestamp(at), ..change() };
-            proptest::prop_assert_eq!(decode(&encode(&change).1), Ok(change));
+            proptest::prop_assert_eq!(decode(&encode(&change, Protobuf).1), Ok(change));
         }
     }
 
@@ -262,14 +393,14 @@ mod tests {
         assert!(decode(b"").unwrap_err().contains("device id"));
         let unknown = v1::StatusChanged {
             cause: 99,
-            ..v1::StatusChanged::decode(encode(&change()).1.as_slice()).unwrap()
+            ..v1::StatusChanged::decode(encode(&change(), Protobuf).1.as_slice()).unwrap()
         };
         assert!(decode(&unknown.encode_to_vec()).unwrap_err().contains("cause is not known"));
     }
 
     #[test]
     fn cloud_event_id_is_device_and_version() {
-        let headers = cloud_event(&change(), "/fleet");
+        let headers = headers(&change(), Protobuf, Some("/fleet"));
         let texts: Vec<(&str, &str)> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), str::from_utf8(value.as_ref().unwrap()).unwrap()))
@@ -286,11 +417,18 @@ mod tests {
                 ("content-type", "application/protobuf"),
             ]
         );
+        let in_json = super::headers(&change(), Json, Some("/fleet"));
+        assert_eq!(in_json[..6], headers[..6]);
+        let content_type = ("content-type".to_owned(), Some(b"application/json".to_vec()));
+        assert_eq!(in_json[6], content_type);
+        assert_eq!(super::headers(&change(), Json, None), [content_type]);
+        assert_eq!(super::headers(&change(), Protobuf, None), []);
     }
 
     #[test]
     fn a_deletion_has_no_status_and_a_first_change_had_none() {
-        let (_, value) = encode(&StatusChange { current: None, previous: None, ..change() });
+        let (_, value) =
+            encode(&StatusChange { current: None, previous: None, ..change() }, Protobuf);
         let message = v1::StatusChanged::decode(value.as_slice()).unwrap();
         assert!(message.deleted);
         assert_eq!((message.status, message.connectivity), (0, 0));

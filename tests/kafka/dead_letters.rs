@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use crate::support::events::device_id;
+use crate::support::events::{self, device_id};
 use crate::support::kafka::{
-    EventProducer, Isolation, KafkaBroker, RawRecord, ServiceTopics, TopicReader,
+    EventProducer, Isolation, KafkaBroker, RawRecord, Record, ServiceTopics, TopicReader,
 };
 use crate::support::redis::RedisServer;
 use crate::support::service::{DeviceStatus, ServiceConfig, run};
-use crate::support::wait::wait_for;
+use crate::support::wait::{now_ms, wait_for};
 use device_status::wire::murmur2::partition_of;
 use device_status::wire::proto::v1::{Heartbeat, Status, StatusChanged};
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn send(producer: &EventProducer, topic: &str, device: &str, partition: i32, val
 /// Reads on until a device has changed, and returns that change.
 #[track_caller]
 fn change_of(changes: &mut TopicReader, device: &str) -> (StatusChanged, Vec<(String, String)>) {
-    let is_its = |record: &&crate::support::kafka::Record| record.key_text() == device;
+    let is_its = |record: &&Record| record.key_text() == device;
     let records =
         changes.read_until(SOON, "a change", |records| records.iter().any(|r| is_its(&r)));
     let record = records.iter().find(is_its).unwrap();
@@ -59,6 +59,12 @@ fn told(config: &ServiceConfig, arguments: &[&str]) -> String {
 #[track_caller]
 fn told_json(config: &ServiceConfig, arguments: &[&str]) -> Value {
     serde_json::from_str(&told(config, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+#[track_caller]
+fn told_lines(config: &ServiceConfig, arguments: &[&str]) -> Vec<Value> {
+    let text = told(config, arguments);
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[track_caller]
@@ -173,6 +179,54 @@ fn a_json_fleet_has_statuses_and_its_dead_letters_are_read_and_sent_back() {
     assert_eq!(tried[0], "-");
     assert_eq!(tried[1], format!("{}/{}", topics.dead_letters, slip_position.replace(':', "/")));
     drop(service);
+}
+
+#[test]
+fn changes_are_written_in_json_after_a_switch_and_history_shows_both() {
+    let broker = KafkaBroker::shared();
+    let topics = broker.service_topics("json-changes", 1);
+    let redis = RedisServer::start();
+    let protobuf = ServiceConfig::new(broker, &topics).redis(&redis.url()).set("log.level", "warn");
+    let json = protobuf.clone().set("formats.status_changes", "json");
+    let cloud_events = json.clone().set("formats.cloud_events_source", "//fleet.example/test");
+    let producer = broker.producer();
+    let mut changes = broker.reader(&topics.status_changes, Isolation::ReadCommitted);
+    let device = device_id(7);
+    let mut records = Vec::new();
+    // Each moves the device to another fleet, which is one change.
+    for (config, fleet) in [(&protobuf, "one"), (&json, "two"), (&cloud_events, "three")] {
+        let mut service = DeviceStatus::start_ready(config);
+        producer.send(&topics, [events::registered(&device, now_ms(), fleet, "")]);
+        producer.flush();
+        let count = records.len() + 1;
+        records.push(changes.read_count(SOON, count)[count - 1].clone());
+        assert!(service.terminate().success());
+    }
+    let [before, plain, event] = &records[..] else { panic!() };
+    assert_eq!(before.decode::<StatusChanged>().fleet, "one");
+    assert_eq!(before.headers, []);
+
+    let value = |record: &Record| -> Value {
+        serde_json::from_slice(record.value.as_deref().unwrap()).unwrap()
+    };
+    let told = value(plain);
+    assert_eq!(told["deviceId"], device.as_str());
+    assert_eq!((&told["fleet"], &told["previousFleet"]), (&"two".into(), &"one".into()));
+    assert_eq!((&told["version"], &told["cause"]), (&"2".into(), &"CAUSE_MOVED".into()));
+    assert_eq!(plain.key_text(), device);
+    let content_type = ("content-type".to_owned(), Some(b"application/json".to_vec()));
+    assert_eq!(plain.headers, [content_type]);
+
+    assert_eq!(value(event)["version"], "3");
+    let header = |name: &str| event.header(name).unwrap();
+    assert_eq!(header("content-type"), "application/json");
+    assert_eq!(header("ce_id"), format!("{device}:3"));
+    assert_eq!(header("ce_specversion"), "1.0");
+    assert_eq!(header("ce_type"), "device_status.v1.StatusChanged");
+
+    let lines = told_lines(&json, &["history", &device, "--json"]);
+    let fleets = column(&lines, "fleet");
+    assert_eq!(fleets, ["one", "two", "three"]);
 }
 
 #[test]

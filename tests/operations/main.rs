@@ -10,6 +10,7 @@ mod outages;
 mod redis_refuses;
 mod restarts;
 mod security;
+mod sign_in;
 mod two_installations;
 mod view_whole;
 mod wrong_clocks;

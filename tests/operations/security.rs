@@ -27,6 +27,7 @@ fn broker() -> &'static SecureBroker {
             ("oauth", "-"),
             ("deployer", "hunter3"),
             ("support", "hunter5"),
+            ("unaware", "hunter6"),
         ])
     })
 }
@@ -36,7 +37,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The table of docs/security.md, for these topics.
-fn documented(topics: &ServiceTopics) -> Vec<Acl> {
+pub(crate) fn documented(topics: &ServiceTopics) -> Vec<Acl> {
     let page = include_str!("../../docs/security.md");
     let section = page.split("\n## ").find(|section| section.starts_with("Least perm")).unwrap();
     let mut acls = Vec::new();
@@ -250,6 +251,58 @@ fn topics_are_created_with_the_permission_to_create_alone() {
         let output = run(&config, &["topics", "create"]);
         if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
     });
+}
+
+#[test]
+fn settings_of_topics_that_are_hidden_are_named_in_a_warning() {
+    let broker = broker();
+    let topics = broker.broker.service_topics("unverified", 1);
+    let redis = RedisServer::start();
+    for acl in documented(&topics) {
+        if acl.operation != AclOperation::DescribeConfigs {
+            broker.allow("unaware", &acl);
+        }
+    }
+    let config = broker.config(&topics, "unaware").redis(&redis.url());
+    let unverified = config.clone().set("topics.unverified", true);
+    let told = wait_for(SOON, "the permissions to be in force", || {
+        let output = run(&unverified, &["config", "check", "--connect"]);
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stdout)) }
+    });
+    let changelog = "message.timestamp.type=LogAppendTime, cleanup.policy=compact";
+    assert!(told.contains(&format!("not checked: {changelog}")), "{told}");
+    let words = ["DescribeConfigs", "topics.unverified = true"];
+    assert_told(&run(&config, &["topics", "check"]), 69, &words);
+    let told = run(&unverified, &["topics", "check"]);
+    assert!(told.status.success(), "{told:?}");
+    let told = text(&told.stdout);
+    assert!(told.contains(&format!("not checked: {}: {changelog}", topics.changelog)), "{told}");
+    // Without the announced warning, the test fails at the end of the service.
+    let warning = "cannot check the settings of the topics";
+    let mut service = DeviceStatus::start_ready(&unverified.clone().announce(&[warning]));
+    let log = service.process.output();
+    assert!(log.contains(warning) && log.contains(changelog), "{log}");
+    assert!(service.terminate().success());
+    assert_serves(&unverified.announce(&[warning]), &topics);
+}
+
+#[test]
+fn topics_are_created_without_the_settings_that_are_left_out() {
+    let broker = &broker().broker;
+    let topics = ServiceTopics::named("bare", 2);
+    let config = ServiceConfig::new(broker, &topics);
+    let create = ["topics", "create", "--without"];
+    let refused = run(&config, &[&create[..], &["cleanup.policy"]].concat());
+    assert_told(&refused, 2, &["cleanup.policy", "min.cleanable.dirty.ratio"]);
+    let output = run(&config, &[&create[..], &["segment.bytes,retention.ms"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    let changelog = broker.topic_settings(&topics.changelog);
+    assert_eq!(changelog["segment.bytes"], "1073741824");
+    assert_eq!(changelog["min.cleanable.dirty.ratio"], "0.2");
+    assert_eq!(changelog["cleanup.policy"], "compact");
+    // The harness's broker keeps everything.
+    assert_eq!(broker.topic_settings(&topics.heartbeats)["retention.ms"], "-1");
+    assert!(run(&config, &["topics", "check"]).status.success());
 }
 
 #[test]

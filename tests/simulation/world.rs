@@ -11,6 +11,7 @@ use device_status::stream_thread::{
     DeadLetterSettings, OUTPUT_MAX_BYTES, READ_AHEAD_MAX_BYTES, Settings, StreamThread,
 };
 use device_status::view::RedisView;
+use device_status::wire::ChangeFormat;
 use device_status::wire::decode::Format;
 
 use crate::alarms;
@@ -300,6 +301,7 @@ impl World {
             read_ahead_max_bytes: self.plan.read_ahead_max_bytes,
             refresh_interval_ms: self.plan.view.refresh_interval_ms,
             suspend: self.plan.classic,
+            change_format: ChangeFormat::Protobuf,
             cloud_events_source: None,
             dead_letters: DeadLetterSettings {
                 topics: Input::ALL.map(|input| input.name().to_owned()),

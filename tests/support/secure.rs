@@ -57,6 +57,17 @@ impl SecureBroker {
         SecureBroker::launch(users, KafkaBroker::start_with_options)
     }
 
+    /// The same with other settings of the broker.
+    pub fn start_with(users: &[(&str, &str)], properties: &[(&str, &str)]) -> SecureBroker {
+        SecureBroker::launch(users, |options| {
+            let own = properties
+                .iter()
+                .flat_map(|(key, value)| ["--property".to_owned(), format!("{key}={value}")]);
+            let options: Vec<String> = options.iter().cloned().chain(own).collect();
+            KafkaBroker::start_with_options(&options)
+        })
+    }
+
     /// The same of another version of Apache Kafka.
     pub fn start_version(version: &'static str, users: &[(&str, &str)]) -> SecureBroker {
         SecureBroker::launch(users, |options| KafkaBroker::start_version(version, &[], options))

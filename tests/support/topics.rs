@@ -1,10 +1,10 @@
 //! The topics of a broker: what tests write to them, read from them and ask of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use device_status::shard::Input;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -142,6 +142,16 @@ impl KafkaBroker {
         // A broker that is restarted on purpose is found again soon.
         config.set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "200");
         config
+    }
+
+    /// The settings of a topic, as the broker tells them.
+    pub fn topic_settings(&self, topic: &str) -> HashMap<String, String> {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let resource = [ResourceSpecifier::Topic(topic)];
+        let options = AdminOptions::new();
+        let described = block_on(admin.describe_configs(&resource, &options));
+        let entries = described.unwrap().remove(0).unwrap().entries.into_iter();
+        entries.filter_map(|entry| Some((entry.name, entry.value?))).collect()
     }
 
     pub(super) fn consumer_config(&self) -> ClientConfig {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::keys::OWNED_PROPERTIES;
-use crate::config::{Format, Guarantee, LogFormat, Partitioner};
+use crate::config::{ChangeFormat, Format, Guarantee, LogFormat, Partitioner};
 use crate::error::{Fatal, FatalKind};
 
 fn variables(variables: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
@@ -41,6 +41,9 @@ fn every_key_is_read_from_the_file() {
             group = "fleet"
             group_protocol = "classic"
             instance_id = "pod-7"
+            oauth_command = ["/bin/token", "eu"]
+            properties."sasl.mechanism" = "OAUTHBEARER"
+            properties."security.protocol" = "sasl_ssl"
             properties.client.rack = "eu-1a"
             properties."fetch.max.bytes" = 1000
             [topics]
@@ -53,8 +56,10 @@ fn every_key_is_read_from_the_file() {
             replication_factor = 1
             partitioner = "any"
             accept_create_time = true
+            unverified = true
             [formats]
             heartbeats = "confluent-protobuf"
+            status_changes = "json"
             [processing]
             guarantee = "at_least_once"
             threads = 2
@@ -100,13 +105,15 @@ fn every_key_is_read_from_the_file() {
     assert_eq!(config.kafka.brokers, "a:9092,b:9093");
     assert_eq!(config.kafka.group_protocol, GroupProtocol::Classic);
     assert_eq!(config.kafka.instance_id, "pod-7");
+    assert_eq!(config.kafka.oauth_command, ["/bin/token", "eu"]);
     assert_eq!(config.kafka.properties["client.rack"], "eu-1a");
     assert_eq!(config.kafka.properties["fetch.max.bytes"], "1000");
     assert_eq!(config.topics.changelog, "fleet-changelog");
     assert_eq!(config.topics.input(crate::shard::Input::VpnSessions), "v");
     assert_eq!(config.topics.partitioner, Partitioner::Any);
-    assert!(config.topics.accept_create_time);
+    assert!(config.topics.accept_create_time && config.topics.unverified);
     assert_eq!(config.formats.heartbeats, Format::ConfluentProtobuf);
+    assert_eq!(config.formats.status_changes, ChangeFormat::Json);
     assert_eq!(config.processing.guarantee, Guarantee::AtLeastOnce);
     assert_eq!(config.processing.threads, 2);
     assert_eq!(config.processing.slack, Duration::ZERO);
@@ -389,4 +396,34 @@ fn a_fetch_wait_beyond_max_input_idle_is_refused() {
         let told = message(&format!("[processing]\nmax_input_idle = {wrong}\n"), &[]);
         assert!(told.contains("processing.max_input_idle"), "{told}");
     }
+}
+
+#[test]
+fn a_program_for_tokens_needs_the_mechanism_and_no_other_source() {
+    let problem = |text: &str| {
+        let invalid = load_text(text, &[]).unwrap_err();
+        assert_eq!(invalid.problems().len(), 1, "{invalid}");
+        invalid.to_string()
+    };
+    let with = |command: &str, properties: &str| {
+        format!("[kafka]\noauth_command = {command}\n[kafka.properties]\n{properties}")
+    };
+    let mechanism = "\"sasl.mechanism\" = \"OAUTHBEARER\"\n";
+    let protocol = "\"security.protocol\" = \"SASL_SSL\"\n";
+    let oidc = "\"sasl.oauthbearer.method\" = \"oidc\"\n";
+    let told = problem(&with("[\"x\"]", protocol));
+    assert!(told.contains("kafka.properties.sasl.mechanism"), "{told}");
+    let told = problem(&with("[\"x\"]", mechanism));
+    assert!(told.contains("kafka.properties.security.protocol"), "{told}");
+    let told = problem(&with("[\"x\"]", &[mechanism, protocol, oidc].concat()));
+    assert!(told.contains("second source"), "{told}");
+    let told = problem(&with("\"x y\"", ""));
+    assert!(told.contains("is text, not an array of texts"), "{told}");
+    let told = problem(&with("[\"\"]", ""));
+    assert!(told.contains("names no program"), "{told}");
+    assert!(load_text(&with("[]", ""), &[]).is_ok());
+    let variable = ("DEVICE_STATUS_KAFKA__OAUTH_COMMAND", "[\"x\", \"y\"]");
+    let right = [mechanism, protocol].concat();
+    let loaded = load_text(&format!("[kafka.properties]\n{right}"), &[variable]).unwrap();
+    assert_eq!(loaded.config.kafka.oauth_command, ["x", "y"]);
 }

@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use rdkafka_sys as sys;
 
+use super::sign_in::Tended;
 use crate::kafka::client_config::LoggingContext;
 
 pub(super) const QUESTION_TIMEOUT_MS: i32 = 10_000;
@@ -235,13 +236,15 @@ impl Queue {
 pub(super) struct Asker {
     pub(super) queue: Queue,
     client: BaseConsumer<LoggingContext>,
+    tended: Tended,
 }
 
 impl Asker {
     pub(super) fn new(client: BaseConsumer<LoggingContext>) -> Asker {
         // SAFETY: the client lives as long as this value, which keeps it.
         let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
-        Asker { queue: Queue(queue), client }
+        let tended = Tended::new(client.client());
+        Asker { queue: Queue(queue), client, tended }
     }
 
     pub(super) fn rk(&self) -> *mut sys::rd_kafka_t {
@@ -250,6 +253,7 @@ impl Asker {
 
     /// The next answer that `read` accepts, if there is one.
     pub(super) fn poll<T>(&self, read: impl Fn(&Event) -> Option<T>) -> Option<T> {
+        self.tended.tend(self.client.client());
         // Polling delivers the client's log lines. Connection errors come with the
         // answers.
         drop(self.client.poll(Duration::ZERO));

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka_sys as sys;
 
 use super::guards::{Code, Event, PartitionOffset, Queue, bytes, copy, partitions, text};
+use super::sign_in::Tended;
 use crate::kafka::client_config::LoggingContext;
 use crate::kafka::reaper::Reaped;
 use crate::shard::{Header, Timestamp};
@@ -29,6 +30,7 @@ pub struct ConsumerQueue {
     records: Queue,
     forwarded: Vec<(CString, i32)>,
     consumer: Arc<Reaped<BaseConsumer<LoggingContext>>>,
+    tended: Tended,
 }
 
 /// An item of a consumer's queue.
@@ -161,8 +163,9 @@ impl ConsumerQueue {
             let rk = consumer.client().native_ptr();
             (sys::rd_kafka_queue_get_consumer(rk), sys::rd_kafka_queue_new(rk))
         };
+        let tended = Tended::new(consumer.client());
         let (forwarded, consumer) = (Vec::new(), Arc::new(consumer));
-        ConsumerQueue { queue: Queue(queue), records: Queue(records), forwarded, consumer }
+        ConsumerQueue { queue: Queue(queue), records: Queue(records), forwarded, consumer, tended }
     }
 
     /// The consumer itself.
@@ -253,6 +256,7 @@ impl ConsumerQueue {
 
     /// Takes one event of the consumer's own queue. Returns whether there was one.
     pub fn poll(&self, mut with: impl FnMut(Polled<'_>)) -> bool {
+        self.tended.tend(self.consumer.client());
         let Some(event) = self.queue.poll(0) else { return false };
         match event.kind() {
             sys::RD_KAFKA_EVENT_REBALANCE => {

@@ -9,17 +9,18 @@ use rdkafka::admin::{
     TopicReplication,
 };
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, Producer as _};
 
-use super::judge::judge;
+use super::judge::{REQUIRED_SETTINGS, judge};
 use super::report::{CreateReport, TopicReport, TopicState};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::error::{Fatal, FatalKind};
 use crate::kafka::native::NoAnswer;
 use crate::kafka::role::Role;
+use crate::kafka::sign_in::{Tended, sign_in};
 use crate::kafka::trouble::ListeningContext;
 use crate::kafka::{access, client_config};
 
@@ -43,6 +44,38 @@ const PROPAGATION_PAUSE: Duration = Duration::from_millis(100);
 /// How many of librdkafka's log lines are searched for a cause.
 const SERVED_MAX: u32 = 100;
 
+/// Whether the brokers do not know a request.
+fn is_unsupported(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnsupportedFeature, UnsupportedVersion};
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    };
+    code.is_some_and(|code| [UnsupportedFeature, UnsupportedVersion].contains(&code))
+}
+
+/// The setting that makes an acknowledged record survive the loss of a broker.
+const IN_SYNC: (&str, &str) = ("min.insync.replicas", "2");
+
+/// The settings that a new topic gets.
+fn settings(role: Role, replicas: i32) -> impl Iterator<Item = (&'static str, &'static str)> {
+    role.settings().iter().copied().chain((replicas >= 3).then_some(IN_SYNC))
+}
+
+/// The settings that `topics create` can leave out: the service works without them.
+#[must_use]
+pub fn optional_settings() -> Vec<&'static str> {
+    let mut names: Vec<_> = Role::ALL
+        .into_iter()
+        .flat_map(|role| settings(role, 3))
+        .map(|(name, _)| name)
+        .filter(|name| !REQUIRED_SETTINGS.contains(name))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// Clients that read and create topics.
 pub struct Brokers<'a> {
     config: &'a Config,
@@ -61,8 +94,12 @@ impl<'a> Brokers<'a> {
         let mut client = client_config::base(config);
         client.set_log_level(RDKafkaLogLevel::Info);
         let failed = client_config::refused;
-        let producer = client.create_with_context(ListeningContext::default()).map_err(failed)?;
-        let admin = client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        let producer: BaseProducer<ListeningContext> =
+            client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        let admin: AdminClient<ListeningContext> =
+            client.create_with_context(ListeningContext::default()).map_err(failed)?;
+        sign_in(producer.client(), config)?;
+        Tended::new(admin.inner());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Fatal::internal(format!("Kafka client's runtime: {error}")))?;
@@ -161,7 +198,7 @@ impl<'a> Brokers<'a> {
         let denied = |role: Role| {
             let name = role.topic(self.config);
             let found = access.iter().find(|(found, _)| found == name);
-            found.map_or_else(Vec::new, |(_, access)| access::denied(role, access))
+            found.map_or_else(Vec::new, |(_, access)| access::denied(self.config, role, access))
         };
         let topics = Role::ALL.map(|role| {
             let name = role.topic(self.config);
@@ -198,9 +235,14 @@ impl<'a> Brokers<'a> {
         let resources: Vec<ResourceSpecifier<'_>> =
             topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let unverified = self.config.topics.unverified;
         let results = self.ask("read the topics' settings from", || {
             let settings = self.admin.describe_configs(&resources, &options);
-            Ok(self.runtime.block_on(settings)?)
+            match self.runtime.block_on(settings) {
+                // These brokers do not know the request.
+                Err(error) if unverified && is_unsupported(&error) => Ok(Vec::new()),
+                settings => Ok(settings?),
+            }
         })?;
         // A topic whose settings must not be read is left out; the check reports
         // that.
@@ -213,14 +255,15 @@ impl<'a> Brokers<'a> {
             .collect())
     }
 
-    /// Creates the missing topics, and leaves the others unchanged.
+    /// Creates the missing topics, without the settings of these names, and leaves
+    /// the others unchanged.
     ///
     /// If an input or the changelog exists, the new ones get its number of
     /// partitions, whatever `topics.partitions` says: all must be equal.
     ///
     /// # Errors
     /// [`Fatal`] of kind unavailable, if Kafka cannot be reached or refuses.
-    pub fn create(&self) -> Result<CreateReport, Fatal> {
+    pub fn create(&self, without: &[String]) -> Result<CreateReport, Fatal> {
         let (counts, brokers) = self.partitions()?;
         let partitions = Role::ALL
             .iter()
@@ -240,7 +283,7 @@ impl<'a> Brokers<'a> {
             return Ok(report);
         }
         let new_topics: Vec<NewTopic<'_>> =
-            missing.iter().map(|role| self.new_topic(*role, partitions)).collect();
+            missing.iter().map(|role| self.new_topic(*role, partitions, without)).collect();
         let options =
             AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
         let results = self.ask("create topics in", || {
@@ -269,13 +312,13 @@ impl<'a> Brokers<'a> {
         Err(Fatal::unavailable(lines.join("\n  ")))
     }
 
-    fn new_topic<'b>(&'b self, role: Role, partitions: i32) -> NewTopic<'b> {
+    fn new_topic<'b>(&'b self, role: Role, partitions: i32, without: &[String]) -> NewTopic<'b> {
         let replicas = self.config.topics.replication_factor;
         let topic =
             NewTopic::new(role.topic(self.config), partitions, TopicReplication::Fixed(replicas));
-        let topic = role.settings().iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-        // An acknowledged record must survive the loss of a broker.
-        if replicas >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
+        let settings = settings(role, replicas);
+        let wanted = settings.filter(|(name, _)| !without.iter().any(|left| left == name));
+        wanted.fold(topic, |topic, (name, value)| topic.set(name, value))
     }
 
     fn refused(&self, names: &[String], code: RDKafkaErrorCode, brokers: usize) -> String {
@@ -289,6 +332,11 @@ impl<'a> Brokers<'a> {
             | RDKafkaErrorCode::ClusterAuthorizationFailed => {
                 "allow this client to create topics, or have someone else create them".to_owned()
             }
+            RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::PolicyViolation => format!(
+                "if the brokers do not allow one of the settings, leave it out with --without, \
+                 for example --without {}",
+                optional_settings().join(",")
+            ),
             _ => "see the broker's log".to_owned(),
         };
         format!("cannot create {}: {code}; {remedy}", names.join(", "))

@@ -1,10 +1,17 @@
 //! Checks the settings of the topics.
 
-use super::report::{TopicProblem, TopicReport, TopicState};
+use super::report::{TopicProblem, TopicReport, TopicState, Unverified};
 use crate::config::Config;
 use crate::kafka::access::{self, Operation};
 use crate::kafka::role::Role;
 use crate::kafka::watch::ADDED_REMEDY;
+
+/// The settings that a start insists on, if it can read them.
+pub const REQUIRED_SETTINGS: [&str; 2] = [TIMESTAMPS, CLEANUP];
+
+const TIMESTAMPS: &str = "message.timestamp.type";
+const CLEANUP: &str = "cleanup.policy";
+const RETENTION: &str = "retention.ms";
 
 /// Finds the problems of the topics.
 pub fn judge(config: &Config, topics: Vec<TopicState>) -> TopicReport {
@@ -37,7 +44,35 @@ pub fn judge(config: &Config, topics: Vec<TopicState>) -> TopicReport {
             }
         }
     }
-    TopicReport { partitions, topics, problems }
+    let unverified = match config.topics.unverified {
+        true => topics.iter().filter_map(|topic| unverified(config, topic)).collect(),
+        false => Vec::new(),
+    };
+    TopicReport { partitions, topics, problems, unverified }
+}
+
+/// What a topic must have and the brokers do not show.
+fn unverified(config: &Config, topic: &TopicState) -> Option<Unverified> {
+    topic.partitions?;
+    let role = topic.role;
+    let mut settings = Vec::new();
+    let stamped = role == Role::Changelog || role.is_input() && !config.topics.accept_create_time;
+    if stamped && topic.timestamp_type.is_none() {
+        settings.push(format!("{TIMESTAMPS}=LogAppendTime"));
+    }
+    if role != Role::StatusChanges && topic.cleanup_policy.is_none() {
+        let right = if role == Role::Changelog { "compact" } else { "delete" };
+        settings.push(format!("{CLEANUP}={right}"));
+    }
+    if is_replayed(role) && topic.retention_ms.is_none() {
+        settings.push(format!("{RETENTION} of at least {}", config.rules().replay_window_ms));
+    }
+    (!settings.is_empty()).then(|| Unverified { topic: topic.name.clone(), settings })
+}
+
+/// Whether a restore replays it (rule R2).
+fn is_replayed(role: Role) -> bool {
+    matches!(role, Role::Heartbeats | Role::VpnSessions)
 }
 
 fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProblem>) {
@@ -47,10 +82,11 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
     };
     if !topic.denied.is_empty() {
         let denied: Vec<_> = topic.denied.iter().map(Operation::to_string).collect();
-        problem(
-            format!("this client is not authorized to {} it", denied.join(", ")),
-            access::allow(config, &topic.denied, &format!("--topic {}", topic.name)),
-        );
+        let mut remedy = access::allow(config, &topic.denied, &format!("--topic {}", topic.name));
+        if topic.denied == [Operation::DescribeConfigs] {
+            remedy += UNVERIFIED_REMEDY;
+        }
+        problem(format!("this client is not authorized to {} it", denied.join(", ")), remedy);
         // If the topic is hidden, nothing else is known of it.
         if topic.partitions.is_none() {
             return;
@@ -67,16 +103,19 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
             topic.name
         )
     };
-    let (Some(timestamps), Some(cleanup)) = (&topic.timestamp_type, &topic.cleanup_policy) else {
+    let is_known = topic.timestamp_type.is_some() && topic.cleanup_policy.is_some();
+    if !is_known && !config.topics.unverified {
         if !topic.denied.contains(&Operation::DescribeConfigs) {
             problem(
                 "its settings cannot be read".to_owned(),
-                "allow this client to DescribeConfigs".to_owned(),
+                format!("allow this client to DescribeConfigs{UNVERIFIED_REMEDY}"),
             );
         }
         return;
-    };
-    if timestamps != "LogAppendTime" {
+    }
+    if let Some(timestamps) = &topic.timestamp_type
+        && timestamps != "LogAppendTime"
+    {
         let timestamp_setting = alter("message.timestamp.type=LogAppendTime");
         if role == Role::Changelog {
             let what = format!(
@@ -94,9 +133,11 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
             );
         }
     }
+    let cleanup = topic.cleanup_policy.as_deref().unwrap_or_default();
     let compacted = cleanup.split(',').any(|policy| policy.trim() == "compact");
     let deleted = cleanup.split(',').any(|policy| policy.trim() == "delete");
     let harm = match role {
+        _ if cleanup.is_empty() => "",
         Role::Changelog if !compacted || deleted => "which deletes the rows of quiet devices",
         Role::DeadLetters if compacted => "which refuses records without a key",
         _ if role.is_input() && compacted => "which deletes events",
@@ -108,7 +149,7 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
         problem(what, alter(&format!("cleanup.policy={right}")));
     }
     let window_ms = config.rules().replay_window_ms;
-    if matches!(role, Role::Heartbeats | Role::VpnSessions)
+    if is_replayed(role)
         && let Some(retention_ms) = topic.retention_ms
         && (0..window_ms).contains(&retention_ms)
     {
@@ -121,6 +162,10 @@ fn judge_alone(config: &Config, topic: &TopicState, problems: &mut Vec<TopicProb
         );
     }
 }
+
+/// The alternative to the permission to DescribeConfigs.
+const UNVERIFIED_REMEDY: &str =
+    ", or, where the brokers do not show settings, set topics.unverified = true";
 
 #[cfg(test)]
 mod tests {
@@ -239,5 +284,44 @@ mod tests {
         assert!(problems(&config, |topic| topic.retention_ms = Some(-1)).is_empty());
         let unreadable = problems(&config, |topic| topic.timestamp_type = None);
         assert_eq!(unreadable.len(), 6);
+        assert!(unreadable[0].contains("topics.unverified = true"), "{unreadable:?}");
+    }
+
+    #[test]
+    fn settings_that_are_not_shown_are_named_and_those_that_are_shown_are_checked() {
+        let mut config = Config::default();
+        config.topics.unverified = true;
+        let report = |change: &dyn Fn(&mut TopicState)| {
+            let mut topics = good(&config);
+            topics.iter_mut().for_each(change);
+            judge(&config, topics)
+        };
+        assert_eq!(report(&|_| ()).unverified, []);
+        let hidden = report(&|topic| {
+            topic.timestamp_type = None;
+            topic.cleanup_policy = None;
+            topic.retention_ms = None;
+        });
+        assert_eq!(hidden.problems, []);
+        let told: Vec<String> = hidden.unverified.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "device-heartbeats: message.timestamp.type=LogAppendTime, cleanup.policy=delete, \
+                 retention.ms of at least 1800000",
+                "device-vpn-sessions: message.timestamp.type=LogAppendTime, cleanup.policy=delete, \
+                 retention.ms of at least 1800000",
+                "device-lifecycle: message.timestamp.type=LogAppendTime, cleanup.policy=delete",
+                "device-status-changelog: message.timestamp.type=LogAppendTime, \
+                 cleanup.policy=compact",
+                "device-status-dead-letters: cleanup.policy=delete",
+            ]
+        );
+        let half = report(&|topic| {
+            topic.timestamp_type = None;
+            topic.cleanup_policy = Some("delete".to_owned());
+        });
+        assert_eq!(half.problems.len(), 1, "the changelog must be compacted");
+        assert_eq!(half.unverified.len(), 4);
     }
 }

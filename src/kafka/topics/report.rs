@@ -1,5 +1,7 @@
 //! The state of the topics, and their problems.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::error::Fatal;
@@ -42,6 +44,21 @@ pub struct TopicProblem {
     pub remedy: String,
 }
 
+/// Settings that could not be checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unverified {
+    /// The topic.
+    pub topic: String,
+    /// The settings that it must have.
+    pub settings: Vec<String>,
+}
+
+impl fmt::Display for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.topic, self.settings.join(", "))
+    }
+}
+
 /// The topics as the brokers report them, and their problems.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopicReport {
@@ -52,6 +69,8 @@ pub struct TopicReport {
     pub topics: Vec<TopicState>,
     /// All problems; empty if there are none.
     pub problems: Vec<TopicProblem>,
+    /// What could not be checked, with `topics.unverified`.
+    pub unverified: Vec<Unverified>,
 }
 
 impl TopicReport {
