@@ -1,5 +1,6 @@
 //! What an operator lives through: restarts, outages, two installations, a broker
-//! that asks who comes, a Redis that fails over, and what the metrics say.
+//! that asks who comes, a Redis that fails over, other versions of both, and what the
+//! metrics say.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,6 +12,7 @@ mod redis_refuses;
 mod restarts;
 mod security;
 mod two_installations;
+mod versions;
 mod view_whole;
 mod wrong_clocks;
 
