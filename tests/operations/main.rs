@@ -12,6 +12,7 @@ mod redis_refuses;
 mod restarts;
 mod security;
 mod two_installations;
+mod two_partitions;
 mod versions;
 mod view_whole;
 mod wrong_clocks;
