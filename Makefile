@@ -2,13 +2,18 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-quick chaos clean demo deny fuzz kafka kafka-stop lint need-build need-lint quick run soak test test-all torture
+.PHONY: help bench bench-quick chaos clean compat demo deny fuzz kafka kafka-stop lint need-build need-lint quick run soak test test-all torture
 
 # What cargo builds, wherever it was told to put it.
 built := $(or $(CARGO_TARGET_DIR),target)/debug/device-status
 
 # Options of the demo, as in: make demo ARGS="--devices 500 --seed 7"
 ARGS ?=
+
+# The brokers of `make compat`; the second is that of all other tests. COMPAT_REDIS names servers
+# instead of the system's and what scripts/redis.sh fetches.
+COMPAT_KAFKA ?= 3.9.1 4.1.1 4.4.0
+COMPAT_REDIS ?=
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,13 +37,14 @@ quick: need-build lint ## What needs neither Kafka nor Redis: under two minutes 
 	PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-1} SIM_SEEDS=$${SIM_SEEDS:-100} \
 		cargo test --lib --test pure --test simulation
 
-test-all: need-build ## `make test`, and what is too long for it; about an hour and a half
+test-all: need-build ## `make test`, and what is too long for it; almost two hours
 	@SECONDS=0; set -e; \
 	$(MAKE) test; \
 	$(MAKE) torture; \
 	BACKLOG_STARTS=$${BACKLOG_STARTS:-10} cargo test --test chaos backlog -- --nocapture; \
 	$(MAKE) chaos; \
 	$(MAKE) soak; \
+	$(MAKE) compat; \
 	$(MAKE) fuzz; \
 	echo "make test-all took $$((SECONDS / 60)) minutes"
 
@@ -82,6 +88,17 @@ chaos: need-build ## Real faults, 5 minutes with each group protocol (CHAOS_SECO
 soak: need-build ## Twenty ordinary minutes (SOAK_SECONDS=n) against a real broker, which must leave no trace
 	@scripts/need.sh java maven redis
 	SOAK_SECONDS=$${SOAK_SECONDS:-1200} cargo test --profile torture --test chaos soak -- --nocapture
+
+compat: need-build ## Each pair of Kafka 3.9, 4.1, 4.4 and Redis 7.0, 8.2, Valkey 9.1 (COMPAT_KAFKA, COMPAT_REDIS)
+	@scripts/need.sh java maven redis
+	@set -e; for version in $(COMPAT_KAFKA); do KAFKA_VERSION=$$version scripts/kafka.sh fetch; done
+	@set -e; redis="$(COMPAT_REDIS)"; \
+	if [ -z "$$redis" ]; then \
+		new=$$(scripts/redis.sh fetch redis-8); valkey=$$(scripts/redis.sh fetch valkey); \
+		redis="redis-server $$new $$valkey"; \
+	fi; \
+	COMPAT_KAFKA="$(COMPAT_KAFKA)" COMPAT_REDIS="$$redis" \
+		cargo test --test operations versions -- --nocapture
 
 fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json)
 	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # What the examples in other languages need, into target/examples: a Python environment
-# (python/bin/python) with the messages made from proto/ (messages/), and a folder for Node
-# (node/) with its packages beside copies of the examples.
+# (python/bin/python) with the messages made from proto/ (messages/), a folder for Node (node/)
+# with its packages beside copies of the examples, and the examples in Go (go/read_statuses) and
+# Java (java/classes, java/lib), built.
 set -euo pipefail
 trap 'echo "examples.sh: failed; WITHOUT_EXAMPLES=1 make test does without these" >&2' ERR
 root=$(cd "$(dirname "$0")/.." && pwd)
 home="$root/target/examples"
 mkdir -p "$home"
-"$root/scripts/need.sh" flock venv node npm
+"$root/scripts/need.sh" flock venv node npm go java javac maven
 
 # Whoever comes second waits, and then finds it done.
 exec 9>"$home/lock"
@@ -44,3 +45,41 @@ if ! up_to_date "$home/node.stamp" "$root/examples/node/package.json" "$lock"; t
 fi
 # Node looks for packages from where a script lies.
 cp "$root"/examples/node/*.js "$home/node"
+
+java="$root/examples/java"
+if ! up_to_date "$home/java.stamp" "$java/pom.xml" "$java"/*.java "$proto"; then
+    echo "examples.sh: building the example in Java ..." >&2
+    rm -rf "$home/java"
+    mkdir -p "$home/java/messages" "$home/java/classes"
+    mvn --batch-mode --quiet -Dstyle.color=never -f "$java/pom.xml" dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$home/java/lib" >&2 </dev/null
+    # Python's protoc makes no Java.
+    mvn --batch-mode --quiet -Dstyle.color=never dependency:copy -Dmdep.stripVersion \
+        -Dartifact="com.google.protobuf:protoc:4.29.5:exe:linux-$(uname -m | sed s/aarch64/aarch_64/)" \
+        -DoutputDirectory="$home/java" >&2 </dev/null
+    chmod +x "$home"/java/protoc-*.exe
+    # The well-known messages come with Python's.
+    "$home"/java/protoc-*.exe --proto_path="$root/proto" \
+        --proto_path="$(echo "$home"/python/lib/python3*/site-packages/grpc_tools/_proto)" \
+        --java_out="$home/java/messages" "$proto"
+    find "$home/java/messages" "$java" -name '*.java' -print0 |
+        xargs -0 javac -Xlint:-options --release 11 -cp "$home/java/lib/*" -d "$home/java/classes"
+    sha256sum "$java/pom.xml" "$java"/*.java "$proto" >"$home/java.stamp"
+fi
+
+go="$root/examples/go"
+if ! up_to_date "$home/go.stamp" "$go"/* "$proto"; then
+    echo "examples.sh: building the example in Go ..." >&2
+    rm -rf "$home/go"
+    mkdir -p "$home/go"
+    cp "$go"/* "$home/go"
+    (
+        cd "$home/go"
+        # The generator has the version of the library that go.mod names.
+        GOFLAGS=-mod=mod go build -o protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+        "$home/python/bin/python" -m grpc_tools.protoc --proto_path="$root/proto" \
+            --plugin=protoc-gen-go=./protoc-gen-go --go_out=. --go_opt=module=devicestatus "$proto"
+        go build -o read_statuses .
+    )
+    sha256sum "$go"/* "$proto" >"$home/go.stamp"
+fi

@@ -18,6 +18,7 @@ maven       mvn           maven
 redis       redis-server  redis-server
 prometheus  promtool      prometheus
 node        node          nodejs
+go          go            golang-go
 npm         npm           npm
 venv        ensurepip.py  python3-venv
 flock       flock         util-linux

@@ -4,10 +4,11 @@
 //
 // KAFKA_BROKERS is the address of Kafka. HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC
 // name the topics if they do not have the default names. PROTO is the folder `proto` of
-// this repository.
+// this repository. docs/security.md lists the variables for TLS and SASL.
 
 import { Kafka, Partitioners } from 'kafkajs';
 import protobuf from 'protobufjs';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const HEARTBEATS = process.env.HEARTBEATS_TOPIC ?? 'device-heartbeats';
@@ -17,7 +18,27 @@ const LIFECYCLE = process.env.LIFECYCLE_TOPIC ?? 'device-lifecycle';
 const folder = process.env.PROTO ?? fileURLToPath(new URL('../../proto', import.meta.url));
 const messages = protobuf.loadSync(`${folder}/device_status/v1/device_status.proto`);
 
+// How the brokers want us to come.
+function security() {
+  const { env } = process;
+  const protocol = (env.KAFKA_SECURITY_PROTOCOL ?? 'PLAINTEXT').toUpperCase();
+  const file = (path) => path && readFileSync(path);
+  return {
+    ssl: protocol.endsWith('SSL') && {
+      ca: file(env.KAFKA_CA_FILE),
+      cert: file(env.KAFKA_CERTIFICATE_FILE),
+      key: file(env.KAFKA_KEY_FILE),
+    },
+    sasl: protocol.startsWith('SASL_') ? {
+      mechanism: (env.KAFKA_SASL_MECHANISM ?? 'PLAIN').toLowerCase(),
+      username: env.KAFKA_SASL_USERNAME,
+      password: env.KAFKA_SASL_PASSWORD,
+    } : undefined,
+  };
+}
+
 const kafka = new Kafka({
+  ...security(),
   clientId: 'produce-events',
   brokers: (process.env.KAFKA_BROKERS ?? 'localhost:9092').split(','),
 });

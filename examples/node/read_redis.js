@@ -4,8 +4,10 @@
 //     node read_redis.js fleet FLEET          how many devices have each status
 //     node read_redis.js follow [COUNT]       changes as they happen
 //
-// REDIS_URL says where Redis is, PREFIX what the keys begin with.
+// REDIS_URL says where Redis is, PREFIX what the keys begin with. A URL that begins with
+// rediss:// means TLS; REDIS_CA_FILE names the authority, if it is not one of the system's.
 
+import { readFileSync } from 'node:fs';
 import { createClient } from 'redis';
 
 const PREFIX = process.env.PREFIX ?? 'ds:';
@@ -81,7 +83,10 @@ async function follow(server, changed) {
 }
 
 const [command, argument] = process.argv.slice(2);
-const server = createClient({ url: process.env.REDIS_URL ?? 'redis://localhost:6379' });
+const server = createClient({
+  url: process.env.REDIS_URL ?? 'redis://localhost:6379',
+  socket: process.env.REDIS_CA_FILE && { ca: readFileSync(process.env.REDIS_CA_FILE) },
+});
 server.on('error', (error) => console.error(`Redis: ${error.message}`));
 await server.connect();
 

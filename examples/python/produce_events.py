@@ -5,7 +5,8 @@
     PYTHONPATH=DIR python produce_events.py DEVICE FLEET
 
 KAFKA_BROKERS is the address of Kafka. HEARTBEATS_TOPIC, VPN_TOPIC and LIFECYCLE_TOPIC
-name the topics if they do not have the default names.
+name the topics if they do not have the default names. docs/security.md lists the
+variables for TLS and SASL.
 """
 
 import os
@@ -18,7 +19,19 @@ HEARTBEATS = os.environ.get("HEARTBEATS_TOPIC", "device-heartbeats")
 VPN_SESSIONS = os.environ.get("VPN_TOPIC", "device-vpn-sessions")
 LIFECYCLE = os.environ.get("LIFECYCLE_TOPIC", "device-lifecycle")
 
+# TLS and SASL, by librdkafka's names.
+SECURITY = {
+    "security.protocol": os.environ.get("KAFKA_SECURITY_PROTOCOL"),
+    "ssl.ca.location": os.environ.get("KAFKA_CA_FILE"),
+    "ssl.certificate.location": os.environ.get("KAFKA_CERTIFICATE_FILE"),
+    "ssl.key.location": os.environ.get("KAFKA_KEY_FILE"),
+    "sasl.mechanism": os.environ.get("KAFKA_SASL_MECHANISM"),
+    "sasl.username": os.environ.get("KAFKA_SASL_USERNAME"),
+    "sasl.password": os.environ.get("KAFKA_SASL_PASSWORD"),
+}
+
 producer = Producer({
+    **{name: value for name, value in SECURITY.items() if value},
     "bootstrap.servers": os.environ.get("KAFKA_BROKERS", "localhost:9092"),
     # librdkafka's default is another hash: every record would become a dead letter.
     "partitioner": "murmur2_random",

@@ -4,7 +4,8 @@
     python read_redis.py fleet FLEET            how many devices have each status
     python read_redis.py follow [--count N]     changes as they happen
 
-REDIS_URL says where Redis is, PREFIX what the keys begin with.
+REDIS_URL says where Redis is, PREFIX what the keys begin with. A URL that begins with
+rediss:// means TLS; REDIS_CA_FILE names the authority, if it is not one of the system's.
 """
 
 import argparse
@@ -101,7 +102,9 @@ def main():
     arguments = parser.parse_args()
 
     url = os.environ.get("REDIS_URL", "redis://localhost:6379")
-    server = redis.Redis.from_url(url, decode_responses=True)
+    authority = os.environ.get("REDIS_CA_FILE")
+    tls = {"ssl_ca_certs": authority} if authority else {}
+    server = redis.Redis.from_url(url, decode_responses=True, **tls)
     if arguments.command == "device":
         known = read_device(server, arguments.id)
         if known is None:

@@ -135,6 +135,41 @@ impl<'a> Reader<'a> {
             .map_err(|error| self.unavailable(&error))
     }
 
+    /// The timestamp of the record at this offset, committed or not; `None` if it has
+    /// gone.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub fn uncommitted_timestamp(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<Option<Timestamp>, Fatal> {
+        let mut client = client_config::consumer(self.config);
+        client.set("group.id", format!("{}-open-transaction", self.config.kafka.group));
+        client.set("isolation.level", "read_uncommitted");
+        let consumer: BaseConsumer<ListeningContext> = client
+            .create_with_context(ListeningContext::default())
+            .map_err(client_config::refused)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .and_then(|()| consumer.assign(&list))
+            .map_err(|error| self.unavailable(&error))?;
+        let clock = SystemClock::new();
+        while clock.monotonic_ms() <= STALL_MS {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    return Ok(message.timestamp().to_millis().map(Timestamp));
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+                Some(Err(_)) | None => {}
+            }
+        }
+        let stalled = KafkaError::MessageConsumption(RDKafkaErrorCode::RequestTimedOut);
+        Err(self.unavailable(&stalled))
+    }
+
     /// Calls `each` with every record of these ranges, those of a partition in
     /// order.
     ///

@@ -219,5 +219,6 @@ pub(super) fn publish_view_counts(views: &[Arc<ViewStats>]) {
     for (result, count) in swept {
         counter!(REDIS_SWEEP, "result" => result).absolute(count);
     }
+    counter!(TWO_PARTITIONS).absolute(sum(|view| &view.sweep.twofold));
     counter!(REDIS_SCANS).absolute(sum(|view| &view.sweep.scans));
 }

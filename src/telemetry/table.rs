@@ -155,6 +155,9 @@ metrics! {
         "Hashes that the sweep compared with memory, by result: same, refreshed (only the \
          heartbeat was older), repaired (missing or wrong), removed (orphaned), skipped (a newer \
          write came first), failed.";
+    TWO_PARTITIONS: Counter, "device_status_redis_two_partitions_total", [],
+        "How often the sweep found a device whose hash in Redis the owner of another partition \
+         wrote: its events are on two partitions.";
     REDIS_SWEEP_PROGRESS: Gauge, "device_status_redis_sweep_progress_ratio", ["partition"],
         "Progress of the sweep's current pass, from 0 to 1.";
     REDIS_SCANS: Counter, "device_status_redis_scans_total", [],

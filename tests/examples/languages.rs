@@ -1,7 +1,7 @@
 //! The examples in other languages do what they say, against a real Kafka, a real Redis
 //! and the service, and the documentation shows them as they are.
 //!
-//! `WITHOUT_EXAMPLES=1` leaves out what needs Python's and Node's packages.
+//! `WITHOUT_EXAMPLES=1` leaves out what needs the packages of these languages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,8 @@ use crate::support::events::device_id;
 use crate::support::kafka::{KafkaBroker, ServiceTopics};
 use crate::support::process::Process;
 use crate::support::redis::RedisServer;
+use crate::support::redis_tls::TlsServer;
+use crate::support::secure::{Acl, AclOperation, Resource, SecureBroker};
 use crate::support::service::{DeviceStatus, ServiceConfig};
 use crate::support::wait::wait_for;
 
@@ -68,11 +70,47 @@ impl Language {
     ) -> Command {
         let mut command = self.command("produce_events", &[device, fleet]);
         command.env("KAFKA_BROKERS", broker.address());
-        command.env("HEARTBEATS_TOPIC", &topics.heartbeats);
-        command.env("VPN_TOPIC", &topics.vpn_sessions);
-        command.env("LIFECYCLE_TOPIC", &topics.lifecycle);
+        name_topics(&mut command, topics);
         command
     }
+}
+
+fn name_topics(command: &mut Command, topics: &ServiceTopics) {
+    command.env("HEARTBEATS_TOPIC", &topics.heartbeats);
+    command.env("VPN_TOPIC", &topics.vpn_sessions);
+    command.env("LIFECYCLE_TOPIC", &topics.lifecycle);
+    command.env("CHANGES_TOPIC", &topics.status_changes);
+}
+
+/// The producer in Java.
+fn java(device: &str, fleet: &str, topics: &ServiceTopics) -> Command {
+    let made = root().join("target/examples/java");
+    let mut command = Command::new("java");
+    let path = format!("{0}/classes:{0}/lib/*", made.display());
+    command.args(["-cp", &path, "ProduceEvents", device, fleet]);
+    name_topics(&mut command, topics);
+    command
+}
+
+/// The reader in Go.
+fn go(arguments: &[&str], topics: &ServiceTopics) -> Command {
+    let mut command = Command::new(root().join("target/examples/go/read_statuses"));
+    command.args(arguments);
+    name_topics(&mut command, topics);
+    command
+}
+
+/// Fetches and builds what the examples need; false: they are left out.
+#[track_caller]
+fn prepared() -> bool {
+    if std::env::var_os("WITHOUT_EXAMPLES").is_some() {
+        println!("left out, because WITHOUT_EXAMPLES is set");
+        return false;
+    }
+    printed(Command::new(root().join("scripts/examples.sh"))).unwrap_or_else(|error| {
+        panic!("{error}\nWithout a network, WITHOUT_EXAMPLES=1 leaves this test out.")
+    });
+    true
 }
 
 fn root() -> &'static Path {
@@ -92,13 +130,9 @@ fn printed(mut command: Command) -> Result<String, String> {
 
 #[test]
 fn the_examples_in_python_and_node_produce_events_and_read_statuses() {
-    if std::env::var_os("WITHOUT_EXAMPLES").is_some() {
-        println!("left out, because WITHOUT_EXAMPLES is set");
+    if !prepared() {
         return;
     }
-    printed(Command::new(root().join("scripts/examples.sh"))).unwrap_or_else(|error| {
-        panic!("{error}\nWithout a network, WITHOUT_EXAMPLES=1 leaves this test out.")
-    });
     let broker = KafkaBroker::shared();
     let redis = RedisServer::start();
     let topics = broker.service_topics("examples", PARTITIONS);
@@ -161,6 +195,75 @@ fn the_examples_in_python_and_node_produce_events_and_read_statuses() {
         let answer = printed(language.read(&redis, &["fleet", &fleet])).unwrap();
         assert_eq!(answer, format!("{fleet}: online 3 (incomplete)"));
     }
+}
+
+#[test]
+fn the_examples_of_all_languages_come_by_tls_and_sasl_from_the_environment() {
+    if !prepared() {
+        return;
+    }
+    const USER: (&str, &str) = ("example", "hunter2");
+    let secure = SecureBroker::start(&[USER]);
+    let topics = secure.broker.service_topics("secure-examples", PARTITIONS);
+    for topic in [&topics.lifecycle, &topics.vpn_sessions, &topics.heartbeats] {
+        for operation in [AclOperation::Write, AclOperation::Describe] {
+            let (resource, name) = (Resource::Topic, topic.clone());
+            secure.allow(USER.0, &Acl { resource, name, prefixed: false, operation });
+        }
+    }
+    let (resource, name) = (Resource::Topic, topics.status_changes.clone());
+    let operation = AclOperation::Read;
+    secure.allow(USER.0, &Acl { resource, name, prefixed: false, operation });
+    let tls = TlsServer::start(false, "127.0.0.1");
+    let (redis, redis_url) = (&tls.server, tls.config().url);
+    let by_tls = |mut command: Command| {
+        command.env("KAFKA_BROKERS", secure.address());
+        command.env("KAFKA_SECURITY_PROTOCOL", "SASL_SSL");
+        command.env("KAFKA_CA_FILE", secure.file("ca.pem"));
+        command.env("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512");
+        command.env("KAFKA_SASL_USERNAME", USER.0).env("KAFKA_SASL_PASSWORD", USER.1);
+        command.env("REDIS_URL", &redis_url).env("REDIS_CA_FILE", tls.authority.ca_file());
+        command
+    };
+    let config = ServiceConfig::new(&secure.broker, &topics).redis(&redis.url());
+    let _service = DeviceStatus::start_ready(&config);
+
+    let mut devices = Vec::new();
+    let mut told = |name: &str, command: &dyn Fn(&str) -> Command| {
+        let device = format!("{name}-device");
+        assert_eq!(printed(by_tls(command(&device))).unwrap(), format!("told of {device}"));
+        redis.wait_for_fields(&device, SOON, &[("status", "online"), ("fleet", "berlin")]);
+        devices.push(device);
+    };
+    for language in Language::all() {
+        let produce = |device: &str| language.produce(&secure.broker, &topics, device, "berlin");
+        told(language.name, &produce);
+    }
+    told("java", &|device| java(device, "berlin", &topics));
+
+    for device in &devices {
+        let since_ms = redis.fields(device)["since_ms"].clone();
+        let expected = format!("{device}: Online (Heartbeat Only) since {since_ms} (fresh)");
+        for language in Language::all() {
+            eventually_prints(&expected, || by_tls(language.read(redis, &["device", device])));
+        }
+        eventually_prints(&expected, || by_tls(go(&["device", device], &topics)));
+    }
+    let unknown = printed(by_tls(go(&["device", "nobody"], &topics))).unwrap_err();
+    assert!(unknown.contains("nobody is not known"), "{unknown}");
+
+    // Each change once, in the order of each device: it is registered, then it polls.
+    let expected = devices.len() * 2;
+    let changes = printed(by_tls(go(&["changes", &expected.to_string()], &topics))).unwrap();
+    for device in &devices {
+        let mut of_device = changes.lines().filter(|line| line.starts_with(device.as_str()));
+        let last = format!("{device}: 2 online");
+        assert_eq!(of_device.next_back(), Some(last.as_str()), "{changes}");
+    }
+    // Who brings the wrong password is refused.
+    let mut stranger = by_tls(go(&["changes", "1"], &topics));
+    stranger.env("KAFKA_SASL_PASSWORD", "wrong");
+    assert!(printed(stranger).unwrap_err().contains("SASL_AUTHENTICATION_FAILED"));
 }
 
 /// Fleet counts and markers follow a device by a moment.

@@ -1,5 +1,6 @@
 //! What an operator lives through: restarts, outages, two installations, a broker
-//! that asks who comes, a Redis that fails over, and what the metrics say.
+//! that asks who comes, a Redis that fails over, other versions of both, and what the
+//! metrics say.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -12,6 +13,8 @@ mod restarts;
 mod security;
 mod sign_in;
 mod two_installations;
+mod two_partitions;
+mod versions;
 mod view_whole;
 mod wrong_clocks;
 

@@ -158,7 +158,17 @@ fn a_transaction_that_hangs_on_an_input_is_told_until_it_ends() {
         let labels = "input=\"lifecycle\",partition=\"0\"";
         service.metric("device_status_open_transaction_seconds", labels).unwrap_or_default()
     };
-    let device = device_id(1);
+    let [device, known] = [1, 2].map(device_id);
+    let producer = broker.producer();
+    producer.send(&topics, [events::registered(&known, now_ms(), "blue", "acme")]);
+    producer.flush();
+    redis.wait_for_fields(&known, SOON, &[("fleet", "blue")]);
+    let noted = || {
+        let output = run(&config, &["explain", &known, "--json"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["notes"].to_string()
+    };
     let holder = broker.transactional_producer(&topics.group);
     holder.producer.begin_transaction().unwrap();
     holder.send(&topics, [events::registered(&device, now_ms(), "red", "acme")]);
@@ -167,13 +177,18 @@ fn a_transaction_that_hangs_on_an_input_is_told_until_it_ends() {
         age if age > 1.0 => Ok(()),
         age => Err(age),
     });
-    for word in ["open on lifecycle[0] at least since 20", "offset 0", "find-hanging"] {
+    for word in ["open on lifecycle[0] at least since 20", "offset 1", "find-hanging"] {
         wait_unready(&service, word);
+    }
+    let notes = noted();
+    for word in ["open on lifecycle, partition 0, at least since 20", "offset 1", "find-hanging"] {
+        assert!(notes.contains(word), "{notes}");
     }
     assert!(gauge(&service) >= 10.0);
     assert!(redis.fields(&device).is_empty());
     holder.producer.commit_transaction(SOON).unwrap();
     redis.wait_for_fields(&device, SOON, &[("fleet", "red")]);
+    assert!(!noted().contains("transaction"), "{}", noted());
     service.wait_ready(SOON);
     wait_for(SOON, "the gauge to fall", || match gauge(&service) {
         age if age < 0.5 => Ok(()),

@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(30);
 
 /// Devices that all change at every round.
-struct Traffic {
+pub struct Traffic {
     producer: EventProducer,
     topics: ServiceTopics,
     devices: Vec<String>,
@@ -28,13 +28,24 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn new(broker: &KafkaBroker, topics: &ServiceTopics, devices: u64) -> Traffic {
+    /// So many devices, which nobody has heard of.
+    pub fn new(broker: &KafkaBroker, topics: &ServiceTopics, devices: u64) -> Traffic {
         Traffic {
             producer: broker.producer(),
             topics: topics.clone(),
             devices: (0..devices).map(device_id).collect(),
             round: 0,
         }
+    }
+
+    /// Their ids.
+    pub fn devices(&self) -> &[String] {
+        &self.devices
+    }
+
+    /// How often each has changed: its version.
+    pub fn rounds(&self) -> u64 {
+        self.round
     }
 
     fn round(&mut self) {
@@ -46,7 +57,7 @@ impl Traffic {
 
     /// Rounds until a condition holds.
     #[track_caller]
-    fn flow_until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub fn flow_until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
         wait_for(Duration::from_secs(60), what, || {
             self.round();
             pause(Duration::from_millis(100));
@@ -54,7 +65,8 @@ impl Traffic {
         });
     }
 
-    fn flow_for(&mut self, rounds: u64) {
+    /// So many rounds.
+    pub fn flow_for(&mut self, rounds: u64) {
         for _ in 0..rounds {
             self.round();
             pause(Duration::from_millis(100));
@@ -63,7 +75,7 @@ impl Traffic {
 
     /// Every round is one change of every device, once and in order.
     #[track_caller]
-    fn assert_each_change_once(&self, broker: &KafkaBroker) {
+    pub fn assert_each_change_once(&self, broker: &KafkaBroker) {
         self.producer.flush();
         let within = Duration::from_secs(60);
         assert_each_change_once(within, broker, &self.topics, &self.devices, self.round);

@@ -3,6 +3,7 @@
 //! what it will hold.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub struct RedisServer {
     port: u16,
     directory: TempDir,
     process: Option<Process>,
+    program: OsString,
     /// Settings besides the usual ones, as on the command line.
     settings: Vec<String>,
     /// Empty: none.
@@ -51,15 +53,24 @@ impl RedisServer {
 
     /// The same where `settings` ask for a password.
     pub fn start_with_password(settings: &[&str], password: &str) -> RedisServer {
-        let usual = ["--save", "", "--appendonly", "no", "--daemonize", "no"];
-        let settings = [&usual[..], settings].concat();
+        let settings = [USUAL, settings].concat();
+        RedisServer::start_program(&program(), &settings, password)
+    }
+
+    /// Starts this `redis-server` or `valkey-server`.
+    pub fn start_other(program: &OsStr) -> RedisServer {
+        RedisServer::start_program(program, USUAL, "")
+    }
+
+    fn start_program(program: &OsStr, settings: &[&str], password: &str) -> RedisServer {
         // The port may be lost between the two binds: then try another.
         for _ in 0..10 {
-            if let Some(server) = RedisServer::try_start(&settings, password, None) {
+            let server = RedisServer::try_start(program, settings, password, None);
+            if let Some(server) = server {
                 return server;
             }
         }
-        panic!("redis-server does not start; is it installed?");
+        panic!("{} does not start; is it installed?", program.display());
     }
 
     /// A Sentinel that watches the master `main`, with the same password as it.
@@ -87,7 +98,8 @@ impl RedisServer {
         ) + &more;
         for _ in 0..10 {
             let settings = ["--sentinel"];
-            let server = RedisServer::try_start(&settings, password, Some(&configuration));
+            let configuration = Some(configuration.as_str());
+            let server = RedisServer::try_start(&program(), &settings, password, configuration);
             if let Some(server) = server {
                 return server;
             }
@@ -96,6 +108,7 @@ impl RedisServer {
     }
 
     fn try_start(
+        program: &OsStr,
         settings: &[&str],
         password: &str,
         configuration: Option<&str>,
@@ -109,7 +122,9 @@ impl RedisServer {
             settings.insert(0, path.to_str().unwrap().to_owned());
         }
         let password = password.to_owned();
-        let mut server = RedisServer { port, directory, process: None, settings, password };
+        let program = program.to_owned();
+        let mut server =
+            RedisServer { port, directory, process: None, program, settings, password };
         server.try_restart().then_some(server)
     }
 
@@ -209,8 +224,7 @@ impl RedisServer {
     }
 
     fn try_restart(&mut self) -> bool {
-        let program = std::env::var_os("REDIS_SERVER").unwrap_or("redis-server".into());
-        let mut command = Command::new(program);
+        let mut command = Command::new(&self.program);
         command
             .args(&self.settings)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
@@ -231,6 +245,14 @@ impl RedisServer {
         }
         false
     }
+}
+
+/// Without persistence, in the foreground.
+const USUAL: &[&str] = &["--save", "", "--appendonly", "no", "--daemonize", "no"];
+
+/// The server that the tests use.
+pub fn program() -> OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or("redis-server".into())
 }
 
 impl Drop for RedisServer {

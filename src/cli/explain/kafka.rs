@@ -24,6 +24,8 @@ use crate::wire::murmur2::partition_of;
 /// How long a transaction that is open may stay so: longer than the service's.
 const STABLE_WITHIN_MS: i64 = 20_000;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a transaction may be open before it is told.
+const HANGS_AFTER_MS: i64 = 10_000;
 
 /// A device as the service knows it.
 pub(super) struct Restored {
@@ -38,6 +40,21 @@ pub(super) struct Restored {
     pub arrivals: Arrivals,
     /// The service runs with other `heartbeat.*` settings than we.
     pub other_rules: bool,
+    /// The other partitions that have a row of the device.
+    pub other_partitions: Vec<i32>,
+    /// The transactions that hang on inputs of its partition.
+    pub open: Vec<OpenTransaction>,
+}
+
+/// A transaction that is open on a partition of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenTransaction {
+    /// The input.
+    pub input: Input,
+    /// The offset of its first record.
+    pub offset: i64,
+    /// The time of that record.
+    pub since: Timestamp,
 }
 
 /// Records that the service has not read, or not committed yet.
@@ -67,14 +84,21 @@ pub(super) fn restore(config: &Config, device: &DeviceId) -> Result<Restored, Fa
     }
     let positions = Positions::new(config)?;
     let mut unread_of_device = 0;
+    let mut found: Option<Restored> = None;
     for partition in partitions {
         let subject = Subject { reader: &reader, positions: &positions, device, partition };
         let past = subject.past()?;
         let unread = subject.unread(&past)?;
         unread_of_device += unread.of_device;
         if past.shard.snapshot(device).is_some() && past.clock().is_some() {
-            return subject.settled(past, unread);
+            match &mut found {
+                Some(found) => found.other_partitions.push(partition),
+                None => found = Some(subject.settled(past, unread)?),
+            }
         }
+    }
+    if let Some(found) = found {
+        return Ok(found);
     }
     let waiting = match unread_of_device {
         0 => String::new(),
@@ -224,7 +248,29 @@ impl Subject<'_> {
         let mut shard = past.shard;
         shard.start(start);
         while shard.turn(Now { monotonic_ms: 0, broker: None }, 1_000).more {}
-        Ok(Restored { shard, partition: self.partition, unread, arrivals, other_rules })
+        let open = self.open_transactions()?;
+        let (partition, other_partitions) = (self.partition, Vec::new());
+        Ok(Restored { shard, partition, unread, arrivals, other_rules, other_partitions, open })
+    }
+
+    /// The transactions that have been open for longer than transactions usually are.
+    fn open_transactions(&self) -> Result<Vec<OpenTransaction>, Fatal> {
+        let now = SystemClock::new().wall();
+        let mut open = Vec::new();
+        for input in Input::ALL {
+            let topic = self.reader.config.topics.input(input);
+            // The log's end is asked for first: what is not stable before it is open.
+            let end = self.positions.high_watermark(topic, self.partition)?;
+            let offset = self.reader.bounds(topic, self.partition)?.end;
+            if end <= offset {
+                continue;
+            }
+            let since = self.reader.uncommitted_timestamp(topic, self.partition, offset)?;
+            if let Some(since) = since.filter(|since| now.0 - since.0 >= HANGS_AFTER_MS) {
+                open.push(OpenTransaction { input, offset, since });
+            }
+        }
+        Ok(open)
     }
 
     /// Replays what an input has of the device, and lets `look` see it.

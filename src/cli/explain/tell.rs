@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::doubts::Doubted;
-use super::kafka::Restored;
+use super::kafka::{OpenTransaction, Restored};
 use super::{Origin, Subject};
 use crate::cli::text::{Style, counted, length, moment, printable, with_age};
 use crate::shard::snapshot::{
@@ -142,6 +142,27 @@ impl Subject<'_> {
             notes.push(format!(
                 "the service has come to {} only: it is stopped, behind, or cannot read an input",
                 with_age(self.shard.clock().0, now.0)
+            ));
+        }
+        for OpenTransaction { input, offset, since } in &restored.open {
+            notes.push(format!(
+                "a producer's transaction is open on {}, partition {}, at least since {}, from \
+                 offset {offset}: records behind it cannot be read, and no device of this \
+                 partition goes Offline. Find it with kafka-transactions.sh find-hanging and \
+                 abort it",
+                input.name(),
+                restored.partition,
+                with_age(since.0, now.0),
+            ));
+        }
+        if !restored.other_partitions.is_empty() {
+            let others: Vec<String> =
+                restored.other_partitions.iter().map(ToString::to_string).collect();
+            notes.push(format!(
+                "the device has a row in partition {} too: its events are on two partitions, and \
+                 each row knows a part of them. Give all producers the same partitioner, then \
+                 delete and register the device again",
+                others.join(", "),
             ));
         }
         if restored.other_rules {

@@ -39,6 +39,8 @@ pub struct SweepStats {
     pub skipped: AtomicU64,
     /// Hashes that could not be read or written.
     pub failed: AtomicU64,
+    /// Devices whose hash the owner of another partition wrote, counted in each pass.
+    pub twofold: AtomicU64,
     /// Completed keyspace scans.
     pub scans: AtomicU64,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{Cmd, Value};
 
-use crate::shard::{ViewBody, ViewWrite};
+use crate::shard::{DeviceId, ViewBody, ViewWrite};
 use crate::view::core::answer::{Answer, MarkerContent, is_wrong_type, other_group, pairs};
 use crate::view::core::encode::Encoder;
 use crate::view::core::keys::Token;
@@ -21,16 +21,60 @@ enum Comparison {
     Same,
     /// Only its heartbeat is older.
     Stale,
-    /// It differs. If its token is larger than all of ours, this is the token, which
-    /// must be replaced exactly.
-    Wrong(Option<String>),
+    /// It differs.
+    Wrong {
+        /// Its token, if that is larger than all of ours: it must be replaced exactly.
+        larger: Option<String>,
+        /// Its token, if a writer of another partition shows the device.
+        foreign: Option<Token>,
+    },
     /// It was written after the page was taken.
     Newer,
+}
+
+/// A hash to be written again.
+struct Difference<'a> {
+    write: &'a ViewWrite,
+    comparison: Comparison,
+}
+
+impl Difference<'_> {
+    fn larger(&self) -> Option<&str> {
+        match &self.comparison {
+            Comparison::Wrong { larger, .. } => larger.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn foreign(&self) -> Option<Token> {
+        match &self.comparison {
+            Comparison::Wrong { foreign, .. } => *foreign,
+            _ => None,
+        }
+    }
+
+    fn device(&self) -> Option<&DeviceId> {
+        match &self.write.body {
+            ViewBody::Device(row) => Some(&row.device),
+            _ => None,
+        }
+    }
+}
+
+/// A device that the owners of two partitions have a row of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twofold {
+    /// The device.
+    pub device: DeviceId,
+    /// The other partition.
+    pub other: i32,
 }
 
 /// The result of a task.
 #[derive(Debug, Default)]
 pub struct Outcome {
+    /// The first device that was found on another partition too.
+    pub twofold: Option<Twofold>,
     /// The marker may not be ours.
     pub doubt: bool,
     /// The server's first error.
@@ -96,24 +140,25 @@ impl Sweep {
             match comparison {
                 Comparison::Same => add(&stats.same),
                 Comparison::Newer => add(&stats.skipped),
-                Comparison::Stale => wrong.push((write, None, false)),
-                Comparison::Wrong(larger) => wrong.push((write, larger, true)),
+                Comparison::Stale | Comparison::Wrong { .. } => {
+                    wrong.push(Difference { write, comparison });
+                }
             }
         }
         self.admit(&mut wrong, encoder, server, stats, outcome).await?;
         let commands: Vec<Cmd> = wrong
             .iter()
-            .filter_map(|(write, larger, _)| {
-                encoder.repair(self.partition, self.epoch, write, larger.as_deref())
+            .filter_map(|found| {
+                encoder.repair(self.partition, self.epoch, found.write, found.larger())
             })
             .collect();
         if commands.is_empty() {
             return Ok(());
         }
         let answers = server.round_trip(&commands).await?;
-        let wrong: Vec<bool> = wrong.iter().map(|(.., wrong)| *wrong).collect();
-        count(&answers, stats, outcome, |i| {
-            if wrong.get(i) == Some(&true) { &stats.repaired } else { &stats.refreshed }
+        count(&answers, stats, outcome, |i| match wrong.get(i).map(|found| &found.comparison) {
+            Some(Comparison::Stale) | None => &stats.refreshed,
+            Some(_) => &stats.repaired,
         });
         Ok(())
     }
@@ -123,13 +168,15 @@ impl Sweep {
     /// so a living owner is always seen.
     async fn admit(
         &self,
-        wrong: &mut Vec<(&ViewWrite, Option<String>, bool)>,
+        wrong: &mut Vec<Difference<'_>>,
         encoder: &Encoder,
         server: &mut impl Server,
         stats: &SweepStats,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
-        let tokens = wrong.iter().filter_map(|(_, larger, _)| Token::parse(larger.as_deref()?));
+        let tokens = wrong.iter().flat_map(|found| {
+            [found.foreign(), found.larger().and_then(Token::parse)].into_iter().flatten()
+        });
         let mut partitions: BTreeSet<i32> = tokens.map(|token| token.partition).collect();
         if partitions.is_empty() {
             return Ok(());
@@ -139,12 +186,26 @@ impl Sweep {
         let markers: BTreeMap<i32, Answer> =
             partitions.into_iter().zip(server.round_trip(&commands).await?).collect();
         let ours = self.is_ours(markers.get(&self.partition), encoder, outcome);
-        wrong.retain(|(_, larger, _)| {
-            let Some(token) = larger.as_deref().and_then(Token::parse) else { return true };
-            let marker = markers.get(&token.partition).and_then(|marker| marker.as_ref().ok());
+        let marker_of =
+            |token: Token| markers.get(&token.partition).and_then(|marker| marker.as_ref().ok());
+        let lives =
+            |token: Token, marker: &Value| MarkerContent::read(marker).epoch() == Some(token.epoch);
+        for found in &*wrong {
+            if let (Some(token), Some(device)) = (found.foreign(), found.device())
+                && let Some(marker) = marker_of(token)
+                && lives(token, marker)
+                && other_group(marker, encoder.group()).is_none()
+            {
+                add(&stats.twofold);
+                let (device, other) = (device.clone(), token.partition);
+                outcome.twofold.get_or_insert(Twofold { device, other });
+            }
+        }
+        wrong.retain(|found| {
+            let Some(token) = found.larger().and_then(Token::parse) else { return true };
+            let marker = marker_of(token);
             let is_owner = |marker: &Value| {
-                MarkerContent::read(marker).epoch() == Some(token.epoch)
-                    || other_group(marker, encoder.group()).is_some()
+                lives(token, marker) || other_group(marker, encoder.group()).is_some()
             };
             // Leave the living owner of another partition alone: if one device has a
             // row in two partitions, they would overwrite each other for ever.
@@ -174,17 +235,21 @@ impl Sweep {
         hash: Option<&Value>,
         member: Option<&Answer>,
     ) -> Comparison {
-        let Some(mut held) = hash.and_then(pairs) else { return Comparison::Wrong(None) };
+        const WRONG: Comparison = Comparison::Wrong { larger: None, foreign: None };
+        let Some(mut held) = hash.and_then(pairs) else { return WRONG };
         let text = held.remove("token".as_bytes());
         let text = text.and_then(|text| std::str::from_utf8(text).ok());
-        let Some(token) = text.and_then(Token::parse) else { return Comparison::Wrong(None) };
+        let Some(token) = text.and_then(Token::parse) else { return WRONG };
         let ours = token.partition == self.partition && token.epoch == self.epoch;
         if ours && token.sequence > write.sequence && token.sequence <= self.latest {
             return Comparison::Newer;
         }
         let larger = (token.epoch, token.sequence) > (self.epoch, self.latest);
         if larger || token.partition != self.partition {
-            return Comparison::Wrong(larger.then(|| text.unwrap_or_default().to_owned()));
+            let is_shown = held.contains_key("status".as_bytes());
+            let foreign = (token.partition != self.partition && is_shown).then_some(token);
+            let larger = larger.then(|| text.unwrap_or_default().to_owned());
+            return Comparison::Wrong { larger, foreign };
         }
         let expected = Encoder::fields(&write.body);
         let right = |(name, value): &(&str, std::borrow::Cow<'_, str>)| {
@@ -192,7 +257,7 @@ impl Sweep {
         };
         let is_member = member.is_none_or(|member| matches!(member, Ok(Value::Int(1))));
         if held.len() != expected.len() || !is_member {
-            return Comparison::Wrong(None);
+            return WRONG;
         }
         let mut differing = expected.iter().filter(|field| !right(field)).peekable();
         if differing.peek().is_none() {
@@ -201,7 +266,7 @@ impl Sweep {
         if differing.all(|(name, _)| matches!(*name, "heartbeat" | "heartbeat_ms")) {
             return Comparison::Stale;
         }
-        Comparison::Wrong(None)
+        WRONG
     }
 }
 

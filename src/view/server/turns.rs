@@ -13,6 +13,10 @@ use crate::view::core::port::Server;
 use crate::view::core::shared::Shared;
 use crate::view::core::state::Step;
 use crate::view::repair::scan::{Peers, Scan};
+use crate::view::repair::sweep::Twofold;
+
+/// The least time between two warnings about devices on two partitions, in milliseconds.
+const TOLD_EVERY_MS: i64 = 3_600_000;
 
 /// The result of a round that was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Turns {
     peers: Arc<Peers>,
     /// Whether a refusal of the sweep was logged.
     sweep_complained: bool,
+    /// When a device on two partitions was logged last.
+    twofold_told_ms: Option<i64>,
 }
 
 impl Turns {
@@ -47,7 +53,8 @@ impl Turns {
         scan: Option<Scan>,
         peers: Arc<Peers>,
     ) -> Turns {
-        Turns { shared, encoder, scan, peers, sweep_complained: false }
+        let (sweep_complained, twofold_told_ms) = (false, None);
+        Turns { shared, encoder, scan, peers, sweep_complained, twofold_told_ms }
     }
 
     /// A connection to a single server was made.
@@ -126,6 +133,21 @@ impl Turns {
                 let outcome = sweep.run(&self.encoder, server, &stats.sweep).await?;
                 if outcome.doubt {
                     self.shared.lock().doubt(partition);
+                }
+                if let Some(Twofold { device, other }) = outcome.twofold {
+                    let now_ms = self.shared.clock.monotonic_ms();
+                    if self.twofold_told_ms.is_none_or(|told| now_ms - told >= TOLD_EVERY_MS) {
+                        self.twofold_told_ms = Some(now_ms);
+                        tracing::warn!(
+                            %device,
+                            partition,
+                            other_partition = other,
+                            "a device is on two partitions: the owner of each writes its status to \
+                             Redis. Its producers choose the partition in different ways. Give \
+                             all producers the same partitioner, then delete and register the \
+                             device again"
+                        );
+                    }
                 }
                 if let Some(message) = outcome.complaint
                     && !std::mem::replace(&mut self.sweep_complained, true)
