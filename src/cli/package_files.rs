@@ -1,0 +1,42 @@
+//! `device-status package-files`: what a package has besides the binary, from the
+//! definition of the command line. For `make package`; `--help` does not list it.
+
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory as _, ValueEnum as _};
+use clap_complete::Shell;
+
+use super::Cli;
+use crate::error::Fatal;
+
+/// Write the manual pages and the shell completions
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Directory to write to; it gets the subdirectories man and completions
+    pub directory: PathBuf,
+}
+
+/// Writes the files.
+///
+/// # Errors
+/// When the directory cannot be written to.
+pub fn run(args: &Args) -> Result<(), Fatal> {
+    let failed = |directory: &Path, error: &std::io::Error| {
+        Fatal::usage(format!("cannot write to {}: {error}", directory.display()))
+    };
+    let directory = |name| {
+        let directory = args.directory.join(name);
+        match std::fs::create_dir_all(&directory) {
+            Ok(()) => Ok(directory),
+            Err(error) => Err(failed(&directory, &error)),
+        }
+    };
+    let man = directory("man")?;
+    clap_mangen::generate_to(Cli::command(), &man).map_err(|error| failed(&man, &error))?;
+    let completions = directory("completions")?;
+    for shell in Shell::value_variants() {
+        clap_complete::generate_to(*shell, &mut Cli::command(), "device-status", &completions)
+            .map_err(|error| failed(&completions, &error))?;
+    }
+    Ok(())
+}
