@@ -21,6 +21,9 @@ node        node          nodejs
 npm         npm           npm
 venv        ensurepip.py  python3-venv
 flock       flock         util-linux
+dpkg-dev    dpkg-shlibdeps dpkg-dev
+python      tomllib.py    python3
+debootstrap debootstrap   debootstrap
 '
 
 installed() {

@@ -38,5 +38,13 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
         clap_complete::generate_to(*shell, &mut Cli::command(), "device-status", &completions)
             .map_err(|error| failed(&completions, &error))?;
     }
-    Ok(())
+    let bash = completions.join("device-status.bash");
+    mend(&bash).map_err(|error| failed(&bash, &error))
+}
+
+/// clap_complete 4.6 writes the hyphen of our name in two ways, and then bash completes
+/// nothing after a command (issue 6421 of clap).
+fn mend(bash: &Path) -> std::io::Result<()> {
+    let script = std::fs::read_to_string(bash)?;
+    std::fs::write(bash, script.replace("device__subcmd__status", "device__status"))
 }
