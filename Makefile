@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-quick chaos clean compat demo deny fuzz kafka kafka-stop lint need-build need-lint quick run soak test test-all torture
+.PHONY: help bench bench-quick chaos check-package clean compat demo deny fuzz kafka kafka-stop lint need-build need-lint package quick run soak test test-all torture
 
 # What cargo builds, wherever it was told to put it.
 built := $(or $(CARGO_TARGET_DIR),target)/debug/device-status
@@ -16,7 +16,7 @@ COMPAT_KAFKA ?= 3.9.1 4.1.1 4.4.0
 COMPAT_REDIS ?=
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: need-build ## A fleet, the service and a live picture of it, all in one process
 	@scripts/need.sh redis
@@ -46,6 +46,7 @@ test-all: need-build ## `make test`, and what is too long for it; almost two hou
 	$(MAKE) soak; \
 	$(MAKE) compat; \
 	$(MAKE) fuzz; \
+	$(MAKE) check-package; \
 	echo "make test-all took $$((SECONDS / 60)) minutes"
 
 lint: need-build need-lint ## Format and lints only
@@ -102,6 +103,12 @@ compat: need-build ## Each pair of Kafka 3.9, 4.1, 4.4 and Redis 7.0, 8.2, Valke
 
 fuzz: need-build ## Fuzz every decoder, a minute each (FUZZ_SECONDS=n, TARGET=json)
 	scripts/fuzz.sh $${FUZZ_SECONDS:-60} $(TARGET)
+
+package: need-build ## What is released, in target/package: a Debian package, a tarball, the symbols
+	scripts/package.sh
+
+check-package: package ## Install that package in a clean Debian, run it there and remove it (as root)
+	scripts/check-package.sh
 
 deny: ## Licences and advisories of all dependencies, where cargo-deny is installed
 	@scripts/deny.sh

@@ -22,6 +22,9 @@ go          go            golang-go
 npm         npm           npm
 venv        ensurepip.py  python3-venv
 flock       flock         util-linux
+dpkg-dev    dpkg-shlibdeps dpkg-dev
+python      tomllib.py    python3
+debootstrap debootstrap   debootstrap
 '
 
 installed() {

@@ -57,7 +57,7 @@ func authorities(variable string) (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool}, nil
 }
 
-// How the brokers want us to come.
+// TLS and SASL.
 func security() ([]kgo.Opt, error) {
 	protocol := strings.ToUpper(env("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT"))
 	var options []kgo.Opt

@@ -52,7 +52,7 @@ public final class ProduceEvents implements AutoCloseable {
         return value == null || value.isEmpty() ? otherwise : value;
     }
 
-    /** How the brokers want us to come. */
+    /** TLS and SASL. */
     private static Properties security() throws Exception {
         Properties settings = new Properties();
         String protocol = env("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT").toUpperCase();

@@ -18,7 +18,7 @@ const LIFECYCLE = process.env.LIFECYCLE_TOPIC ?? 'device-lifecycle';
 const folder = process.env.PROTO ?? fileURLToPath(new URL('../../proto', import.meta.url));
 const messages = protobuf.loadSync(`${folder}/device_status/v1/device_status.proto`);
 
-// How the brokers want us to come.
+// TLS and SASL.
 function security() {
   const { env } = process;
   const protocol = (env.KAFKA_SECURITY_PROTOCOL ?? 'PLAINTEXT').toUpperCase();

@@ -8,10 +8,12 @@ pub mod demo;
 pub mod explain;
 pub mod get;
 pub mod history;
+pub mod package_files;
 mod reading;
 pub mod run;
 pub mod send;
 mod sender;
+mod service_manager;
 mod signals;
 pub mod simulate;
 mod since;
@@ -81,6 +83,9 @@ pub enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Write the manual pages and the shell completions
+    #[command(hide = true)]
+    PackageFiles(package_files::Args),
 }
 
 impl Command {
@@ -101,6 +106,7 @@ impl Command {
             Command::DeadLetters(what) => dead_letters::run(what, &loaded.config, json),
             Command::Topics(what) => topics::run(what, &loaded.config, json),
             Command::Config(what) => config::run(*what, loaded, json),
+            Command::PackageFiles(args) => package_files::run(args),
         }
     }
 }

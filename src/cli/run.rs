@@ -10,6 +10,7 @@ use std::time::Duration;
 use metrics::gauge;
 use tracing::{error, info};
 
+use super::service_manager::ServiceManager;
 use super::signals;
 use super::text::moment;
 use crate::admin::{self, GroupHealth, Health, RedisHealth, ThreadReport};
@@ -200,6 +201,7 @@ impl Service {
                 result = Err(fatal);
             }
         };
+        let mut manager = ServiceManager::from_environment();
         gauge!(telemetry::LETTER_SHARE_MAX).set(self.config.dead_letters.max_share);
         gauge!(telemetry::PARTITIONS).set(f64::from(self.config.topics.partitions));
         loop {
@@ -215,7 +217,8 @@ impl Service {
             if panicked.swap(false, Ordering::Relaxed) {
                 fail(Fatal::internal("a thread panicked; the log says where"));
             }
-            if self.shutdown.load(Ordering::Relaxed) {
+            let stopping = self.shutdown.load(Ordering::Relaxed);
+            if stopping {
                 health.set_stopping();
             } else {
                 match watch.look(clock.monotonic_ms()) {
@@ -235,6 +238,7 @@ impl Service {
             health.set_redis(redis_health(views));
             let ready = health.ready(clock.monotonic_ms()).ok;
             gauge!(telemetry::READY).set(if ready { 1 } else { 0 });
+            manager.tell(health, stopping, clock.monotonic_ms());
             telemetry::limit::tell_left_out();
         }
     }

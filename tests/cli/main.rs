@@ -7,6 +7,8 @@ mod configuration;
 mod demo;
 mod explain;
 mod explain_kafka;
+mod package_files;
 mod send;
+mod service_manager;
 mod signals;
 mod simulate;

@@ -173,17 +173,7 @@ impl DeviceStatus {
 
     /// Asks the admin port: (HTTP status, body).
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
-        let address = self.admin.parse().expect("an address");
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-        let mut response = Vec::new();
-        stream.read_to_end(&mut response)?;
-        let response = String::from_utf8_lossy(&response).into_owned();
-        let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
-        let code = head.split_whitespace().nth(1).and_then(|code| code.parse().ok());
-        let code = code.ok_or_else(|| std::io::Error::other(format!("not HTTP: {head}")))?;
-        Ok((code, body.to_owned()))
+        ask(&self.admin, path)
     }
 
     /// The sum of a metric's series on `/metrics` whose line contains `labels`;
@@ -250,6 +240,21 @@ pub fn run(config: &ServiceConfig, arguments: &[&str]) -> Output {
     }
     log.assert_as_announced(&format!("device-status {}", arguments.join(" ")));
     output
+}
+
+/// Asks an admin port: (HTTP status, body).
+pub fn ask(admin: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let address = admin.parse().expect("an address");
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    let response = String::from_utf8_lossy(&response).into_owned();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    let code = head.split_whitespace().nth(1).and_then(|code| code.parse().ok());
+    let code = code.ok_or_else(|| std::io::Error::other(format!("not HTTP: {head}")))?;
+    Ok((code, body.to_owned()))
 }
 
 /// The built binary.
