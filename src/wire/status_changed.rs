@@ -119,7 +119,8 @@ pub fn decode(value: &[u8]) -> Result<StatusChange, String> {
         Some(b'{') => json::read_later(value),
         _ => v1::StatusChanged::decode(value).map_err(|error| error.to_string()),
     };
-    let message = message.map_err(|error| format!("the value is not a StatusChanged message ({error})"))?;
+    let message =
+        message.map_err(|error| format!("the value is not a StatusChanged message ({error})"))?;
     let name = |text: &str| (!text.is_empty()).then(|| text.into());
     let shown = |status: i32, connectivity: i32| {
         shown(status.cast_unsigned(), connectivity.cast_unsigned())
