@@ -314,9 +314,9 @@
 10:08 a update-finished r1 outcome=failed at=10:01 | online heartbeat-only changes=0 outcome=failed
 
 == A close that names a connection ends it also where its instance was lost in between
-10:00 f vpn-opened v7 s1 opened=09:50          | online vpn-only
-10:05 f vpn-opened v7 s1 opened=10:04          | online vpn-only
+10:00 f vpn-opened v7 s1 opened=09:50 lease=1h | online vpn-only
+10:05 f vpn-opened v7 s1 opened=10:04 lease=1h | online vpn-only
 10:06 f vpn-closed v7 s1 opened=09:55          | online vpn-only changes=0
 10:07 * instance-lost v7                       | f: offline none
-10:08 f vpn-opened v7 s1 opened=09:50          | offline none
-10:09 f vpn-opened v7 s1 opened=10:04          | online vpn-only
+10:08 f vpn-opened v7 s1 opened=09:50 lease=1h | offline none
+10:09 f vpn-opened v7 s1 opened=10:04 lease=1h | online vpn-only
