@@ -371,7 +371,7 @@ mod tests {
         let later = String::from_utf8(value).unwrap().replacen('{', r#"{"mood":"good","#, 1);
         assert_eq!(decode(later.as_bytes()), Ok(change()));
         assert!(decode(b"{}").unwrap_err().contains("device id"));
-        assert!(decode(b"{").unwrap_err().contains("no StatusChanged"));
+        assert!(decode(b"{").unwrap_err().contains("not a StatusChanged"));
         let twice = [later.as_bytes(), b"{}"].concat();
         assert!(decode(&twice).unwrap_err().contains("trailing"), "{:?}", decode(&twice));
     }
