@@ -24,7 +24,7 @@ pub mod watch;
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::clock::SystemClock;
 use crate::config::Loaded;
@@ -106,7 +106,7 @@ impl Command {
             Command::DeadLetters(what) => dead_letters::run(what, &loaded.config, json),
             Command::Topics(what) => topics::run(what, &loaded.config, json),
             Command::Config(what) => config::run(*what, loaded, json),
-            Command::PackageFiles(args) => package_files::run(args),
+            Command::PackageFiles(args) => package_files::run(args, Cli::command()),
         }
     }
 }
@@ -168,8 +168,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory as _;
-
         Cli::command().debug_assert();
     }
 

@@ -3,10 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory as _, ValueEnum as _};
+use clap::ValueEnum as _;
 use clap_complete::Shell;
 
-use super::Cli;
 use crate::error::Fatal;
 
 /// Write the manual pages and the shell completions
@@ -16,11 +15,11 @@ pub struct Args {
     pub directory: PathBuf,
 }
 
-/// Writes the files.
+/// Writes the files. `command` is the definition of the command line.
 ///
 /// # Errors
 /// When the directory cannot be written to.
-pub fn run(args: &Args) -> Result<(), Fatal> {
+pub fn run(args: &Args, mut command: clap::Command) -> Result<(), Fatal> {
     let failed = |directory: &Path, error: &std::io::Error| {
         Fatal::usage(format!("cannot write to {}: {error}", directory.display()))
     };
@@ -32,10 +31,10 @@ pub fn run(args: &Args) -> Result<(), Fatal> {
         }
     };
     let man = directory("man")?;
-    clap_mangen::generate_to(Cli::command(), &man).map_err(|error| failed(&man, &error))?;
+    clap_mangen::generate_to(command.clone(), &man).map_err(|error| failed(&man, &error))?;
     let completions = directory("completions")?;
     for shell in Shell::value_variants() {
-        clap_complete::generate_to(*shell, &mut Cli::command(), "device-status", &completions)
+        clap_complete::generate_to(*shell, &mut command, "device-status", &completions)
             .map_err(|error| failed(&completions, &error))?;
     }
     let bash = completions.join("device-status.bash");
