@@ -422,20 +422,24 @@ impl Shard {
     pub(super) fn prune_sessions(&self, row: &mut Row, clock: Timestamp) {
         let instances = &self.scopes.instances;
         let retention_ms = self.rules.tombstone_retention_ms;
-        let sessions = std::mem::take(&mut row.cold.facts.sessions);
-        let (kept, dropped): (Vec<_>, Vec<_>) = sessions.into_iter().partition(|session| {
+        let held = row.cold.facts.sessions.len();
+        let mut closes = Vec::new();
+        row.cold.facts.sessions.retain(|session| {
             let instance = instances.get(session.instance);
             let lapsed =
                 session.lease_end().is_some_and(|end| end.plus_ms(retention_ms.max(0)) <= clock);
             let may_count = session.opened_at().is_some_and(|at| instance.may_count(at));
-            may_count && !lapsed && !instance.is_long_lapsed(clock, retention_ms)
+            let stays = may_count && !lapsed && !instance.is_long_lapsed(clock, retention_ms);
+            if !stays {
+                closes.extend(session.of_closes());
+            }
+            stays
         });
-        row.cold.facts.sessions = kept;
         // A restore would find them again when their instance is forgotten, and
         // count them.
-        row.cold_changed |= !dropped.is_empty();
+        row.cold_changed |= row.cold.facts.sessions.len() != held;
         // The closes of earlier connections end openings that are told again later.
-        for session in dropped.iter().filter_map(Session::of_closes) {
+        for session in closes {
             row.cold.put_session(session, false, &mut row.closed);
         }
     }
