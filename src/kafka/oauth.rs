@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::Fatal;
+use crate::wire::status_changed::instant;
 
 /// How long the program may take.
 const TIMEOUT_MS: i64 = 10_000;
@@ -175,7 +176,7 @@ fn read(output: &[u8], now_ms: i64) -> Result<Token, String> {
                 "printed an expires_at that is neither RFC 3339 nor milliseconds since 1970"
                     .to_owned()
             })?;
-            time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)
+            instant(time).0
         }
     };
     if printed.token.is_empty() {

@@ -230,7 +230,8 @@ pub(crate) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.0.div_euclid(1_000), nanos }
 }
 
-fn instant(timestamp: prost_types::Timestamp) -> Timestamp {
+/// A Protobuf timestamp as an instant, truncated to milliseconds.
+pub(crate) fn instant(timestamp: prost_types::Timestamp) -> Timestamp {
     let ms = i128::from(timestamp.seconds) * 1_000 + i128::from(timestamp.nanos / 1_000_000);
     let ms = ms.clamp(i64::MIN.into(), i64::MAX.into());
     Timestamp(i64::try_from(ms).unwrap_or_default())

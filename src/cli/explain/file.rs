@@ -11,6 +11,7 @@ use crate::error::Fatal;
 use crate::shard::{DeviceId, Event, EventBody, Input, Timestamp};
 use crate::wire::decode::{Format, TIMESTAMP_MAX_SECONDS, decode};
 use crate::wire::json;
+use crate::wire::status_changed::instant;
 
 /// One line: a record of an input, decoded.
 #[derive(Clone, Debug)]
@@ -156,7 +157,7 @@ pub fn moment(text: &str) -> Result<i64, String> {
     // The parser takes a date alone for midnight, and the absence of a zone for UTC.
     let has_zone = text.get(19..).is_some_and(|rest| rest.contains(['Z', 'z', '+', '-']));
     let at = text.parse::<ProtoTimestamp>().ok().filter(|_| has_zone).ok_or_else(wrong)?;
-    in_range(at.seconds.saturating_mul(1_000).saturating_add(i64::from(at.nanos / 1_000_000)))
+    in_range(instant(at).0)
 }
 
 /// A length of time in Protobuf's JSON: it is written as `15m`, as `1h 30m`, or as
