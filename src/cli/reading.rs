@@ -45,9 +45,20 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &'a Config, name: &str) -> Result<Reader<'a>, Fatal> {
+        Reader::with(config, name, &[])
+    }
+
+    fn with(
+        config: &'a Config,
+        name: &str,
+        properties: &[(&str, &str)],
+    ) -> Result<Reader<'a>, Fatal> {
         let mut client = client_config::consumer(config);
         // librdkafka requires a group id. The group is never joined.
         client.set("group.id", format!("{}-{name}", config.kafka.group));
+        for (name, value) in properties {
+            client.set(*name, *value);
+        }
         let made = client.create_with_context(ListeningContext::default());
         let consumer: BaseConsumer<ListeningContext> = made.map_err(client_config::refused)?;
         sign_in(consumer.client(), config)?;
@@ -146,12 +157,8 @@ impl<'a> Reader<'a> {
         partition: i32,
         offset: i64,
     ) -> Result<Option<Timestamp>, Fatal> {
-        let mut client = client_config::consumer(self.config);
-        client.set("group.id", format!("{}-open-transaction", self.config.kafka.group));
-        client.set("isolation.level", "read_uncommitted");
-        let consumer: BaseConsumer<ListeningContext> = client
-            .create_with_context(ListeningContext::default())
-            .map_err(client_config::refused)?;
+        let uncommitted = [("isolation.level", "read_uncommitted")];
+        let Reader { consumer, .. } = Reader::with(self.config, "open-transaction", &uncommitted)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset))
             .and_then(|()| consumer.assign(&list))

@@ -16,7 +16,7 @@ const TOLD_AFTER_MS: i64 = 10_000;
 pub struct OpenTransaction {
     /// Its first record.
     pub offset: i64,
-    /// When it was first seen to be open, by broker time: it may be older.
+    /// Since when it is known to be open, by broker time: it may be older.
     pub since: Timestamp,
     /// For how long it has been open at least, in milliseconds.
     pub age_ms: i64,

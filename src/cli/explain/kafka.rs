@@ -13,6 +13,7 @@ use crate::config::{Config, Partitioner};
 use crate::error::{Error, Fatal};
 use crate::kafka::positions::Positions;
 use crate::shard::{DeviceId, Entry, EventBody, Header, Input, Now, Shard, Timestamp};
+use crate::stream_thread::OpenTransaction;
 use crate::stream_thread::past::{InputStart, Past};
 use crate::stream_thread::ports::{Headers, LogBounds, OffsetAt, RecordRef};
 use crate::stream_thread::replay::Replay;
@@ -24,8 +25,6 @@ use crate::wire::murmur2::partition_of;
 /// How long a transaction that is open may stay so: longer than the service's.
 const STABLE_WITHIN_MS: i64 = 20_000;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long a transaction may be open before it is told.
-const HANGS_AFTER_MS: i64 = 10_000;
 
 /// A device as the service knows it.
 pub(super) struct Restored {
@@ -43,18 +42,7 @@ pub(super) struct Restored {
     /// The other partitions that have a row of the device.
     pub other_partitions: Vec<i32>,
     /// The transactions that hang on inputs of its partition.
-    pub open: Vec<OpenTransaction>,
-}
-
-/// A transaction that is open on a partition of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OpenTransaction {
-    /// The input.
-    pub input: Input,
-    /// The offset of its first record.
-    pub offset: i64,
-    /// The time of that record.
-    pub since: Timestamp,
+    pub open: Vec<(Input, OpenTransaction)>,
 }
 
 /// Records that the service has not read, or not committed yet.
@@ -253,8 +241,8 @@ impl Subject<'_> {
         Ok(Restored { shard, partition, unread, arrivals, other_rules, other_partitions, open })
     }
 
-    /// The transactions that have been open for longer than transactions usually are.
-    fn open_transactions(&self) -> Result<Vec<OpenTransaction>, Fatal> {
+    /// The transactions that hang, since the time of their first records.
+    fn open_transactions(&self) -> Result<Vec<(Input, OpenTransaction)>, Fatal> {
         let now = SystemClock::new().wall();
         let mut open = Vec::new();
         for input in Input::ALL {
@@ -266,9 +254,9 @@ impl Subject<'_> {
                 continue;
             }
             let since = self.reader.uncommitted_timestamp(topic, self.partition, offset)?;
-            if let Some(since) = since.filter(|since| now.0 - since.0 >= HANGS_AFTER_MS) {
-                open.push(OpenTransaction { input, offset, since });
-            }
+            let found =
+                since.map(|since| OpenTransaction { offset, since, age_ms: now.0 - since.0 });
+            open.extend(found.filter(OpenTransaction::hangs).map(|found| (input, found)));
         }
         Ok(open)
     }

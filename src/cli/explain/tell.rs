@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::doubts::Doubted;
-use super::kafka::{OpenTransaction, Restored};
+use super::kafka::Restored;
 use super::{Origin, Subject};
 use crate::cli::text::{Style, counted, length, moment, printable, with_age};
 use crate::shard::snapshot::{
@@ -16,6 +16,7 @@ use crate::shard::{
     Connectivity, DeviceView, Explanation, FrozenReason, HeartbeatState, Input, IntervalOf,
     RuledOut, Rung, SessionExplained, Status, StatusChange, Timestamp, UpdateOutcome, UpdatePhase,
 };
+use crate::stream_thread::OpenTransaction;
 
 /// A clock that is further behind the time of day than this is told of: it
 /// follows within seconds where all is well, and is committed every few.
@@ -144,7 +145,7 @@ impl Subject<'_> {
                 with_age(self.shard.clock().0, now.0)
             ));
         }
-        for OpenTransaction { input, offset, since } in &restored.open {
+        for (input, OpenTransaction { offset, since, .. }) in &restored.open {
             notes.push(format!(
                 "a producer's transaction is open on {}, partition {}, at least since {}, from \
                  offset {offset}: records behind it cannot be read, and no device of this \
